@@ -1,0 +1,145 @@
+# mod_ratelimit_redis
+#
+#   make            builds the module into build/
+#   make test       installs what is missing, builds, runs every test
+#   make demo       shows the module at work on two hosts and one Redis
+#   make lint       clang, cppcheck, perl -c, gcc's analyzer
+#   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
+#   make bench      measures
+#   make install    copies the module and its configuration, below DESTDIR
+#   make clean
+#
+# make Q= shows the commands.
+
+BUILD   = build
+CC      = gcc
+CLANG   = clang
+APXS    = apxs
+CFLAGS  = -O2 -g
+WARN    = -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
+PROVE   = prove -It/lib
+TESTS   = t/httpd
+CONFDIR = /etc/apache2/mods-available
+Q       = @
+
+MAKEFLAGS += --no-print-directory
+
+# Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
+
+UNIT_ROOMS = path limiter rule local identity redis/breaker redis/script redis/link redis/topology
+SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
+UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
+UNIT_T   := $(wildcard t/unit/*.c)
+LUA      := $(wildcard src/redis/*.lua)
+PERL     := $(wildcard t/*.pl t/*/*.pl t/*/*.pm t/*/*.t)
+
+MODULE   := $(BUILD)/mod_ratelimit_redis.so
+OBJ      := $(SRC:%.c=$(BUILD)/%.o)
+UNIT_OBJ := $(UNIT_SRC:%.c=$(BUILD)/%.o)
+UNIT     := $(UNIT_T:%.c=$(BUILD)/%)
+LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
+
+# The system's headers come by -isystem: our warnings are about our code.
+
+HTTPD_INC := $(shell $(APXS) -q INCLUDEDIR 2>/dev/null)
+LIBEXEC   := $(shell $(APXS) -q LIBEXECDIR 2>/dev/null)
+LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
+CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS))
+LIBS       = -lhiredis -laprutil-1 -lapr-1 -pthread
+COMPILE    = $(CC) -std=gnu11 $(CPPFLAGS) $(WARN) $(CFLAGS) $(SANITIZE)
+
+all: $(MODULE)
+
+# Only the module record is visible, which httpd looks up by name.
+
+$(BUILD)/mod_ratelimit_redis.o: HIDDEN =
+HIDDEN = -fvisibility=hidden
+
+$(MODULE): $(OBJ)
+	@echo "  LINK $@"
+	$(Q)$(CC) -shared $(CFLAGS) $(SANITIZE) $(LDFLAGS) -Wl,--as-needed -o $@ $^ $(LIBS)
+
+$(BUILD)/%.o: %.c | $(LUA_H)
+	$(if $(HTTPD_INC),,$(error $(APXS) not found; make deps installs what is missing))
+	@echo "  CC   $<"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -fPIC $(HIDDEN) -MMD -MP -c -o $@ $<
+
+# A script as a C string, decide.lua as decide_lua, without comments and indent:
+# Redis gets it at every handshake.
+
+$(BUILD)/%_lua.h: src/redis/%.lua
+	@echo "  LUA  $<"; mkdir -p $(@D)
+	$(Q)perl -ne 'BEGIN { print "static const char $*_lua[] =\n" }' \
+	    -e 's/^\s+|\s+$$//g; s/\s*--[^"\x27]*$$//; s/^--.*//; next unless length;' \
+	    -e 's/([\\"])/\\$$1/g; print "    \"$$_\\n\"\n"; END { print "    ;\n" }' $< >$@
+
+# Unit tests take from the archive what they name, and nothing else.
+
+$(BUILD)/unit.a: $(UNIT_OBJ)
+	@mkdir -p $(@D); rm -f $@
+	$(Q)ar rcs $@ $^
+
+$(BUILD)/t/unit/%: t/unit/%.c $(BUILD)/unit.a | $(LUA_H)
+	@echo "  CC   $<"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -It/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS) -lm
+
+-include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d)
+
+deps:
+	@t/lib/deps.sh test
+
+# A second make, because this one looked for headers before deps installed them.
+test: deps
+	@$(MAKE) check
+
+check: $(MODULE) $(UNIT)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS)
+
+unit: $(UNIT)
+	$(if $(UNIT),$(PROVE) $(UNIT))
+
+demo: deps
+	@$(MAKE) all
+	perl t/demo.pl
+
+# httpd itself is not sanitized: the runtime is preloaded, its leaks are its own.
+
+ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error
+TSAN = -fsanitize=thread -fno-omit-frame-pointer -Wno-error
+
+sanitize: deps
+	@$(MAKE) BUILD=build/tsan SANITIZE='$(TSAN)' unit
+	@$(MAKE) BUILD=build/asan SANITIZE='$(ASAN)' unit all
+	RL_MODULE=$(CURDIR)/build/asan/mod_ratelimit_redis.so \
+	    RL_LD_PRELOAD=$(realpath $(shell $(CC) -print-file-name=libasan.so)) \
+	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
+	    $(PROVE) -r $(TESTS)
+
+lint:
+	@t/lib/deps.sh test lint
+	@$(MAKE) analyse
+
+analyse: $(LUA_H)
+	$(CLANG) -std=gnu11 $(CPPFLAGS) -It/lib $(WARN) -fsyntax-only $(SRC) $(UNIT_T)
+	for f in $(UNIT_SRC); do $(COMPILE) -fanalyzer -S -o /dev/null $$f || exit 1; done
+	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr -Isrc -I$(BUILD) \
+	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
+	    --suppress=normalCheckLevelMaxBranches $(SRC)
+	for f in $(PERL); do perl -It/lib -wc $$f 2>&1 | grep -v 'syntax OK$$' && exit 1; done; true
+	for f in t/lib/*.sh; do sh -n $$f || exit 1; done
+	bash -n .ci/run
+
+bench: deps
+	@t/lib/deps.sh bench
+	@$(MAKE) all
+	for f in $(wildcard t/bench/*.pl); do perl -It/lib $$f || exit 1; done
+
+install: $(MODULE)
+	install -D -m 644 -s $(MODULE) $(DESTDIR)$(LIBEXEC)/mod_ratelimit_redis.so
+	install -D -m 644 -t $(DESTDIR)$(CONFDIR) conf/ratelimit_redis.load conf/ratelimit_redis.conf
+
+clean:
+	rm -rf build
+
+.PHONY: all deps test check unit demo sanitize lint analyse bench install clean
+.DELETE_ON_ERROR:

@@ -1,0 +1,238 @@
+/*
+ * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
+ *
+ * This file is the module's record and its hooks, nothing else: it says when something happens, the
+ * rooms in src say what. A request passes here up to three times. check_access decides what needs no
+ * authentication, before Require. fixups, after every other module, decides what does, and what only
+ * a fast internal redirect such as DirectoryIndex has brought within reach. Where Satisfy Any holds,
+ * under which an access hook's denial is not final, header_parser decides in its place.
+ *
+ * The local tier, the statistics and the breaker live in one piece of memory that all children
+ * share. It belongs to the process, not to a configuration, and so survives graceful restarts.
+ */
+#include <string.h>
+
+#include <httpd.h>
+#include <apr_optional_hooks.h>
+#include <apr_shm.h>
+
+#include <ap_mpm.h>
+#include <http_config.h>
+#include <http_core.h>
+#include <http_log.h>
+#include <http_protocol.h>
+#include <http_request.h>
+#include <mod_status.h>
+
+#include "src/config.h"
+#include "src/decide.h"
+#include "src/reply.h"
+#include "src/status.h"
+
+module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+
+static rl_tiers tiers; /* filled in by post_config, and per child by child_init */
+
+/* --- Shared memory ------------------------------------------------------------------------------- */
+
+/* A piece of shared memory, as it is retained over restarts. */
+typedef struct {
+    apr_size_t size;
+    void *base; /* aligned to a cache line */
+} piece;
+
+/*
+ * Finds the piece of this name and size, or maps one, zeroed by the system, for the rest of the process's life.
+ * NULL if there is none to be had.
+ */
+static void *shared_memory(server_rec *s, const char *name, apr_size_t size)
+{
+    piece *known = ap_retained_data_get(name);
+    apr_status_t status;
+    apr_shm_t *shm;
+
+    if (!known)
+        known = ap_retained_data_create(name, sizeof(*known));
+    if (known->base && known->size == size)
+        return known->base;
+    status = apr_shm_create(&shm, size + 64, NULL, s->process->pool);
+    if (status != APR_SUCCESS) {
+        ap_log_error(APLOG_MARK, APLOG_CRIT, status, s, "ratelimit: no shared memory of %"
+                     APR_SIZE_T_FMT " bytes (RateLimitSharedMemory): nothing is limited", size);
+        return NULL;
+    }
+    known->base = (void *)APR_ALIGN((apr_uintptr_t)apr_shm_baseaddr_get(shm), 64);
+    known->size = size;
+    return known->base;
+}
+
+/* The local tier in its memory: what an earlier configuration left, or a new one. */
+static rl_local *local_tier(void *memory, apr_size_t size)
+{
+    rl_local *found = rl_local_attach(memory, size);
+    unsigned char seed[RL_LOCAL_SEED];
+
+    if (found)
+        return found;
+    apr_generate_random_bytes(seed, sizeof(seed));
+    return rl_local_init(memory, size, seed, apr_time_as_msec(apr_time_now()));
+}
+
+static int share_memory(server_rec *s)
+{
+    apr_size_t local_size = tiers.settings->shared_memory;
+    void *stats = shared_memory(s, "ratelimit_redis:stats", rl_stats_size());
+    void *breaker = shared_memory(s, "ratelimit_redis:breaker", sizeof(rl_breaker));
+    void *local = shared_memory(s, "ratelimit_redis:local", local_size);
+
+    if (!stats || !breaker || !local)
+        return 0;
+    tiers.breaker = breaker;
+    tiers.stats = rl_stats_attach(stats);
+    if (!tiers.stats)
+        tiers.stats = rl_stats_init(stats);
+    tiers.local = local_tier(local, local_size);
+    return 1;
+}
+
+static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    apr_array_header_t *rules = rl_config_rules();
+
+    (void)pconf;
+    (void)plog;
+    (void)ptemp;
+    memset(&tiers, 0, sizeof(tiers));
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
+        return OK;
+    tiers.settings = rl_config_settings(s);
+    if (!share_memory(s))
+        return OK; /* and limit nothing: a reload must not end the server */
+    for (int i = 0; i < rules->nelts; i++) {
+        rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_rule *);
+
+        if (!rule->off)
+            rule->row = rl_stats_row(tiers.stats, rule->name);
+    }
+    return OK;
+}
+
+/* --- Life of a child ----------------------------------------------------------------------------------- */
+
+static void log_redis(void *context, rl_log_level level, const char *text)
+{
+    static const int levels[] = {APLOG_NOTICE, APLOG_WARNING, APLOG_ERR};
+
+    ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)context, "ratelimit: %s", text);
+}
+
+static apr_status_t stop_client(void *client)
+{
+    rl_client_stop(client);
+    return APR_SUCCESS;
+}
+
+static void child_init(apr_pool_t *pchild, server_rec *s)
+{
+    const rl_settings *settings = tiers.settings;
+    rl_client_options options;
+    int threaded = 0;
+
+    if (!tiers.local || !settings->redis)
+        return;
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
+    memset(&options, 0, sizeof(options));
+    options.node = settings->redis;
+    options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
+    options.timeout_ms = settings->timeout_ms;
+    options.connect_ms = settings->connect_ms;
+    options.failures = settings->breaker_failures;
+    options.retry.retry_min_ms = settings->retry_min_ms;
+    options.retry.retry_max_ms = settings->retry_max_ms;
+    options.breaker = tiers.breaker;
+    options.log = log_redis;
+    options.log_context = s;
+    tiers.client = rl_client_create(pchild, &options);
+    if (!tiers.client)
+        ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s, "ratelimit: no thread for Redis: this child "
+                     "counts alone");
+    else if (options.threaded)
+        apr_pool_pre_cleanup_register(pchild, tiers.client, stop_client);
+}
+
+/* --- Requests -------------------------------------------------------------------------------------------- */
+
+static int decide(request_rec *r, rl_phase phase)
+{
+    if (!tiers.local || !rl_config_of(r))
+        return DECLINED;
+    if (r->prev && !r->main)
+        rl_reply_carry(r);
+    return rl_reply(r, rl_decide(r, &tiers, phase));
+}
+
+static int header_parser(request_rec *r)
+{
+    return ap_satisfies(r) == SATISFY_ANY ? decide(r, RL_PHASE_ACCESS) : DECLINED;
+}
+
+static int check_access(request_rec *r)
+{
+    return ap_satisfies(r) == SATISFY_ANY ? DECLINED : decide(r, RL_PHASE_ACCESS);
+}
+
+static int fixups(request_rec *r)
+{
+    return decide(r, RL_PHASE_AUTH);
+}
+
+static int status(request_rec *r, int flags)
+{
+    return tiers.local ? rl_status(r, flags, &tiers) : OK;
+}
+
+/* --- The record ---------------------------------------------------------------------------------------------- */
+
+static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
+{
+    (void)plog;
+    (void)ptemp;
+    rl_config_begin(pconf);
+    return OK;
+}
+
+static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    (void)pconf;
+    (void)plog;
+    (void)ptemp;
+    rl_config_check(s);
+    return OK;
+}
+
+static void register_hooks(apr_pool_t *pool)
+{
+    ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_header_parser(header_parser, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
+                         AP_AUTH_INTERNAL_PER_CONF);
+    ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_insert_filter(rl_reply_insert_filter, NULL, NULL, APR_HOOK_LAST);
+    ap_hook_insert_error_filter(rl_reply_insert_error_filter, NULL, NULL, APR_HOOK_LAST);
+    APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
+    rl_reply_register(pool);
+}
+
+AP_DECLARE_MODULE(ratelimit_redis) = {
+    STANDARD20_MODULE_STUFF,
+    rl_config_create_section,
+    rl_config_merge_section,
+    rl_config_create_server,
+    NULL,
+    rl_config_commands,
+    register_hooks,
+    AP_MODULE_FLAG_NONE
+};

@@ -1,0 +1,538 @@
+/*
+ * config: directives, create and merge, checks at httpd -t.
+ *
+ * A section keeps the rules that were written in it. Merging appends the inner section's to the
+ * outer's, less those whose names the inner gives again. "RateLimit NAME off" stays in the list as a
+ * rule that is off: httpd merges sections with each other before it merges them with what is
+ * outside, so merging must be associative, and a tombstone makes it so. Where either side says
+ * nothing the other is handed on as it is, which is what happens for most requests.
+ *
+ * httpd reads its configuration twice at start, and again at each reload; the list of all rules
+ * lives as long as the configuration it was read from.
+ */
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include <ap_expr.h>
+#include <http_core.h>
+#include <http_log.h>
+
+#include "config.h"
+#include "local.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+/* A rule and where it was written, for messages. */
+typedef struct {
+    rl_rule *rule;
+    const rl_section *section;
+    const server_rec *server;
+    const char *file;
+    int line;
+    int whole_server; /* not inside a section */
+} written;
+
+static apr_array_header_t *all_rules;  /* of rl_rule * */
+static apr_array_header_t *all_places; /* of written */
+
+void rl_config_begin(apr_pool_t *pool)
+{
+    all_rules = apr_array_make(pool, 16, sizeof(rl_rule *));
+    all_places = apr_array_make(pool, 16, sizeof(written));
+}
+
+apr_array_header_t *rl_config_rules(void)
+{
+    return all_rules;
+}
+
+/* --- Create and merge ----------------------------------------------------------------------- */
+
+void *rl_config_create_section(apr_pool_t *pool, char *where)
+{
+    rl_section *section = apr_pcalloc(pool, sizeof(*section));
+
+    (void)where;
+    section->engine = section->headers = section->response = section->notes = -1;
+    return section;
+}
+
+static int says_nothing(const rl_section *s)
+{
+    return s->rule_count == 0 && !s->drops_inherited && s->engine < 0 && s->headers < 0
+        && s->response < 0 && s->notes < 0 && !s->normalize_said;
+}
+
+static const rl_rule *named(const rl_section *section, const char *name)
+{
+    for (int i = 0; i < section->rule_count; i++) {
+        if (!strcasecmp(section->rules[i]->name, name))
+            return section->rules[i];
+    }
+    return NULL;
+}
+
+static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *outer,
+                        const rl_section *inner)
+{
+    const rl_rule **rules;
+    int n = 0;
+
+    merged->drops_inherited = outer->drops_inherited || inner->drops_inherited;
+    if (inner->drops_inherited || outer->rule_count == 0) {
+        merged->rules = inner->rules;
+        merged->rule_count = inner->rule_count;
+        return;
+    }
+    if (inner->rule_count == 0)
+        return;
+    rules = apr_palloc(pool, sizeof(*rules) * (size_t)(outer->rule_count + inner->rule_count));
+    for (int i = 0; i < outer->rule_count; i++) {
+        if (!named(inner, outer->rules[i]->name))
+            rules[n++] = outer->rules[i];
+    }
+    for (int i = 0; i < inner->rule_count; i++)
+        rules[n++] = inner->rules[i];
+    merged->rules = rules;
+    merged->rule_count = n;
+}
+
+static int said(int inner, int outer)
+{
+    return inner >= 0 ? inner : outer;
+}
+
+void *rl_config_merge_section(apr_pool_t *pool, void *outer_section, void *inner_section)
+{
+    const rl_section *outer = outer_section, *inner = inner_section;
+    rl_section *merged;
+
+    if (says_nothing(inner))
+        return outer_section;
+    if (says_nothing(outer))
+        return inner_section;
+    merged = apr_pmemdup(pool, outer, sizeof(*merged));
+    merge_rules(pool, merged, outer, inner);
+    merged->engine = said(inner->engine, outer->engine);
+    merged->headers = said(inner->headers, outer->headers);
+    merged->response = said(inner->response, outer->response);
+    merged->notes = said(inner->notes, outer->notes);
+    merged->normalize = (outer->normalize & ~inner->normalize_said) | inner->normalize;
+    merged->normalize_said = outer->normalize_said | inner->normalize_said;
+    return merged;
+}
+
+void *rl_config_create_server(apr_pool_t *pool, server_rec *s)
+{
+    rl_settings *settings = apr_pcalloc(pool, sizeof(*settings));
+
+    (void)s;
+    settings->timeout_ms = 25;
+    settings->connect_ms = 250;
+    settings->prefix = "rl";
+    settings->on_failure = RL_FAIL_LOCAL;
+    settings->nodes = 1;
+    settings->breaker_failures = 5;
+    settings->retry_min_ms = 50;
+    settings->retry_max_ms = 2000;
+    settings->shared_memory = 16 << 20;
+    settings->ipv6_prefix = 64;
+    return settings;
+}
+
+const rl_settings *rl_config_settings(server_rec *main_server)
+{
+    return ap_get_module_config(main_server->module_config, &ratelimit_redis_module);
+}
+
+const rl_section *rl_config_of(const request_rec *r)
+{
+    return ap_get_module_config(r->per_dir_config, &ratelimit_redis_module);
+}
+
+unsigned rl_config_normalize(const rl_section *section)
+{
+    return section->normalize | (RL_PATH_ALL & ~section->normalize_said);
+}
+
+int rl_config_headers(const rl_section *section)
+{
+    return section->headers < 0 ? RL_HEADERS_X_RATELIMIT : section->headers;
+}
+
+/* --- RateLimit ------------------------------------------------------------------------------ */
+
+static const char *compile(void *context, const char *text, int boolean, const void **compiled)
+{
+    const cmd_parms *cmd = context;
+    unsigned flags = AP_EXPR_FLAG_DONT_VARY | AP_EXPR_FLAG_RESTRICTED;
+    const char *error = NULL;
+
+    if (!boolean)
+        flags |= AP_EXPR_FLAG_STRING_RESULT;
+    *compiled = ap_expr_parse_cmd(cmd, text, flags, &error, NULL);
+    return error;
+}
+
+static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
+{
+    size_t size = sizeof(*section->rules) * (size_t)section->rule_count;
+    const rl_rule **rules = apr_palloc(cmd->pool, size + sizeof(*rules));
+    written *place = apr_array_push(all_places);
+
+    if (size)
+        memcpy(rules, section->rules, size);
+    rules[section->rule_count++] = rule;
+    section->rules = rules;
+    APR_ARRAY_PUSH(all_rules, rl_rule *) = rule;
+    place->rule = rule;
+    place->section = section;
+    place->server = cmd->server;
+    place->file = cmd->directive->filename;
+    place->line = cmd->directive->line_num;
+    place->whole_server = cmd->path == NULL;
+}
+
+static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
+{
+    rl_section *section = config;
+    const char *error;
+    rl_rule *rule;
+
+    if (cmd->limited != -1)
+        return "RateLimit is not allowed inside <Limit> and <LimitExcept>; a rule for some methods "
+               "says methods=, as in: RateLimit login 10/1m methods=POST";
+    if (!strcasecmp(line, "off")) {
+        section->drops_inherited = 1;
+        return NULL;
+    }
+    error = rl_rule_parse(cmd->pool, line, compile, cmd, &rule);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
+    if (named(section, rule->name))
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\" is given twice in one section; rules that "
+                            "are to hold together need names of their own", rule->name);
+    add_rule(cmd, section, rule);
+    return NULL;
+}
+
+/* --- Directives for sections ------------------------------------------------------------------ */
+
+static const char *not_a_choice(cmd_parms *cmd, const char *word, const char *expected)
+{
+    return apr_psprintf(cmd->pool, "%s: \"%s\" was read, expected %s", cmd->cmd->name, word,
+                        expected);
+}
+
+static const char *cmd_engine(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"off", "on", "shadow", NULL};
+    rl_section *section = config;
+
+    section->engine = rl_rule_choice(word, names);
+    return section->engine < 0 ? not_a_choice(cmd, word, "on, shadow or off") : NULL;
+}
+
+static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"off", "x-ratelimit", "draft-11", "draft-03", "yield", NULL};
+    static const int bits[] = {0, RL_HEADERS_X_RATELIMIT, RL_HEADERS_DRAFT_11, RL_HEADERS_DRAFT_03,
+                               RL_HEADERS_YIELD};
+    rl_section *section = config;
+    int i = rl_rule_choice(word, names);
+
+    if (i < 0)
+        return not_a_choice(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
+    if (section->headers < 0)
+        section->headers = 0;
+    section->headers |= bits[i];
+    return NULL;
+}
+
+static const char *cmd_response(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"off", "problem", "text", NULL};
+    rl_section *section = config;
+
+    section->response = rl_rule_choice(word, names);
+    return section->response < 0 ? not_a_choice(cmd, word, "problem, text or off") : NULL;
+}
+
+static const char *cmd_notes(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"denied", "all", NULL};
+    rl_section *section = config;
+
+    section->notes = rl_rule_choice(word, names);
+    return section->notes < 0 ? not_a_choice(cmd, word, "denied or all") : NULL;
+}
+
+static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"case", "slashes", "dots", "trailing", "params", "encoding",
+                                        NULL};
+    static const unsigned steps[] = {RL_PATH_CASE, RL_PATH_SLASHES, RL_PATH_DOTS, RL_PATH_TRAILING,
+                                     RL_PATH_PARAMS, RL_PATH_ENCODING};
+    rl_section *section = config;
+    int i = rl_rule_choice(word + (*word == '-' || *word == '+'), names);
+
+    if (i < 0)
+        return not_a_choice(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
+                            "with + or - before it, as in -case");
+    section->normalize_said |= steps[i];
+    if (*word == '-')
+        section->normalize &= ~steps[i];
+    else
+        section->normalize |= steps[i];
+    return NULL;
+}
+
+/* --- Directives for the server ----------------------------------------------------------------- */
+
+static rl_settings *settings_of(cmd_parms *cmd)
+{
+    return ap_get_module_config(cmd->server->module_config, &ratelimit_redis_module);
+}
+
+/* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
+static const char *value_of(const char *word, const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncasecmp(word, name, length) || word[length] != '=' ? NULL : word + length + 1;
+}
+
+static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, apr_int64_t *n)
+{
+    char *end;
+
+    *n = apr_strtoi64(text, &end, 10);
+    return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
+}
+
+static const char *cmd_redis(cmd_parms *cmd, void *config, const char *url)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_node *node;
+
+    (void)config;
+    if (error)
+        return error;
+    error = rl_topology_parse(cmd->pool, url, &node);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
+    settings_of(cmd)->redis = node;
+    return NULL;
+}
+
+#define TIMEOUT_MAX_MS 10000
+
+static int timeout(const char *text, int64_t *ms)
+{
+    return rl_rule_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
+}
+
+static const char *cmd_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *word = first; word; word = word == first ? second : NULL) {
+        const char *connect = value_of(word, "connect");
+
+        if (!timeout(connect ? connect : word, connect ? &settings->connect_ms
+                                                       : &settings->timeout_ms))
+            return not_a_choice(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
+    }
+    return NULL;
+}
+
+static const char *cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *s = prefix; *s; s++) {
+        if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
+            return not_a_choice(cmd, prefix, "printable characters but blanks, quotes, braces and "
+                                "those with a meaning in patterns, as in rl");
+    }
+    if (!*prefix || strlen(prefix) > 64)
+        return not_a_choice(cmd, prefix, "1 to 64 characters, as in rl");
+    settings_of(cmd)->prefix = prefix;
+    return NULL;
+}
+
+static const char *cmd_on_failure(cmd_parms *cmd, void *config, const char *word,
+                                  const char *second)
+{
+    static const char *const names[] = {"local", "open", "closed", NULL};
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    const char *nodes = second ? value_of(second, "nodes") : NULL;
+    rl_settings *settings = settings_of(cmd);
+    int i = rl_rule_choice(word, names);
+
+    (void)config;
+    if (error)
+        return error;
+    if (i < 0)
+        return not_a_choice(cmd, word, "local, open or closed");
+    if (second && (!nodes || !whole_number(nodes, 1, 100000, &settings->nodes)))
+        return not_a_choice(cmd, second, "the number of hosts, as in nodes=4");
+    settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
+    return NULL;
+}
+
+static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
+{
+    const char *dots = strstr(text, "..");
+
+    if (dots && rl_rule_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
+                                 &settings->retry_min_ms)
+        && rl_rule_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
+        && settings->retry_min_ms <= settings->retry_max_ms)
+        return NULL;
+    return "a range of durations, as in retry=50ms..2s";
+}
+
+static const char *cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *word = first; word; word = word == first ? second : NULL) {
+        const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
+        apr_int64_t n;
+
+        if (failures && whole_number(failures, 1, 1000, &n))
+            settings->breaker_failures = (int)n;
+        else if (failures)
+            return not_a_choice(cmd, word, "1 to 1000, as in failures=5");
+        else if (!retry || set_retry(retry, cmd->temp_pool, settings))
+            return not_a_choice(cmd, word, "failures=N and a range, as in retry=50ms..2s");
+    }
+    return NULL;
+}
+
+static const char *cmd_shared_memory(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_int64_t n;
+    char *end;
+
+    (void)config;
+    if (error)
+        return error;
+    n = apr_isdigit(*text) ? apr_strtoi64(text, &end, 10) : -1;
+    if (n >= 0 && *end) {
+        static const char scale[] = "kmg";
+        const char *unit = strchr(scale, apr_tolower(*end));
+
+        n = unit && !end[1] && n < INT64_C(1) << 30 ? n << (10 * (unit - scale + 1)) : -1;
+    }
+    if (n < RL_LOCAL_MIN_SIZE || n > INT64_C(64) << 30)
+        return not_a_choice(cmd, text, "a size of 64K to 64G, as in 16M");
+    settings_of(cmd)->shared_memory = (apr_size_t)n;
+    return NULL;
+}
+
+static const char *cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_int64_t n;
+
+    (void)config;
+    if (error)
+        return error;
+    if (!whole_number(text, 1, 128, &n))
+        return not_a_choice(cmd, text, "a prefix length of 1 to 128, as in 64");
+    settings_of(cmd)->ipv6_prefix = (int)n;
+    return NULL;
+}
+
+static const char *cmd_later(cmd_parms *cmd, void *config, const char *line)
+{
+    (void)config;
+    (void)line;
+    return apr_psprintf(cmd->pool, "%s is not supported in this version", cmd->cmd->name);
+}
+
+#define ANYWHERE (RSRC_CONF | ACCESS_CONF)
+
+#define LATER(name, where) AP_INIT_RAW_ARGS(name, cmd_later, NULL, where, "not in this version")
+
+const command_rec rl_config_commands[] = {
+    AP_INIT_RAW_ARGS("RateLimit", cmd_rule, NULL, ANYWHERE,
+                     "NAME QUOTA/WINDOW [option]..., as in: login 10/1m; NAME off; or off"),
+    AP_INIT_TAKE1("RateLimitEngine", cmd_engine, NULL, ANYWHERE, "on, shadow or off"),
+    AP_INIT_ITERATE("RateLimitHeaders", cmd_headers, NULL, ANYWHERE,
+                    "x-ratelimit, draft-11, draft-03 or off; yield lets a backend's header stand"),
+    AP_INIT_TAKE1("RateLimitResponse", cmd_response, NULL, ANYWHERE, "problem, text or off"),
+    AP_INIT_TAKE1("RateLimitNotes", cmd_notes, NULL, ANYWHERE, "denied or all"),
+    AP_INIT_ITERATE("RateLimitNormalize", cmd_normalize, NULL, ANYWHERE,
+                    "[+-]case [+-]slashes [+-]dots [+-]trailing [+-]params [+-]encoding"),
+    AP_INIT_TAKE1("RateLimitRedis", cmd_redis, NULL, RSRC_CONF,
+                  "redis://host[:port][/db] or unix:///path[?db=N]"),
+    AP_INIT_TAKE12("RateLimitRedisTimeout", cmd_timeout, NULL, RSRC_CONF,
+                   "a duration and connect=duration, as in 25ms connect=250ms"),
+    AP_INIT_TAKE1("RateLimitRedisPrefix", cmd_prefix, NULL, RSRC_CONF, "prefix of all keys"),
+    AP_INIT_TAKE12("RateLimitOnFailure", cmd_on_failure, NULL, RSRC_CONF,
+                   "local, open or closed; nodes=N hosts share a quota"),
+    AP_INIT_TAKE12("RateLimitBreaker", cmd_breaker, NULL, RSRC_CONF,
+                   "failures=N retry=MIN..MAX, as in failures=5 retry=50ms..2s"),
+    AP_INIT_TAKE1("RateLimitSharedMemory", cmd_shared_memory, NULL, RSRC_CONF,
+                  "size of the local tier, as in 16M"),
+    AP_INIT_TAKE1("RateLimitIPv6Prefix", cmd_ipv6_prefix, NULL, RSRC_CONF,
+                  "one client per prefix of this length"),
+    LATER("RateLimitTier", ANYWHERE),
+    LATER("RateLimitScope", RSRC_CONF),
+    LATER("RateLimitRedisAuth", RSRC_CONF),
+    LATER("RateLimitRedisTLS", RSRC_CONF),
+    LATER("RateLimitLog", RSRC_CONF),
+    LATER("RateLimitOverrides", RSRC_CONF),
+    LATER("RateLimitAdaptive", RSRC_CONF),
+    {NULL}
+};
+
+/* --- Checks --------------------------------------------------------------------------------- */
+
+/* Whether a rule that cannot be dodged stands in the same section or for the whole server. */
+static int has_anchor(const written *place)
+{
+    const written *places = (const written *)all_places->elts;
+
+    for (int i = 0; i < all_places->nelts; i++) {
+        int beside = places[i].section == place->section
+            || (places[i].whole_server && places[i].server == place->server);
+
+        if (beside && !places[i].rule->off && rl_rule_key_is_anchored(places[i].rule))
+            return 1;
+    }
+    return 0;
+}
+
+void rl_config_check(server_rec *main_server)
+{
+    const written *places = (const written *)all_places->elts;
+
+    for (int i = 0; i < all_places->nelts; i++) {
+        const rl_rule *rule = places[i].rule;
+
+        if (!rule->off && rl_rule_key_is_inventable(rule) && !has_anchor(&places[i]))
+            ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, main_server,
+                         "ratelimit: RateLimit \"%s\" (%s:%d): clients choose its key and get a "
+                         "fresh quota with each new value; put a rule with key=ip or key=server "
+                         "beside it", rule->name, places[i].file, places[i].line);
+    }
+}

@@ -1,0 +1,83 @@
+/*
+ * config: directives, create and merge, checks at httpd -t.
+ *
+ * Two structures: rl_settings, what is said once for the whole server, and rl_section, what may
+ * be said anywhere and is merged from the outside in. Both are made while the configuration is
+ * read (or, merged, in a request's pool) and never change while requests are served.
+ */
+#ifndef RL_CONFIG_H
+#define RL_CONFIG_H
+
+#include <httpd.h>
+#include <http_config.h>
+
+#include "path.h"
+#include "redis/topology.h"
+#include "rule.h"
+
+/* RateLimitHeaders: families, and what to do with a header that is already there. */
+enum {
+    RL_HEADERS_X_RATELIMIT = 1,
+    RL_HEADERS_DRAFT_11 = 2,
+    RL_HEADERS_DRAFT_03 = 4,
+    RL_HEADERS_FAMILIES = 7,
+    RL_HEADERS_YIELD = 8
+};
+
+typedef enum { RL_ENGINE_OFF, RL_ENGINE_ON, RL_ENGINE_SHADOW } rl_engine;
+typedef enum { RL_RESPONSE_OFF, RL_RESPONSE_PROBLEM, RL_RESPONSE_TEXT } rl_response;
+typedef enum { RL_NOTES_DENIED, RL_NOTES_ALL } rl_notes;
+
+/* Whatever is not set is -1; rl_config_of() fills in the defaults. */
+typedef struct {
+    const rl_rule *const *rules; /* "off" among them; each name once */
+    int rule_count;
+    int drops_inherited; /* RateLimit off */
+    int engine;
+    int headers;
+    int response;
+    int notes;
+    unsigned normalize;      /* steps of rl_path_normalise() */
+    unsigned normalize_said; /* which of them were said */
+} rl_section;
+
+typedef struct {
+    const rl_node *redis; /* NULL: this host alone */
+    int64_t timeout_ms;   /* what one request chain may spend on Redis */
+    int64_t connect_ms;
+    const char *prefix;
+    rl_on_failure on_failure;
+    int64_t nodes; /* hosts that share a quota when each counts for itself */
+    int breaker_failures;
+    int64_t retry_min_ms;
+    int64_t retry_max_ms;
+    apr_size_t shared_memory; /* bytes */
+    int ipv6_prefix;
+} rl_settings;
+
+extern const command_rec rl_config_commands[];
+
+void *rl_config_create_section(apr_pool_t *pool, char *where);
+void *rl_config_merge_section(apr_pool_t *pool, void *outer, void *inner);
+void *rl_config_create_server(apr_pool_t *pool, server_rec *s);
+
+/* Forgets what an earlier reading of the configuration left; before each reading. */
+void rl_config_begin(apr_pool_t *pool);
+
+/* Warns of what is valid but hardly meant. At httpd -t and at each start. */
+void rl_config_check(server_rec *main_server);
+
+/* All rules that were read, each an rl_rule *, in the order of the files. */
+apr_array_header_t *rl_config_rules(void);
+
+/* The settings; the main server's, whichever server is asked about. */
+const rl_settings *rl_config_settings(server_rec *main_server);
+
+/* The section that holds for a request, or NULL if nothing was said there. */
+const rl_section *rl_config_of(const request_rec *r);
+
+/* Effective values where a section may have said nothing. */
+unsigned rl_config_normalize(const rl_section *section);
+int rl_config_headers(const rl_section *section);
+
+#endif

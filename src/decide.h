@@ -1,0 +1,75 @@
+/*
+ * decide: the flow of a decision.
+ *
+ * From a request and the rules of its section to a verdict: memory first, then one call to Redis
+ * for all rules of the step, then the counts of this host. What was decided is kept with the
+ * request chain, so that redirects and error documents neither charge again nor lose it.
+ *
+ * Thread-safe: all state is the request's own or in rooms that are.
+ */
+#ifndef RL_DECIDE_H
+#define RL_DECIDE_H
+
+#include <httpd.h>
+
+#include "config.h"
+#include "identity.h"
+#include "local.h"
+#include "redis/client.h"
+#include "stats.h"
+
+/* What a child decides with. Made when the child starts; constant from then on. */
+typedef struct {
+    const rl_settings *settings;
+    rl_local *local;
+    rl_stats *stats;
+    rl_client *client;   /* NULL: this host alone */
+    rl_breaker *breaker; /* NULL: likewise */
+} rl_tiers;
+
+/* What one rule said of one request. Lives as long as the request. */
+typedef struct rl_outcome {
+    const rl_rule *rule;
+    rl_limit limit;        /* as it was applied: in fallback, this host's share */
+    rl_identity identity;
+    rl_source source;
+    rl_local_kind kind;    /* of the entry in the local tier that decides, or remembers */
+    uint64_t key;          /* of that entry */
+    const char *redis_key; /* NULL: Redis was not asked */
+    int64_t cost;
+    int64_t now;           /* ms since the epoch that the state is of */
+    rl_state state;        /* with the charge, if it was charged */
+    rl_state *seed;        /* in fallback: what Redis last said, this host's share of it */
+    int64_t lag_ms;        /* the state may be older than now by so much */
+    int shadow;
+    int denies;
+    int charged;
+    int open;              /* Redis did not answer, and the request passes unseen */
+    struct rl_outcome *next;
+} rl_outcome;
+
+/* What is known of a chain of requests: the initial one and all it was redirected to. */
+typedef struct {
+    rl_outcome *first;   /* in the order of evaluation */
+    rl_outcome **end;
+    rl_outcome *denial;  /* the one that a client has to wait for the longest */
+    rl_outcome *shadow;  /* one that would have denied */
+    const rl_section *section; /* where the last decision was made */
+    rl_identity_options options;
+    int fallback;        /* Redis did not answer */
+    int closed;          /* and a rule says on-failure=closed */
+} rl_chain;
+
+/* The chain a request belongs to, or NULL if nothing was decided yet. */
+rl_chain *rl_decide_chain(const request_rec *r);
+
+/*
+ * Decides over the rules up to a phase that hold for r and have not been charged in its chain.
+ * Returns DECLINED if it may pass, else the status to deny it with. The chain then says more.
+ */
+int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase);
+
+/* ms after which the client may try again, from now on; RL_NEVER if waiting does not help. */
+int64_t rl_decide_retry_after(const rl_outcome *outcome);
+
+#endif

@@ -1,0 +1,117 @@
+/*
+ * local: the shared-memory tier, one table for all children of a host.
+ *
+ * The table lives in memory that the caller mapped shared before forking and passes in; nothing
+ * here is ever freed, and no pointer is stored in it. All functions but rl_local_init may be
+ * called from any thread of any process at any time; none blocks, allocates or calls the system.
+ *
+ * Times named host_ms are rl_local_clock(): ms on a clock that is the same for all processes of
+ * the host, never steps back and runs while the machine sleeps. Times named now are ms since the
+ * epoch as rl_local_now() derives them from it.
+ */
+#ifndef RL_LOCAL_H
+#define RL_LOCAL_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#include "limiter.h"
+
+#define RL_LOCAL_SEED 16                  /* bytes of secret the hash needs */
+#define RL_LOCAL_MIN_SIZE (64 * 1024)     /* bytes */
+#define RL_SNAPSHOT_SERVES_MS 1000        /* then one request asks Redis again */
+#define RL_RENEWALS_PER_SECOND 1000       /* such asks, per host */
+
+typedef struct rl_local rl_local;
+
+/* What an entry is for. One identity may have one of each under the same counter. */
+typedef enum {
+    RL_LOCAL_COUNT = 1, /* counts of this host: sync=local, or no Redis */
+    RL_LOCAL_FALLBACK,  /* counts of this host while Redis does not answer */
+    RL_LOCAL_SNAPSHOT   /* what Redis last said */
+} rl_local_kind;
+
+/* Whose clock the windows of a count are aligned to. */
+typedef enum { RL_CLOCK_HOST, RL_CLOCK_REDIS } rl_clock;
+
+typedef enum {
+    RL_RECALL_UNKNOWN, /* nothing known, or nothing that denies: ask */
+    RL_RECALL_ASK,     /* a denial is due for renewal and this caller is to renew it */
+    RL_RECALL_DENY     /* Redis would deny */
+} rl_recall;
+
+/*
+ * Makes a table in size bytes (at least RL_LOCAL_MIN_SIZE) of zeroed memory, aligned to 64. The
+ * seed should be random; it keeps clients from choosing identities that collide. epoch_ms is the
+ * wall clock's time, read once, so that windows start where people expect them to.
+ */
+rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_LOCAL_SEED],
+                        int64_t epoch_ms);
+
+/* The table that an earlier rl_local_init() made there, or NULL if it does not fit this code. */
+rl_local *rl_local_attach(void *memory, size_t size);
+
+/* ms on the host's clock; 0 is an arbitrary moment before the process started. */
+int64_t rl_local_clock(void);
+
+/* host_ms as ms since the epoch: by the host's clock, or by Redis's as last heard. */
+int64_t rl_local_now(const rl_local *table, rl_clock clock, int64_t host_ms);
+
+/*
+ * The key of an entry: a SipHash of kind, counter and identity under the table's seed. counter
+ * stands for scope, rule name, algorithm and window, so that state is never read with another
+ * meaning than it was written with. Never 0.
+ */
+uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counter,
+                      const void *identity, size_t length);
+
+/*
+ * The state of a count at *now, which moves forward if another process has already opened the next
+ * window. seed, if not NULL, is what is known of the counter from elsewhere, rolled to *now: the
+ * count is at least that.
+ */
+void rl_local_peek(const rl_local *table, uint64_t key, const rl_limit *limit,
+                   const rl_state *seed, int64_t *now, rl_state *state);
+
+/*
+ * Charges cost to a count if the limit admits it, in one atomic step. Seed as above. Returns whether it was charged; state is the counter after the charge
+ * or as it denied, at *now.
+ */
+int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                    const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state);
+
+/* Takes a charge back from window number index; does nothing if that window is gone. */
+void rl_local_give_back(rl_local *table, uint64_t key, int64_t index, int64_t cost);
+
+/*
+ * Keeps what Redis reported: the state at redis_now, asked for at sent_ms and
+ * received at received_ms on the host's clock. An older report never replaces a newer one.
+ */
+void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
+                       const rl_state *state, int64_t redis_now, int64_t sent_ms,
+                       int64_t received_ms);
+
+/*
+ * What the kept report says of cost units at host_ms. Aged from the moment of asking, so it is
+ * never stricter than Redis itself. On any answer but UNKNOWN, and on UNKNOWN with *now above 0,
+ * state and *now hold the report, rolled forward; Redis's clock may be behind *now by up to
+ * *lag_ms.
+ */
+rl_recall rl_local_recall(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                          int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
+
+/*
+ * Counts a denial of key and says how many to report: 0 for silence, else the denials since the
+ * last report, this one included. At most one report per every_ms and key.
+ */
+uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
+
+typedef struct {
+    uint64_t capacity;  /* entries that fit */
+    uint64_t entries;   /* entries ever filled and still held, live or expired */
+    uint64_t evictions; /* entries that were still live when another took their place */
+} rl_local_stats;
+
+void rl_local_read_stats(const rl_local *table, rl_local_stats *stats);
+
+#endif

@@ -1,0 +1,145 @@
+/*
+ * breaker: whether it makes sense to ask a node of Redis at all.
+ *
+ * Closed, requests ask. Open, none does, and one owner probes; its claim is a time, so a dead owner
+ * blocks nothing. After three good probes the breaker lets a growing share of requests through for
+ * half a second, so that a Redis that has just come back is not met by everybody at once, and is
+ * then closed.
+ *
+ * Every field is an independent atomic. Races between them shift a probe or a count by one, which is
+ * harmless; the one transition that must happen once, to open, is a compare-and-swap.
+ */
+#include <stdatomic.h>
+
+#include "breaker.h"
+
+#define RAMP_MS 500
+#define RAMP_STEPS 8
+#define PROBES_TO_CLOSE 3
+#define RECONNECTS_TO_OPEN 2
+#define CALLS_TO_JUDGE 20
+
+_Static_assert(sizeof(rl_breaker) == 64, "a breaker is one cache line");
+
+#define load(p) atomic_load_explicit((p), memory_order_relaxed)
+#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define swap(p, expected, desired) atomic_compare_exchange_strong((p), (expected), (desired))
+
+static uint64_t least(uint64_t a, uint64_t b)
+{
+    return a < b ? a : b;
+}
+
+/* From half of ms to all of it, so that hosts that failed together do not probe together. */
+static uint64_t jittered(uint64_t ms, int64_t now_ms)
+{
+    uint64_t noise = ((uint64_t)now_ms * UINT64_C(0x9e3779b97f4a7c15)) >> 40;
+
+    return ms - (ms / 2) * (noise & 0xff) / 256;
+}
+
+rl_breaker_state rl_breaker_read(const rl_breaker *b)
+{
+    return (rl_breaker_state)(load(&b->state) & 0xff);
+}
+
+int rl_breaker_allows(rl_breaker *b, int64_t now_ms)
+{
+    uint64_t state = load(&b->state), age, share;
+
+    if (state == RL_BREAKER_CLOSED)
+        return 1;
+    if ((state & 0xff) == RL_BREAKER_OPEN)
+        return 0;
+    age = (uint64_t)now_ms - (state >> 8);
+    if (age >= RAMP_MS) {
+        swap(&b->state, &state, RL_BREAKER_CLOSED);
+        return 1;
+    }
+    share = 1 + age * RAMP_STEPS / RAMP_MS;
+    return atomic_fetch_add_explicit(&b->probes, 1, memory_order_relaxed) % RAMP_STEPS < share;
+}
+
+int rl_breaker_open(rl_breaker *b, const rl_breaker_options *options, int64_t next_ms,
+                    int64_t now_ms)
+{
+    uint64_t state = load(&b->state);
+
+    do {
+        if ((state & 0xff) == RL_BREAKER_OPEN)
+            return 0;
+    } while (!swap(&b->state, &state, RL_BREAKER_OPEN));
+    store(&b->backoff_ms, (uint64_t)options->retry_min_ms);
+    store(&b->probe_at, (uint64_t)now_ms + jittered((uint64_t)next_ms, now_ms));
+    store(&b->claim_until, 0);
+    store(&b->probes, 0);
+    atomic_fetch_add_explicit(&b->opened, 1, memory_order_relaxed);
+    return 1;
+}
+
+int rl_breaker_count(rl_breaker *b, const rl_breaker_options *options, rl_failure failure,
+                     int64_t now_ms)
+{
+    uint64_t second = (uint64_t)now_ms / 1000 << 32;
+    uint64_t recent = load(&b->recent), next, calls, failures;
+
+    do {
+        next = recent >> 32 << 32 == second ? recent : second;
+        calls = next >> 16 & 0xffff;
+        failures = next & 0xffff;
+        if (calls == 0xffff) /* halve both: the share stays */
+            calls /= 2, failures /= 2;
+        calls++;
+        failures += failure != RL_ANSWERED;
+        next = second | calls << 16 | failures;
+    } while (!swap(&b->recent, &recent, next));
+    if (failure == RL_ANSWERED || calls < CALLS_TO_JUDGE || failures * 2 <= calls)
+        return 0;
+    return rl_breaker_open(b, options, options->retry_min_ms, now_ms);
+}
+
+int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options, int connected,
+                               int64_t now_ms)
+{
+    if (connected) {
+        store(&b->reconnects, 0);
+        return 0;
+    }
+    if (atomic_fetch_add(&b->reconnects, 1) + 1 < RECONNECTS_TO_OPEN)
+        return 0;
+    return rl_breaker_open(b, options, options->retry_min_ms, now_ms);
+}
+
+int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms)
+{
+    uint64_t until = load(&b->claim_until);
+
+    if (rl_breaker_read(b) != RL_BREAKER_OPEN || (uint64_t)now_ms < load(&b->probe_at)
+        || (uint64_t)now_ms < until)
+        return 0;
+    return swap(&b->claim_until, &until, (uint64_t)(now_ms + lasts_ms));
+}
+
+int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_time,
+                      int64_t now_ms)
+{
+    uint64_t backoff = load(&b->backoff_ms), open = RL_BREAKER_OPEN;
+    int closes = 0;
+
+    if (!in_time) {
+        backoff = least(backoff * 2, (uint64_t)options->retry_max_ms);
+        store(&b->probes, 0);
+    }
+    else if (atomic_fetch_add(&b->probes, 1) + 1 < PROBES_TO_CLOSE) {
+        backoff = (uint64_t)options->retry_min_ms;
+    }
+    else {
+        store(&b->reconnects, 0);
+        store(&b->recent, 0);
+        closes = swap(&b->state, &open, (uint64_t)now_ms << 8 | RL_BREAKER_RAMPING);
+    }
+    store(&b->backoff_ms, backoff);
+    store(&b->probe_at, (uint64_t)now_ms + jittered(backoff, now_ms));
+    store(&b->claim_until, 0);
+    return closes;
+}

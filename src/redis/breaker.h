@@ -1,0 +1,81 @@
+/*
+ * breaker: whether it makes sense to ask a node of Redis at all.
+ *
+ * One breaker per node, in memory that all children share, so that what one learns all know. All
+ * functions may be called from any thread of any process; none blocks. Times are ms on
+ * rl_local_clock()'s clock.
+ */
+#ifndef RL_BREAKER_H
+#define RL_BREAKER_H
+
+#include <stdint.h>
+
+/* Why a decision was not made by Redis. The names are those of logs and metrics. */
+typedef enum {
+    RL_ANSWERED,
+    RL_FAILED_OPEN,    /* the breaker is open */
+    RL_FAILED_DOWN,    /* this child's link is down */
+    RL_FAILED_BUSY,    /* too many calls in flight */
+    RL_FAILED_LATE,    /* no reply before the deadline */
+    RL_FAILED_LOST,    /* the connection broke with the call in flight */
+    RL_FAILED_REFUSED, /* Redis answered with an error */
+    RL_FAILED_GARBAGE, /* the answer makes no sense */
+    RL_FAILURES
+} rl_failure;
+
+typedef enum { RL_BREAKER_CLOSED, RL_BREAKER_OPEN, RL_BREAKER_RAMPING } rl_breaker_state;
+
+/* In shared memory, zeroed at first: closed. */
+typedef struct {
+    _Atomic uint64_t state;       /* rl_breaker_state; RAMPING: since << 8 | state */
+    _Atomic uint64_t recent;      /* second << 32 | calls << 16 | failures */
+    _Atomic uint64_t reconnects;  /* failed in a row, of any links */
+    _Atomic uint64_t probe_at;    /* ms: when the next probe is due */
+    _Atomic uint64_t claim_until; /* ms: until when a probe has an owner */
+    _Atomic uint64_t backoff_ms;
+    _Atomic uint64_t probes;      /* that came back in time, in a row */
+    _Atomic uint64_t opened;      /* how often it opened */
+} rl_breaker;
+
+typedef struct {
+    int64_t retry_min_ms;
+    int64_t retry_max_ms;
+} rl_breaker_options;
+
+/* May this request ask Redis? */
+int rl_breaker_allows(rl_breaker *b, int64_t now_ms);
+
+/*
+ * Counts a call that was made. Opens when more than half of at least 20 calls in a second fail.
+ * Returns 1 if this call opened it.
+ */
+int rl_breaker_count(rl_breaker *b, const rl_breaker_options *options, rl_failure failure,
+                     int64_t now_ms);
+
+/*
+ * Counts an attempt to reconnect. Two failures in a row, of one link or of two, open it. Returns 1
+ * if this one did.
+ */
+int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options, int connected,
+                               int64_t now_ms);
+
+/*
+ * Opens it at once, for errors that the next call would meet too; next_ms is how long until the
+ * first probe. Returns 1 if it was not open.
+ */
+int rl_breaker_open(rl_breaker *b, const rl_breaker_options *options, int64_t next_ms,
+                    int64_t now_ms);
+
+/*
+ * While open: 1 if a probe is due and the caller is now its only owner, for lasts_ms; it then
+ * reports with rl_breaker_probed(). An owner that dies loses the claim when it ends.
+ */
+int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms);
+
+/* Three probes in time, one behind the other, close it, over half a second. Returns 1 then. */
+int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_time,
+                      int64_t now_ms);
+
+rl_breaker_state rl_breaker_read(const rl_breaker *b);
+
+#endif

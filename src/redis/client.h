@@ -1,0 +1,54 @@
+/*
+ * client: how the requests of one child ask Redis.
+ *
+ * In a threaded server one I/O thread owns the link, and the callers' commands share it, full
+ * duplex. In a server with one thread per process the caller owns the link and steps it while it
+ * waits. Both are the same code but for who waits.
+ *
+ * Created after fork, in the pool of the child. rl_client_decide() and rl_client_give_back() may
+ * be called from any thread of the child.
+ */
+#ifndef RL_CLIENT_H
+#define RL_CLIENT_H
+
+#include <apr_pools.h>
+
+#include "breaker.h"
+#include "script.h"
+#include "topology.h"
+
+typedef struct rl_client rl_client;
+
+typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
+
+typedef struct {
+    const rl_node *node;
+    int threaded;
+    int64_t timeout_ms;      /* what a request may wait; a silent link is closed after four */
+    int64_t connect_ms;
+    int failures;            /* in a row that end a connection */
+    rl_breaker_options retry;
+    rl_breaker *breaker;     /* shared by all children */
+    void (*log)(void *context, rl_log_level level, const char *text);
+    void *log_context;
+} rl_client_options;
+
+/* Makes a client and, if threaded, starts its thread. NULL if the thread cannot be made. */
+rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
+
+/*
+ * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
+ * for it until deadline_us on rl_link_clock() at the longest. RL_ANSWERED: *charged says whether
+ * all was charged, and the asks what Redis reported. Anything else: nothing is known, and
+ * something may have been charged.
+ */
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
+                            int *charged);
+
+/* Gives back what n asks were charged, as their states say. Never waits; may be lost. */
+void rl_client_give_back(rl_client *client, const rl_ask *asks, int n);
+
+/* Ends the thread and the connection. Callers must be gone. */
+void rl_client_stop(rl_client *client);
+
+#endif

@@ -1,0 +1,281 @@
+/*
+ * link: one connection to one node of Redis.
+ *
+ *     DOWN ──connect──► CONNECTING ──connected, all handshake replies good──► READY
+ *       ▲                   │                                                  │
+ *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
+ *
+ * hiredis does the protocol and the socket, in non-blocking mode and without its own event layer;
+ * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in flight
+ * is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a late
+ * reply must never be taken for the next one.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <time.h>
+
+#include <apr_strings.h>
+
+#include "link.h"
+
+#define UNREAD_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
+#define HANDSHAKE_CALLS 2
+
+struct rl_link {
+    rl_link_options options;
+    redisContext *context;
+    rl_link_state state;
+    int connected;      /* the socket is; the handshake may not be done */
+    int handshakes;     /* replies to the handshake still to come */
+    int unsent;         /* hiredis holds bytes that the socket did not take yet */
+    int64_t due_us;     /* connect or silence ends here */
+    void **calls;       /* ring */
+    int size, first, count;
+    char error[160];
+};
+
+static char handshake; /* its address stands for the handshake's calls in the ring */
+
+rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
+{
+    rl_link *link = apr_pcalloc(pool, sizeof(*link));
+
+    link->options = *options;
+    link->size = options->in_flight + HANDSHAKE_CALLS;
+    link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
+    return link;
+}
+
+int64_t rl_link_clock(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000 + t.tv_nsec / 1000;
+}
+
+rl_link_state rl_link_read_state(const rl_link *link)
+{
+    return link->state;
+}
+
+const char *rl_link_error(const rl_link *link)
+{
+    return link->error;
+}
+
+int rl_link_in_flight(const rl_link *link)
+{
+    return link->count;
+}
+
+/* --- Calls in flight --------------------------------------------------------------------------- */
+
+static void push(rl_link *link, void *call)
+{
+    link->calls[(link->first + link->count++) % link->size] = call;
+}
+
+static void *pop(rl_link *link)
+{
+    void *call = link->calls[link->first];
+
+    link->first = (link->first + 1) % link->size;
+    link->count--;
+    return call;
+}
+
+void rl_link_close(rl_link *link, const char *why)
+{
+    if (link->context)
+        redisFree(link->context);
+    link->context = NULL;
+    link->state = RL_LINK_DOWN;
+    link->connected = link->handshakes = link->unsent = 0;
+    apr_cpystrn(link->error, why, sizeof(link->error));
+    while (link->count > 0) {
+        void *call = pop(link);
+
+        if (call != &handshake)
+            link->options.on_reply(link->options.owner, call, NULL);
+    }
+}
+
+static void fail(rl_link *link)
+{
+    char why[sizeof(link->error)];
+
+    apr_snprintf(why, sizeof(why), "%s", link->context->errstr[0] ? link->context->errstr
+                                                                   : "unknown error");
+    rl_link_close(link, why);
+}
+
+/* --- Connecting ---------------------------------------------------------------------------------- */
+
+void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
+{
+    link->context = node->path ? redisConnectUnixNonBlock(address)
+                               : redisConnectNonBlock(address, node->port);
+    if (!link->context) {
+        rl_link_close(link, "out of memory");
+        return;
+    }
+    if (link->context->err) {
+        fail(link);
+        return;
+    }
+    fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
+    link->state = RL_LINK_CONNECTING;
+    link->due_us = rl_link_clock() + link->options.connect_us;
+}
+
+static void load_script(rl_link *link)
+{
+    redisAppendCommand(link->context, "SCRIPT LOAD %s", rl_script_source);
+    push(link, &handshake);
+    link->handshakes++;
+    link->unsent = 1;
+}
+
+void rl_link_reload(rl_link *link)
+{
+    if (link->state == RL_LINK_READY && link->handshakes == 0)
+        load_script(link);
+}
+
+static void shake_hands(rl_link *link)
+{
+    int one = 1;
+
+    /* Fails on a unix socket, which has no delay. */
+    setsockopt(link->context->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
+    if (link->options.db) {
+        redisAppendCommand(link->context, "SELECT %d", link->options.db);
+        push(link, &handshake);
+        link->handshakes++;
+    }
+    load_script(link);
+    link->connected = 1;
+}
+
+static void finish_connect(rl_link *link)
+{
+    int error = 0;
+    socklen_t size = sizeof(error);
+
+    if (getsockopt(link->context->fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0)
+        error = errno;
+    if (error)
+        rl_link_close(link, strerror(error));
+    else
+        shake_hands(link);
+}
+
+static void take_handshake(rl_link *link, redisReply *reply)
+{
+    if (reply->type == REDIS_REPLY_ERROR) {
+        rl_link_close(link, reply->str);
+    }
+    else if (--link->handshakes == 0) {
+        link->state = RL_LINK_READY;
+    }
+    freeReplyObject(reply);
+}
+
+/* --- Sending and receiving ------------------------------------------------------------------------ */
+
+int rl_link_send(rl_link *link, const char *command, int length, void *call)
+{
+    if (link->state != RL_LINK_READY || link->count >= link->options.in_flight
+        || redisAppendFormattedCommand(link->context, command, (size_t)length) != REDIS_OK)
+        return 0;
+    if (link->count == 0)
+        link->due_us = rl_link_clock() + link->options.silent_us;
+    push(link, call);
+    link->unsent = 1;
+    return 1;
+}
+
+static void flush(rl_link *link)
+{
+    int done = 0;
+
+    if (redisBufferWrite(link->context, &done) != REDIS_OK)
+        fail(link);
+    else
+        link->unsent = !done;
+}
+
+static void take_replies(rl_link *link)
+{
+    while (link->context) {
+        void *reply = NULL;
+        void *call;
+
+        if (redisGetReplyFromReader(link->context, &reply) != REDIS_OK) {
+            fail(link);
+            return;
+        }
+        if (!reply)
+            break;
+        if (link->count == 0) {
+            freeReplyObject(reply);
+            rl_link_close(link, "a reply that nobody asked for");
+            return;
+        }
+        call = pop(link);
+        if (call == &handshake)
+            take_handshake(link, reply);
+        else
+            link->options.on_reply(link->options.owner, call, reply);
+    }
+    if (link->context && link->context->reader->len - link->context->reader->pos > UNREAD_MAX)
+        rl_link_close(link, "a reply without end");
+}
+
+static void receive(rl_link *link, int64_t now_us)
+{
+    if (redisBufferRead(link->context) != REDIS_OK) {
+        fail(link);
+        return;
+    }
+    if (link->state == RL_LINK_READY)
+        link->due_us = now_us + link->options.silent_us;
+    take_replies(link);
+}
+
+int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
+{
+    *events = 0;
+    *due_us = INT64_MAX;
+    if (!link->context)
+        return -1;
+    *events = link->connected ? POLLIN : POLLOUT;
+    if (link->unsent)
+        *events |= POLLOUT;
+    if (link->state == RL_LINK_CONNECTING || link->count > 0)
+        *due_us = link->due_us;
+    return link->context->fd;
+}
+
+void rl_link_step(rl_link *link, short revents, int64_t now_us)
+{
+    if (link->context && !link->connected && revents)
+        finish_connect(link);
+    else if (link->context && revents & (POLLIN | POLLERR | POLLHUP))
+        receive(link, now_us);
+    if (link->context && link->unsent)
+        flush(link);
+    if (!link->context || now_us < link->due_us)
+        return;
+    if (link->state == RL_LINK_CONNECTING)
+        rl_link_close(link, "no connection in time");
+    else if (link->count > 0)
+        rl_link_close(link, "no reply in time");
+}

@@ -1,0 +1,74 @@
+/*
+ * link: one connection to one node of Redis.
+ *
+ * A state machine without a thread of its own: whoever owns the link steps it when its descriptor
+ * is ready or its time has come. It connects, shakes hands (SELECT, SCRIPT LOAD), sends what it
+ * is given in order, and hands each reply to the call it belongs to. It never blocks, sleeps or
+ * resolves a name.
+ *
+ * Not thread-safe: one owner at a time. Times are µs on the clock of rl_link_clock().
+ */
+#ifndef RL_LINK_H
+#define RL_LINK_H
+
+#include <apr_tables.h>
+#include <hiredis.h>
+
+#include "script.h"
+#include "topology.h"
+
+typedef struct rl_link rl_link;
+
+typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
+
+/*
+ * What becomes of a call: reply is what Redis said, and the callee's to free with
+ * freeReplyObject(); NULL if the connection ended before.
+ */
+typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
+
+typedef struct {
+    int64_t connect_us; /* to connect and shake hands */
+    int64_t silent_us;  /* a link that owes replies and is silent for so long is closed */
+    int db;             /* SELECT it if not 0 */
+    int in_flight;      /* calls that may be sent and unanswered */
+    rl_link_reply on_reply;
+    void *owner;
+} rl_link_options;
+
+/* Makes a link that is down. options are copied. */
+rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options);
+
+/* µs, monotonic. */
+int64_t rl_link_clock(void);
+
+/* Begins to connect to an address as rl_topology_resolve() gives them. */
+void rl_link_connect(rl_link *link, const rl_node *node, const char *address);
+
+rl_link_state rl_link_read_state(const rl_link *link);
+
+/* Loads the script once more, ahead of what is sent from now on. Only when ready. */
+void rl_link_reload(rl_link *link);
+
+/* What ended the last connection, for logs; "" if nothing did. */
+const char *rl_link_error(const rl_link *link);
+
+/* Calls sent and unanswered. */
+int rl_link_in_flight(const rl_link *link);
+
+/*
+ * Sends a command whose reply belongs to call; the bytes are copied. Only when ready and with room
+ * in flight; returns 0 otherwise. They go out at the next rl_link_step().
+ */
+int rl_link_send(rl_link *link, const char *command, int length, void *call);
+
+/* The descriptor (-1: none), the poll events to wait for, and when to step at the latest. */
+int rl_link_wait(const rl_link *link, short *events, int64_t *due_us);
+
+/* Moves on: revents are what poll() reported, 0 if nothing. */
+void rl_link_step(rl_link *link, short revents, int64_t now_us);
+
+/* Ends the connection; every call in flight gets its NULL. */
+void rl_link_close(rl_link *link, const char *why);
+
+#endif

@@ -1,0 +1,154 @@
+package FakeRedis;
+
+# A server that misbehaves as no real Redis would on demand: it drips, sends
+# garbage, stops inside a reply, accepts and says nothing.
+#
+#   my $fake = FakeRedis->start(sub {
+#       my ($conn) = @_;
+#       while (my $words = $conn->command) {        # ['PING'], ...
+#           $conn->drip("+PONG\r\n", 0.2);
+#       }
+#   });
+#   ... RateLimitRedis redis://127.0.0.1:PORT, as $fake->url says
+#   is $fake->connections, 1;
+#
+# The function runs in a process of its own for each connection, which closes
+# when it returns; what it changes stays there. start() promises that the port
+# accepts. All its processes end with the test, or at stop.
+
+use strict;
+use warnings;
+
+use IO::Socket::INET;
+use POSIX ();
+use Ports;
+use Process;
+
+sub start {
+    my ($class, $function, %opt) = @_;
+    my $self = bless {
+        port => Ports::free(), %opt, dir => Process::tempdir('fake-redis'), owner => $$,
+    }, $class;
+    my $listener = IO::Socket::INET->new(
+        LocalAddr => '127.0.0.1', LocalPort => $self->{port}, Listen => 128, ReuseAddr => 1,
+    ) or die "fake redis: $@\n";
+    my $pid = fork;
+    die "fork: $!\n" unless defined $pid;
+    $self->_serve($listener, $function) if $pid == 0;
+    POSIX::setpgid($pid, $pid);
+    $self->{pid} = Process::adopt($pid, "fake redis on port $self->{port}");
+    return $self;
+}
+
+sub port { $_[0]{port} }
+sub pid  { $_[0]{pid} }
+sub url  { "redis://127.0.0.1:$_[0]{port}" }
+
+# How many connections it has taken so far, and every command any of them read,
+# as words joined by blanks, in order of arrival.
+sub connections { my ($self) = @_; return -s "$self->{dir}/connections" || 0 }
+
+sub commands {
+    my ($self) = @_;
+    open my $in, '<', "$self->{dir}/commands" or return;
+    chomp(my @lines = <$in>);
+    return @lines;
+}
+
+sub stop {
+    my ($self) = @_;
+    my $pid = delete $self->{pid} or return;
+    Process::stop($pid, signal => 'KILL');
+}
+
+sub DESTROY {
+    my ($self) = @_;
+    return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || $self->{owner} != $$;
+    local ($?, $@);
+    $self->stop;
+}
+
+# The accepting process; never returns. It leaves when its parent does.
+sub _serve {
+    my ($self, $listener, $function) = @_;
+    my $parent = $self->{owner};
+    POSIX::setpgid(0, 0);
+    $SIG{$_} = 'DEFAULT' for qw(INT TERM HUP ALRM);
+    $SIG{CHLD} = 'IGNORE';
+    $listener->timeout(1);
+    while (getppid == $parent) {
+        my $socket = $listener->accept or next;
+        _append("$self->{dir}/connections", '.');
+        my $number = -s "$self->{dir}/connections";
+        my $pid = fork // last;
+        next if $pid;
+        close $listener;
+        eval {
+            $function->(FakeRedis::Connection->new($socket, $number, "$self->{dir}/commands"));
+            1;
+        } or print STDERR "# fake redis: $@";
+        close $socket;
+        POSIX::_exit(0);
+    }
+    kill KILL => -$$;    # connections that hang go with it
+    POSIX::_exit(0);
+}
+
+sub _append {
+    my ($file, $text) = @_;
+    open my $out, '>>', $file or die "$file: $!\n";
+    syswrite $out, $text;
+}
+
+package FakeRedis::Connection;
+
+use Time::HiRes qw(sleep);
+
+sub new {
+    my ($class, $socket, $number, $log) = @_;
+    return bless { socket => $socket, number => $number, log => $log }, $class;
+}
+
+sub socket { $_[0]{socket} }
+sub number { $_[0]{number} }    # 1 for the first connection
+
+# The next command as an array reference of its words; undef at the end.
+sub command {
+    my ($self) = @_;
+    my $socket = $self->{socket};
+    my $head   = <$socket> // return undef;
+    my ($count) = $head =~ /^\*(\d+)\r\n/ or return undef;
+    my @words;
+    for (1 .. $count) {
+        my ($length) = (<$socket> // '') =~ /^\$(\d+)\r\n/ or return undef;
+        (read($socket, my $word, $length + 2) // 0) == $length + 2 or return undef;
+        push @words, substr $word, 0, $length;
+    }
+    (my $line = "@words") =~ s/[\r\n]/ /g;
+    FakeRedis::_append($self->{log}, "$line\n");
+    return \@words;
+}
+
+# Sends the bytes at once; false if the peer is gone.
+sub send {
+    my ($self, $bytes) = @_;
+    return defined syswrite $self->{socket}, $bytes;
+}
+
+# Sends a byte each `interval` seconds.
+sub drip {
+    my ($self, $bytes, $interval) = @_;
+    for my $byte (split //, $bytes) {
+        $self->send($byte) or return 0;
+        sleep $interval;
+    }
+    return 1;
+}
+
+# Says nothing until the peer closes, and swallows what comes.
+sub silence {
+    my ($self) = @_;
+    while (sysread $self->{socket}, my $ignored, 65_536) { }
+}
+
+1;

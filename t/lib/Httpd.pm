@@ -1,0 +1,302 @@
+package Httpd;
+
+# A real httpd of the distribution with a configuration of its own.
+#
+#   my $httpd = Httpd->start(redis => $redis, config => <<'EOF');
+#   RateLimitRedis @REDIS@
+#   RateLimit login 3/1m
+#   EOF
+#   is $httpd->get('/')->status, 200;
+#
+# start() promises: when it returns, the server listens, its configuration took
+# effect and no request has been sent to it, so nothing was charged. If it does
+# not come up, it dies with what httpd said. The server ends with the test
+# (Process.pm); a child that crashed, or a sanitizer's report, fails the test.
+#
+# Options: config; mpm (RL_MPM, or event); module (a path, RL_MODULE or
+# build/mod_ratelimit_redis.so; 0 for none); modules (names like status, beyond
+# those in BASE); children, threads (2 and 25; prefork 12 children); ports (how
+# many it listens on, 1); files (path => content, below the document root);
+# vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
+# @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
+# single (-X); wrapper (['valgrind', '--vgdb=no'] in front, implies single); patience (s).
+#
+# config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
+# @DOCROOT@ and the names in vars; an unknown one dies. The document root holds
+# index.html, page.html, login.html, hello.txt, dir/index.html, dir/page.html.
+#
+# RL_LD_PRELOAD is preloaded into httpd, which a sanitized module needs.
+
+use strict;
+use warnings;
+
+use Client;
+use Cwd qw(abs_path);
+use File::Basename qw(dirname);
+use File::Path qw(make_path);
+use Ports;
+use Process;
+
+use constant BASE => qw(authn_core authz_core authz_host alias dir);
+
+my $root = abs_path(dirname(__FILE__) . '/../..');
+$ENV{PATH} .= ':/usr/sbin:/sbin';    # where httpd lives, for those who are not root
+
+my %pages = (
+    'index.html'     => "<p>index\n",
+    'page.html'      => "<p>page\n",
+    'login.html'     => "<p>login\n",
+    'hello.txt'      => "hello\n",
+    'dir/index.html' => "<p>dir index\n",
+    'dir/page.html'  => "<p>dir page\n",
+);
+
+sub start {
+    my ($class, %opt) = @_;
+    my $self = $class->_prepare(%opt);
+    $self->{pid} = Process::spawn(
+        name    => "httpd in $self->{dir}",
+        command => [$self->_command($self->{single} ? '-X' : '-DFOREGROUND')],
+        log     => "$self->{dir}/console",
+    );
+    eval { $self->_wait_for_start(1); 1 } or $self->_give_up($@);
+    return $self;
+}
+
+# Runs httpd -t on such a configuration: (exit code, all that it printed).
+sub config_test {
+    my ($class, %opt) = @_;
+    my $self = $class->_prepare(%opt);
+    my $pid  = Process::spawn(
+        name    => 'httpd -t',
+        command => [$self->_command('-t')],
+        log     => "$self->{dir}/console",
+    );
+    my $status = Process::finish($pid);
+    return ($status & 127 ? 128 + ($status & 127) : $status >> 8, _slurp("$self->{dir}/console"));
+}
+
+sub pid     { $_[0]{pid} }
+sub dir     { $_[0]{dir} }
+sub docroot { "$_[0]{dir}/htdocs" }
+
+# The port, or the second (1), third (2) one.
+sub port { my ($self, $index) = @_; return $self->{ports}[$index || 0] }
+
+sub url {
+    my ($self, $path) = @_;
+    return 'http://127.0.0.1:' . $self->port . ($path // '/');
+}
+
+# A request as in Client.pm; get keeps its first argument for the path.
+sub request { my ($self, %opt) = @_; return Client->request(port => $self->port, %opt) }
+sub get     { my ($self, $path, %opt) = @_; return $self->request(path => $path, %opt) }
+
+# Puts a file below the document root, or elsewhere below dir.
+sub file {
+    my ($self, $path, $content) = @_;
+    my $file = $path =~ m{^/} ? $path : $self->docroot . "/$path";
+    make_path(dirname($file));
+    open my $out, '>', $file or die "$file: $!\n";
+    print $out $content;
+    close $out or die "$file: $!\n";
+    return $file;
+}
+
+# The main error log as text, or its lines that match.
+sub error_log { my ($self) = @_; return _slurp("$self->{dir}/error.log") }
+
+sub error_log_lines {
+    my ($self, $pattern) = @_;
+    return grep { $_ =~ $pattern } split /\n/, $self->error_log;
+}
+
+# Waits until a line of the error log matches; the matching lines.
+sub wait_for_log {
+    my ($self, $pattern, %opt) = @_;
+    Process::wait_until(
+        sub { scalar $self->error_log_lines($pattern) },
+        what => "$pattern in the error log", %opt
+    );
+    return $self->error_log_lines($pattern);
+}
+
+# The pids of the server's children now.
+sub children { my ($self) = @_; return Process::children($self->{pid}) }
+
+# A graceful restart, with another configuration if one is given. Returns when
+# the new generation serves and the old children are gone; `old => 0` does not
+# wait for those, for tests that hold a request open.
+sub graceful {
+    my ($self, %opt) = @_;
+    my @old  = $self->children;
+    my $seen = $self->_starts;
+    $self->_write_config($opt{config}) if defined $opt{config};
+    kill USR1 => $self->{pid};
+    $self->_wait_for_start($seen + 1);
+    return if exists $opt{old} && !$opt{old};
+    Process::wait_until(
+        sub {
+            my %now = map { $_ => 1 } $self->children;
+            return !grep { $now{$_} } @old;
+        },
+        within => $self->{patience},
+        what   => 'the end of the old generation'
+    );
+}
+
+# Ends the server. True if it went by itself when told to.
+sub stop {
+    my ($self) = @_;
+    my $pid = delete $self->{pid} or return 1;
+    my $went = Process::stop($pid, within => $self->{patience});
+    Process::complain($self->crashes);
+    return $went;
+}
+
+# Lines of the logs that tell of a crash or of a sanitizer's finding.
+sub crashes {
+    my ($self) = @_;
+    my $bad = qr/exit signal (?!Killed|Terminated)|\w+Sanitizer:|runtime error:|Assertion.*failed/;
+    return grep { $_ =~ $bad } split /\n/, _slurp("$self->{dir}/console") . $self->error_log;
+}
+
+sub DESTROY {
+    my ($self) = @_;
+    return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || $self->{owner} != $$;
+    local ($?, $@);
+    $self->stop;
+}
+
+# Everything but the running server.
+sub _prepare {
+    my ($class, %opt) = @_;
+    my $mpm  = $opt{mpm} || $ENV{RL_MPM} || 'event';
+    my $self = bless {
+        children => $mpm eq 'prefork' ? 12 : 2,
+        threads  => 25,
+        patience => $opt{wrapper} ? 180 : $ENV{RL_LD_PRELOAD} ? 60 : 30,
+        module   => $ENV{RL_MODULE} || "$root/build/mod_ratelimit_redis.so",
+        %opt,
+        mpm    => $mpm,
+        single => $opt{single} || $opt{wrapper},
+        dir    => Process::tempdir('httpd'),
+        ports  => [map { Ports::free() } 1 .. $opt{ports} || 1],
+        owner  => $$,
+    }, $class;
+    $self->{module} = abs_path($self->{module}) || $self->{module} if $self->{module};
+    my %files = (%pages, %{ $opt{files} || {} });
+    $self->file($_, $files{$_}) for keys %files;
+    # the tests write logs and sockets here as root and as the server's user
+    mkdir "$self->{dir}/run";
+    chmod 0777, $self->{dir}, "$self->{dir}/run";
+    $self->_write_config($opt{config} // '');
+    return $self;
+}
+
+sub _command {
+    my ($self, @arguments) = @_;
+    my %env = %{ $self->{env} || {} };
+    $env{LD_PRELOAD} = $ENV{RL_LD_PRELOAD} if $ENV{RL_LD_PRELOAD};
+    return ((%env ? ('env', map { "$_=$env{$_}" } sort keys %env) : ()),
+        @{ $self->{wrapper} || [] }, 'apache2', @arguments, '-f', "$self->{dir}/httpd.conf");
+}
+
+# How often the server has come to serve. Its own line in the log says so, and
+# not a first request, which would be charged. Under -X httpd logs no such line,
+# but writes its pid when the configuration has taken effect and it listens.
+sub _starts {
+    my ($self) = @_;
+    return -s "$self->{dir}/httpd.pid" ? 1 : 0 if $self->{single};
+    return scalar $self->error_log_lines(qr/resuming normal operations/);
+}
+
+sub _wait_for_start {
+    my ($self, $times) = @_;
+    Process::wait_until(
+        sub {
+            die "httpd ended\n" if defined Process::ended($self->{pid});
+            return $self->_starts >= $times;
+        },
+        within => $self->{patience},
+        what   => 'httpd to serve'
+    );
+}
+
+sub _give_up {
+    my ($self, $why) = @_;
+    my @said = split /\n/, _slurp("$self->{dir}/console") . $self->error_log;
+    splice @said, 0, @said - 30 if @said > 30;
+    $self->stop;
+    die join "\n", "httpd did not start: $why", @said, '';
+}
+
+sub _write_config {
+    my ($self, $config) = @_;
+    my $libexec = _libexecdir();
+    my %seen;
+    my @lines = (
+        "ServerRoot $self->{dir}",
+        "DefaultRuntimeDir $self->{dir}/run",
+        "PidFile $self->{dir}/httpd.pid",
+        "ErrorLog $self->{dir}/error.log",
+        'ServerName localhost',
+        (map { "Listen 127.0.0.1:$_" } @{ $self->{ports} }),
+        "LoadModule mpm_$self->{mpm}_module $libexec/mod_mpm_$self->{mpm}.so",
+        (map { "LoadModule ${_}_module $libexec/mod_$_.so" }
+                grep { !$seen{$_}++ } BASE, @{ $self->{modules} || [] }),
+        ($self->{module} ? "LoadModule ratelimit_redis_module $self->{module}" : ()),
+        'LogLevel ' . ($self->{log_level} || 'warn') . " mpm_$self->{mpm}:notice",
+        ($> == 0 ? ('User www-data', 'Group www-data') : ()),
+        $self->_sizes,
+        'Timeout 60', 'KeepAliveTimeout 15', 'MaxKeepAliveRequests 0',
+        'DocumentRoot ' . $self->docroot,
+        '<Directory ' . $self->docroot . '>', 'Require all granted', '</Directory>',
+        '<IfModule mime_module>', 'TypesConfig /dev/null', 'AddType text/html .html',
+        '</IfModule>',
+    );
+    $self->file("$self->{dir}/httpd.conf", join("\n", @lines) . "\n" . $self->_fill($config));
+}
+
+# A fixed number of children: none is added or retired while a test counts.
+sub _sizes {
+    my ($self) = @_;
+    my ($children, $threads) = @$self{qw(children threads)};
+    my @spare = $self->{mpm} eq 'prefork'
+        ? ('MinSpareServers 1', "MaxSpareServers $children")
+        : ("ThreadLimit $threads", "ThreadsPerChild $threads", 'MinSpareThreads 1',
+           'MaxSpareThreads ' . ($children + 1) * $threads);
+    my $workers = $self->{mpm} eq 'prefork' ? $children : $children * $threads;
+    return ('ServerLimit ' . 3 * $children, "StartServers $children", @spare,
+        "MaxRequestWorkers $workers");
+}
+
+sub _fill {
+    my ($self, $config) = @_;
+    my $ports = $self->{ports};
+    my %vars = (
+        DIR => $self->{dir}, DOCROOT => $self->docroot,
+        PORT => $ports->[0], (map { 'PORT' . ($_ + 1) => $ports->[$_] } 1 .. $#$ports),
+        ($self->{redis} ? (REDIS => $self->{redis}->url, REDIS_UNIX => $self->{redis}->unix_url) : ()),
+        %{ $self->{vars} || {} },
+    );
+    $config =~ s/\@([A-Z][A-Z0-9_]*)\@/$vars{$1} \/\/ die "unknown name \@$1\@ in a config\n"/ge;
+    return $config . "\n";
+}
+
+my $libexecdir;
+
+sub _libexecdir {
+    $libexecdir ||= do { my $said = `apxs -q LIBEXECDIR`; chomp $said; $said }
+        || die "apxs does not know where httpd's modules are\n";
+    return $libexecdir;
+}
+
+sub _slurp {
+    my ($file) = @_;
+    open my $in, '<', $file or return '';
+    local $/;
+    return scalar(<$in>) // '';
+}
+
+1;

@@ -1,0 +1,85 @@
+#!/bin/sh
+# Installs what is missing to build and test, on Debian 12 or later.
+#
+#   t/lib/deps.sh [test] [lint] [bench]
+#
+# Nothing is done where nothing is missing. As root it installs by apt-get, and
+# no daemon of the distribution gets started on the way. Not root: it prints the
+# line to type and fails.
+set -eu
+
+PATH=$PATH:/usr/sbin:/sbin
+missing=
+
+# need PACKAGE COMMAND...: the package is missing if the command fails
+need() {
+    package=$1
+    shift
+    "$@" >/dev/null 2>&1 || missing="$missing $package"
+}
+
+has_perl_modules() {
+    perl -MTest::More -MTime::HiRes -MIO::Socket::INET -e1
+}
+
+test_packages() {
+    need gcc command -v gcc
+    need libc6-dev test -e /usr/include/stdio.h
+    need pkg-config command -v pkg-config
+    need perl has_perl_modules
+    need perl command -v prove
+    need apache2-bin command -v apache2
+    need apache2-dev command -v apxs
+    need libhiredis-dev pkg-config --exists hiredis
+    need redis-server command -v redis-server
+}
+
+lint_packages() {
+    need clang command -v clang
+    need cppcheck command -v cppcheck
+}
+
+bench_packages() {
+    need wrk command -v wrk
+    need valgrind command -v valgrind
+}
+
+# Maintainer scripts ask this policy before they start a daemon; 101 says no.
+# One that is there already is the admin's and stays.
+forbid_daemons() {
+    policy=/usr/sbin/policy-rc.d
+    if [ ! -e "$policy" ]; then
+        trap 'rm -f "$policy"' EXIT
+        trap 'exit 130' INT
+        trap 'exit 143' TERM
+        printf '#!/bin/sh\nexit 101\n' >"$policy"
+        chmod 755 "$policy"
+    fi
+}
+
+for group in "${@:-test}"; do
+    "${group}_packages"
+done
+[ -n "$missing" ] || exit 0
+
+install="apt-get install -y --no-install-recommends$missing"
+if ! command -v apt-get >/dev/null 2>&1; then
+    echo "Missing, by their Debian names:$missing" >&2
+    exit 1
+fi
+if [ "$(id -u)" != 0 ]; then
+    echo "Missing packages. As root: $install" >&2
+    exit 1
+fi
+
+echo "Installing:$missing"
+forbid_daemons
+log=$(mktemp)
+# shellcheck disable=SC2086  # a list of words
+if ! DEBIAN_FRONTEND=noninteractive $install -q -o DPkg::Lock::Timeout=300 >"$log" 2>&1; then
+    cat "$log" >&2
+    rm -f "$log"
+    echo "apt-get failed; are its lists fresh? apt-get update" >&2
+    exit 1
+fi
+rm -f "$log"
