@@ -160,7 +160,11 @@ unsigned rl_config_normalize(const rl_section *section)
 
 int rl_config_headers(const rl_section *section)
 {
-    return section->headers < 0 ? RL_HEADERS_X_RATELIMIT : section->headers;
+    if (section->headers < 0)
+        return RL_HEADERS_X_RATELIMIT;
+    /* "yield" by itself is about the usual headers. */
+    return section->headers == RL_HEADERS_YIELD ? RL_HEADERS_YIELD | RL_HEADERS_X_RATELIMIT
+                                                : section->headers;
 }
 
 /* --- RateLimit ------------------------------------------------------------------------------ */
@@ -221,6 +225,12 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
 
 /* --- Directives for sections ------------------------------------------------------------------ */
 
+/* httpd has no sections by method: what stands in <Limit> would hold for all of them. */
+static const char *not_in_limit(cmd_parms *cmd)
+{
+    return ap_check_cmd_context(cmd, NOT_IN_LIMIT);
+}
+
 static const char *not_a_choice(cmd_parms *cmd, const char *word, const char *expected)
 {
     return apr_psprintf(cmd->pool, "%s: \"%s\" was read, expected %s", cmd->cmd->name, word,
@@ -231,7 +241,10 @@ static const char *cmd_engine(cmd_parms *cmd, void *config, const char *word)
 {
     static const char *const names[] = {"off", "on", "shadow", NULL};
     rl_section *section = config;
+    const char *error = not_in_limit(cmd);
 
+    if (error)
+        return error;
     section->engine = rl_rule_choice(word, names);
     return section->engine < 0 ? not_a_choice(cmd, word, "on, shadow or off") : NULL;
 }
@@ -242,10 +255,15 @@ static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
     static const int bits[] = {0, RL_HEADERS_X_RATELIMIT, RL_HEADERS_DRAFT_11, RL_HEADERS_DRAFT_03,
                                RL_HEADERS_YIELD};
     rl_section *section = config;
+    const char *error = not_in_limit(cmd);
     int i = rl_rule_choice(word, names);
 
+    if (error)
+        return error;
     if (i < 0)
         return not_a_choice(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
+    if (section->headers >= 0 && !bits[i] != !section->headers)
+        return not_a_choice(cmd, word, "off alone, or families of headers, as in draft-11 yield");
     if (section->headers < 0)
         section->headers = 0;
     section->headers |= bits[i];
@@ -256,7 +274,10 @@ static const char *cmd_response(cmd_parms *cmd, void *config, const char *word)
 {
     static const char *const names[] = {"off", "problem", "text", NULL};
     rl_section *section = config;
+    const char *error = not_in_limit(cmd);
 
+    if (error)
+        return error;
     section->response = rl_rule_choice(word, names);
     return section->response < 0 ? not_a_choice(cmd, word, "problem, text or off") : NULL;
 }
@@ -265,7 +286,10 @@ static const char *cmd_notes(cmd_parms *cmd, void *config, const char *word)
 {
     static const char *const names[] = {"denied", "all", NULL};
     rl_section *section = config;
+    const char *error = not_in_limit(cmd);
 
+    if (error)
+        return error;
     section->notes = rl_rule_choice(word, names);
     return section->notes < 0 ? not_a_choice(cmd, word, "denied or all") : NULL;
 }
@@ -277,8 +301,11 @@ static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     static const unsigned steps[] = {RL_PATH_CASE, RL_PATH_SLASHES, RL_PATH_DOTS, RL_PATH_TRAILING,
                                      RL_PATH_PARAMS, RL_PATH_ENCODING};
     rl_section *section = config;
+    const char *error = not_in_limit(cmd);
     int i = rl_rule_choice(word + (*word == '-' || *word == '+'), names);
 
+    if (error)
+        return error;
     if (i < 0)
         return not_a_choice(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
                             "with + or - before it, as in -case");
@@ -346,8 +373,9 @@ static const char *cmd_timeout(cmd_parms *cmd, void *config, const char *first, 
     for (const char *word = first; word; word = word == first ? second : NULL) {
         const char *connect = value_of(word, "connect");
 
-        if (!timeout(connect ? connect : word, connect ? &settings->connect_ms
-                                                       : &settings->timeout_ms))
+        if ((word == second && !connect == !value_of(first, "connect"))
+            || !timeout(connect ? connect : word, connect ? &settings->connect_ms
+                                                          : &settings->timeout_ms))
             return not_a_choice(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
     }
     return NULL;
@@ -507,14 +535,16 @@ const command_rec rl_config_commands[] = {
 
 /* --- Checks --------------------------------------------------------------------------------- */
 
-/* Whether a rule that cannot be dodged stands in the same section or for the whole server. */
+/* Whether a rule that cannot be dodged stands in the same section, or for the whole of its virtual
+ * host or of the server. */
 static int has_anchor(const written *place)
 {
     const written *places = (const written *)all_places->elts;
 
     for (int i = 0; i < all_places->nelts; i++) {
         int beside = places[i].section == place->section
-            || (places[i].whole_server && places[i].server == place->server);
+            || (places[i].whole_server
+                && (places[i].server == place->server || !places[i].server->is_virtual));
 
         if (beside && !places[i].rule->off && rl_rule_key_is_anchored(places[i].rule))
             return 1;

@@ -117,8 +117,10 @@ int rl_rule_duration(const char *text, int64_t *ms)
     }
     for (size_t i = 0; i < UNITS; i++) {
         if (!strcasecmp(text, units[i].name)) {
+            if (n > DURATION_MAX_MS / units[i].ms)
+                return 0;
             *ms = n * units[i].ms;
-            return n <= DURATION_MAX_MS / units[i].ms;
+            return 1;
         }
     }
     return 0;
@@ -138,16 +140,16 @@ const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms)
 static const char *read_limit(reading *r, const char *text)
 {
     rl_limit *limit = &r->rule->limit;
-    const char *slash = whole_number(text, INT64_MAX / 10, &limit->quota);
+    const char *slash = whole_number(text, RL_COUNT_MAX, &limit->quota);
 
     r->rule->text = text;
+    if (!slash && apr_isdigit(*text))
+        return apr_psprintf(r->pool, "\"%s\" has a quota above 1000000000", text);
     if (!slash || *slash != '/')
         return apr_psprintf(r->pool, "\"%s\" is not QUOTA/WINDOW, as in 10/1m", text);
     if (!rl_rule_duration(slash + 1, &limit->window_ms))
         return apr_psprintf(r->pool, "\"%s\" needs a window with one of the units ms, s, m, h, d "
                             "and w, as in 10/1m", text);
-    if (limit->quota > RL_COUNT_MAX)
-        return apr_psprintf(r->pool, "\"%s\" has a quota above 1000000000", text);
     if (limit->window_ms == 0)
         return apr_psprintf(r->pool, "\"%s\" needs a window above zero, as in 10/1m", text);
     if (limit->window_ms < RL_WINDOW_MIN_MS || limit->window_ms > RL_WINDOW_MAX_MS)

@@ -4,6 +4,7 @@
  * One table holds the schemes. Schemes of later versions are known by name, so that a URL with
  * one of them is told apart from a typing error. apr_uri does the splitting.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include <apr_lib.h>
@@ -54,6 +55,14 @@ static const char *parse_db(apr_pool_t *pool, const char *text, int *db)
     return NULL;
 }
 
+/* 1 to 65535; apr_uri takes any other number modulo 65536. */
+static int is_port(const char *text)
+{
+    size_t length = strspn(text, "0123456789");
+
+    return length > 0 && length < 6 && !text[length] && atoi(text) > 0 && atoi(text) < 65536;
+}
+
 static const char *parse_unix(apr_pool_t *pool, const apr_uri_t *uri, rl_node *node)
 {
     if (uri->hostname && *uri->hostname)
@@ -73,9 +82,11 @@ static const char *parse_tcp(apr_pool_t *pool, const apr_uri_t *uri, rl_node *no
 {
     if (!uri->hostname || !*uri->hostname)
         return "the host is missing, as in redis://127.0.0.1:6379";
+    if (strpbrk(uri->hostname, " \t\\\"'<>{}"))
+        return apr_psprintf(pool, "\"%s\" is no host, as in redis://127.0.0.1:6379", uri->hostname);
     if (uri->query || uri->fragment)
         return "nothing may follow the database, as in redis://127.0.0.1:6379/2";
-    if (uri->port_str && *uri->port_str && !uri->port)
+    if (uri->port_str && *uri->port_str && !is_port(uri->port_str))
         return apr_psprintf(pool, "\"%s\" is no port", uri->port_str);
     node->host = uri->hostname;
     node->port = uri->port ? uri->port : REDIS_PORT;
