@@ -1,0 +1,221 @@
+#!/usr/bin/perl
+# One limit for two hosts is exact: of a flood over both, the quota passes, not
+# one request more and not one less, whichever MPM serves and however rules are
+# combined. RL_RUNS=20 repeats the main case as often.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use FakeRedis;
+use Httpd;
+use IO::Select;
+use JSON::PP;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+# Exact is what Redis decided: on a slow machine too it must be given the time.
+my $common = <<'EOT' . Status::CONFIG;
+RateLimitRedisTimeout 10s connect=10s
+RateLimitOnFailure closed
+EOT
+
+my $redis = RedisServer->start;
+my $fresh = 0;
+
+# Two hosts with this configuration; prefork with a process for each client.
+sub two_hosts {
+    my ($config, %opt) = @_;
+    my @size = ($opt{mpm} // $ENV{RL_MPM} // '') eq 'prefork' ? (children => 34) : (threads => 40);
+    return map {
+        Httpd->start(redis => $redis, modules => ['status'], @size, %opt,
+            config => "RateLimitRedis \@REDIS\@\n$common$config")
+    } 1, 2;
+}
+
+# 2,000 requests by 64 clients with one address, half of them to each host.
+sub flood {
+    my ($hosts, %opt) = @_;
+    return Client->flood(targets => [map { $_->port } @$hosts], connections => 64,
+        requests => 2000, path => '/hello.txt', %opt);
+}
+
+# An address that nobody has had.
+sub fresh_address { $fresh++; return sprintf '127.1.%d.%d', $fresh / 200, 1 + $fresh % 200 }
+
+# The hour must not turn while a flood counts.
+sub early_in_the_hour {
+    my $left = 3600 - time % 3600;
+    sleep $left + 1 if $left < 60;
+}
+
+# What Redis holds: units in the window, and in the one before.
+sub counted {
+    my ($key) = @_;
+    my $state = $redis->cmd('GET', $key) // return undef;
+    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
+    return $cur + $prev;
+}
+
+sub no_failure {
+    my (@hosts) = @_;
+    is $_->redis_failures, 0, "Redis decided every request" for map { Status->of($_) } @hosts;
+}
+
+for my $case (['event', $ENV{RL_RUNS} || 3], ['worker', 1], ['prefork', 1]) {
+    my ($mpm, $runs) = @$case;
+    subtest "two hosts share one limit ($mpm)" => sub {
+        my @hosts = two_hosts('RateLimit shared 100/1h', mpm => $mpm);
+        for my $run (1 .. $runs) {
+            early_in_the_hour();
+            my $address = fresh_address();
+            my $sum = flood(\@hosts, from => $address);
+            is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, "run $run: exactly the quota passes";
+            is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'Redis counted the passes';
+            my $lives = $redis->cmd('PTTL', "rl:{ip:$address}:shared:sliding-window:1h");
+            ok $lives > 0 && $lives <= 7_200_000, 'under a key that expires';
+        }
+        ok $_->rule("shared")->{Passed}, "each host had its part" for map { Status->of($_) } @hosts;
+        no_failure(@hosts);
+    };
+}
+
+subtest 'all or nothing: two rules of one section' => sub {
+    early_in_the_hour();
+    my @hosts = two_hosts(<<'EOT');
+RateLimit wide 250/1h key=server algorithm=fixed-window
+RateLimit narrow 100/1h
+EOT
+    my $left = 250;
+    for my $passes (100, 100, 50) {
+        my $address = fresh_address();
+        my $sum = flood(\@hosts, from => $address);
+        is_deeply $sum->{status}, { 200 => $passes, 429 => 2000 - $passes }, "$passes pass";
+        $left -= $passes;
+        is counted("rl:{ip:$address}:narrow:sliding-window:1h"), $passes, 'the narrow rule counts these';
+        is counted('rl:{server}:wide:fixed-window:1h'), 250 - $left, 'and the wide one: denials cost nothing';
+    }
+    no_failure(@hosts);
+};
+
+subtest 'two sections share a counter, each with its own quota' => sub {
+    early_in_the_hour();
+    my @hosts = two_hosts(<<'EOT');
+<Location /hello.txt>
+    RateLimit shared 100/1h
+</Location>
+<Location /page.html>
+    RateLimit shared 60/1h
+</Location>
+EOT
+    my $address = fresh_address();
+    my %passed = ('/hello.txt' => 0, '/page.html' => 0);
+    my $path = sub { $_[0] % 4 < 2 ? '/hello.txt' : '/page.html' };
+    my $sum = flood(\@hosts, from => $address, path => $path,
+        on_response => sub { $passed{ $path->($_[0]) }++ if $_[1]->status == 200 });
+    is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'the larger quota passes in all';
+    ok $passed{'/page.html'} > 0 && $passed{'/page.html'} <= 60, 'the smaller one at most in its section';
+    ok $passed{'/hello.txt'} >= 40, 'the rest in the other';
+    is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'there is one count';
+    is_deeply $redis->cmd('KEYS', "rl:{ip:$address}:*"),
+        ["rl:{ip:$address}:shared:sliding-window:1h"], 'under one key';
+    no_failure(@hosts);
+};
+
+subtest 'a fixed window, a database, one host by TCP and one by a Unix socket' => sub {
+    early_in_the_hour();
+    my @hosts = map {
+        Httpd->start(modules => ['status'],
+            config => "$common\nRateLimitRedis $_\nRateLimit fixed 100/1h algorithm=fixed-window\n")
+    } $redis->url . '/5', $redis->unix_url . '?db=5';
+    my $address = fresh_address();
+    my $sum = flood(\@hosts, from => $address);
+    is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'exactly the quota passes';
+    no_failure(@hosts);
+    my $key = "rl:{ip:$address}:fixed:fixed-window:1h";
+    is $redis->cmd('EXISTS', $key), 0, 'database 0 holds nothing of it';
+    $redis->cmd('SELECT', 5);
+    is counted($key), 100, 'database 5 does';
+    $redis->cmd('SELECT', 0);
+};
+
+# A Redis that answers no decision before it has read eight of them.
+sub batching_redis {
+    my ($real_port) = @_;
+    return FakeRedis->start(sub {
+        my ($conn) = @_;
+        my $real = Client->connect(port => $real_port);
+        my @held;
+        while (my $words = $conn->command) {
+            push @held, join '', '*' . @$words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @$words;
+            next if $words->[0] eq 'EVALSHA' && @held < 8;
+            for my $bytes (splice @held) {
+                $real->syswrite($bytes);
+                my $head = <$real>;
+                my ($length) = $head =~ /^\$(\d+)/;
+                read $real, my $rest, $length + 2;
+                $conn->send($head . $rest);
+            }
+        }
+    });
+}
+
+subtest 'one connection of a child carries many requests at once' => sub {
+    early_in_the_hour();
+    my $fake   = batching_redis($redis->port);
+    my $config = $common . "RateLimitRedis \@URL\@\nRateLimit pipe 100/1h\n";
+    my $direct = Httpd->start(config => $config, vars => { URL => $redis->url });
+    my $host   = Httpd->start(config => $config, vars => { URL => $fake->url }, children => 1,
+        modules => ['status'], mpm => 'event');
+    my @clients = map { fresh_address() } 1 .. 8;
+    for my $i (0 .. 7) {
+        $direct->get('/hello.txt', from => $clients[$i]) for 1 .. $i;
+    }
+    my %remaining;
+    my $sum = Client->flood(targets => [$host->port], connections => 8, requests => 8,
+        path => '/hello.txt', from => \@clients,
+        on_response => sub { $remaining{ $_[0] } = $_[1]->header('X-RateLimit-Remaining') });
+    is_deeply $sum->{status}, { 200 => 8 }, 'eight requests are answered by a Redis that waits for eight';
+    is $fake->connections, 1, 'over one connection';
+    is_deeply \%remaining, { map { $_ => 99 - $_ } 0 .. 7 }, 'and each gets its own reply';
+    no_failure($host);
+};
+
+subtest 'each child has one connection' => sub {
+    my ($host) = two_hosts('RateLimit shared 1000000/1h', mpm => 'event');
+    flood([$host], from => fresh_address());
+    my @links = grep { /cmd=evalsha/ } split /\n/, $redis->cmd(qw(CLIENT LIST));
+    my %held = map { /addr=(\S+)/ ? ($1 => 1) : () } @links;
+    ok %held >= 1 && %held <= 2, 'two children, two connections at most';
+};
+
+subtest 'who waits as long as Retry-After says is admitted' => sub {
+    for my $algorithm (qw(sliding-window fixed-window)) {
+        my @hosts = two_hosts("RateLimit short 3/1500ms algorithm=$algorithm");
+        my $address = fresh_address();
+        my $turn = 0;
+        my $ask = sub { $hosts[$turn++ % 2]->get('/hello.txt', from => $address) };
+        for my $round (1 .. 4) {
+            my $answer;
+            for (1 .. 1000) {
+                $answer = $ask->();
+                last if $answer->status == 429;
+            }
+            is $answer->status, 429, "$algorithm, round $round: the quota ends";
+            my $said = decode_json($answer->body)->{retry_after_ms};
+            cmp_ok $said, '<=', 3000, 'the wait is not longer than two windows';
+            is $answer->header('Retry-After'), int(($said + 999) / 1000), 'seconds are rounded up';
+            sleep $said / 1000;
+            is $ask->()->status, 200, "after $said ms the client is admitted, by either host";
+        }
+        no_failure(@hosts);
+    }
+};
+
+done_testing;
