@@ -1,0 +1,346 @@
+#!/usr/bin/perl
+# A request is charged once, whatever httpd makes of it on the way: subrequests,
+# redirects, error documents. A rule that is only reached on the way is charged
+# there, once, and denies there. Nothing that a client or Satisfy Any does undoes
+# a denial.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Digest::SHA qw(sha1_base64);
+use Httpd;
+use MIME::Base64 qw(encode_base64);
+use RedisServer;
+use Test::More;
+
+my $users = join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(alice bob);
+
+sub login {
+    my ($user, $password) = @_;
+    return { Authorization => 'Basic ' . encode_base64($user . ':' . ($password // "$user secret"), '') };
+}
+
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { return '127.0.0.' . ++$client }
+
+# The statuses of some requests in a row, as text.
+sub statuses {
+    my ($httpd, $path, $times, %opt) = @_;
+    return join ' ', map { $httpd->get($path, %opt)->status } 1 .. $times;
+}
+
+my @names = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset);
+
+# Each header once, and Retry-After too where a request was denied.
+sub headers_once {
+    my ($response, $what) = @_;
+    my @expected = map { "$_ 1" } @names, $response->status == 429 ? ('Retry-After', 'Cache-Control') : ();
+    my @seen = map { my ($name) = /(\S+)/; "$name " . scalar(() = $response->header_all($name)) } @expected;
+    is "@seen", "@expected", "$what: one line for each header";
+}
+
+my $httpd = Httpd->start(
+    modules => [qw(mime include rewrite negotiation)],
+    files   => {
+        'ssi.shtml' => '<!--#include virtual="/part.html" --><!--#include virtual="/hello.txt" -->'
+            . '<!--#include virtual="/dir/" -->',
+        'part.html' => 'part', 'sorry.html' => 'sorry', 'sorry.shtml' => 'so <!--#echo var="REDIRECT_STATUS" -->',
+        'multi/doc.html' => 'doc', 'fall/app.html' => 'app', 'app/index.html' => 'app index',
+    },
+    config => <<'EOF');
+RateLimit base 100/1d
+<Directory @DOCROOT@>
+    Options +Includes
+    AddOutputFilter INCLUDES .shtml
+    AddType text/html .shtml
+    RewriteEngine on
+    RewriteRule ^pretty$ /login.html [L]
+    RewriteRule ^same$ /hello.txt [L]
+    RewriteRule ^twice$ /same [L]
+</Directory>
+<Location /part.html>
+    RateLimit part 0/1d
+</Location>
+<Location /login.html>
+    RateLimit login 2/1d
+</Location>
+<Location /limited>
+    RateLimit limited 1/1d
+    ErrorDocument 429 /sorry.html
+</Location>
+<Location /dynamic>
+    RateLimit limited 1/1d
+    ErrorDocument 429 /sorry.shtml
+</Location>
+<Location /lost>
+    ErrorDocument 404 /sorry.html
+</Location>
+<LocationMatch "^/sorry">
+    RateLimit sorry 2/1d
+</LocationMatch>
+<Directory @DOCROOT@/dir>
+    <FilesMatch "index\.html$">
+        RateLimit index 2/1d
+    </FilesMatch>
+</Directory>
+<Directory @DOCROOT@/multi>
+    Options +MultiViews
+    <Files doc.html>
+        RateLimit doc 2/1d
+    </Files>
+</Directory>
+<Directory @DOCROOT@/fall>
+    FallbackResource /fall/app.html
+    <Files app.html>
+        RateLimit app 2/1d
+    </Files>
+</Directory>
+EOF
+
+# What the rule "base" has left for a client, after the request that asks.
+sub base_left {
+    my ($from) = @_;
+    return $httpd->get('/hello.txt', from => $from)->header('X-RateLimit-Remaining');
+}
+
+subtest 'a page with three subrequests' => sub {
+    my $from = fresh();
+    my $page = $httpd->get('/ssi.shtml', from => $from);
+    is $page->body, "parthello\n<p>dir index\n", 'shows what it includes, whatever the rules there';
+    is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
+    headers_once($page, 'SSI');
+    is base_left($from), 98, 'no more';
+    is $httpd->get('/part.html', from => $from)->status, 429, 'the rule of a part holds by itself';
+};
+
+subtest 'a directory index' => sub {
+    my $from = fresh();
+    my $page = $httpd->get('/', from => $from);
+    is $page->body, "<p>index\n", 'is found';
+    is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
+    headers_once($page, 'DirectoryIndex');
+};
+
+my %reached = (
+    '/dir/'      => 'DirectoryIndex', '/multi/doc' => 'MultiViews', '/fall/any/thing' => 'FallbackResource',
+    '/pretty'    => 'a rewrite in <Directory>',
+);
+for my $path (sort keys %reached) {
+    subtest "a rule that $reached{$path} reaches" => sub {
+        my $from  = fresh();
+        my $first = $httpd->get($path, from => $from);
+        is $first->status, 200, 'lets the first pass';
+        is $first->header('X-RateLimit-Limit'), 2, 'is the tightest one';
+        is $first->header('X-RateLimit-Remaining'), 1, 'and is charged once';
+        headers_once($first, 'passed');
+        is base_left($from), 98, 'as is the rule around it';
+        is statuses($httpd, $path, 3, from => $from), '200 429 429', 'it denies beyond its quota';
+        is base_left($from), 96, 'and what it denied costs nothing elsewhere';
+        my $denied = $httpd->get($path, from => $from);
+        headers_once($denied, 'denied');
+        like $denied->body, qr/"violated-policies":\["\w+"\]/, 'the denial has its body';
+    };
+}
+
+subtest 'rewrites within the same rules' => sub {
+    my $from = fresh();
+    is $httpd->get('/same', from => $from)->header('X-RateLimit-Remaining'), 99, 'one redirect costs one';
+    is $httpd->get('/twice', from => $from)->header('X-RateLimit-Remaining'), 98, 'and so do two';
+};
+
+subtest 'the error document of a denial' => sub {
+    my $from = fresh();
+    is $httpd->get('/limited', from => $from)->status, 404, 'one passes';
+    for (1 .. 4) {
+        my $denied = $httpd->get('/limited', from => $from);
+        is $denied->status, 429, 'the next is denied';
+        is $denied->body, 'sorry', 'with the document';
+        is $denied->header('X-RateLimit-Limit'), 1, 'and the headers of the rule that denied';
+        headers_once($denied, 'ErrorDocument');
+    }
+    is base_left($from), 98, 'denials cost nothing';
+    is statuses($httpd, '/sorry.html', 3, from => $from), '200 200 429',
+        'nor does the document, whose own rule is untouched';
+    my $denied = $httpd->get('/limited', from => $from);
+    is $denied->status . ' ' . $denied->body, '429 sorry', 'and cannot hide it when it denies itself';
+};
+
+subtest 'an error document with server-side includes' => sub {
+    my $from = fresh();
+    $httpd->get('/dynamic', from => $from);
+    my $denied = $httpd->get('/dynamic', from => $from);
+    is $denied->status . ' ' . $denied->body, '429 so 429', 'is shown as it is';
+    headers_once($denied, 'SSI');
+    my $head = $httpd->get('/dynamic', from => $from, method => 'HEAD');
+    is $head->status, 429, 'also to a HEAD';
+};
+
+subtest 'the error document of another error' => sub {
+    my $from = fresh();
+    my $lost = $httpd->get('/lost', from => $from);
+    is $lost->status . ' ' . $lost->body, '404 sorry', 'is shown';
+    is $lost->header('X-RateLimit-Remaining'), 99, 'the request costs one';
+    headers_once($lost, 'ErrorDocument 404');
+    is base_left($from), 98, 'no more';
+    is statuses($httpd, '/sorry.html', 2, from => $from), '200 200', 'the document nothing';
+};
+
+my $auth = <<'EOF';
+    AuthType Basic
+    AuthName test
+    AuthUserFile @DOCROOT@/users
+EOF
+my $guarded = Httpd->start(
+    modules => [qw(access_compat auth_basic authn_file authz_user rewrite)],
+    files   => { users => $users, 'any/index.html' => 'any' },
+    config  => <<"EOF");
+<Location /granted>
+    Satisfy Any
+    Require all granted
+    RateLimit granted 2/1d
+</Location>
+<Location /by-ip>
+    Satisfy Any
+    Require ip 127.0.0.0/8
+    RateLimit by-ip 2/1d
+</Location>
+<Location /allowed>
+    Satisfy Any
+    Order allow,deny
+    Allow from all
+$auth    Require valid-user
+    RateLimit allowed 2/1d
+</Location>
+<Location /forbidden>
+    Satisfy Any
+    Order deny,allow
+    Deny from all
+$auth    Require valid-user
+    RateLimit forbidden 2/1d
+</Location>
+<Location /own>
+    Satisfy Any
+    Order deny,allow
+    Deny from all
+$auth    Require valid-user
+    RateLimit own 2/1d key=user
+</Location>
+<Location /nobody>
+    Satisfy Any
+    Order deny,allow
+    Deny from all
+    Require all denied
+    RateLimit nobody 2/1d
+</Location>
+<Directory \@DOCROOT\@/any>
+    Satisfy Any
+    Order deny,allow
+    Deny from all
+$auth    Require valid-user
+    <Files index.html>
+        RateLimit any 2/1d
+    </Files>
+    RewriteEngine on
+    RewriteRule ^pretty\$ /forbidden/x [L]
+</Directory>
+<Location /private>
+$auth    Require valid-user
+    RateLimit attempts 3/1d phase=access
+</Location>
+<Location /account>
+$auth    Require valid-user
+    RateLimit account 2/1d key=user
+</Location>
+EOF
+
+subtest 'Satisfy Any' => sub {
+    my @alice = (headers => login('alice'));
+    my @wrong = (headers => login('alice', 'guess'));
+    my @cases = (
+        ['Require all granted',            '/granted',    '404 404 429 429'],
+        ['Require ip',                     '/by-ip',      '404 404 429 429'],
+        ['Allow from all',                 '/allowed',    '404 404 429 429'],
+        ['Allow from all, logged in',      '/allowed',    '404 404 429 429', @alice],
+        ['Deny from all, right password',  '/forbidden',  '404 404 429 429', @alice],
+        ['Deny from all, wrong password',  '/forbidden',  '401 401 429 429', @wrong],
+        ['Deny from all, no password',     '/forbidden',  '401 401 429 429'],
+        ['Deny from all, nobody may',      '/nobody',     '403 403 429 429'],
+        ['a directory index',              '/any/',       '200 200 429 429', @alice],
+        ['a rewrite into a stricter rule', '/any/pretty', '404 404 429 429', @alice],
+    );
+    for my $case (@cases) {
+        my ($what, $path, $expected, @opt) = @$case;
+        is statuses($guarded, $path, 4, from => fresh(), @opt), $expected, "$what: the denial stands";
+    }
+    my $from = fresh();
+    statuses($guarded, '/forbidden', 3, from => $from);
+    is statuses($guarded, '/forbidden', 1, from => $from, @alice),
+        statuses($guarded, '/forbidden', 1, from => $from, @wrong),
+        'who is denied cannot tell a right password from a wrong one';
+    is statuses($guarded, '/own', 3, @alice), '404 404 429', 'a rule by user denies';
+    is statuses($guarded, '/own', 1, headers => login('bob')), '404', 'and that user only';
+};
+
+subtest 'failed logins are limited where phase=access' => sub {
+    my $from = fresh();
+    is statuses($guarded, '/private', 4, from => $from, headers => login('alice', 'guess')),
+        '401 401 401 429', 'guesses are counted';
+    is statuses($guarded, '/private', 1, from => $from, headers => login('alice')), '429',
+        'and the right one comes too late';
+    is statuses($guarded, '/private', 1, from => fresh(), headers => login('alice')), '404',
+        'elsewhere she gets in';
+};
+
+subtest 'a rule by user counts after authentication' => sub {
+    is statuses($guarded, '/account', 4, headers => login('bob', 'guess')), '401 401 401 401',
+        'what somebody tries in his name is not counted against him';
+    is statuses($guarded, '/account', 3, headers => login('bob')), '404 404 429', 'he has his quota';
+    is statuses($guarded, '/account', 1, headers => login('bob'), from => fresh()), '429',
+        'wherever he is';
+    is statuses($guarded, '/account', 1, headers => login('alice')), '404', 'she has hers';
+};
+
+my $redis = RedisServer->start;
+for my $where ('in memory', 'in Redis') {
+    my $host = Httpd->start(
+        modules => [qw(auth_basic authn_file authz_user)],
+        files   => { users => $users, 'both/x.html' => 'x' },
+        redis   => $redis,
+        config  => ($where eq 'in Redis' ? "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 5s\n" : '')
+            . <<"EOF");
+RateLimitHeaders draft-11
+RateLimit all 100/1d key=ip
+<Directory \@DOCROOT\@/both>
+$auth    Require valid-user
+    RateLimit each 2/1d key=user
+</Directory>
+EOF
+    subtest "a denial after authentication gives back what was charged before, $where" => sub {
+        my $from = fresh();
+        my $left = sub {
+            my ($n) = $host->get('/hello.txt', from => $from)->header('RateLimit') =~ /^"all";r=(\d+)/;
+            return $n;
+        };
+        my @alice = (from => $from, headers => login('alice'));
+        is statuses($host, '/both/x.html', 2, @alice), '200 200', 'two pass both rules';
+        is $left->(), 97, 'and are charged';
+        is statuses($host, '/both/x.html', 5, @alice), '429 429 429 429 429', 'five do not';
+        is $left->(), 96, 'and are not';
+        is statuses($host, '/both/x.html', 1, from => $from, headers => login('bob')), '200',
+            'another user passes';
+        is $left->(), 94, 'and is';
+        my @keys = sort @{ $redis->cmd('KEYS', '*') };
+        is "@keys", $where eq 'in Redis'
+            ? "rl:{ip:$from}:all:sliding-window:1d rl:{user:alice}:each:sliding-window:1d"
+            . ' rl:{user:bob}:each:sliding-window:1d'
+            : '', "counted $where";
+    };
+}
+
+done_testing;
