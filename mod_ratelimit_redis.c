@@ -164,11 +164,14 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
 
 static int decide(request_rec *r, rl_phase phase)
 {
-    if (!tiers.local || !rl_config_of(r))
+    int verdict;
+
+    if (!tiers.local)
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
-    return rl_reply(r, rl_decide(r, &tiers, phase));
+    verdict = rl_decide(r, &tiers, phase);
+    return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
 
 static int header_parser(request_rec *r)
@@ -184,6 +187,15 @@ static int check_access(request_rec *r)
 static int fixups(request_rec *r)
 {
     return decide(r, RL_PHASE_AUTH);
+}
+
+/* The response is on its way: what must not make a client wait is done now. */
+static int log_transaction(request_rec *r)
+{
+    (void)r;
+    if (tiers.client)
+        rl_client_probe(tiers.client);
+    return DECLINED;
 }
 
 static int status(request_rec *r, int flags)
@@ -220,8 +232,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
-    ap_hook_insert_filter(rl_reply_insert_filter, NULL, NULL, APR_HOOK_LAST);
-    ap_hook_insert_error_filter(rl_reply_insert_error_filter, NULL, NULL, APR_HOOK_LAST);
+    ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);
 }

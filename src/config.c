@@ -18,6 +18,7 @@
 #include <ap_expr.h>
 #include <http_core.h>
 #include <http_log.h>
+#include <http_protocol.h>
 
 #include "config.h"
 #include "local.h"
@@ -200,6 +201,13 @@ static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
     place->whole_server = cmd->path == NULL;
 }
 
+/* httpd sends 500 in place of a status it does not know. */
+static int is_unknown_status(int status)
+{
+    return status != HTTP_INTERNAL_SERVER_ERROR
+        && ap_index_of_response(status) == ap_index_of_response(HTTP_INTERNAL_SERVER_ERROR);
+}
+
 static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
 {
     rl_section *section = config;
@@ -216,6 +224,9 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
     error = rl_rule_parse(cmd->pool, line, compile, cmd, &rule);
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
+    if (!rule->off && is_unknown_status(rule->status))
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": status=%d is none that httpd can send, "
+                            "as 429 and 503 are", rule->name, rule->status);
     if (named(section, rule->name))
         return apr_psprintf(cmd->pool, "RateLimit \"%s\" is given twice in one section; rules that "
                             "are to hold together need names of their own", rule->name);

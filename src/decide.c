@@ -224,6 +224,8 @@ static void ask_redis(step *s)
     rl_failure failure;
     int all = 0;
 
+    if (!s->tiers->client)
+        return;
     add_asks(s, 0);
     add_asks(s, 1);
     if (s->ask_count == 0)
@@ -250,6 +252,8 @@ static void charge_host(step *s, int shadow)
 
         if (o->kind == RL_LOCAL_SNAPSHOT || o->open || o->denies || o->shadow != shadow)
             continue;
+        if (o->kind == RL_LOCAL_COUNT)
+            o->now = rl_local_now(s->tiers->local, RL_CLOCK_HOST, s->host_ms);
         o->charged = rl_local_charge(s->tiers->local, o->key, &o->limit, o->cost, o->seed,
                                      s->host_ms, &o->now, &o->state);
         o->denies = !o->charged;
@@ -339,7 +343,7 @@ static int conclude(step *s)
         give_back(s);
     if (chain->denial)
         return chain->denial->rule->status;
-    return chain->closed ? HTTP_SERVICE_UNAVAILABLE : DECLINED;
+    return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
 }
 
 /* Redirects and error documents of a request that was decided already. */
@@ -367,7 +371,8 @@ int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
     if (s.count == 0)
         return DECLINED;
     s.host_ms = rl_local_clock();
-    for (int i = 0; i < s.count; i++)
+    /* A count of this host that stands alone is looked at when it is charged. */
+    for (int i = 0; i < s.count && !(s.count == 1 && s.outcomes[0]->kind == RL_LOCAL_COUNT); i++)
         look_at_memory(&s, s.outcomes[i]);
     if (!denied(&s))
         ask_redis(&s);

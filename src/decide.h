@@ -54,6 +54,7 @@ typedef struct {
     rl_outcome **end;
     rl_outcome *denial;  /* the one that a client has to wait for the longest */
     rl_outcome *shadow;  /* one that would have denied */
+    int replied;         /* headers and notes were set before */
     const rl_section *section; /* where the last decision was made */
     rl_identity_options options;
     int fallback;        /* Redis did not answer */
@@ -65,7 +66,8 @@ rl_chain *rl_decide_chain(const request_rec *r);
 
 /*
  * Decides over the rules up to a phase that hold for r and have not been charged in its chain.
- * Returns DECLINED if it may pass, else the status to deny it with. The chain then says more.
+ * Returns DECLINED if there is none, OK if the request may pass, else the status to deny it with.
+ * Unless DECLINED, the chain says more.
  */
 int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase);
 

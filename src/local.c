@@ -9,17 +9,20 @@
  * There is no lock. Workers are killed, stopped and preempted at any instruction, so every change
  * that matters is one compare-and-swap on one word that carries its own meaning:
  *
- * - The owner of an entry is its key word. Taking an entry over is one swap of that word; what
- *   the previous owner left behind, and what its late writers may still add, is void because
- *   every payload word is tagged or checked with the key it was written for.
+ * - The owner of an entry is its key word. Taking an entry over is one swap of that word, to a
+ *   key that is not ready yet and that nobody finds; a second swap makes it ready, once it is
+ *   certain that no other place holds the same key. What the previous owner left behind is void,
+ *   because every payload word is tagged or checked with the key it was written for. Its late
+ *   writers harm nobody: they read what they are going to swap, then see that the entry is still
+ *   theirs, then swap; so what a new owner has written since makes the swap fail.
  * - A count is two slots, for the even and the odd window. A slot holds a tag (window number and
  *   key), a count and a seal. A charge swaps the slot of its window. Before anybody is admitted in
  *   window k, the slot of k - 1 is sealed: from then on nobody can add to it, a writer who still
  *   thinks it is k - 1 fails, and looks again. So the previous count that a decision reads is
  *   final, the current one is compared by the swap itself, and every charge is decided on the
  *   exact state it changes.
- * - A snapshot is four words, the last a checksum of the others and the key. Writers do not
- *   exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
+ * - A snapshot is four words, the last a checksum of the others and the key. Two of them lie where
+ *   a count has its slots, and are swapped like those. Writers do not exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
  *
  * The rest of an entry (expiry, use, fullness, denials since the last report) only steers eviction
  * and logging; a lost update there costs nothing.
@@ -36,6 +39,9 @@
 #define MAGIC UINT64_C(0x314c41434f4c4c52) /* "RLLOCAL1", little endian */
 #define IDLE_S 10 /* unused for so long, an entry is idle */
 
+/* Set in every key, but for an entry that is being made. */
+#define READY (UINT64_C(1) << 63)
+
 /* A slot: tag, 33 bits; sealed, 1 bit; count, 30 bits. */
 #define COUNT_MASK UINT64_C(0x3fffffff)
 #define SEALED UINT64_C(0x40000000)
@@ -49,7 +55,7 @@ typedef _Atomic uint64_t word;
 typedef _Atomic uint32_t half;
 
 typedef struct {
-    word key; /* 0: free */
+    word key; /* 0: free; without READY: being made */
     half expires_s;
     half used;       /* second of last use << 8 | fullness */
     half reported_s; /* when a denial was last reported; 0: never */
@@ -90,6 +96,7 @@ _Static_assert(RL_COUNT_MAX <= COUNT_MASK, "a slot holds any count");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)
+#define load_first(p) atomic_load_explicit((p), memory_order_acquire) /* before what follows */
 #define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define swap(p, expected, desired) atomic_compare_exchange_strong((p), (expected), (desired))
 
@@ -160,7 +167,7 @@ uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counte
     memcpy(seed, &first, sizeof(first));
     seed[RL_LOCAL_SEED - 1] ^= (unsigned char)kind;
     hash = apr_siphash24(identity, length, seed);
-    return hash ? hash : 1;
+    return hash & ~READY ? hash | READY : READY + 1;
 }
 
 /* --- Entries ------------------------------------------------------------------------------ */
@@ -196,19 +203,57 @@ static uint64_t usefulness(entry *e, uint32_t now_s)
     return (UINT64_C(2) << 56) + (fullness << 32) + USED_MASK - idle_s;
 }
 
-static entry *twin(entry *set, const entry *mine, uint64_t key)
+/* The place in a set that would be missed least, its owner, and how useful that one is. */
+static entry *least_useful(entry *set, uint32_t now_s, uint64_t *owner, uint64_t *usefulness_of)
+{
+    entry *place = NULL;
+
+    for (int i = 0; i < WAYS; i++) {
+        uint64_t there = load(&set[i].key);
+        uint64_t use = there ? usefulness(&set[i], now_s) : 0;
+
+        if (!place || use < *usefulness_of) {
+            *usefulness_of = use;
+            *owner = there;
+            place = &set[i];
+        }
+    }
+    return place;
+}
+
+/* Frees an entry that is being made, if it still is; *there becomes what stands in its place. */
+static void abandon(rl_local *table, entry *e, uint64_t *there)
+{
+    if (swap(&e->key, there, 0)) {
+        *there = 0;
+        atomic_fetch_sub_explicit(&table->entries, 1, memory_order_relaxed);
+    }
+}
+
+/*
+ * Whether no other place of the set holds key. Other attempts to make it are ended: theirs, or
+ * ours by them, but never does each of two miss the other, since both were written before either
+ * looks here. An attempt whose maker has died ends here, too.
+ */
+static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key)
 {
     for (int i = 0; i < WAYS; i++) {
-        if (&set[i] != mine && load(&set[i].key) == key)
-            return &set[i];
+        uint64_t there = atomic_load(&set[i].key);
+
+        if (&set[i] == mine)
+            continue;
+        if (there == (key & ~READY))
+            abandon(table, &set[i], &there);
+        if (there == key)
+            return 0;
     }
-    return NULL;
+    return 1;
 }
 
 /*
  * Finds the entry of key or makes one. Two callers may do so at once and choose different places:
- * who finds that it has a twin withdraws and looks again. NULL after many lost races: the
- * request then goes uncounted rather than round and round.
+ * then one of them, or both, look again. NULL after many lost races: the request then goes
+ * uncounted rather than round and round.
  */
 static entry *claim(rl_local *table, uint64_t key, int64_t host_ms)
 {
@@ -216,29 +261,15 @@ static entry *claim(rl_local *table, uint64_t key, int64_t host_ms)
     entry *set = set_of(table, key);
 
     for (int tries = 0; tries < 64; tries++) {
-        uint64_t least = UINT64_MAX, owner = 0;
-        entry *place = NULL;
+        entry *place = find(table, key);
+        uint64_t least = 0, owner = 0, making = key & ~READY;
 
-        for (int i = 0; i < WAYS; i++) {
-            uint64_t there = load(&set[i].key);
-            uint64_t use = there ? usefulness(&set[i], now_s) : 0;
-
-            if (there == key)
-                return &set[i];
-            if (use < least) {
-                least = use;
-                owner = there;
-                place = &set[i];
-            }
-        }
-        if (!swap(&place->key, &owner, key))
+        if (place)
+            return place;
+        place = least_useful(set, now_s, &owner, &least);
+        if (!swap(&place->key, &owner, making))
             continue;
-        if (twin(set, place, key)) {
-            owner = key;
-            swap(&place->key, &owner, 0);
-            continue;
-        }
-        store(&place->used, (now_s << 8));
+        store(&place->used, now_s << 8);
         store(&place->expires_s, now_s + 1);
         store(&place->reported_s, 0);
         store(&place->silent, 0);
@@ -246,7 +277,10 @@ static entry *claim(rl_local *table, uint64_t key, int64_t host_ms)
             atomic_fetch_add_explicit(&table->entries, 1, memory_order_relaxed);
         else if (least > 1)
             atomic_fetch_add_explicit(&table->evictions, 1, memory_order_relaxed);
-        return place;
+        if (!is_alone(table, set, place, key))
+            abandon(table, place, &making);
+        else if (swap(&place->key, &making, key))
+            return place;
     }
     return NULL;
 }
@@ -287,8 +321,8 @@ static void read_count(entry *e, uint64_t key, const rl_limit *limit, int64_t *n
     for (;;) {
         int64_t index = state->index = *now / limit->window_ms;
 
-        slot[0] = load(&e->slot[index & 1]);
-        slot[1] = load(&e->slot[~index & 1]);
+        slot[0] = load_first(&e->slot[index & 1]);
+        slot[1] = load_first(&e->slot[~index & 1]);
         if (!is_of(slot[1], key, index + 1)
             && !(is_of(slot[0], key, index) && (slot[0] & SEALED)))
             break;
@@ -328,15 +362,19 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
     entry *e = claim(table, key, host_ms);
     int admitted;
 
-    if (!e) {
-        rl_local_peek(table, key, limit, seed, now, state);
-        return rl_limiter_admits(limit, state, *now, cost);
-    }
     for (;;) {
         uint64_t slot[2], sealed, charged;
 
+        if (!e) {
+            rl_local_peek(table, key, limit, seed, now, state);
+            return rl_limiter_admits(limit, state, *now, cost);
+        }
         read_count(e, key, limit, now, slot, state);
         at_least(state, seed);
+        if (load(&e->key) != key) {
+            e = claim(table, key, host_ms);
+            continue;
+        }
         sealed = tag_of(key, state->index - 1) | SEALED | (uint64_t)state->prev;
         if (slot[1] != sealed && !swap(&e->slot[~state->index & 1], &slot[1], sealed))
             continue;
@@ -348,8 +386,6 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
             state->cur += cost;
             break;
         }
-        if (load(&e->key) != key)
-            return rl_local_charge(table, key, limit, cost, seed, host_ms, now, state);
     }
     touch(e, limit, state, *now, host_ms);
     return admitted;
@@ -428,13 +464,17 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
                      (lag_ms < LAG_MAX ? lag_ms : LAG_MAX) << LAG_SHIFT | (uint64_t)redis_now,
                      (uint64_t)state->prev << 32 | (uint64_t)state->cur};
     entry *e = claim(table, key, sent_ms);
+    uint64_t there[2];
     report old;
 
     hear_clock(table, redis_now - sent_ms);
     if (!e || (read_report(e, key, limit, &old) && old.asked_ms > sent_ms))
         return;
-    store(&e->asked_ms, w[0]);
-    store(&e->redis_now, w[1]);
+    there[0] = load_first(&e->asked_ms);
+    there[1] = load_first(&e->redis_now);
+    if (load(&e->key) != key || !swap(&e->asked_ms, &there[0], w[0])
+        || !swap(&e->redis_now, &there[1], w[1]))
+        return;
     store(&e->counts, w[2]);
     store(&e->check, checksum(key, w));
     store(&e->renew_ms, (uint64_t)(sent_ms + RL_SNAPSHOT_SERVES_MS));
@@ -448,7 +488,7 @@ static int may_renew(rl_local *table, int64_t host_ms)
     uint64_t spent = load(&table->renewals), next;
 
     do {
-        next = (spent >> 32 << 32) == second ? spent + 1 : second + 1;
+        next = spent >= second ? spent + 1 : second + 1; /* others may have a later second */
         if ((next & 0xffffffff) > RL_RENEWALS_PER_SECOND)
             return 0;
     } while (!swap(&table->renewals, &spent, next));
@@ -489,7 +529,9 @@ uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t
     if (!e)
         return 1;
     last = load(&e->reported_s);
-    if ((last && (int64_t)(now_s - last) * 1000 < every_ms) || !swap(&e->reported_s, &last, now_s)) {
+    /* Whole seconds are cut, so one more must have passed; another's clock may be later. */
+    if ((last && (int64_t)(int32_t)(now_s - last) * 1000 <= every_ms)
+        || !swap(&e->reported_s, &last, now_s)) {
         atomic_fetch_add_explicit(&e->silent, 1, memory_order_relaxed);
         return 0;
     }

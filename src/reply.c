@@ -5,9 +5,10 @@
  * httpd makes itself. A backend may send headers of the same names; a filter behind everything that
  * sets headers keeps one line of each: ours, or with "yield" the backend's.
  *
- * The body of a denial takes the place of httpd's own page only, never that of an ErrorDocument:
- * the denial runs through httpd's error path like any other, and a filter that is inserted where no
- * ErrorDocument is set swaps the page.
+ * The body of a denial takes the place of httpd's own page only. Where an ErrorDocument is set, or
+ * RateLimitResponse is off, the status goes back to httpd, which does what it always does. Else the
+ * response is made here and DONE goes back: half of what httpd spends on a 429 is its page, and a
+ * flood of denials is when that matters. Text is joined, not formatted, for the same reason.
  *
  * Formats: problem details of RFC 9457 §3.1 with the type quota-exceeded and the members that
  * draft-ietf-httpapi-ratelimit-headers-11 §5 gives it; RateLimit and RateLimit-Policy of §3 and §4
@@ -25,14 +26,25 @@
 
 #include "reply.h"
 
-#define PROBLEM_TYPE "https://iana.org/assignments/http-problem-types#quota-exceeded"
+#define PROBLEM_BEGIN                                                                  \
+    "{\"type\":\"https://iana.org/assignments/http-problem-types#quota-exceeded\","     \
+    "\"title\":\"Request cannot be satisfied as assigned quota has been exceeded\","    \
+    "\"status\":"
 
 static ap_filter_rec_t *headers_filter;
-static ap_filter_rec_t *body_filter;
 
-static const char *const names[] = {
-    "X-RateLimit-Limit", "X-RateLimit-Remaining", "X-RateLimit-Reset", "RateLimit-Limit",
-    "RateLimit-Remaining", "RateLimit-Reset", "RateLimit-Policy", "RateLimit"
+static const struct {
+    int family;
+    const char *name;
+} names[] = {
+    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Limit"},
+    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Remaining"},
+    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Reset"},
+    {RL_HEADERS_DRAFT_11, "RateLimit-Policy"},
+    {RL_HEADERS_DRAFT_11, "RateLimit"},
+    {RL_HEADERS_DRAFT_03, "RateLimit-Limit"},
+    {RL_HEADERS_DRAFT_03, "RateLimit-Remaining"},
+    {RL_HEADERS_DRAFT_03, "RateLimit-Reset"}
 };
 
 #define NAMES (sizeof(names) / sizeof(names[0]))
@@ -52,11 +64,33 @@ static char *number(apr_pool_t *pool, int64_t n)
     return apr_off_t_toa(pool, n);
 }
 
+/* Sets a value in one of the request's tables; the first time there is nothing to replace. */
+static void put(apr_table_t *table, int again, const char *name, const char *value)
+{
+    if (again)
+        apr_table_setn(table, name, value);
+    else
+        apr_table_addn(table, name, value);
+}
+
+/* In seconds for a client, who must not come back at once. */
+static char *retry_after(apr_pool_t *pool, int64_t wait_ms)
+{
+    return number(pool, max64(1, seconds_up(wait_ms)));
+}
+
 /* --- Headers ------------------------------------------------------------------------------------ */
 
 static int shows(const rl_outcome *o)
 {
     return o->rule->headers && !o->shadow && !o->open;
+}
+
+/* In fallback a host's share is less than the rule says. */
+static const char *quota(apr_pool_t *pool, const rl_outcome *o)
+{
+    return o->limit.quota == o->rule->limit.quota ? o->rule->quota_text
+                                                  : number(pool, o->limit.quota);
 }
 
 static int64_t remaining(const rl_outcome *o)
@@ -87,39 +121,38 @@ static int64_t reset_ms(const rl_outcome *o)
 }
 
 /* The clock is the one that decided: the moment is then the same in every response. */
-static void x_ratelimit(request_rec *r, const rl_outcome *o)
+static void x_ratelimit(request_rec *r, int again, const rl_outcome *o)
 {
     int64_t reset = seconds_up(o->now + reset_ms(o));
 
-    apr_table_setn(r->err_headers_out, "X-RateLimit-Limit", number(r->pool, o->limit.quota));
-    apr_table_setn(r->err_headers_out, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
-    apr_table_setn(r->err_headers_out, "X-RateLimit-Reset", number(r->pool, reset));
+    put(r->err_headers_out, again, "X-RateLimit-Limit", quota(r->pool, o));
+    put(r->err_headers_out, again, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
+    put(r->err_headers_out, again, "X-RateLimit-Reset", number(r->pool, reset));
 }
 
-static void draft_03(request_rec *r, const rl_outcome *o)
+static void draft_03(request_rec *r, int again, const rl_outcome *o)
 {
-    apr_table_setn(r->err_headers_out, "RateLimit-Limit", number(r->pool, o->limit.quota));
-    apr_table_setn(r->err_headers_out, "RateLimit-Remaining", number(r->pool, remaining(o)));
-    apr_table_setn(r->err_headers_out, "RateLimit-Reset",
+    put(r->err_headers_out, again, "RateLimit-Limit", quota(r->pool, o));
+    put(r->err_headers_out, again, "RateLimit-Remaining", number(r->pool, remaining(o)));
+    put(r->err_headers_out, again, "RateLimit-Reset",
                    number(r->pool, seconds_up(reset_ms(o))));
 }
 
 static const char *policy(apr_pool_t *pool, const rl_outcome *o)
 {
-    const char *quota = apr_psprintf(pool, "\"%s\";q=%" APR_INT64_T_FMT, o->rule->name,
-                                     o->limit.quota);
+    const char *plain = apr_pstrcat(pool, "\"", o->rule->name, "\";q=", quota(pool, o), NULL);
 
     if (o->limit.window_ms % 1000)
-        return quota;
-    return apr_psprintf(pool, "%s;w=%" APR_INT64_T_FMT, quota, o->limit.window_ms / 1000);
+        return plain;
+    return apr_pstrcat(pool, plain, ";w=", number(pool, o->limit.window_ms / 1000), NULL);
 }
 
 static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
 {
     int64_t more_ms = o->denies ? rl_decide_retry_after(o)
                                 : rl_limiter_next_unit(&o->limit, &o->state, o->now);
-    const char *state = apr_psprintf(r->pool, "\"%s\";r=%" APR_INT64_T_FMT, o->rule->name,
-                                     remaining(o));
+    const char *state = apr_pstrcat(r->pool, "\"", o->rule->name, "\";r=",
+                                    number(r->pool, remaining(o)), NULL);
     const char *policies = NULL;
 
     for (const rl_outcome *each = chain->first; each; each = each->next) {
@@ -128,9 +161,9 @@ static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
                                 : policy(r->pool, each);
     }
     if (more_ms != RL_NEVER)
-        state = apr_psprintf(r->pool, "%s;t=%" APR_INT64_T_FMT, state, seconds_up(more_ms));
-    apr_table_setn(r->err_headers_out, "RateLimit-Policy", policies);
-    apr_table_setn(r->err_headers_out, "RateLimit", state);
+        state = apr_pstrcat(r->pool, state, ";t=", number(r->pool, seconds_up(more_ms)), NULL);
+    put(r->err_headers_out, chain->replied, "RateLimit-Policy", policies);
+    put(r->err_headers_out, chain->replied, "RateLimit", state);
 }
 
 static void set_headers(request_rec *r, const rl_chain *chain)
@@ -140,12 +173,14 @@ static void set_headers(request_rec *r, const rl_chain *chain)
 
     if (!(families & RL_HEADERS_FAMILIES) || !(o = tightest(chain)))
         return;
+    if (!chain->denial)
+        ap_add_output_filter_handle(headers_filter, NULL, r, r->connection);
     if (families & RL_HEADERS_X_RATELIMIT)
-        x_ratelimit(r, o);
+        x_ratelimit(r, chain->replied, o);
     if (families & RL_HEADERS_DRAFT_11)
         draft_11(r, chain, o);
     if (families & RL_HEADERS_DRAFT_03)
-        draft_03(r, o);
+        draft_03(r, chain->replied, o);
 }
 
 /* Runs once, behind everything that sets headers: one line for each name. */
@@ -153,12 +188,15 @@ static apr_status_t one_line_each(ap_filter_t *f, apr_bucket_brigade *brigade)
 {
     request_rec *r = f->r;
     rl_chain *chain = rl_decide_chain(r);
-    int yields = chain && rl_config_headers(chain->section) & RL_HEADERS_YIELD;
+    int families = chain ? rl_config_headers(chain->section) : 0;
 
     for (size_t i = 0; i < NAMES; i++) {
-        if (!apr_table_get(r->headers_out, names[i]) || !apr_table_get(r->err_headers_out, names[i]))
-            continue;
-        apr_table_unset(yields ? r->err_headers_out : r->headers_out, names[i]);
+        const char *name = names[i].name;
+
+        if (families & names[i].family && apr_table_get(r->headers_out, name)
+            && apr_table_get(r->err_headers_out, name))
+            apr_table_unset(families & RL_HEADERS_YIELD ? r->err_headers_out : r->headers_out,
+                            name);
     }
     ap_remove_output_filter(f);
     return ap_pass_brigade(f->next, brigade);
@@ -166,13 +204,13 @@ static apr_status_t one_line_each(ap_filter_t *f, apr_bucket_brigade *brigade)
 
 /* --- Notes and environment ------------------------------------------------------------------------ */
 
-static void note(request_rec *r, const char *name, const char *value)
+static void note(request_rec *r, int again, const char *name, const char *value)
 {
-    apr_table_setn(r->notes, name, value);
-    apr_table_setn(r->subprocess_env, name, value);
+    put(r->notes, again, name, value);
+    put(r->subprocess_env, again, name, value);
 }
 
-static void set_notes(request_rec *r, const rl_chain *chain)
+static void set_notes(request_rec *r, int again, const rl_chain *chain)
 {
     const rl_outcome *o = chain->denial ? chain->denial : chain->shadow;
     const char *verdict = chain->denial || chain->closed ? "deny" : chain->shadow ? "shadow" : "pass";
@@ -183,10 +221,10 @@ static void set_notes(request_rec *r, const rl_chain *chain)
         o = tightest(chain);
     if (!o)
         o = chain->first;
-    note(r, "RATELIMIT_VERDICT", verdict);
-    note(r, "RATELIMIT_RULE", o->rule->name);
-    note(r, "RATELIMIT_SOURCE", rl_source_names[o->source]);
-    note(r, "RATELIMIT_REMAINING", number(r->pool, remaining(o)));
+    note(r, again, "RATELIMIT_VERDICT", verdict);
+    note(r, again, "RATELIMIT_RULE", o->rule->name);
+    note(r, again, "RATELIMIT_SOURCE", rl_source_names[o->source]);
+    note(r, again, "RATELIMIT_REMAINING", number(r->pool, remaining(o)));
 }
 
 void rl_reply_carry(request_rec *r)
@@ -194,7 +232,7 @@ void rl_reply_carry(request_rec *r)
     rl_chain *chain = r->prev ? rl_decide_chain(r->prev) : NULL;
 
     if (chain && chain->first)
-        set_notes(r, chain);
+        set_notes(r, 1, chain);
 }
 
 /* --- Denials ------------------------------------------------------------------------------------------ */
@@ -207,28 +245,6 @@ static void leave_body(request_rec *r)
         return;
     r->connection->keepalive = AP_CONN_CLOSE;
     apr_table_setn(r->connection->notes, "short-lingering-close", "1");
-}
-
-int rl_reply(request_rec *r, int status)
-{
-    rl_chain *chain = rl_decide_chain(r);
-
-    if (!chain || !chain->first)
-        return status;
-    set_headers(r, chain);
-    set_notes(r, chain);
-    if (status == DECLINED)
-        return status;
-    if (chain->denial) {
-        int64_t wait_ms = rl_decide_retry_after(chain->denial);
-
-        if (wait_ms != RL_NEVER)
-            apr_table_setn(r->err_headers_out, "Retry-After",
-                           number(r->pool, max64(1, seconds_up(wait_ms))));
-    }
-    apr_table_setn(r->err_headers_out, "Cache-Control", "no-store");
-    leave_body(r);
-    return status;
 }
 
 /* --- The body ------------------------------------------------------------------------------------------ */
@@ -292,14 +308,13 @@ static body_form negotiate(request_rec *r, body_form usual)
     return form;
 }
 
-static const char *message_of(apr_pool_t *pool, int64_t wait_ms)
+/* What a person is told; seconds is NULL where waiting does not help. */
+static const char *message_of(apr_pool_t *pool, const char *seconds)
 {
-    int64_t seconds = max64(1, seconds_up(wait_ms));
-
-    if (wait_ms == RL_NEVER)
+    if (!seconds)
         return "This request is not admitted.";
-    return apr_psprintf(pool, "Too many requests. Try again in %" APR_INT64_T_FMT " second%s.",
-                        seconds, seconds == 1 ? "" : "s");
+    return apr_pstrcat(pool, "Too many requests. Try again in ", seconds,
+                       strcmp(seconds, "1") ? " seconds." : " second.", NULL);
 }
 
 /* The names of the rules that denied, as JSON strings; they are plain by their grammar. */
@@ -314,53 +329,77 @@ static const char *violated(apr_pool_t *pool, const rl_chain *chain)
     return list;
 }
 
-static const char *problem(request_rec *r, const rl_chain *chain, int64_t wait_ms,
+/* The members that RFC 9457 and the draft name, and a few that clients of other limiters expect. */
+static const char *problem(request_rec *r, const rl_chain *chain, const char *seconds,
                            const char *message)
 {
-    const char *retry = "";
+    const char *ms = seconds ? number(r->pool, rl_decide_retry_after(chain->denial)) : "";
 
-    if (wait_ms != RL_NEVER)
-        retry = apr_psprintf(r->pool, ",\"retry_after\":%" APR_INT64_T_FMT ",\"retry_after_ms\":%"
-                             APR_INT64_T_FMT, max64(1, seconds_up(wait_ms)), wait_ms);
-    return apr_psprintf(r->pool, "{\"type\":\"" PROBLEM_TYPE "\",\"title\":\"Request cannot be "
-                        "satisfied as assigned quota has been exceeded\",\"status\":%d,\"detail\":"
-                        "\"%s\",\"violated-policies\":[%s],\"error\":\"rate_limit_exceeded\","
-                        "\"message\":\"%s\"%s}\n", r->status, message, violated(r->pool, chain),
-                        message, retry);
+    return apr_pstrcat(r->pool, PROBLEM_BEGIN, number(r->pool, r->status), ",\"detail\":\"", message,
+                       "\",\"violated-policies\":[", violated(r->pool, chain),
+                       "],\"error\":\"rate_limit_exceeded\",\"message\":\"", message,
+                       seconds ? "\",\"retry_after\":" : "\"}\n", seconds ? seconds : "",
+                       seconds ? ",\"retry_after_ms\":" : "", ms, seconds ? "}\n" : "", NULL);
 }
 
 static const char *html(request_rec *r, const char *message)
 {
     const char *title = ap_get_status_line(r->status);
 
-    return apr_psprintf(r->pool, "<!DOCTYPE html>\n<html lang=\"en\"><head><title>%s</title></head>\n"
-                        "<body><h1>%s</h1><p>%s</p></body></html>\n", title, title + 4, message);
+    return apr_pstrcat(r->pool, "<!DOCTYPE html>\n<html lang=\"en\"><head><title>", title,
+                       "</title></head>\n<body><h1>", title + 4, "</h1><p>", message,
+                       "</p></body></html>\n", NULL);
 }
 
-/* Puts our body in the place of httpd's page. */
-static apr_status_t our_body(ap_filter_t *f, apr_bucket_brigade *brigade)
+/* Makes the whole response, as httpd would with its own page. */
+static void send_body(request_rec *r, const rl_chain *chain, const char *seconds)
 {
-    request_rec *r = f->r;
-    rl_chain *chain = rl_decide_chain(r);
-    int64_t wait_ms = rl_decide_retry_after(chain->denial);
     int as_text = chain->section->response == RL_RESPONSE_TEXT;
     body_form form = negotiate(r, as_text ? BODY_TEXT : BODY_PROBLEM);
-    const char *message = message_of(r->pool, wait_ms), *body;
+    const char *message = message_of(r->pool, seconds), *body;
+    apr_bucket_alloc_t *alloc = r->connection->bucket_alloc;
+    apr_bucket_brigade *brigade = apr_brigade_create(r->pool, alloc);
 
-    if (f->ctx) { /* what is left of httpd's page */
-        apr_brigade_cleanup(brigade);
-        return APR_SUCCESS;
-    }
-    f->ctx = f;
-    body = form == BODY_PROBLEM ? problem(r, chain, wait_ms, message)
+    apr_table_clear(r->headers_out);
+    ap_run_insert_error_filter(r);
+    body = form == BODY_PROBLEM ? problem(r, chain, seconds, message)
          : form == BODY_HTML ? html(r, message) : apr_pstrcat(r->pool, message, "\n", NULL);
-    apr_brigade_cleanup(brigade);
     ap_set_content_type(r, content_types[form]);
     ap_set_content_length(r, (apr_off_t)strlen(body));
-    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_pool_create(body, strlen(body), r->pool,
-                                                            f->c->bucket_alloc));
-    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(f->c->bucket_alloc));
-    return ap_pass_brigade(f->next, brigade);
+    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_pool_create(body, strlen(body), r->pool, alloc));
+    APR_BRIGADE_INSERT_TAIL(brigade, apr_bucket_eos_create(alloc));
+    ap_pass_brigade(r->output_filters, brigade);
+}
+
+static int has_error_document(request_rec *r, int status)
+{
+    return ap_response_code_string(r, ap_index_of_response(status)) != NULL;
+}
+
+int rl_reply(request_rec *r, int status)
+{
+    rl_chain *chain = rl_decide_chain(r);
+    const char *seconds = NULL;
+    int64_t wait_ms;
+
+    set_headers(r, chain);
+    set_notes(r, chain->replied, chain);
+    chain->replied = 1;
+    if (status == OK)
+        return DECLINED;
+    wait_ms = chain->denial ? rl_decide_retry_after(chain->denial) : RL_NEVER;
+    if (wait_ms != RL_NEVER) {
+        seconds = retry_after(r->pool, wait_ms);
+        apr_table_setn(r->err_headers_out, "Retry-After", seconds);
+    }
+    apr_table_setn(r->err_headers_out, "Cache-Control", "no-store");
+    leave_body(r);
+    if (!chain->denial || chain->section->response == RL_RESPONSE_OFF
+        || has_error_document(r, status))
+        return status;
+    r->status = status;
+    send_body(r, chain, seconds);
+    return DONE;
 }
 
 /* --- Filters ------------------------------------------------------------------------------------------- */
@@ -370,23 +409,4 @@ void rl_reply_register(apr_pool_t *pool)
     (void)pool;
     headers_filter = ap_register_output_filter("RATELIMIT_HEADERS", one_line_each, NULL,
                                                AP_FTYPE_CONTENT_SET + 5);
-    body_filter = ap_register_output_filter("RATELIMIT_BODY", our_body, NULL, AP_FTYPE_RESOURCE);
-}
-
-void rl_reply_insert_filter(request_rec *r)
-{
-    rl_chain *chain = r->main ? NULL : rl_decide_chain(r);
-
-    if (chain && chain->first && rl_config_headers(chain->section) & RL_HEADERS_FAMILIES)
-        ap_add_output_filter_handle(headers_filter, NULL, r, r->connection);
-}
-
-void rl_reply_insert_error_filter(request_rec *r)
-{
-    rl_chain *chain = rl_decide_chain(r);
-
-    if (chain && chain->denial && r->status == chain->denial->rule->status
-        && chain->section->response != RL_RESPONSE_OFF
-        && !ap_response_code_string(r, ap_index_of_response(r->status)))
-        ap_add_output_filter_handle(body_filter, NULL, r, r->connection);
 }

@@ -8,20 +8,17 @@
 
 #include "decide.h"
 
-/* Registers the filters; once, when the module's hooks are. */
+/* Registers the filter; once, when the module's hooks are. */
 void rl_reply_register(apr_pool_t *pool);
 
 /*
- * Puts the headers, notes and environment of what was decided on r: with status DECLINED those of
- * a request that passes, else those of a denial with that status. Returns status.
+ * Puts the headers, notes and environment of what was decided on r: with status OK those of a
+ * request that passes, else those of a denial with that status. Returns what the hook is to return:
+ * DECLINED for one that passes, else status, or DONE where the response has been made here.
  */
 int rl_reply(request_rec *r, int status);
 
 /* Carries the notes and the environment of a chain on to a request it was redirected to. */
 void rl_reply_carry(request_rec *r);
-
-/* The insert_filter and the insert_error_filter hooks. */
-void rl_reply_insert_filter(request_rec *r);
-void rl_reply_insert_error_filter(request_rec *r);
 
 #endif

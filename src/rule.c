@@ -143,6 +143,7 @@ static const char *read_limit(reading *r, const char *text)
     const char *slash = whole_number(text, RL_COUNT_MAX, &limit->quota);
 
     r->rule->text = text;
+    r->rule->quota_text = apr_psprintf(r->pool, "%" APR_INT64_T_FMT, limit->quota);
     if (!slash && apr_isdigit(*text))
         return apr_psprintf(r->pool, "\"%s\" has a quota above 1000000000", text);
     if (!slash || *slash != '/')

@@ -50,6 +50,7 @@ typedef enum { RL_PHASE_UNSET, RL_PHASE_EARLY, RL_PHASE_ACCESS, RL_PHASE_AUTH } 
 typedef struct {
     const char *name;
     const char *text; /* QUOTA/WINDOW as written, for messages */
+    const char *quota_text;
     rl_limit limit;
     const rl_key *keys; /* alternatives, in order; never none */
     int key_count;

@@ -350,28 +350,34 @@ static void notice_change(rl_client *client, int64_t now_us)
     }
 }
 
+static int is_open(const rl_client *client)
+{
+    return rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
+}
+
+/* While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. */
+static void manage_probe(rl_client *client, int64_t now_us)
+{
+    int was_probing = client->probing;
+
+    begin_probe(client, now_us);
+    if (client->probing && !was_probing && client->state == RL_LINK_READY)
+        send_probe(client, now_us);
+    if (client->probing && now_us >= client->probe_until_us)
+        probed(client, 0);
+}
+
 /* One look at everything that is due. The owner calls it before it waits. */
 static void manage(rl_client *client, int64_t now_us)
 {
-    int open = rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
-
     if (client->state == RL_LINK_READY
         && atomic_load(&client->failures) >= client->options.failures) {
         atomic_store(&client->failures, 0);
         rl_link_close(client->link, "too many calls in a row failed");
     }
     notice_change(client, now_us);
-    if (open) {
-        int was_probing = client->probing;
-
-        begin_probe(client, now_us);
-        if (client->probing && !was_probing && client->state == RL_LINK_READY)
-            send_probe(client, now_us);
-        if (client->probing && now_us >= client->probe_until_us)
-            probed(client, 0);
-    }
     if (client->state == RL_LINK_DOWN && now_us >= client->connect_at_us
-        && (!open || client->probing))
+        && (!is_open(client) || client->probing))
         begin_connect(client, now_us);
     atomic_store(&client->accepting, client->state == RL_LINK_READY
                  || (client->state == RL_LINK_CONNECTING && client->patient));
@@ -418,7 +424,7 @@ static int64_t next_look(const rl_client *client, int64_t now_us)
 {
     if (client->probing)
         return least(client->probe_until_us, now_us + IDLE_MS * 1000);
-    if (rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN)
+    if (is_open(client))
         return now_us + least(IDLE_MS, client->options.retry.retry_min_ms) * 1000;
     if (client->state == RL_LINK_DOWN)
         return least(client->connect_at_us, now_us + IDLE_MS * 1000);
@@ -433,6 +439,8 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
     while (!atomic_load(&client->stopping)) {
         int64_t now_us = rl_link_clock();
 
+        if (is_open(client))
+            manage_probe(client, now_us);
         manage(client, now_us);
         /* What manage() sent is flushed by a step that does not wait. */
         rl_link_step(client->link, 0, now_us);
@@ -549,9 +557,22 @@ static void count(rl_client *client, rl_failure failure)
 /* One thread, no I/O thread: see what the link has been through since the last request. */
 static void catch_up(rl_client *client)
 {
-    manage(client, rl_link_clock());
     wait_and_step(client, 0);
     manage(client, rl_link_clock());
+}
+
+void rl_client_probe(rl_client *client)
+{
+    if (client->options.threaded || !is_open(client))
+        return;
+    do {
+        int64_t now_us = rl_link_clock();
+
+        manage_probe(client, now_us);
+        manage(client, now_us);
+        if (client->probing)
+            wait_and_step(client, client->probe_until_us);
+    } while (client->probing);
 }
 
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,

@@ -48,6 +48,13 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
 /* Gives back what n asks were charged, as their states say. Never waits; may be lost. */
 void rl_client_give_back(rl_client *client, const rl_ask *asks, int n);
 
+/*
+ * Where there is no I/O thread: probes an open breaker's Redis if a probe is due and nobody else is
+ * at it, and waits for the answer, connect_ms + timeout_ms at the longest. To be called when a
+ * response has been sent. Does nothing where there is an I/O thread.
+ */
+void rl_client_probe(rl_client *client);
+
 /* Ends the thread and the connection. Callers must be gone. */
 void rl_client_stop(rl_client *client);
 
