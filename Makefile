@@ -73,13 +73,13 @@ $(BUILD)/%_lua.h: src/redis/%.lua
 	    -e 's/^\s+|\s+$$//g; s/\s*--[^"\x27]*$$//; s/^--.*//; next unless length;' \
 	    -e 's/([\\"])/\\$$1/g; print "    \"$$_\\n\"\n"; END { print "    ;\n" }' $< >$@
 
-# Unit tests take from the archive what they name, and nothing else.
+# Programs of tests and benches take from the archive what they name, and nothing else.
 
 $(BUILD)/unit.a: $(UNIT_OBJ)
 	@mkdir -p $(@D); rm -f $@
 	$(Q)ar rcs $@ $^
 
-$(BUILD)/t/unit/%: t/unit/%.c $(BUILD)/unit.a | $(LUA_H)
+$(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -It/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS) -lm
 
@@ -131,7 +131,7 @@ analyse: $(LUA_H)
 
 bench: deps
 	@t/lib/deps.sh bench
-	@$(MAKE) all
+	@$(MAKE) all $(patsubst %.c,$(BUILD)/%,$(wildcard t/bench/*.c))
 	for f in $(wildcard t/bench/*.pl); do perl -It/lib $$f || exit 1; done
 
 install: $(MODULE)
