@@ -149,6 +149,7 @@ sub graceful {
 sub stop {
     my ($self) = @_;
     my $pid = delete $self->{pid} or return 1;
+    $self->_settle unless defined Process::ended($pid);
     my $went = Process::stop($pid, within => $self->{patience});
     Process::complain($self->crashes);
     return $went;
@@ -166,6 +167,16 @@ sub DESTROY {
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || $self->{owner} != $$;
     local ($?, $@);
     $self->stop;
+}
+
+# Waits a moment for connections that clients have closed to be closed here too:
+# the event MPM, told to end, aborts the sockets of its workers, and a worker that
+# closes one just then can make it crash in apr_os_sock_get().
+sub _settle {
+    my ($self) = @_;
+    my $ports = join '|', map { sprintf '%04X', $_ } @{ $self->{ports} };
+    my $closing = sub { _slurp('/proc/net/tcp') =~ /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 /m };
+    eval { Process::wait_until(sub { !$closing->() }, within => 2, what => '') };
 }
 
 # Everything but the running server.
