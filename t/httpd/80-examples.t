@@ -1,0 +1,235 @@
+#!/usr/bin/perl
+# Every file of conf/examples is loaded as it is into a real httpd, gets traffic,
+# and denies where its comments promise it. The files that a2enmod links are tried
+# in the same way.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Cwd qw(abs_path);
+use Digest::SHA qw(sha256_hex);
+use File::Basename qw(basename);
+use Httpd;
+use Process;
+use RedisServer;
+use Test::More;
+
+my $conf = abs_path("$FindBin::Bin/../../conf");
+
+# A busy machine is no reason to count alone: these tests are about the examples.
+my $patient = 'RateLimitRedisTimeout 10s connect=10s';
+
+my %stories = (
+    'login.conf'            => \&login_slows_guessing_down,
+    'api-behind-proxy.conf' => \&api_counts_keys_and_addresses,
+);
+
+for my $file (glob "$conf/examples/*.conf") {
+    my $name = basename($file);
+    ok $stories{$name}, "$name has a test" or next;
+    subtest $name => sub { $stories{$name}->($file) };
+}
+subtest 'ratelimit_redis.conf' => \&shipped_configuration_lets_the_admin_in;
+done_testing;
+
+# The statuses of so many requests, as { 200 => 10, 429 => 1 }.
+sub statuses {
+    my ($httpd, $times, @request) = @_;
+    my %seen;
+    $seen{ $httpd->request(@request)->status }++ for 1 .. $times;
+    return \%seen;
+}
+
+# Quotas of a minute are counted below: none turns while it is.
+sub minute_with {
+    my ($seconds) = @_;
+    Process::wait_until(sub { time % 60 < 60 - $seconds }, what => 'a minute', within => 60);
+}
+
+# A login here answers a form with 303, as most do.
+sub login_host {
+    my ($file, %opt) = @_;
+    return Httpd->start(%opt, modules => ['rewrite'], files => { login => "<form>\n" }, config => <<"EOC");
+$opt{before}
+Include $file
+<Directory \@DOCROOT\@>
+    RewriteEngine on
+    RewriteCond %{REQUEST_METHOD} =POST
+    RewriteRule (?i)^login /welcome [R=303,L]
+</Directory>
+EOC
+}
+
+sub login_slows_guessing_down {
+    my ($file) = @_;
+    my $host  = login_host($file, before => '');
+    minute_with(25);
+    my @guess = (path => '/login', method => 'POST', body => 'password=guess');
+
+    is_deeply statuses($host, 10, @guess), { 303 => 10 }, 'ten tries pass';
+    my $denied = $host->request(@guess);
+    is $denied->status, 429, 'the next one is denied';
+    like $denied->header('Retry-After'), qr/^[1-9]\d*$/, 'it says when to come back';
+    is $denied->header('X-RateLimit-Limit'), undef, 'and not how many tries there are';
+    like $denied->body, qr/^Too many requests\. Try again in \d+ seconds?\.$/, 'in plain text';
+
+    for my $spelling ('/Login', '/login/', '//login', '/login;x=1', '/login.php', '/log%69n',
+        '/./login', '/x/../login', '/login?x=1')
+    {
+        is $host->request(@guess, path => $spelling)->status, 429, "$spelling is the same form";
+    }
+    is $host->get('/login')->status, 200, 'the form still shows';
+    is $host->request(@guess, from => '127.0.0.2')->status, 303, 'others may log in';
+
+    my %passed;
+    for (1 .. 10) {    # 700 guesses, ten from each address
+        my $flood = Client->flood(
+            targets => [$host->port], requests => 70, connections => 70, method => 'POST',
+            path => '/login', body => 'password=guess', from => [map { "127.0.1.$_" } 1 .. 70],
+        );
+        $passed{$_} += $flood->{status}{$_} for keys %{ $flood->{status} };
+    }
+    is_deeply \%passed, { 303 => 700 }, 'guesses from many addresses pass: nobody is locked out';
+    my ($line) = $host->wait_for_log(qr/rule=login-flood/);
+    like $line, qr/would deny \(shadow\)/, 'and are logged';
+
+    my $redis = RedisServer->start;
+    my @hosts = map {
+        login_host($file, redis => $redis, before => "RateLimitRedis \@REDIS\@\n$patient")
+    } 1, 2;
+    my %seen;
+    $seen{ $hosts[$_ % 2]->request(@guess)->status }++ for 1 .. 12;
+    is_deeply \%seen, { 303 => 10, 429 => 2 }, 'with Redis two hosts give ten tries together';
+}
+
+sub api_counts_keys_and_addresses {
+    my ($file) = @_;
+    my $redis   = RedisServer->start;
+    my $backend = Httpd->start(mpm => 'event', module => 0, modules => ['headers'], config => <<'EOC', files => {
+Header set RateLimit "\"backend\";r=1"
+EOC
+        'api/items' => "items\n", 'api/search' => "found\n", 'api/health' => "fine\n" });
+    my @hosts = map { api_host($file, $redis, $backend) } 1, 2;
+    my $host  = $hosts[0];
+    minute_with(25);
+    my @mine  = (path => '/api/items', headers =>
+            { 'X-Api-Key' => 'key of mine', 'X-Forwarded-For' => '203.0.113.7' });
+
+    is_deeply [$host->error_log_lines(qr/RateLimit "/)], [], 'no warning about its keys';
+
+    my $first = $host->request(@mine);
+    is $first->body, "items\n", 'a request reaches the backend';
+    is_deeply [$first->header_all('RateLimit-Policy')], ['"api-key";q=100;w=60, "api-ip";q=300;w=60'],
+        'and hears of both limits';
+    my ($tightest, @more) = $first->header_all('RateLimit');
+    like $tightest, qr/^"api-key";r=99;t=\d+$/, 'and what is left of the tighter';
+    is_deeply \@more, [], 'once: what the backend says of that is dropped';
+    is $first->header('X-RateLimit-Limit'), undef, 'other headers are not sent';
+
+    my %seen;
+    $seen{ $hosts[$_ % 2]->request(@mine)->status }++ for 1 .. 101;
+    is_deeply \%seen, { 200 => 99, 429 => 2 }, 'a key has 100 requests on both hosts together';
+    my $denied = $host->request(@mine);
+    is $denied->header('Content-Type'), 'application/problem+json', 'a program can read the denial';
+    like $denied->body, qr/"violated-policies":\["api-key"\]/, 'which names the rule';
+
+    my $digest = substr sha256_hex('header:x-api-key:key of mine'), 0, 32;
+    is $redis->cmd('EXISTS', "rl:{$digest}:api-key:sliding-window:1m"), 1,
+        'the key stands in Redis as its digest';
+    is_deeply [grep { /mine/ } @{ $redis->cmd('KEYS', '*') }, $host->error_log], [],
+        'and nowhere as it is';
+
+    sub_quota_of_search($host);
+    no_way_around_the_address($host);
+
+    is_deeply statuses($host, 320, path => '/api/health'), { 200 => 320 },
+        'the load balancer is never denied';
+    my @log = split /\n/, do { local (@ARGV, $/) = ($host->dir . '/access.log'); <> };
+    like $log[0], qr/^200 pass api-key redis 99$/, 'the notes tell of each verdict';
+}
+
+sub sub_quota_of_search {
+    my ($host) = @_;
+    my %search = (path => '/api/search', headers =>
+            { 'X-Api-Key' => 'searcher', 'X-Forwarded-For' => '203.0.113.8' });
+
+    is_deeply statuses($host, 12, %search), { 200 => 10, 429 => 2 }, 'ten searches pass';
+    is $host->request(%search, path => '/api/items')->status, 200, 'after that, the rest still does';
+    my $keys = Client->flood(
+        targets => [$host->port], requests => 40, connections => 4, path => '/api/search',
+        headers => sub { return { 'X-Api-Key' => "s $_[0]", 'X-Forwarded-For' => '203.0.113.8' } },
+    );
+    is_deeply $keys->{status}, { 200 => 20, 429 => 20 }, 'with other keys, up to thirty';
+}
+
+sub no_way_around_the_address {
+    my ($host) = @_;
+    my %fresh = (targets => [$host->port], requests => 310, connections => 8, path => '/api/items');
+
+    my $keys = Client->flood(%fresh, headers => sub {
+        return { 'X-Api-Key' => "invented $_[0]", 'X-Forwarded-For' => '203.0.113.9' };
+    });
+    is_deeply $keys->{status}, { 200 => 300, 429 => 10 }, 'a new key each time ends at 300';
+    my $spoofed = Client->flood(%fresh, from => '127.0.0.66', headers => sub {
+        return { 'X-Api-Key' => "spoofed $_[0]", 'X-Forwarded-For' => "198.51.100.$_[0]" };
+    });
+    is_deeply $spoofed->{status}, { 200 => 300, 429 => 10 },
+        'and who is not the load balancer cannot choose an address';
+    my $keyless = Client->flood(%fresh, headers => { 'X-Forwarded-For' => '203.0.113.10' });
+    is_deeply $keyless->{status}, { 200 => 100, 429 => 210 }, 'without a key there are 100';
+}
+
+# The load balancer is whoever connects from 127.0.0.1.
+sub api_host {
+    my ($file, $redis, $backend) = @_;
+    return Httpd->start(
+        modules => [qw(proxy proxy_http remoteip)],
+        redis   => $redis,
+        vars    => { BACKEND => 'http://127.0.0.1:' . $backend->port },
+        config  => <<"EOC");
+Define BACKEND \@BACKEND\@
+Define REDIS \@REDIS\@
+$patient
+Define LOAD_BALANCER 127.0.0.1
+Include $file
+CustomLog \@DIR\@/access.log "%>s %{RATELIMIT_VERDICT}n %{RATELIMIT_RULE}n %{RATELIMIT_SOURCE}n %{RATELIMIT_REMAINING}n"
+EOC
+}
+
+sub shipped_configuration_lets_the_admin_in {
+    is slurp("$conf/ratelimit_redis.load"),
+        "LoadModule ratelimit_redis_module /usr/lib/apache2/modules/mod_ratelimit_redis.so\n",
+        'a2enmod finds the module where make install puts it';
+    my ($code, $said) =
+        Httpd->config_test(modules => ['status'], config => "Include $conf/ratelimit_redis.conf");
+    is $code, 0, 'the configuration loads' or diag $said;
+
+    # What is commented out is there to be uncommented.
+    my @lines = slurp("$conf/ratelimit_redis.conf") =~ /^ *#(RateLimit.*)$/mg;
+    ok @lines > 5, 'it shows settings';
+    for my $line (@lines) {
+        is +(Httpd->config_test(config => $line))[0], 0, $line;
+    }
+
+    my $httpd = Httpd->start(modules => ['status'], config => <<"EOC");
+RateLimit all 3/1h
+Include $conf/ratelimit_redis.conf
+<Location "/server-status">
+    SetHandler server-status
+</Location>
+EOC
+    is_deeply statuses($httpd, 5, path => '/'), { 200 => 3, 429 => 2 }, 'a site is limited';
+    is_deeply statuses($httpd, 5, path => '/server-status?auto'), { 200 => 5 },
+        'its status is not';
+}
+
+sub slurp {
+    my ($file) = @_;
+    open my $in, '<', $file or die "$file: $!\n";
+    local $/;
+    return scalar <$in>;
+}
