@@ -37,7 +37,8 @@
 
 #define WAYS 8
 #define MAGIC UINT64_C(0x314c41434f4c4c52) /* "RLLOCAL1", little endian */
-#define IDLE_S 10 /* unused for so long, an entry is idle */
+#define IDLE_S 10      /* unused for so long, an entry is idle */
+#define LATE_MS 60000  /* a window ahead by so much was opened by others while we were stopped */
 
 /* Set in every key, but for an entry that is being made. */
 #define READY (UINT64_C(1) << 63)
@@ -250,6 +251,17 @@ static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key
     return 1;
 }
 
+/* Empties what the owner before left, unless somebody else has become the owner since. */
+static void clear_slots(entry *e, uint64_t making)
+{
+    for (int i = 0; i < 2; i++) {
+        uint64_t slot = load_first(&e->slot[i]);
+
+        if (slot && load(&e->key) == making)
+            swap(&e->slot[i], &slot, 0);
+    }
+}
+
 /*
  * Finds the entry of key or makes one. Two callers may do so at once and choose different places:
  * then one of them, or both, look again. NULL after many lost races: the request then goes
@@ -269,6 +281,7 @@ static entry *claim(rl_local *table, uint64_t key, int64_t host_ms)
         place = least_useful(set, now_s, &owner, &least);
         if (!swap(&place->key, &owner, making))
             continue;
+        clear_slots(place, making);
         store(&place->used, now_s << 8);
         store(&place->expires_s, now_s + 1);
         store(&place->reported_s, 0);
@@ -311,22 +324,34 @@ static int is_of(uint64_t slot, uint64_t key, int64_t index)
     return slot >> TAG_SHIFT == tag_of(key, index) >> TAG_SHIFT;
 }
 
+/* By how many windows a slot is ahead; 0 if it is not, or by so much that it is none of ours. */
+static int64_t ahead(uint64_t slot, uint64_t key, const rl_limit *limit, int64_t index)
+{
+    uint64_t by = (slot - tag_of(key, index)) >> TAG_SHIFT;
+
+    if (slot == 0 || by > (uint64_t)(LATE_MS / limit->window_ms + 1))
+        return 0;
+    return (int64_t)by;
+}
+
 /*
  * Reads a count at the window of *now, or at a later one if another process has already opened
- * that: its clock was read later than ours.
+ * that: its clock was read later than ours, maybe much later, if we were stopped in between.
  */
 static void read_count(entry *e, uint64_t key, const rl_limit *limit, int64_t *now,
                        uint64_t slot[2], rl_state *state)
 {
     for (;;) {
-        int64_t index = state->index = *now / limit->window_ms;
+        int64_t index = state->index = *now / limit->window_ms, later;
 
         slot[0] = load_first(&e->slot[index & 1]);
         slot[1] = load_first(&e->slot[~index & 1]);
-        if (!is_of(slot[1], key, index + 1)
-            && !(is_of(slot[0], key, index) && (slot[0] & SEALED)))
+        later = max64(ahead(slot[0], key, limit, index), ahead(slot[1], key, limit, index));
+        if (later == 0 && is_of(slot[0], key, index) && (slot[0] & SEALED))
+            later = 1;
+        if (later == 0)
             break;
-        *now = (index + 1) * limit->window_ms;
+        *now = (index + later) * limit->window_ms;
     }
     state->cur = is_of(slot[0], key, state->index) ? slot[0] & COUNT_MASK : 0;
     state->prev = is_of(slot[1], key, state->index - 1) ? slot[1] & COUNT_MASK : 0;

@@ -1,0 +1,75 @@
+/*
+ * A table of the local tier for tests: in memory that children share, with a fixed seed, on a
+ * clock the test sets. Keys are numbers.
+ */
+#ifndef TABLE_H
+#define TABLE_H
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#include "local.h"
+
+#define UNUSED __attribute__((unused))
+
+#define BASE INT64_C(1699999200000) /* the wall clock at host_ms 0: a full hour */
+#define HOUR INT64_C(3600000)
+#define MINUTE INT64_C(60000)
+
+/* Memory that children share; zeroed. */
+UNUSED static void *shared_memory(size_t size)
+{
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (memory == MAP_FAILED) {
+        perror("mmap");
+        exit(1);
+    }
+    return memory;
+}
+
+UNUSED static rl_local *make_table(size_t size)
+{
+    static const unsigned char seed[RL_LOCAL_SEED] = "sixteen bytes...";
+
+    return rl_local_init(shared_memory(size), size, seed, BASE + rl_local_clock());
+}
+
+UNUSED static uint64_t key_of(const rl_local *table, rl_local_kind kind, int number)
+{
+    return rl_local_key(table, kind, 1, &number, sizeof(number));
+}
+
+/* The cache line an entry stands in, or NULL: what lies in memory, for tests that break it. */
+UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
+{
+    for (uint64_t *line = (uint64_t *)table; (char *)line < (char *)table + size; line += 8) {
+        if (*line == key)
+            return line;
+    }
+    return NULL;
+}
+
+/* A charge at host_ms; the clock of its windows is BASE ahead. */
+UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                         int64_t host_ms, rl_state *state)
+{
+    int64_t now = BASE + host_ms;
+
+    return rl_local_charge(table, key, limit, cost, NULL, host_ms, &now, state);
+}
+
+/* What a count holds at host_ms. */
+UNUSED static rl_state peek(const rl_local *table, uint64_t key, const rl_limit *limit,
+                            int64_t host_ms)
+{
+    int64_t now = BASE + host_ms;
+    rl_state state;
+
+    rl_local_peek(table, key, limit, NULL, &now, &state);
+    return state;
+}
+
+#endif

@@ -1,0 +1,378 @@
+/*
+ * The shared table at every instruction. A child runs one call, traced instruction by instruction
+ * by its parent, which stops it at the first, the second, the third ... and there kills it, or
+ * does what another worker might do in that very moment and lets it go on. So the races and the
+ * deaths that would take years to happen all happen here, each once, the same in every run.
+ *
+ * Skipped where tracing is not allowed, and under sanitizers, whose own instructions would be
+ * meant.
+ */
+#include <sched.h>
+#include <signal.h>
+#include <sys/ptrace.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "table.h"
+#include "tap.h"
+
+#define SIZE RL_LOCAL_MIN_SIZE
+#define QUOTA 20
+#define FILLERS 4000
+
+enum { LIVE_S = 100 }; /* when most of it happens, on the host's clock */
+#define NOW (LIVE_S * INT64_C(1000))
+
+static const rl_limit hourly = {RL_SLIDING_WINDOW, QUOTA, 3600000};
+static const rl_limit brief = {RL_SLIDING_WINDOW, QUOTA, 1000};
+
+static rl_local *table;
+static char *image; /* the table as each run finds it */
+static uint64_t alice, bob, victim;
+static uint64_t fillers[FILLERS];
+
+static struct {
+    volatile int begun, done;
+    int admitted; /* what the child's charge said */
+    rl_state state;
+} *child;
+
+/* --- Stepping --- */
+
+/* A stop for the parent; 0 when the child is gone. */
+static int next_stop(pid_t pid)
+{
+    int status;
+
+    return waitpid(pid, &status, 0) == pid && WIFSTOPPED(status);
+}
+
+static int step(pid_t pid)
+{
+    return ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0 && next_stop(pid);
+}
+
+/* A child that is about to run the call, and steps instructions into it. 0: it cannot be traced. */
+static pid_t start(void (*call)(void), int steps)
+{
+    pid_t pid;
+
+    memcpy(table, image, SIZE);
+    memset(child, 0, sizeof(*child));
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+            _exit(1);
+        kill(getpid(), SIGSTOP);
+        child->begun = 1;
+        call();
+        child->done = 1;
+        _exit(0);
+    }
+    if (!next_stop(pid))
+        return 0;
+    while (!child->begun)
+        step(pid);
+    while (!child->done && steps-- > 0)
+        step(pid);
+    return pid;
+}
+
+static void finish(pid_t pid)
+{
+    ptrace(PTRACE_DETACH, pid, NULL, NULL);
+    waitpid(pid, NULL, 0);
+}
+
+static void end(pid_t pid)
+{
+    kill(pid, SIGKILL);
+    waitpid(pid, NULL, 0);
+}
+
+/* --- The scene: a table without a free place --- */
+
+static int fill_up(uint64_t key, int64_t host_ms)
+{
+    int admitted = 0;
+    rl_state state;
+
+    while (admitted <= 2 * QUOTA && charge(table, key, &hourly, 1, host_ms, &state))
+        admitted++;
+    return admitted;
+}
+
+/* The key that another one would drive out now. */
+static uint64_t driven_out_by(uint64_t key)
+{
+    char *before = malloc(SIZE);
+    uint64_t gone = 0;
+    rl_state state;
+
+    memcpy(before, table, SIZE);
+    charge(table, key, &hourly, 1, NOW, &state);
+    for (int i = 0; i < FILLERS && !gone; i++) {
+        if (line_of((rl_local *)before, SIZE, fillers[i]) && !line_of(table, SIZE, fillers[i]))
+            gone = fillers[i];
+    }
+    memcpy(table, before, SIZE);
+    free(before);
+    return gone;
+}
+
+/*
+ * Every place is taken, by entries in use and half full. alice is not there, victim is whom she
+ * would drive out. Then one with alice in the table and expired, and bob, who would drive her out.
+ */
+static void prepare(int alice_expired)
+{
+    rl_state state;
+
+    memset(image, 0, SIZE);
+    table = make_table(SIZE);
+    alice = key_of(table, RL_LOCAL_COUNT, -1);
+    for (int i = 0; i < FILLERS; i++) {
+        fillers[i] = key_of(table, RL_LOCAL_COUNT, i);
+        charge(table, fillers[i], &hourly, QUOTA / 2, NOW - 1000, &state);
+    }
+    victim = driven_out_by(alice);
+    if (alice_expired) {
+        charge(table, alice, &brief, 1, NOW - 5000, &state);
+        memcpy(image, table, SIZE);
+        for (int i = FILLERS; line_of(table, SIZE, alice); i++) {
+            memcpy(table, image, SIZE);
+            bob = key_of(table, RL_LOCAL_COUNT, i);
+            charge(table, bob, &hourly, 1, NOW, &state);
+        }
+        memcpy(table, image, SIZE);
+    }
+    memcpy(image, table, SIZE);
+}
+
+/* --- What the child does --- */
+
+static void charge_alice(void)
+{
+    child->admitted = charge(table, alice, &hourly, 1, NOW, &child->state);
+}
+
+static void charge_alice_before_the_edge(void)
+{
+    child->admitted = charge(table, alice, &hourly, 1, HOUR - 1, &child->state);
+}
+
+static void give_alice_back(void)
+{
+    rl_local_give_back(table, alice, BASE / HOUR, 1);
+}
+
+static void remember_alice(void)
+{
+    rl_state state = {BASE / HOUR, 3, QUOTA};
+
+    rl_local_remember(table, alice, &hourly, &state, BASE + NOW, NOW, NOW + 1);
+}
+
+/* --- What must hold --- */
+
+static void test_killed_charging(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    while (!finished) {
+        pid_t pid = start(charge_alice, n++);
+        int admitted;
+
+        finished = child->done;
+        end(pid);
+        admitted = fill_up(alice, NOW);
+        wrong += admitted != QUOTA && admitted != QUOTA - 1;
+        wrong += peek(table, alice, &hourly, NOW).cur != QUOTA;
+    }
+    ok(!wrong && n > 50, "killed at any of %d instructions of a charge: at most its unit is lost",
+       n);
+}
+
+static void test_killed_giving_back(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare(0);
+    fill_up(alice, NOW);
+    memcpy(image, table, SIZE);
+    while (!finished) {
+        pid_t pid = start(give_alice_back, n++);
+        int admitted;
+
+        finished = child->done;
+        end(pid);
+        admitted = fill_up(alice, NOW);
+        wrong += admitted != 0 && admitted != 1;
+    }
+    ok(!wrong && n > 10, "killed at any of %d instructions of a give-back: it is done or not", n);
+}
+
+/* What is recalled of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else. */
+static int recalled(void)
+{
+    int64_t now, lag;
+    rl_state state;
+
+    rl_local_recall(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
+    if (now == 0)
+        return 0;
+    if (state.prev == 3 && state.cur == QUOTA)
+        return 2;
+    return state.prev == 1 && state.cur == 7 ? 1 : -1;
+}
+
+static void test_killed_remembering(void)
+{
+    rl_state older = {BASE / HOUR, 1, 7};
+    int n = 0, finished = 0, wrong = 0, torn = 0;
+
+    prepare(0);
+    rl_local_remember(table, alice, &hourly, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
+    memcpy(image, table, SIZE);
+    while (!finished) {
+        pid_t pid = start(remember_alice, n++);
+
+        finished = child->done;
+        end(pid);
+        wrong += recalled() < 0;
+        torn += recalled() == 0;
+        remember_alice();
+        wrong += recalled() != 2;
+    }
+    ok(!wrong && torn > 0,
+       "killed at any of %d instructions of a report (%d times half written): never trusted, "
+       "and the next one counts", n, torn);
+}
+
+static void test_others_charge_meanwhile(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare(0);
+    while (!finished) {
+        pid_t pid = start(charge_alice, n++);
+        int admitted;
+
+        finished = child->done;
+        admitted = fill_up(alice, NOW);
+        finish(pid);
+        wrong += admitted + child->admitted != QUOTA;
+    }
+    ok(!wrong, "others use up the quota at any of %d instructions of a charge: exactly that is "
+       "admitted", n);
+}
+
+/* The quota of the edge: at its first ms all that was admitted before counts whole. */
+static void test_the_window_turns_meanwhile(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+    rl_state state;
+
+    prepare(0);
+    charge(table, alice, &hourly, QUOTA / 2, HOUR - 2, &state);
+    memcpy(image, table, SIZE);
+    while (!finished) {
+        pid_t pid = start(charge_alice_before_the_edge, n++);
+        int admitted;
+
+        finished = child->done;
+        admitted = fill_up(alice, HOUR);
+        finish(pid);
+        wrong += QUOTA / 2 + admitted + child->admitted != QUOTA;
+        wrong += child->admitted && child->state.index == (BASE + HOUR) / HOUR - 1
+                 && admitted != QUOTA / 2 - 1;
+    }
+    ok(!wrong, "the window turns at any of %d instructions of a charge: what was admitted in the "
+       "old one is known in the new one", n);
+}
+
+/*
+ * Two make an entry for alice at once and choose different places, because the one the first
+ * chose has become useful in between. From then on a third one charges alice at each instruction.
+ */
+static void test_two_places_for_one_key(void)
+{
+    int n = 0, finished = 0, most = 0;
+
+    prepare(0);
+    while (!finished) {
+        pid_t pid = start(charge_alice, n++);
+        int admitted = 0;
+        rl_state state;
+
+        finished = child->done;
+        if (line_of(table, SIZE, victim))
+            charge(table, victim, &hourly, QUOTA / 4, NOW, &state);
+        admitted = fill_up(alice, NOW);
+        while (!child->done) {
+            step(pid);
+            admitted += charge(table, alice, &hourly, 1, NOW, &state);
+        }
+        finish(pid);
+        admitted += child->admitted;
+        most = admitted > most ? admitted : most;
+    }
+    is_int(most, QUOTA, "two make an entry for one key, in two places, at any of %d instructions: "
+           "its quota is admitted once", n);
+}
+
+/* The call is alice's, her entry expired; at each instruction bob drives her out and charges. */
+static void test_late_owner(void (*call)(void), const char *what)
+{
+    int n = 0, finished = 0, most = 0;
+
+    prepare(1);
+    while (!finished) {
+        pid_t pid = start(call, n++);
+        int admitted;
+
+        finished = child->done;
+        admitted = fill_up(bob, NOW);
+        finish(pid);
+        if (line_of(table, SIZE, bob))
+            admitted += fill_up(bob, NOW);
+        most = admitted > most ? admitted : most;
+    }
+    is_int(most, QUOTA, "an entry is taken over at any of %d instructions of its old owner's %s: "
+           "the new owner's count stays", n, what);
+}
+
+int main(void)
+{
+    cpu_set_t one;
+    pid_t pid;
+
+    CPU_ZERO(&one);
+    CPU_SET(sched_getcpu(), &one);
+    sched_setaffinity(0, sizeof(one), &one); /* parent and child alternate: one processor is faster */
+    child = shared_memory(sizeof(*child));
+    image = malloc(SIZE);
+    prepare(0);
+    pid = start(charge_alice, 0);
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+    if (pid)
+        end(pid);
+    pid = 0;
+#endif
+    if (!pid || !victim) {
+        pass("# SKIP single steps: not possible here");
+        return done_testing();
+    }
+    end(pid);
+    test_killed_charging();
+    test_killed_giving_back();
+    test_killed_remembering();
+    test_others_charge_meanwhile();
+    test_the_window_turns_meanwhile();
+    test_two_places_for_one_key();
+    test_late_owner(charge_alice, "charge");
+    test_late_owner(remember_alice, "report");
+    free(image);
+    return done_testing();
+}

@@ -1,0 +1,264 @@
+/*
+ * The shared table under many processes: what they admit together is the quota, to the unit, and
+ * stays so when they are killed at any moment, thousands of times. An alarm bounds the whole: if
+ * anybody hangs on what a dead process left, the test dies.
+ */
+#include <limits.h>
+#include <sched.h>
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "random.h"
+#include "table.h"
+#include "tap.h"
+
+#define SIZE (1024 * 1024)
+#define WORKERS 6
+
+static const rl_limit hourly = {RL_SLIDING_WINDOW, 10000, 3600000};
+static const rl_limit small = {RL_FIXED_WINDOW, 7, 3600000};
+
+static const rl_limit wide = {RL_FIXED_WINDOW, 1000000, 3600000};
+
+static rl_local *table;
+
+static struct {
+    _Atomic long admitted[4096]; /* per key, as the workers were told */
+    _Atomic long go, rounds, wrong;
+    _Atomic long at[WORKERS]; /* where each stands */
+} *shared;
+
+static pid_t spawn(void (*work)(int), int number)
+{
+    pid_t pid;
+
+    fflush(NULL);
+    pid = fork();
+    if (pid == 0) {
+        while (!shared->go)
+            ;
+        work(number);
+        _exit(0);
+    }
+    return pid;
+}
+
+/* Runs the work in all workers at once, to its end. */
+static void together(void (*work)(int))
+{
+    pid_t pids[WORKERS];
+
+    shared->go = 0;
+    for (int i = 0; i < WORKERS; i++)
+        pids[i] = spawn(work, i);
+    shared->go = 1;
+    for (int i = 0; i < WORKERS; i++)
+        waitpid(pids[i], NULL, 0);
+}
+
+static void charge_one_key(int number)
+{
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, -1);
+    rl_state state;
+
+    (void)number;
+    for (int i = 0; i < 5000; i++)
+        shared->admitted[0] += charge(table, key, &hourly, 1, 1000, &state);
+}
+
+static void test_one_key(void)
+{
+    together(charge_one_key);
+    is_int(shared->admitted[0], hourly.quota, "%d processes, one key: the quota, to the unit",
+           WORKERS);
+}
+
+/* All of them meet at each key when it is new: in places that others want, too. */
+static void charge_many_keys(int number)
+{
+    rl_state state;
+
+    (void)number;
+    for (int i = 0; i < 4000; i++) {
+        uint64_t key = key_of(table, RL_LOCAL_COUNT, i);
+
+        for (int j = 0; j < 4; j++)
+            shared->admitted[i] += charge(table, key, &small, 1, 1000, &state);
+    }
+}
+
+static void test_many_keys(void)
+{
+    int wrong = 0;
+
+    memset(shared, 0, sizeof(*shared));
+    together(charge_many_keys);
+    for (int i = 0; i < 4000; i++)
+        wrong += shared->admitted[i] != small.quota;
+    is_int(wrong, 0, "%d processes, 4,000 new keys: the quota of each, to the unit", WORKERS);
+}
+
+/* Each takes what it can and gives half of it back. */
+static void charge_and_give_back(int number)
+{
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, -2);
+    rl_state state;
+
+    (void)number;
+    for (int i = 0; i < 20000; i++) {
+        if (!charge(table, key, &hourly, 1, 1000, &state))
+            continue;
+        if (i & 1)
+            rl_local_give_back(table, key, state.index, 1);
+        else
+            shared->admitted[0]++;
+    }
+}
+
+static void test_give_back(void)
+{
+    memset(shared, 0, sizeof(*shared));
+    together(charge_and_give_back);
+    is_int(peek(table, key_of(table, RL_LOCAL_COUNT, -2), &hourly, 1000).cur, shared->admitted[0],
+           "charges and give-backs at once: none is lost");
+    is_int(shared->admitted[0], hourly.quota, "and the quota is used up");
+}
+
+/*
+ * The windows turn while they charge. Each reads a clock that differs by up to 5 ms, and may be
+ * stopped for up to 30 s between reading it and charging; longer the others wait for it.
+ */
+enum { TURNS = 400, STOPPED = 3000 };
+static const rl_limit turning = {RL_FIXED_WINDOW, 50, 1000};
+
+static void charge_over_edges(int number)
+{
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, -3);
+    rl_state state;
+
+    for (long i; (i = shared->rounds++ / 8) < TURNS * 100;) {
+        shared->at[number] = i;
+        for (int other = 0; other < WORKERS; other++) {
+            while (shared->at[other] < i - STOPPED)
+                sched_yield();
+        }
+        if (charge(table, key, &turning, 1, i * 10 + number, &state))
+            shared->admitted[state.index - BASE / 1000]++;
+    }
+    shared->at[number] = LONG_MAX;
+}
+
+static void test_edges(void)
+{
+    int over = 0, short_of = 0;
+
+    memset(shared, 0, sizeof(*shared));
+    together(charge_over_edges);
+    for (int i = 0; i < TURNS; i++) {
+        over += shared->admitted[i] > turning.quota;
+        short_of += shared->admitted[i] < turning.quota;
+    }
+    is_int(over, 0, "%d windows turn while clocks differ: none admits more than its quota", TURNS);
+    /* One that slept through windows opens none of them; the others do. */
+    ok(short_of < TURNS / 10, "and hardly one less (%d)", short_of);
+}
+
+/* --- Killed --- */
+
+enum { KEYS = 40 };
+
+static void charge_until_killed(int number)
+{
+    rng r = {rng_seed(5) + (uint64_t)number};
+
+    for (;;) {
+        int i = (int)(rng_next(&r) % KEYS);
+        uint64_t key = key_of(table, RL_LOCAL_COUNT, 10000 + i);
+        uint64_t snapshot = key_of(table, RL_LOCAL_SNAPSHOT, 10000 + i);
+        rl_state state, report = {BASE / HOUR, i, 1000 + i};
+        int64_t now, lag;
+
+        if (charge(table, key, &hourly, 1, 1000, &state)) {
+            if (rng_one_in(&r, 4))
+                rl_local_give_back(table, key, state.index, 1);
+            else
+                shared->admitted[i]++;
+        }
+        rl_local_remember(table, snapshot, &hourly, &report, BASE, 1000, 1001);
+        rl_local_recall(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
+        shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
+        rl_local_report(table, key, 1000, 10000);
+        /* New keys come and drive each other out, but none of these: they are fuller. */
+        charge(table, key_of(table, RL_LOCAL_COUNT, (int)(20000 + rng_next(&r) % 100000)), &wide,
+               1, 1000, &state);
+    }
+}
+
+/* What remains of a key's quota, taken. */
+static long take_the_rest(uint64_t key)
+{
+    rl_state state;
+    long taken = 0;
+
+    while (taken <= hourly.quota && charge(table, key, &hourly, 1, 1000, &state))
+        taken++;
+    return taken;
+}
+
+static void test_killed(void)
+{
+    long kills = rng_rounds("RL_KILLS", 2000), lost = 0;
+    int over = 0, unusable = 0;
+    pid_t pids[WORKERS];
+    rng r = {rng_seed(6)};
+
+    memset(shared, 0, sizeof(*shared));
+    table = make_table(SIZE); /* nobody is denied in it yet, who would stay in place of these */
+    for (int i = 0; i < KEYS; i++) { /* full enough to be kept: see the test of eviction */
+        rl_state state;
+
+        charge(table, key_of(table, RL_LOCAL_COUNT, 10000 + i), &hourly, 5000, 1000, &state);
+        shared->admitted[i] = 5000;
+    }
+    shared->go = 1;
+    for (int i = 0; i < WORKERS; i++)
+        pids[i] = spawn(charge_until_killed, i);
+    for (long n = 0; n < kills; n++) {
+        int i = (int)(rng_next(&r) % WORKERS);
+
+        usleep((useconds_t)(rng_next(&r) % 300));
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+        pids[i] = spawn(charge_until_killed, (int)n + WORKERS);
+    }
+    for (int i = 0; i < WORKERS; i++) {
+        kill(pids[i], SIGKILL);
+        waitpid(pids[i], NULL, 0);
+    }
+    for (int i = 0; i < KEYS; i++) {
+        uint64_t key = key_of(table, RL_LOCAL_COUNT, 10000 + i);
+        long total = shared->admitted[i] + take_the_rest(key);
+
+        over += total > hourly.quota;
+        lost += hourly.quota - total;
+        unusable += peek(table, key, &hourly, 1000).cur != hourly.quota;
+    }
+    is_int(over, 0, "%ld processes killed at any moment: no quota is exceeded", kills + WORKERS);
+    ok(lost <= kills + WORKERS, "each took at most its one unit with it (%ld)", lost);
+    is_int(unusable, 0, "the counts work on");
+    is_int(shared->wrong, 0, "no half-written report was trusted");
+}
+
+int main(void)
+{
+    alarm(300);
+    shared = shared_memory(sizeof(*shared));
+    table = make_table(SIZE);
+    test_one_key();
+    test_many_keys();
+    test_give_back();
+    test_edges();
+    test_killed();
+    return done_testing();
+}
