@@ -100,7 +100,7 @@ unit: $(UNIT)
 
 demo: deps
 	@$(MAKE) all
-	perl t/demo.pl
+	@RL_MODULE=$(CURDIR)/$(MODULE) perl t/demo.pl
 
 # httpd itself is not sanitized: the runtime is preloaded, its leaks are its own.
 
