@@ -80,6 +80,14 @@ const char *rl_rule_word(apr_pool_t *pool, const char **line)
     return word;
 }
 
+/* Whether nothing but blanks is left: "" may be a word, too. */
+static int is_end(const char *line)
+{
+    while (apr_isspace(*line))
+        line++;
+    return !*line;
+}
+
 /* Reads a whole number of at most max; returns what follows it, or NULL if there is none. */
 static const char *whole_number(const char *s, int64_t max, int64_t *number)
 {
@@ -506,18 +514,17 @@ static const char *read_options(reading *r, const char *line)
 {
     unsigned seen = 0;
 
-    for (;;) {
+    while (!is_end(line)) {
         const char *word = rl_rule_word(r->pool, &line);
         const char *error;
 
         if (!word)
             return apr_psprintf(r->pool, "a quote is not closed in %s", line);
-        if (!*word)
-            return NULL;
         error = read_one_option(r, word, &seen);
         if (error)
             return error;
     }
+    return NULL;
 }
 
 /* --- A whole rule -------------------------------------------------------------------------- */
@@ -558,8 +565,7 @@ static const char *read_rule(reading *r, const char *line)
         return "needs QUOTA/WINDOW or off behind its name, as in 10/1m";
     if (!strcasecmp(limit, "off")) {
         r->rule->off = 1;
-        limit = rl_rule_word(r->pool, &line);
-        return limit && !*limit ? NULL : "takes nothing behind off";
+        return is_end(line) ? NULL : "takes nothing behind off";
     }
     r->rule->keys = &by_address;
     r->rule->key_count = 1;

@@ -23,7 +23,7 @@ typedef struct {
     const char *word[4 + 5 * RL_ASKS_MAX];
     size_t size[4 + 5 * RL_ASKS_MAX];
     int count;
-    char numbers[1 + 3 * RL_ASKS_MAX][NUMBER];
+    char numbers[2 + 3 * RL_ASKS_MAX][NUMBER];
     int number_count;
 } words;
 
