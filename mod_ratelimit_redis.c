@@ -143,6 +143,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
     options.node = settings->redis;
+    options.prefix = settings->prefix;
     options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
     options.timeout_ms = settings->timeout_ms;
     options.connect_ms = settings->connect_ms;

@@ -8,7 +8,8 @@
  *
  * The I/O thread sends all that is queued at once, without waiting for more: while one batch is on
  * its way the next gathers by itself. It alone connects and, with the breaker's claim, probes.
- * Where there is no I/O thread the caller does the same steps in the same order.
+ * Where there is no I/O thread the caller does the same steps in the same order. Nobody looks at the
+ * link between its requests: what comes then is found by the next one.
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
@@ -53,6 +54,7 @@ struct rl_client {
     rl_link *link;
     apr_pool_t *pool;
     char sha[RL_SCRIPT_SHA + 1];
+    const char *probe_key;
 
     pthread_mutex_t lock; /* for what follows, up to accepting */
     call *calls;
@@ -69,7 +71,7 @@ struct rl_client {
 
     /* the owner's of the link */
     rl_link_state state; /* as last seen */
-    int patient;         /* nothing has failed since the link was last well */
+    int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
     int64_t backoff_ms;
     apr_pool_t *address_pool;
@@ -216,6 +218,17 @@ static void on_reply(void *owner, void *done, redisReply *reply)
     complete(client, c, reply);
 }
 
+/* Whether nobody waits for a decision any more: then it must not be charged either. */
+static int is_forsaken(call *c)
+{
+    int forsaken;
+
+    pthread_mutex_lock(&c->lock);
+    forsaken = c->kind == CALL_DECISION && c->abandoned;
+    pthread_mutex_unlock(&c->lock);
+    return forsaken;
+}
+
 /* Sends what is queued; what cannot be sent is lost. */
 static void send_queued(rl_client *client)
 {
@@ -228,7 +241,7 @@ static void send_queued(rl_client *client)
     pthread_mutex_unlock(&client->lock);
     for (; c; c = next) {
         next = c->next;
-        if (!rl_link_send(client->link, c->command, c->length, c))
+        if (is_forsaken(c) || !rl_link_send(client->link, c->command, c->length, c))
             complete(client, c, NULL);
     }
 }
@@ -271,16 +284,19 @@ static void find_addresses(rl_client *client)
     client->addresses = rl_topology_resolve(client->address_pool, client->options.node);
 }
 
+/* Once the breaker is open, it alone says when to try again. */
 static void link_failed(rl_client *client, const char *why, int64_t now_us)
 {
     client->patient = 0;
-    client->backoff_ms = least(client->backoff_ms * 2, client->options.retry.retry_max_ms);
-    client->connect_at_us = now_us + client->backoff_ms * 1000;
     if (client->probing)
         probed(client, 0);
     open_if_lasting(client, why);
     if (rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 0, now_ms()))
         say_opened(client, why);
+    client->backoff_ms = least(client->backoff_ms * 2, client->options.retry.retry_max_ms);
+    client->connect_at_us = now_us;
+    if (rl_breaker_read(client->options.breaker) != RL_BREAKER_OPEN)
+        client->connect_at_us += client->backoff_ms * 1000;
 }
 
 static void begin_connect(rl_client *client, int64_t now_us)
@@ -291,6 +307,8 @@ static void begin_connect(rl_client *client, int64_t now_us)
         link_failed(client, "its name has no address", now_us);
         return;
     }
+    if (!client->options.threaded)
+        client->patient = 1;
     rl_link_connect(client->link, client->options.node,
                     APR_ARRAY_IDX(client->addresses, client->address, const char *));
     client->address++;
@@ -311,10 +329,13 @@ static void begin_probe(rl_client *client, int64_t now_us)
     client->connect_at_us = now_us;
 }
 
+/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
 static void send_probe(rl_client *client, int64_t now_us)
 {
+    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
+    rl_ask ask = {client->probe_key, &limit, 0, 0, 0, {0, 0, 0}};
     int length;
-    char *command = rl_script_decide(client->sha, NULL, 0, &length);
+    char *command = rl_script_decide(client->sha, &ask, 1, &length);
 
     client->probe_until_us = now_us + client->options.timeout_ms * 1000;
     if (!command || !enqueue(client, CALL_PROBE, command, length))
@@ -339,6 +360,7 @@ static void notice_change(rl_client *client, int64_t now_us)
             send_probe(client, now_us);
     }
     else if (client->state == RL_LINK_DOWN && was == RL_LINK_READY) {
+        client->patient = atomic_exchange(&client->failures, 0) == 0;
         say(client, RL_LOG_WARNING, "lost the connection to Redis at %s: %s",
             client->options.node->name, rl_link_error(client->link));
         client->connect_at_us = now_us;
@@ -371,10 +393,8 @@ static void manage_probe(rl_client *client, int64_t now_us)
 static void manage(rl_client *client, int64_t now_us)
 {
     if (client->state == RL_LINK_READY
-        && atomic_load(&client->failures) >= client->options.failures) {
-        atomic_store(&client->failures, 0);
+        && atomic_load(&client->failures) >= client->options.failures)
         rl_link_close(client->link, "too many calls in a row failed");
-    }
     notice_change(client, now_us);
     if (client->state == RL_LINK_DOWN && now_us >= client->connect_at_us
         && (!is_open(client) || client->probing))
@@ -479,6 +499,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     client->backoff_ms = options->retry.retry_min_ms;
     atomic_init(&client->accepting, 1);
     rl_script_name(client->sha);
+    client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms", NULL);
     apr_pool_create(&client->address_pool, pool);
     if (!make_calls(client))
         return NULL;
@@ -525,6 +546,8 @@ static int wait_stepping(rl_client *client, call *c, int64_t deadline_us)
             wait_and_step(client, deadline_us);
     }
     c->abandoned = !c->done;
+    if (client->state == RL_LINK_CONNECTING)
+        client->patient = 0; /* one request has waited for this connection: that is enough */
     return c->done;
 }
 

@@ -23,6 +23,7 @@ typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
 
 typedef struct {
     const rl_node *node;
+    const char *prefix; /* of keys */
     int threaded;
     int64_t timeout_ms;      /* what a request may wait; a silent link is closed after four */
     int64_t connect_ms;

@@ -162,6 +162,7 @@ static void shake_hands(rl_link *link)
     }
     load_script(link);
     link->connected = 1;
+    link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
 static void finish_connect(rl_link *link)

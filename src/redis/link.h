@@ -28,7 +28,7 @@ typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
 typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
 
 typedef struct {
-    int64_t connect_us; /* to connect and shake hands */
+    int64_t connect_us; /* to connect, and again to shake hands */
     int64_t silent_us;  /* a link that owes replies and is silent for so long is closed */
     int db;             /* SELECT it if not 0 */
     int in_flight;      /* calls that may be sent and unanswered */

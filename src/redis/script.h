@@ -32,8 +32,8 @@ void rl_script_name(char name[RL_SCRIPT_SHA + 1]);
 
 /*
  * Makes the command that decides over n asks (1 to RL_ASKS_MAX), those that are not shadow rules
- * first; n = 0 makes a probe that runs the script and touches no key. Returns the bytes, to be
- * freed with redisFreeCommand(), and their number; NULL without memory.
+ * first. Returns the bytes, to be freed with redisFreeCommand(), and their number; NULL without
+ * memory.
  */
 char *rl_script_decide(const char *sha, const rl_ask *asks, int n, int *length);
 
