@@ -541,7 +541,7 @@ const command_rec rl_config_commands[] = {
     LATER("RateLimitLog", RSRC_CONF),
     LATER("RateLimitOverrides", RSRC_CONF),
     LATER("RateLimitAdaptive", RSRC_CONF),
-    {NULL}
+    {.name = NULL}
 };
 
 /* --- Checks --------------------------------------------------------------------------------- */
