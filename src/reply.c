@@ -231,8 +231,12 @@ void rl_reply_carry(request_rec *r)
 {
     rl_chain *chain = r->prev ? rl_decide_chain(r->prev) : NULL;
 
-    if (chain && chain->first)
-        set_notes(r, 1, chain);
+    if (!chain || !chain->first)
+        return;
+    set_notes(r, 1, chain);
+    /* It has filters of its own, and may bring headers like ours. */
+    if (rl_config_headers(chain->section) & RL_HEADERS_FAMILIES)
+        ap_add_output_filter_handle(headers_filter, NULL, r, r->connection);
 }
 
 /* --- Denials ------------------------------------------------------------------------------------------ */

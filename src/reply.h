@@ -18,7 +18,7 @@ void rl_reply_register(apr_pool_t *pool);
  */
 int rl_reply(request_rec *r, int status);
 
-/* Carries the notes and the environment of a chain on to a request it was redirected to. */
+/* Carries notes, environment and headers of a chain on to a request it was redirected to. */
 void rl_reply_carry(request_rec *r);
 
 #endif

@@ -205,6 +205,12 @@ my $guarded = Httpd->start(
     Require all granted
     RateLimit granted 2/1d
 </Location>
+<Location /plain>
+    Satisfy Any
+    Require all granted
+    RateLimitResponse off
+    RateLimit plain 2/1d
+</Location>
 <Location /by-ip>
     Satisfy Any
     Require ip 127.0.0.0/8
@@ -264,6 +270,7 @@ subtest 'Satisfy Any' => sub {
     my @wrong = (headers => login('alice', 'guess'));
     my @cases = (
         ['Require all granted',            '/granted',    '404 404 429 429'],
+        ["httpd's own page",               '/plain',      '404 404 429 429'],
         ['Require ip',                     '/by-ip',      '404 404 429 429'],
         ['Allow from all',                 '/allowed',    '404 404 429 429'],
         ['Allow from all, logged in',      '/allowed',    '404 404 429 429', @alice],

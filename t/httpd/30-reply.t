@@ -78,6 +78,7 @@ my $httpd = Httpd->start(config => <<'EOF');
     RateLimit never 0/1d
 </Location>
 <Location /sliding>
+    RateLimitHeaders x-ratelimit draft-11
     RateLimit sliding 2/1d
 </Location>
 <Location /trial>
@@ -174,14 +175,18 @@ subtest 'Retry-After' => sub {
     my $from = fresh();
     my $passed = $httpd->get('/sliding', from => $from);
     is $passed->header($_), undef, "what passes has no $_" for qw(Retry-After Cache-Control);
-    $httpd->get('/sliding', from => $from);
-    my $before = time;
-    my $denied = $httpd->get('/sliding', from => $from);
     # two of two in this day: the first unit is back at half the next one
-    my $back = $midnight + DAY / 2;
-    my $wait = $denied->header('Retry-After');
-    ok $wait >= $back - time && $wait <= $back - $before + 1, 'is when a sliding window has room again'
-        or diag "$wait, not " . ($back - $before);
+    my $before = time;
+    my $back   = $midnight + DAY / 2;
+    my $is_due = sub {
+        my ($wait, $what) = @_;
+        ok $wait >= $back - time && $wait <= $back - $before + 1, $what
+            or diag "$wait, not " . ($back - $before);
+    };
+    my ($unit) = $httpd->get('/sliding', from => $from)->header('RateLimit') =~ /;r=0;t=(\d+)$/;
+    $is_due->($unit, 'the next unit is announced');
+    my $denied = $httpd->get('/sliding', from => $from);
+    $is_due->($denied->header('Retry-After'), 'is when a sliding window has room again');
     is $denied->header('X-RateLimit-Reset'), $midnight + DAY, 'the whole quota is back at its end';
     is $denied->header('Cache-Control'), 'no-store', 'and nobody keeps the denial';
 };
@@ -349,6 +354,33 @@ EOF
     my $denied = $front->get('/page.html', from => $from);
     is $denied->status, 429, 'a denial does not reach it';
     is join(',', $denied->header_all('X-RateLimit-Limit')), 5, 'and has our headers, yield or not';
+};
+
+my $paths = Httpd->start(modules => [qw(headers rewrite)], files => { 'sorry.html' => 'sorry' },
+    config => <<'EOF');
+RateLimit mine 50/1d
+ErrorDocument 404 /sorry.html
+ErrorDocument 429 /sorry.html
+<Location /closed>
+    RateLimit mine 0/1d
+</Location>
+<Directory @DOCROOT@>
+    Header set X-RateLimit-Limit 999
+    RewriteEngine on
+    RewriteRule ^pretty$ /page.html [L]
+</Directory>
+<Location /dir>
+    FallbackResource /page.html
+</Location>
+EOF
+
+subtest 'a page with such headers, however it is reached' => sub {
+    my %reached = ('/page.html' => 'directly', '/dir/' => 'as a directory index',
+        '/dir/any' => 'as a fallback', '/pretty' => 'by a rewrite', '/lost' => 'as an error document');
+    is join(',', $paths->get($_)->header_all('X-RateLimit-Limit')), 50, $reached{$_}
+        for sort keys %reached;
+    is join(',', $paths->get('/closed')->header_all('X-RateLimit-Limit')), 0,
+        'as the error document of a denial';
 };
 
 done_testing;
