@@ -5,6 +5,7 @@
 #   make demo       shows the module at work on two hosts and one Redis
 #   make lint       clang, cppcheck, perl -c, gcc's analyzer
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
+#   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
 #   make bench      measures
 #   make install    copies the module and its configuration, below DESTDIR
 #   make clean
@@ -37,6 +38,7 @@ MODULE   := $(BUILD)/mod_ratelimit_redis.so
 OBJ      := $(SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ := $(UNIT_SRC:%.c=$(BUILD)/%.o)
 UNIT     := $(UNIT_T:%.c=$(BUILD)/%)
+FUZZ     := $(patsubst %.c,$(BUILD)/%,$(wildcard t/fuzz/*.c))
 LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 
 # The system's headers come by -isystem: our warnings are about our code.
@@ -83,7 +85,11 @@ $(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -It/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS) -lm
 
--include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d)
+$(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)
+	@echo "  CC   $<"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS)
+
+-include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d) $(FUZZ:=.d)
 
 deps:
 	@t/lib/deps.sh test
@@ -115,6 +121,23 @@ sanitize: deps
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PROVE) -r $(TESTS)
 
+# What was found stays in build/fuzz/corpus; an input that fails lies in build/fuzz.
+
+FUZZ_SECONDS = 10
+
+fuzz: deps
+	@t/lib/deps.sh clang && t/lib/deps.sh fuzz
+	@$(MAKE) BUILD=build/fuzz CC=$(CLANG) \
+	    SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-all
+
+fuzz-all: $(FUZZ)
+	@for f in $(FUZZ); do \
+	    echo "  FUZZ $$f"; corpus=$(BUILD)/corpus/$${f##*/}; mkdir -p $$corpus; \
+	    $$f -max_total_time=$(FUZZ_SECONDS) -max_len=512 -artifact_prefix=$(BUILD)/ \
+	        -print_final_stats=1 $$corpus >$$f.log 2>&1 || { tail -40 $$f.log; exit 1; }; \
+	    grep executed_units $$f.log; \
+	done
+
 lint:
 	@t/lib/deps.sh test lint
 	@$(MAKE) analyse
@@ -141,5 +164,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check unit demo sanitize lint analyse bench install clean
+.PHONY: all deps test check unit demo sanitize fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and test, on Debian 12 or later.
 #
-#   t/lib/deps.sh [test] [lint] [bench]
+#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz]
 #
 # Nothing is done where nothing is missing. As root it installs by apt-get, and
 # no daemon of the distribution gets started on the way. Not root: it prints the
@@ -42,6 +42,17 @@ lint_packages() {
 bench_packages() {
     need wrk command -v wrk
     need valgrind command -v valgrind
+}
+
+clang_packages() {
+    need clang command -v clang
+}
+
+# The runtime of the clang that is there already: of its major version.
+fuzz_packages() {
+    major=$(clang -dumpversion | cut -d. -f1)
+    need "libclang-rt-$major-dev" \
+        sh -c 'ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a'
 }
 
 # Maintainer scripts ask this policy before they start a daemon; 101 says no.

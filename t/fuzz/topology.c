@@ -1,0 +1,69 @@
+/*
+ * Any bytes as the URL of a Redis, once more with a password in the middle. Aborts where a promise
+ * of topology.h does not hold.
+ */
+#include "redis/topology.h"
+
+#include <apr_general.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SECRET "Zq7secretZq7@"
+
+static void must(int holds)
+{
+    if (!holds)
+        abort();
+}
+
+static void must_be_sound(const rl_node *node)
+{
+    must(node->name && *node->name);
+    must(!node->host != !node->path);
+    must(!node->host || (*node->host && node->port > 0));
+    must(!node->path || (node->path[0] == '/' && strlen(node->path) <= 107));
+    must(node->db >= 0 && node->db <= 1000000);
+}
+
+static const char *parse(apr_pool_t *pool, const char *url)
+{
+    rl_node *node = NULL;
+    const char *error = rl_topology_parse(pool, url, &node);
+
+    if (error)
+        must(*error != '\0');
+    else
+        must_be_sound(node);
+    return error;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static apr_pool_t *pool;
+    char *url = malloc(size + sizeof(SECRET));
+    size_t middle = size ? data[0] % size : 0;
+    const char *error;
+    int known;
+
+    if (!pool) {
+        apr_initialize();
+        apr_pool_create(&pool, NULL);
+    }
+    memcpy(url, data, size);
+    url[size] = '\0';
+    parse(pool, url);
+    if (strlen(url) < size)
+        middle = strlen(url); /* behind a zero byte it would not be seen */
+    known = strstr(url, "Zq7") != NULL;
+    memcpy(url + middle, SECRET, sizeof(SECRET) - 1);
+    memcpy(url + middle + sizeof(SECRET) - 1, data + middle, size - middle);
+    url[size + sizeof(SECRET) - 1] = '\0';
+    error = parse(pool, url);
+    must(error && (known || !strstr(error, "Zq7")));
+    apr_pool_clear(pool);
+    free(url);
+    return 0;
+}
