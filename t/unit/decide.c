@@ -3,89 +3,18 @@
  * the script, with its clock and its expiry replaced so that the test decides what time it is;
  * random steps mix algorithms, costs, changed quotas, clock jumps both ways, several rules in one
  * call, shadow rules and give-backs. The third one knows nothing of two counters: it keeps every
- * admission and adds up. Then what the script does to keys, as it is, on Redis's own clock.
+ * admission and adds up.
  *
  * RL_STEPS and RL_SEED say how many and which. Skipped where there is no redis-server.
  */
-#include <signal.h>
-#include <sys/prctl.h>
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include "random.h"
+#include "redis.h"
 #include "redis/script.h"
 #include "tap.h"
 
-#define COUNT(array) (sizeof(array) / sizeof *(array))
-
 enum { COUNTERS = 24, RULES_MAX = 6, BATCH = 100 };
 
-static redisContext *redis;
 static char sha[RL_SCRIPT_SHA + 1]; /* of the script whose clock we set */
-
-/* --- A Redis of our own --- */
-
-static char directory[] = "/tmp/rl-decide-XXXXXX", socket_path[sizeof(directory) + 16];
-static pid_t server;
-
-static void stop_redis(void)
-{
-    if (redis)
-        redisFree(redis);
-    kill(server, SIGTERM);
-    waitpid(server, NULL, 0);
-    unlink(socket_path);
-    rmdir(directory);
-}
-
-/* Returns when it answers; 0 if there is no redis-server. */
-static int start_redis(void)
-{
-    const char *program = getenv("RL_REDIS_SERVER");
-
-    if (!mkdtemp(directory))
-        return 0;
-    snprintf(socket_path, sizeof(socket_path), "%s/redis.sock", directory);
-    fflush(NULL);
-    server = fork();
-    if (server == 0) {
-        prctl(PR_SET_PDEATHSIG, SIGKILL);
-        execlp(program ? program : "redis-server", "redis-server", "--port", "0", "--unixsocket",
-               socket_path, "--save", "", "--appendonly", "no", "--logfile", "/dev/null",
-               "--dir", directory, (char *)NULL);
-        _exit(127);
-    }
-    while (waitpid(server, NULL, WNOHANG) == 0) {
-        redis = redisConnectUnix(socket_path);
-        if (redis && !redis->err)
-            return 1;
-        redisFree(redis);
-        usleep(10000);
-    }
-    redis = NULL;
-    rmdir(directory);
-    return 0;
-}
-
-/* A reply of Redis as text that lasts until the next one; "(nil)" for none. */
-static const char *ask(const char *format, ...)
-{
-    static char text[256];
-    redisReply *reply;
-    va_list args;
-
-    va_start(args, format);
-    reply = redisvCommand(redis, format, args);
-    va_end(args);
-    if (!reply || reply->type == REDIS_REPLY_NIL)
-        strcpy(text, "(nil)");
-    else if (reply->type == REDIS_REPLY_INTEGER)
-        snprintf(text, sizeof(text), "%lld", reply->integer);
-    else
-        snprintf(text, sizeof(text), "%s", reply->str);
-    freeReplyObject(reply);
-    return text;
-}
 
 /* --- The script under a clock of ours --- */
 
@@ -433,114 +362,14 @@ static void test_three_agree(void)
        charged, denied);
 }
 
-/* --- What becomes of keys, with the script as it is --- */
-
-static rl_ask any_ask(const char *key)
-{
-    static const rl_limit limit = {RL_SLIDING_WINDOW, 5, 3600000};
-
-    return (rl_ask){key, &limit, 1, 0, 0, {0, 0, 0}};
-}
-
-/* Decides as the module does; -1 if the reply makes no sense. */
-static int decide(rl_ask *a)
-{
-    char name[RL_SCRIPT_SHA + 1];
-    void *reply = NULL;
-    int length, said;
-    char *command;
-
-    rl_script_name(name);
-    command = rl_script_decide(name, a, 1, &length);
-    redisAppendFormattedCommand(redis, command, (size_t)length);
-    redisFreeCommand(command);
-    redisGetReply(redis, &reply);
-    said = rl_script_read(reply, a, 1);
-    freeReplyObject(reply);
-    return said;
-}
-
-static void give_back(const rl_ask *a)
-{
-    char name[RL_SCRIPT_SHA + 1];
-    void *reply = NULL;
-    int length;
-    char *command;
-
-    rl_script_name(name);
-    command = rl_script_give_back(name, a, 1, &length);
-    redisAppendFormattedCommand(redis, command, (size_t)length);
-    redisFreeCommand(command);
-    redisGetReply(redis, &reply);
-    freeReplyObject(reply);
-}
-
-static void test_foreign_values(void)
-{
-    static const char *const foreign[] = {
-        "SET k short", "SET k fifteen-letters", "SET k 12345", "RPUSH k a b", "HSET k a b",
-        "SADD k a", "ZADD k 1 a", "XADD k * a b", "SET k \"\""
-    };
-
-    for (size_t i = 0; i < COUNT(foreign); i++) {
-        rl_ask a = any_ask("k");
-
-        ask("DEL k");
-        ask(foreign[i]);
-        is_int(decide(&a), 1, "a key that %s made is taken for nothing", foreign[i]);
-        is_str(ask("STRLEN k"), "14", "and overwritten");
-    }
-}
-
-static void test_keys(void)
-{
-    rl_ask a = any_ask("k");
-    long long ttl, kept;
-
-    ask("DEL k");
-    ok(decide(&a) == 1 && a.state.cur == 0, "the first request is charged");
-    ttl = atoll(ask("PTTL k"));
-    ok(ttl > 7200000 - 60000 && ttl <= 7200000, "its key lives for two windows");
-    a.state.index = a.now / a.limit->window_ms;
-    ask("PEXPIRE k 5000000");
-    give_back(&a);
-    kept = atoll(ask("PTTL k"));
-    ok(kept > 4900000 && kept <= 5000000, "a give-back leaves its life as it is");
-    ok(decide(&a) == 1 && a.state.cur == 0, "and takes the charge back");
-    ask("PEXPIRE k 5000000");
-    for (int i = 0; i < 4; i++)
-        decide(&a);
-    ask("PEXPIRE k 5000000");
-    is_int(decide(&a), 0, "a denial");
-    kept = atoll(ask("PTTL k"));
-    ok(kept > 4900000 && kept <= 5000000, "does not write");
-    ask("DEL k");
-    give_back(&a);
-    is_str(ask("EXISTS k"), "0", "a give-back makes no key");
-    ask("RPUSH k a");
-    give_back(&a);
-    is_str(ask("LLEN k"), "1", "and leaves alone what is none of ours");
-    ask("DEL k");
-    a.cost = 0;
-    is_int(decide(&a), 1, "a cost of nothing passes");
-    ask("DEL k");
-}
-
 int main(void)
 {
-    char name[RL_SCRIPT_SHA + 1];
-
     if (!start_redis()) {
         pass("# SKIP no redis-server");
         return done_testing();
     }
-    atexit(stop_redis);
     load_script();
-    rl_script_name(name);
-    is_str(ask("SCRIPT LOAD %s", rl_script_source), name, "Redis knows the script by our name");
     test_three_agree();
-    test_foreign_values();
-    test_keys();
     for (int i = 0; i < COUNTERS; i++)
         free(counters[i].admissions);
     return done_testing();
