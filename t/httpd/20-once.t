@@ -21,7 +21,8 @@ my $users = join '', map { "$_:{SHA}" . sha1_base64("$_ secret") . "=\n" } qw(al
 
 sub login {
     my ($user, $password) = @_;
-    return { Authorization => 'Basic ' . encode_base64($user . ':' . ($password // "$user secret"), '') };
+    $password //= "$user secret";
+    return { Authorization => 'Basic ' . encode_base64("$user:$password", '') };
 }
 
 my $client = 1;
@@ -40,8 +41,8 @@ my @names = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset);
 # Each header once, and Retry-After too where a request was denied.
 sub headers_once {
     my ($response, $what) = @_;
-    my @expected = map { "$_ 1" } @names, $response->status == 429 ? ('Retry-After', 'Cache-Control') : ();
-    my @seen = map { my ($name) = /(\S+)/; "$name " . scalar(() = $response->header_all($name)) } @expected;
+    my @expected = (@names, $response->status == 429 ? ('Retry-After', 'Cache-Control') : ());
+    my @seen     = map { my $name = $_; map { $name } $response->header_all($name) } @expected;
     is "@seen", "@expected", "$what: one line for each header";
 }
 
@@ -50,7 +51,8 @@ my $httpd = Httpd->start(
     files   => {
         'ssi.shtml' => '<!--#include virtual="/part.html" --><!--#include virtual="/hello.txt" -->'
             . '<!--#include virtual="/dir/" -->',
-        'part.html' => 'part', 'sorry.html' => 'sorry', 'sorry.shtml' => 'so <!--#echo var="REDIRECT_STATUS" -->',
+        'part.html' => 'part', 'sorry.html' => 'sorry',
+        'sorry.shtml' => 'so <!--#echo var="REDIRECT_STATUS" -->',
         'multi/doc.html' => 'doc', 'fall/app.html' => 'app', 'app/index.html' => 'app index',
     },
     config => <<'EOF');
@@ -128,8 +130,8 @@ subtest 'a directory index' => sub {
 };
 
 my %reached = (
-    '/dir/'      => 'DirectoryIndex', '/multi/doc' => 'MultiViews', '/fall/any/thing' => 'FallbackResource',
-    '/pretty'    => 'a rewrite in <Directory>',
+    '/dir/'           => 'DirectoryIndex',   '/multi/doc' => 'MultiViews',
+    '/fall/any/thing' => 'FallbackResource', '/pretty'    => 'a rewrite in <Directory>',
 );
 for my $path (sort keys %reached) {
     subtest "a rule that $reached{$path} reaches" => sub {

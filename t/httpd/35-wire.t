@@ -84,7 +84,9 @@ my $httpd = Httpd->start(modules => [qw(headers mime include)],
 <LocationMatch "^/(hello|kept)">
     RateLimit kept 2/1d
 </LocationMatch>
-CustomLog @DIR@/access "%r|%>s|%{RATELIMIT_VERDICT}n|%{RATELIMIT_RULE}n|%{RATELIMIT_SOURCE}n|%{RATELIMIT_REMAINING}n|%{RATELIMIT_VERDICT}e|%{RATELIMIT_RULE}e"
+LogFormat "%r|%>s|%{RATELIMIT_VERDICT}n|%{RATELIMIT_RULE}n|%{RATELIMIT_SOURCE}n|\
+%{RATELIMIT_REMAINING}n|%{RATELIMIT_VERDICT}e|%{RATELIMIT_RULE}e" verdicts
+CustomLog @DIR@/access verdicts
 CustomLog @DIR@/denied "%U" env=RATELIMIT_RULE
 Header always set X-Rule "%{RATELIMIT_RULE}e"
 AddType text/html .shtml

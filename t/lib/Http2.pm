@@ -96,7 +96,8 @@ sub _status {
     my $bits = unpack 'B*', $text;
     my $digits = '';                # 0 to 2 have codes of five bits, 3 to 9 of six
     while (length $digits < 3) {
-        $digits .= $bits =~ s/^000(\d\d)// ? oct "0b$1" : $bits =~ s/^(\d{6})// ? oct("0b$1") - 22 : '?';
+        $digits .= $bits =~ s/^000(\d\d)// ? oct "0b$1"
+            : $bits =~ s/^(\d{6})// ? oct("0b$1") - 22 : '?';
     }
     return $digits;
 }
