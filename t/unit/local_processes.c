@@ -4,6 +4,7 @@
  * anybody hangs on what a dead process left, the test dies.
  */
 #include <limits.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -97,6 +98,40 @@ static void test_many_keys(void)
     for (int i = 0; i < 4000; i++)
         wrong += shared->admitted[i] != small.quota;
     is_int(wrong, 0, "%d processes, 4,000 new keys: the quota of each, to the unit", WORKERS);
+}
+
+/* Threads of one process, where a thread sanitizer sees both sides of every access. */
+static void *run_thread(void *number)
+{
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, -9);
+    rl_state state = {BASE / HOUR, 0, 5};
+    int64_t now, lag;
+
+    charge_many_keys(*(int *)number);
+    for (int i = 0; i < 4000; i++) {
+        rl_local_remember(table, key, &hourly, &state, BASE, 1000 + i, 1001 + i);
+        rl_local_recall(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
+        rl_local_report(table, key, 1000 + i, 1000);
+    }
+    return NULL;
+}
+
+static void test_threads(void)
+{
+    int wrong = 0, numbers[WORKERS];
+    pthread_t threads[WORKERS];
+
+    memset(shared, 0, sizeof(*shared));
+    table = make_table(SIZE);
+    for (int i = 0; i < WORKERS; i++) {
+        numbers[i] = i;
+        pthread_create(&threads[i], NULL, run_thread, &numbers[i]);
+    }
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 4000; i++)
+        wrong += shared->admitted[i] != small.quota;
+    is_int(wrong, 0, "%d threads, 4,000 new keys: likewise", WORKERS);
 }
 
 /* Each takes what it can and gives half of it back. */
@@ -260,5 +295,6 @@ int main(void)
     test_give_back();
     test_edges();
     test_killed();
+    test_threads();
     return done_testing();
 }
