@@ -13,6 +13,7 @@
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
+ * Only a call answered in time proves a connection: one that ends unproven was not made.
  */
 #include <errno.h>
 #include <poll.h>
@@ -65,6 +66,7 @@ struct rl_client {
 
     atomic_int accepting; /* calls may be queued: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
+    atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int stopping;
     int wake_fd;
     apr_thread_t *thread;
@@ -355,7 +357,7 @@ static void notice_change(rl_client *client, int64_t now_us)
         client->patient = 1;
         client->backoff_ms = client->options.retry.retry_min_ms;
         client->address--; /* this one is good: try it first again */
-        rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1, now_ms());
+        atomic_store(&client->proven, 0);
         if (client->probing)
             send_probe(client, now_us);
     }
@@ -363,6 +365,10 @@ static void notice_change(rl_client *client, int64_t now_us)
         client->patient = atomic_exchange(&client->failures, 0) == 0;
         say(client, RL_LOG_WARNING, "lost the connection to Redis at %s: %s",
             client->options.node->name, rl_link_error(client->link));
+        if (!client->patient && !atomic_load(&client->proven)) {
+            link_failed(client, rl_link_error(client->link), now_us);
+            return;
+        }
         client->connect_at_us = now_us;
         if (client->probing)
             probed(client, 0);
@@ -568,6 +574,10 @@ static void count(rl_client *client, rl_failure failure)
     if (failure == RL_ANSWERED) {
         if (atomic_load_explicit(&client->failures, memory_order_relaxed))
             atomic_store(&client->failures, 0);
+        if (!atomic_load_explicit(&client->proven, memory_order_relaxed)) {
+            atomic_store(&client->proven, 1);
+            rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1, now_ms());
+        }
     }
     else if (atomic_fetch_add(&client->failures, 1) + 1 == client->options.failures
              && client->options.threaded) {

@@ -141,6 +141,27 @@ subtest "a Redis that $_ (prefork)" => sub { hostile($_, 'prefork') }
     for 'accepts and says nothing', 'shakes hands and says nothing', 'drips its replies',
         'answers garbage', 'closes inside a reply';
 
+# Too few calls to fail often in one second: what counts is that they fail in a row.
+for my $mpm (qw(event prefork)) {
+    subtest "a Redis that shakes hands and decides nothing, and a client now and then ($mpm)" => sub {
+        my $fake = FakeRedis->start($hostile{'shakes hands and says nothing'});
+        my $host = Httpd->start(config => $config, vars => { URL => $fake->url }, mpm => $mpm,
+            children => 2, modules => [qw(status headers)]);
+        my $asked = 0;
+        my $open = Status->wait_until($host, sub {
+            return 1 if $_[0]{RedisBreakerOpen};
+            die "no breaker opens after $asked requests\n" if ++$asked > 40;
+            $host->get('/hello.txt');
+            return 0;
+        }, what => 'the breaker to open', within => 30);
+        cmp_ok $open->{RedisFailedLate}, '<=', 20, 'few requests waited in vain';
+        is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'requests pass' for 1 .. 10;
+        my $then = Status->of($host);
+        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and no other waits';
+        is $then->{RedisBreakerOpen}, 1, 'as long as that lasts';
+    };
+}
+
 subtest 'a late reply is never taken for the next one' => sub {
     for my $mpm (qw(event prefork)) {
         # the first client is told 'denied' after its deadline, the second 'passed' at once
