@@ -138,7 +138,8 @@ subtest 'limits hold on each host while Redis is away, and are exact after' => s
         host($redis, "RateLimitOnFailure local nodes=2\nRateLimit one 100/1h\n$noted",
             modules => [qw(status headers)])
     } 1, 2;
-    is load($hosts[0], 40, from => '127.0.0.2', connections => 1)->{status}{200}, 40, 'one client has used 40 of 100';
+    is load($hosts[0], 40, from => '127.0.0.2', connections => 1)->{status}{200}, 40,
+        'one client has used 40 of 100';
     $redis->pause;
     for my $host (@hosts) {
         load($host, 200, from => '127.0.0.9');    # opens the breaker

@@ -63,7 +63,8 @@ EOT
         'a warning of the module, with the client';
     is_deeply { map { $_ => $said->{$_} } qw(rule limit algorithm identity source denials method path) },
         { rule => 'one', limit => '2/1h', algorithm => 'sliding-window', identity => 'ip:127.0.0.2',
-          source => 'local', denials => 1, method => 'HEAD', path => '/hello.txt' }, 'has its fields: memory denies, as the reply to the second left nothing';
+          source => 'local', denials => 1, method => 'HEAD', path => '/hello.txt' },
+        'has its fields: memory denies, as the reply to the second left nothing';
     my ($wait) = $said->{'retry-after'} =~ /^(\d+)ms$/;
     is int(($wait + 999) / 1000), $denied->header('Retry-After'), 'and the wait that the client was told';
 
