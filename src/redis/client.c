@@ -646,6 +646,9 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
     command = rl_script_give_back(client->sha, asks, n, &length);
     if (command)
         enqueue(client, CALL_GIVE_BACK, command, length);
-    if (!client->options.threaded)
+    if (!client->options.threaded) {
         catch_up(client);
+        /* Out with it now: this child's next request may be long in coming. */
+        rl_link_step(client->link, 0, rl_link_clock());
+    }
 }
