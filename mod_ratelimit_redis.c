@@ -33,7 +33,7 @@ module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
 static rl_tiers tiers; /* filled in by post_config, and per child by child_init */
 
-/* --- Shared memory ------------------------------------------------------------------------------- */
+/* --- Shared memory ------------------------------------------------------------------------ */
 
 /* A piece of shared memory, as it is retained over restarts. */
 typedef struct {
@@ -117,7 +117,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
     return OK;
 }
 
-/* --- Life of a child ----------------------------------------------------------------------------------- */
+/* --- Life of a child ---------------------------------------------------------------------- */
 
 static void log_redis(void *context, rl_log_level level, const char *text)
 {
@@ -161,7 +161,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         apr_pool_pre_cleanup_register(pchild, tiers.client, stop_client);
 }
 
-/* --- Requests -------------------------------------------------------------------------------------------- */
+/* --- Requests ----------------------------------------------------------------------------- */
 
 static int decide(request_rec *r, rl_phase phase)
 {
@@ -204,7 +204,7 @@ static int status(request_rec *r, int flags)
     return tiers.local ? rl_status(r, flags, &tiers) : OK;
 }
 
-/* --- The record ---------------------------------------------------------------------------------------------- */
+/* --- The record --------------------------------------------------------------------------- */
 
 static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 {

@@ -2,8 +2,8 @@
  * config: directives, create and merge, checks at httpd -t.
  *
  * A section keeps the rules that were written in it. Merging appends the inner section's to the
- * outer's, less those whose names the inner gives again. "RateLimit NAME off" stays in the list as a
- * rule that is off: httpd merges sections with each other before it merges them with what is
+ * outer's, less those whose names the inner gives again. "RateLimit NAME off" stays in the list as
+ * a rule that is off: httpd merges sections with each other before it merges them with what is
  * outside, so merging must be associative, and a tombstone makes it so. Where either side says
  * nothing the other is handed on as it is, which is what happens for most requests.
  *
@@ -50,7 +50,7 @@ apr_array_header_t *rl_config_rules(void)
     return all_rules;
 }
 
-/* --- Create and merge ----------------------------------------------------------------------- */
+/* --- Create and merge --------------------------------------------------------------------- */
 
 void *rl_config_create_section(apr_pool_t *pool, char *where)
 {
@@ -70,7 +70,7 @@ static int says_nothing(const rl_section *s)
 static const rl_rule *named(const rl_section *section, const char *name)
 {
     for (int i = 0; i < section->rule_count; i++) {
-        if (!strcasecmp(section->rules[i]->name, name))
+        if (!strcmp(section->rules[i]->name, name))
             return section->rules[i];
     }
     return NULL;
@@ -168,7 +168,7 @@ int rl_config_headers(const rl_section *section)
                                                 : section->headers;
 }
 
-/* --- RateLimit ------------------------------------------------------------------------------ */
+/* --- RateLimit ---------------------------------------------------------------------------- */
 
 static const char *compile(void *context, const char *text, int boolean, const void **compiled)
 {
@@ -234,7 +234,7 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
     return NULL;
 }
 
-/* --- Directives for sections ------------------------------------------------------------------ */
+/* --- Directives for sections -------------------------------------------------------------- */
 
 /* httpd has no sections by method: what stands in <Limit> would hold for all of them. */
 static const char *not_in_limit(cmd_parms *cmd)
@@ -262,7 +262,8 @@ static const char *cmd_engine(cmd_parms *cmd, void *config, const char *word)
 
 static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
 {
-    static const char *const names[] = {"off", "x-ratelimit", "draft-11", "draft-03", "yield", NULL};
+    static const char *const names[] = {"off", "x-ratelimit", "draft-11", "draft-03", "yield",
+                                        NULL};
     static const int bits[] = {0, RL_HEADERS_X_RATELIMIT, RL_HEADERS_DRAFT_11, RL_HEADERS_DRAFT_03,
                                RL_HEADERS_YIELD};
     rl_section *section = config;
@@ -328,7 +329,7 @@ static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     return NULL;
 }
 
-/* --- Directives for the server ----------------------------------------------------------------- */
+/* --- Directives for the server ------------------------------------------------------------ */
 
 static rl_settings *settings_of(cmd_parms *cmd)
 {
@@ -544,7 +545,7 @@ const command_rec rl_config_commands[] = {
     {.name = NULL}
 };
 
-/* --- Checks --------------------------------------------------------------------------------- */
+/* --- Checks ------------------------------------------------------------------------------- */
 
 /* Whether a rule that cannot be dodged stands in the same section, or for the whole of its virtual
  * host or of the server. */

@@ -40,7 +40,7 @@ typedef struct {
     int ask_count;
 } step;
 
-/* --- The chain ------------------------------------------------------------------------------------ */
+/* --- The chain ---------------------------------------------------------------------------- */
 
 rl_chain *rl_decide_chain(const request_rec *r)
 {
@@ -74,7 +74,7 @@ static int was_evaluated(const rl_chain *chain, const rl_rule *rule)
     return 0;
 }
 
-/* --- Preparing ------------------------------------------------------------------------------------- */
+/* --- Preparing ---------------------------------------------------------------------------- */
 
 static uint64_t key_of(const step *s, const rl_outcome *o)
 {
@@ -114,7 +114,7 @@ static void collect(step *s, const rl_section *section, rl_phase phase)
     }
 }
 
-/* --- Memory ---------------------------------------------------------------------------------------- */
+/* --- Memory ------------------------------------------------------------------------------- */
 
 static void look_at_memory(step *s, rl_outcome *o)
 {
@@ -142,7 +142,7 @@ static int denied(const step *s)
     return 0;
 }
 
-/* --- Redis ------------------------------------------------------------------------------------------ */
+/* --- Redis -------------------------------------------------------------------------------- */
 
 static void add_asks(step *s, int shadow)
 {
@@ -242,7 +242,7 @@ static void ask_redis(step *s)
         settle_asked(s, s->asked[i], &s->asks[i], all);
 }
 
-/* --- Counts of this host --------------------------------------------------------------------------- */
+/* --- Counts of this host ------------------------------------------------------------------ */
 
 /* Charges those that are counted here; one that another request has just filled up denies. */
 static void charge_host(step *s, int shadow)
@@ -262,7 +262,7 @@ static void charge_host(step *s, int shadow)
     }
 }
 
-/* --- Giving back ------------------------------------------------------------------------------------ */
+/* --- Giving back -------------------------------------------------------------------------- */
 
 /* Takes back what live rules were charged in this step and in earlier ones of the chain. */
 static void give_back(step *s)
@@ -289,7 +289,7 @@ static void give_back(step *s)
         rl_client_give_back(s->tiers->client, s->asks, s->ask_count);
 }
 
-/* --- The verdict ------------------------------------------------------------------------------------- */
+/* --- The verdict -------------------------------------------------------------------------- */
 
 int64_t rl_decide_retry_after(const rl_outcome *o)
 {

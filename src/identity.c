@@ -33,7 +33,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 static const rl_key_part address_part = {RL_KEY_IP, 0, NULL, NULL};
 static const rl_key address_key = {&address_part, 1};
 
-/* --- Addresses ------------------------------------------------------------------------------ */
+/* --- Addresses ---------------------------------------------------------------------------- */
 
 typedef struct {
     int family; /* 4 or 6 */
@@ -90,7 +90,7 @@ static apr_size_t network_raw(const network *n, unsigned char raw[18])
     return size + 2;
 }
 
-/* --- The other parts -------------------------------------------------------------------------- */
+/* --- The other parts ---------------------------------------------------------------------- */
 
 static const char *method_of(const request_rec *r)
 {
@@ -219,7 +219,7 @@ static const char *digest(apr_pool_t *pool, const char *text)
     return out;
 }
 
-/* --- Identities ------------------------------------------------------------------------------- */
+/* --- Identities --------------------------------------------------------------------------- */
 
 static int is_address(const rl_key *key)
 {

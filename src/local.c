@@ -22,7 +22,8 @@
  *   final, the current one is compared by the swap itself, and every charge is decided on the
  *   exact state it changes.
  * - A snapshot is four words, the last a checksum of the others and the key. Two of them lie where
- *   a count has its slots, and are swapped like those. Writers do not exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
+ *   a count has its slots, and are swapped like those. Writers do not exclude each other; a mix of
+ *   two writes, or half of one, fails its checksum and is forgotten.
  *
  * The rest of an entry (expiry, use, fullness, denials since the last report) only steers eviction
  * and logging; a lost update there costs nothing.

@@ -74,8 +74,8 @@ void rl_local_peek(const rl_local *table, uint64_t key, const rl_limit *limit,
                    const rl_state *seed, int64_t *now, rl_state *state);
 
 /*
- * Charges cost to a count if the limit admits it, in one atomic step. Seed as above. Returns whether it was charged; state is the counter after the charge
- * or as it denied, at *now.
+ * Charges cost to a count if the limit admits it, in one atomic step. Seed as above. Returns
+ * whether it was charged; state is the counter after the charge or as it denied, at *now.
  */
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state);

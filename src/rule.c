@@ -143,7 +143,7 @@ const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms)
     return "0s";
 }
 
-/* --- QUOTA/WINDOW -------------------------------------------------------------------------- */
+/* --- QUOTA/WINDOW ------------------------------------------------------------------------- */
 
 static const char *read_limit(reading *r, const char *text)
 {
@@ -170,7 +170,7 @@ static const char *read_limit(reading *r, const char *text)
     return NULL;
 }
 
-/* --- key= ---------------------------------------------------------------------------------- */
+/* --- key= --------------------------------------------------------------------------------- */
 
 /* Where the text that ends at one of the separators does end; braces of %{...} hide them. */
 static const char *piece_end(const char *s, const char *separators)
@@ -306,7 +306,7 @@ static const char *read_key(reading *r, const char *text)
     return NULL;
 }
 
-/* --- The other options --------------------------------------------------------------------- */
+/* --- The other options -------------------------------------------------------------------- */
 
 static const char *read_algorithm(reading *r, const char *text)
 {
@@ -527,7 +527,7 @@ static const char *read_options(reading *r, const char *line)
     return NULL;
 }
 
-/* --- A whole rule -------------------------------------------------------------------------- */
+/* --- A whole rule ------------------------------------------------------------------------- */
 
 static int is_name(const char *s)
 {
@@ -603,7 +603,7 @@ const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile
     return NULL;
 }
 
-/* --- Questions about a key ------------------------------------------------------------------ */
+/* --- Questions about a key ---------------------------------------------------------------- */
 
 static int part_is_inventable(const rl_key_part *part)
 {

@@ -99,7 +99,7 @@ const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms);
 /* The algorithm's name, as in algorithm=. */
 const char *rl_rule_algorithm_name(rl_algorithm algorithm);
 
-/* Whether a client can invent identities for this rule: a header, a cookie, an expression on them. */
+/* Whether a client can invent identities: by a header, a cookie, an expression on them. */
 int rl_rule_key_is_inventable(const rl_rule *rule);
 
 /* Whether the rule counts by address or all requests together, and so cannot be dodged. */

@@ -1,8 +1,8 @@
 /*
  * stats: counters and histograms in shared memory.
  *
- * The histogram has eight buckets for each doubling, in the way of HdrHistogram: a value's bucket is
- * its highest set bit and the three bits below it, so counting costs a shift and an add, and a
+ * The histogram has eight buckets for each doubling, in the way of HdrHistogram: a value's bucket
+ * is its highest set bit and the three bits below it, so counting costs a shift and an add, and a
  * quantile is known to 1/8 of its value.
  */
 #include <stdatomic.h>

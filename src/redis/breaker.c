@@ -6,8 +6,8 @@
  * half a second, so that a Redis that has just come back is not met by everybody at once, and is
  * then closed.
  *
- * Every field is an independent atomic. Races between them shift a probe or a count by one, which is
- * harmless; the one transition that must happen once, to open, is a compare-and-swap.
+ * Every field is an independent atomic. Races between them shift a probe or a count by one, which
+ * is harmless; the one transition that must happen once, to open, is a compare-and-swap.
  */
 #include <stdatomic.h>
 

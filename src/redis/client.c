@@ -110,7 +110,7 @@ static void say_opened(rl_client *client, const char *why)
         "again: %s", client->options.node->name, why);
 }
 
-/* --- Calls --------------------------------------------------------------------------------------- */
+/* --- Calls -------------------------------------------------------------------------------- */
 
 static int make_calls(rl_client *client)
 {
@@ -248,7 +248,7 @@ static void send_queued(rl_client *client)
     }
 }
 
-/* --- The link's life ------------------------------------------------------------------------------- */
+/* --- The link's life ---------------------------------------------------------------------- */
 
 /* Errors that the next call would meet as well: asking again soon is of no use. */
 static const struct {
@@ -432,7 +432,7 @@ static void wait_and_step(rl_client *client, int64_t until_us)
     rl_link_step(client->link, fds[0].revents, rl_link_clock());
 }
 
-/* --- The I/O thread ---------------------------------------------------------------------------------- */
+/* --- The I/O thread ----------------------------------------------------------------------- */
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
 static int may_sleep(rl_client *client)
@@ -488,7 +488,7 @@ static int start_thread(rl_client *client)
     return !failed;
 }
 
-/* --- The door ------------------------------------------------------------------------------------------ */
+/* --- The door ----------------------------------------------------------------------------- */
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
 {

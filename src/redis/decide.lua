@@ -3,7 +3,7 @@
 --
 -- A key holds its counter as 14 bytes, little endian: the number of the window (6), the units
 -- admitted in the window before it (4) and in it (4). Anything else under the key is taken for
--- nothing and overwritten. Time is this server's own, in ms.
+-- nothing and overwritten, and so are counts that no rule can have. Time is this server's own, in ms.
 --
 -- decide:    ARGV[1] = how many of KEYS, from the first, can deny; the others are shadow rules
 --            then for each key: algorithm letter, window in ms, quota, cost
@@ -40,6 +40,9 @@ for i, key in ipairs(KEYS) do
     local state = redis.pcall('GET', key)
     if state and #state == 14 then
         local i0, p, c = unpack('<I6I4I4', state)
+        if p > 1000000000 or c > 1000000000 then
+            p, c = 0, 0
+        end
         if i0 == index then
             prev, cur = p, c
         elseif i0 == index - 1 then

@@ -75,7 +75,7 @@ int rl_link_in_flight(const rl_link *link)
     return link->count;
 }
 
-/* --- Calls in flight --------------------------------------------------------------------------- */
+/* --- Calls in flight ---------------------------------------------------------------------- */
 
 static void push(rl_link *link, void *call)
 {
@@ -116,7 +116,7 @@ static void fail(rl_link *link)
     rl_link_close(link, why);
 }
 
-/* --- Connecting ---------------------------------------------------------------------------------- */
+/* --- Connecting --------------------------------------------------------------------------- */
 
 void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
 {
@@ -189,7 +189,7 @@ static void take_handshake(rl_link *link, redisReply *reply)
     freeReplyObject(reply);
 }
 
-/* --- Sending and receiving ------------------------------------------------------------------------ */
+/* --- Sending and receiving ---------------------------------------------------------------- */
 
 int rl_link_send(rl_link *link, const char *command, int length, void *call)
 {
