@@ -146,19 +146,20 @@ subtest 'a page that the client has' => sub {
         'as is a part of it';
 };
 
+# Lines are written after the response, by several threads: they come late and in any order.
 sub lines {
-    my ($file, $least) = @_;
+    my ($file, $about, $least) = @_;
     my @lines;
     Process::wait_until(sub {
         open my $in, '<', $httpd->dir . "/$file" or return 0;
-        chomp(@lines = <$in>);
-        return @lines >= $least;
+        @lines = grep { /$about/ } <$in>;
+        return @lines >= $least && $lines[-1] =~ /\n/;
     }, what => "$least lines in $file");
+    chomp @lines;
     return @lines;
 }
 
 subtest 'notes and environment' => sub {
-    my @before = lines('access', 1);
     my $rule   = sub { $httpd->get(@_)->header('X-Rule') };
     my @from   = (from => fresh());
     is $rule->('/log/x.html', @from), '(null)', 'a header can show no rule where one passed';
@@ -170,10 +171,9 @@ subtest 'notes and environment' => sub {
     is $rule->('/log/all', @all), 'log', 'notes of all requests' for 1 .. 3;
     is $rule->('/page.html'), '(null)', 'where nothing is limited, nothing is noted';
 
-    my @lines = lines('access', @before + 10);
-    splice @lines, 0, scalar @before;
+    my @lines = lines('access', qr{/log/}, 9);
     s{^(\w+ )?/?(.*?) HTTP/1\.1}{$2} for @lines;
-    is_deeply \@lines, [
+    is_deeply [sort @lines], [sort
         'log/x.html|200|-|-|-|-|-|-',
         'log/x.html|429|deny|log|local|0|deny|log',
         'log/trial|404|shadow|log|local|0|shadow|log',
@@ -183,9 +183,8 @@ subtest 'notes and environment' => sub {
         'log/all|404|pass|log|local|1|pass|log',
         'log/all|404|pass|log|local|0|pass|log',
         'log/all|429|deny|log|local|0|deny|log',
-        'page.html|200|-|-|-|-|-|-',
     ], 'the log has them all, error documents too';
-    my @denied = grep { m{^/log|^/sorry} } lines('denied', 8);
+    my @denied = lines('denied', qr{^/log|^/sorry}, 8);
     is scalar(@denied), 8, 'and can be kept to those with a rule to name' or diag "@denied";
 };
 
