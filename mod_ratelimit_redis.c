@@ -35,6 +35,12 @@ static rl_tiers tiers; /* filled in by post_config, and per child by child_init 
 
 /* --- Shared memory ------------------------------------------------------------------------ */
 
+/*
+ * Part of the names of shared memory, to be raised when what lies in it changes its form: a new
+ * version of the module, loaded by a reload, must not take the old one's for its own.
+ */
+#define LAYOUT ":1"
+
 /* A piece of shared memory, as it is retained over restarts. */
 typedef struct {
     apr_size_t size;
@@ -81,9 +87,9 @@ static rl_local *local_tier(void *memory, apr_size_t size)
 static int share_memory(server_rec *s)
 {
     apr_size_t local_size = tiers.settings->shared_memory;
-    void *stats = shared_memory(s, "ratelimit_redis:stats", rl_stats_size());
-    void *breaker = shared_memory(s, "ratelimit_redis:breaker", sizeof(rl_breaker));
-    void *local = shared_memory(s, "ratelimit_redis:local", local_size);
+    void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
+    void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
+    void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
     if (!stats || !breaker || !local)
         return 0;

@@ -82,12 +82,22 @@ static uint64_t key_of(const step *s, const rl_outcome *o)
                         o->identity.length);
 }
 
+/* Whether another rule of the chain, with the same counter, has charged it already. */
+static int is_paid(const rl_chain *chain, uint64_t key)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->key == key && o->charged)
+            return 1;
+    }
+    return 0;
+}
+
 static void prepare(step *s, const rl_rule *rule, int shadow)
 {
     rl_outcome *o = apr_pcalloc(s->r->pool, sizeof(*o));
+
     o->rule = rule;
     o->limit = rule->limit;
-    o->cost = 1;
     o->shadow = shadow || rule->shadow;
     if (s->tiers->client && rule->sync == RL_SYNC_REQUEST) {
         o->kind = RL_LOCAL_SNAPSHOT;
@@ -99,22 +109,32 @@ static void prepare(step *s, const rl_rule *rule, int shadow)
     }
     rl_identity_find(s->r, rule, &s->chain->options, &o->identity);
     o->key = key_of(s, o);
+    o->cost = is_paid(s->chain, o->key) ? 0 : 1;
     *s->chain->end = o;
     s->chain->end = &o->next;
     s->outcomes[s->count++] = o;
 }
 
-static void collect(step *s, const rl_section *section, rl_phase phase)
+/* Collects the rules to decide over now, as many as fit in a step; returns how many. */
+static int collect(step *s, const rl_section *section, rl_phase phase)
 {
+    s->count = 0;
     for (int i = 0; i < section->rule_count && s->count < RL_ASKS_MAX; i++) {
         const rl_rule *rule = section->rules[i];
 
         if (!rule->off && rule->phase <= phase && !was_evaluated(s->chain, rule))
             prepare(s, rule, section->engine == RL_ENGINE_SHADOW);
     }
+    return s->count;
 }
 
 /* --- Memory ------------------------------------------------------------------------------- */
+
+static void deny_from_memory(rl_outcome *o)
+{
+    o->source = RL_SOURCE_LOCAL;
+    o->denies = 1;
+}
 
 static void look_at_memory(step *s, rl_outcome *o)
 {
@@ -125,10 +145,13 @@ static void look_at_memory(step *s, rl_outcome *o)
         rl_local_peek(local, o->key, &o->limit, NULL, &o->now, &o->state);
         o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
     }
-    else if (rl_local_recall(local, o->key, &o->limit, o->cost, s->host_ms, &o->now, &o->state,
-                             &o->lag_ms) == RL_RECALL_DENY) {
-        o->source = RL_SOURCE_LOCAL;
-        o->denies = 1;
+    else {
+        rl_recall recall = rl_local_recall(local, o->key, &o->limit, o->cost, s->host_ms, &o->now,
+                                           &o->state, &o->lag_ms);
+
+        o->renews = recall == RL_RECALL_ASK;
+        if (recall == RL_RECALL_DENY)
+            deny_from_memory(o);
     }
 }
 
@@ -174,6 +197,7 @@ static void settle_asked(step *s, rl_outcome *o, const rl_ask *ask, int all)
     int64_t received_ms = rl_local_clock();
 
     o->now = ask->now;
+    o->lag_ms = 0;
     o->state = ask->state;
     o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
     o->charged = o->shadow ? !o->denies : all;
@@ -183,45 +207,78 @@ static void settle_asked(step *s, rl_outcome *o, const rl_ask *ask, int all)
                       received_ms);
 }
 
+/* What Redis last said of the counter: this host's share of it, as far as it still holds. */
+static rl_state *seed_of(step *s, const rl_outcome *o, int64_t now)
+{
+    int64_t nodes = s->tiers->settings->nodes;
+    rl_state *seed = apr_pmemdup(s->r->pool, &o->state, sizeof(*seed));
+
+    seed->prev = share(seed->prev, nodes);
+    seed->cur = share(seed->cur, nodes);
+    rl_limiter_roll(&o->limit, seed, now);
+    return seed;
+}
+
+/* Turns to a count of this host, which starts from what Redis last said. */
+static void count_here(step *s, rl_outcome *o)
+{
+    int64_t now = rl_local_now(s->tiers->local, RL_CLOCK_REDIS, s->host_ms);
+
+    o->kind = RL_LOCAL_FALLBACK;
+    o->key = key_of(s, o);
+    o->limit.quota = share(o->limit.quota, s->tiers->settings->nodes);
+    o->seed = o->now ? seed_of(s, o, now) : NULL;
+    o->now = now;
+    o->lag_ms = 0;
+    rl_local_peek(s->tiers->local, o->key, &o->limit, o->seed, &o->now, &o->state);
+    o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
+}
+
 /*
- * Each rule that Redis should have decided is now decided as on-failure says: by a count of this
- * host that starts from what Redis last said, against this host's share of the quota.
+ * Each rule that Redis should have decided is now decided as on-failure says; but a denial that
+ * was only to be renewed stands to its own end.
  */
 static void fall_back(step *s)
 {
-    const rl_settings *settings = s->tiers->settings;
-
     s->chain->fallback = 1;
     for (int i = 0; i < s->ask_count; i++) {
         rl_outcome *o = s->asked[i];
         rl_on_failure on_failure = o->rule->on_failure ? o->rule->on_failure
-                                                       : settings->on_failure;
+                                                       : s->tiers->settings->on_failure;
 
-        o->source = RL_SOURCE_FALLBACK;
         o->redis_key = NULL;
-        o->open = on_failure != RL_FAIL_LOCAL;
-        if (on_failure == RL_FAIL_CLOSED && !o->shadow)
-            s->chain->closed = 1;
-        o->kind = RL_LOCAL_FALLBACK;
-        o->key = key_of(s, o);
-        o->limit.quota = share(o->limit.quota, settings->nodes);
-        if (o->now) {
-            o->seed = apr_pmemdup(s->r->pool, &o->state, sizeof(o->state));
-            o->seed->prev = share(o->state.prev, settings->nodes);
-            o->seed->cur = share(o->state.cur, settings->nodes);
+        if (o->renews) {
+            deny_from_memory(o);
+            continue;
         }
-        o->now = rl_local_now(s->tiers->local, RL_CLOCK_REDIS, s->host_ms);
-        if (o->seed)
-            rl_limiter_roll(&o->limit, o->seed, o->now);
-        rl_local_peek(s->tiers->local, o->key, &o->limit, o->seed, &o->now, &o->state);
-        o->denies = !o->open && !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
+        o->source = RL_SOURCE_FALLBACK;
+        if (on_failure == RL_FAIL_LOCAL)
+            count_here(s, o);
+        else
+            o->open = 1;
+        o->closes = on_failure == RL_FAIL_CLOSED && !o->shadow;
+        if (o->closes)
+            s->chain->closed = o;
     }
+}
+
+/* Asks, within what the chain may still spend on Redis. */
+static rl_failure ask_in_time(step *s, int *all)
+{
+    int64_t began_us = rl_link_clock(), waited_us;
+    int64_t left_us = s->tiers->settings->timeout_ms * 1000 - s->chain->waited_us;
+    rl_failure failure = RL_FAILED_LATE;
+
+    if (left_us > 0)
+        failure = rl_client_decide(s->tiers->client, s->asks, s->ask_count, began_us + left_us, all);
+    waited_us = rl_link_clock() - began_us;
+    s->chain->waited_us += waited_us;
+    rl_stats_count_redis(s->tiers->stats, failure, waited_us);
+    return failure;
 }
 
 static void ask_redis(step *s)
 {
-    int64_t began_us, deadline_us;
-    rl_failure failure;
     int all = 0;
 
     if (!s->tiers->client)
@@ -230,11 +287,7 @@ static void ask_redis(step *s)
     add_asks(s, 1);
     if (s->ask_count == 0)
         return;
-    began_us = rl_link_clock();
-    deadline_us = began_us + s->tiers->settings->timeout_ms * 1000;
-    failure = rl_client_decide(s->tiers->client, s->asks, s->ask_count, deadline_us, &all);
-    rl_stats_count_redis(s->tiers->stats, failure, rl_link_clock() - began_us);
-    if (failure != RL_ANSWERED) {
+    if (ask_in_time(s, &all) != RL_ANSWERED) {
         fall_back(s);
         return;
     }
@@ -280,6 +333,7 @@ static void give_back(step *s)
             ask->limit = &o->limit;
             ask->cost = o->cost;
             ask->state = o->state;
+            rl_local_forget(s->tiers->local, o->key);
         }
         else {
             rl_local_give_back(s->tiers->local, o->key, o->state.index, o->cost);
@@ -293,7 +347,8 @@ static void give_back(step *s)
 
 int64_t rl_decide_retry_after(const rl_outcome *o)
 {
-    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, o->cost);
+    int64_t cost = o->cost > 0 ? o->cost : 1; /* of the next try */
+    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, cost);
 
     return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->lag_ms;
 }
@@ -311,10 +366,11 @@ static int waits_longer(const rl_outcome *o, const rl_outcome *than)
 static void count_outcome(const step *s, const rl_outcome *o, int refused)
 {
     rl_stats *stats = s->tiers->stats;
+    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->open;
 
-    if (o->denies || (o->open && s->chain->closed && !o->shadow))
+    if (o->denies || o->closes)
         rl_stats_count(stats, o->rule->row, o->shadow ? RL_SHADOWED : RL_DENIED, o->source);
-    else if (refused && !o->shadow)
+    else if (unseen || (refused && !o->shadow))
         rl_stats_count_vetoed(stats, o->rule->row, o->source);
     else
         rl_stats_count(stats, o->rule->row, RL_PASSED, o->source);
@@ -346,15 +402,32 @@ static int conclude(step *s)
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
 }
 
-/* Redirects and error documents of a request that was decided already. */
+/* Subrequests, and the error document of a request: what led to them was decided already. */
 static int is_aftermath(const request_rec *r)
 {
     return r->main || (r->prev && r->prev->status != HTTP_OK);
 }
 
+/* Decides over the rules that were collected. */
+static int decide_step(step *s)
+{
+    s->ask_count = 0;
+    s->host_ms = rl_local_clock();
+    /* A count of this host that stands alone is looked at when it is charged. */
+    for (int i = 0; i < s->count && !(s->count == 1 && s->outcomes[0]->kind == RL_LOCAL_COUNT); i++)
+        look_at_memory(s, s->outcomes[i]);
+    if (!denied(s))
+        ask_redis(s);
+    if (!denied(s) && !s->chain->closed)
+        charge_host(s, 0);
+    charge_host(s, 1);
+    return conclude(s);
+}
+
 int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
 {
     const rl_section *section = rl_config_of(r);
+    int verdict = DECLINED;
     step s;
 
     if (!section || section->rule_count == 0 || section->engine == RL_ENGINE_OFF
@@ -363,21 +436,11 @@ int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
     s.r = r;
     s.tiers = tiers;
     s.chain = chain_of(r);
-    s.count = s.ask_count = 0;
     s.chain->section = section;
     s.chain->options.normalize = rl_config_normalize(section);
     s.chain->options.ipv6_prefix = tiers->settings->ipv6_prefix;
-    collect(&s, section, phase);
-    if (s.count == 0)
-        return DECLINED;
-    s.host_ms = rl_local_clock();
-    /* A count of this host that stands alone is looked at when it is charged. */
-    for (int i = 0; i < s.count && !(s.count == 1 && s.outcomes[0]->kind == RL_LOCAL_COUNT); i++)
-        look_at_memory(&s, s.outcomes[i]);
-    if (!denied(&s))
-        ask_redis(&s);
-    if (!denied(&s) && !s.chain->closed)
-        charge_host(&s, 0);
-    charge_host(&s, 1);
-    return conclude(&s);
+    /* One step is enough for any sane section, and any number of them for the others. */
+    while ((verdict == DECLINED || verdict == OK) && collect(&s, section, phase))
+        verdict = decide_step(&s);
+    return verdict;
 }

@@ -18,13 +18,13 @@
 #include "redis/client.h"
 #include "stats.h"
 
-/* What a child decides with. Made when the child starts; constant from then on. */
+/* What a child decides with: made by post_config, and the client when the child starts. */
 typedef struct {
     const rl_settings *settings;
     rl_local *local;
     rl_stats *stats;
     rl_client *client;   /* NULL: this host alone */
-    rl_breaker *breaker; /* NULL: likewise */
+    rl_breaker *breaker;
 } rl_tiers;
 
 /* What one rule said of one request. Lives as long as the request. */
@@ -36,7 +36,7 @@ typedef struct rl_outcome {
     rl_local_kind kind;    /* of the entry in the local tier that decides, or remembers */
     uint64_t key;          /* of that entry */
     const char *redis_key; /* NULL: Redis was not asked */
-    int64_t cost;
+    int64_t cost;          /* 0: the chain has charged this counter already */
     int64_t now;           /* ms since the epoch that the state is of */
     rl_state state;        /* with the charge, if it was charged */
     rl_state *seed;        /* in fallback: what Redis last said, this host's share of it */
@@ -44,7 +44,9 @@ typedef struct rl_outcome {
     int shadow;
     int denies;
     int charged;
-    int open;              /* Redis did not answer, and the request passes unseen */
+    int renews;            /* memory denies, and this request is to ask whether Redis still does */
+    int open;              /* Redis did not answer, and the rule does not count by itself */
+    int closes;            /* and says on-failure=closed */
     struct rl_outcome *next;
 } rl_outcome;
 
@@ -57,8 +59,9 @@ typedef struct {
     int replied;         /* headers and notes were set before */
     const rl_section *section; /* where the last decision was made */
     rl_identity_options options;
+    int64_t waited_us;   /* for Redis */
     int fallback;        /* Redis did not answer */
-    int closed;          /* and a rule says on-failure=closed */
+    rl_outcome *closed;  /* and this rule says on-failure=closed */
 } rl_chain;
 
 /* The chain a request belongs to, or NULL if nothing was decided yet. */

@@ -56,9 +56,8 @@ static void network_of(const request_rec *r, const rl_key_part *part,
     }
     n->family = size == 4 ? 4 : 6;
     n->prefix = size == 4 ? 32 : options->ipv6_prefix;
-    if (part->number && part->number < n->prefix)
-        n->prefix = part->number;
-    else if (part->number && size == 16)
+    /* ip/24 speaks of IPv4: a /24 of IPv6 would be a whole provider. */
+    if (part->number && (part->number <= 32) == (n->family == 4))
         n->prefix = part->number;
     if (size != 4 && size != 16)
         return; /* a client without an address, as on a unix socket: all are one */

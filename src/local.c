@@ -507,6 +507,14 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
     touch(e, limit, state, redis_now, sent_ms);
 }
 
+void rl_local_forget(rl_local *table, uint64_t key)
+{
+    entry *e = find(table, key);
+
+    if (e)
+        store(&e->check, 0);
+}
+
 /* One more ask for renewal in this second? */
 static int may_renew(rl_local *table, int64_t host_ms)
 {
@@ -549,11 +557,14 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, const rl_limit *limit, 
 
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms)
 {
-    entry *e = find(table, key);
+    entry *e = claim(table, key, host_ms);
     uint32_t now_s = (uint32_t)(host_ms / 1000) + 1, last;
+    uint32_t silent_until_s = now_s + (uint32_t)(every_ms / 1000) + 1;
 
     if (!e)
         return 1;
+    if (load(&e->expires_s) < silent_until_s)
+        store(&e->expires_s, silent_until_s);
     last = load(&e->reported_s);
     /* Whole seconds are cut, so one more must have passed; another's clock may be later. */
     if ((last && (int64_t)(int32_t)(now_s - last) * 1000 <= every_ms)

@@ -91,6 +91,9 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms);
 
+/* Drops the report, for what it says has been undone. */
+void rl_local_forget(rl_local *table, uint64_t key);
+
 /*
  * What the kept report says of cost units at host_ms. Aged from the moment of asking, so it is
  * never stricter than Redis itself. On any answer but UNKNOWN, and on UNKNOWN with *now above 0,

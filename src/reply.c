@@ -63,15 +63,6 @@ static char *number(apr_pool_t *pool, int64_t n)
     return apr_off_t_toa(pool, n);
 }
 
-/* Sets a value in one of the request's tables; the first time there is nothing to replace. */
-static void put(apr_table_t *table, int again, const char *name, const char *value)
-{
-    if (again)
-        apr_table_setn(table, name, value);
-    else
-        apr_table_addn(table, name, value);
-}
-
 /* In seconds for a client, who must not come back at once. */
 static char *retry_after(apr_pool_t *pool, int64_t wait_ms)
 {
@@ -120,20 +111,20 @@ static int64_t reset_ms(const rl_outcome *o)
 }
 
 /* The clock is the one that decided: the moment is then the same in every response. */
-static void x_ratelimit(request_rec *r, int again, const rl_outcome *o)
+static void x_ratelimit(request_rec *r, const rl_outcome *o)
 {
     int64_t reset = seconds_up(o->now + reset_ms(o));
 
-    put(r->err_headers_out, again, "X-RateLimit-Limit", quota(r->pool, o));
-    put(r->err_headers_out, again, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
-    put(r->err_headers_out, again, "X-RateLimit-Reset", number(r->pool, reset));
+    apr_table_addn(r->err_headers_out, "X-RateLimit-Limit", quota(r->pool, o));
+    apr_table_addn(r->err_headers_out, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
+    apr_table_addn(r->err_headers_out, "X-RateLimit-Reset", number(r->pool, reset));
 }
 
-static void draft_03(request_rec *r, int again, const rl_outcome *o)
+static void draft_03(request_rec *r, const rl_outcome *o)
 {
-    put(r->err_headers_out, again, "RateLimit-Limit", quota(r->pool, o));
-    put(r->err_headers_out, again, "RateLimit-Remaining", number(r->pool, remaining(o)));
-    put(r->err_headers_out, again, "RateLimit-Reset",
+    apr_table_addn(r->err_headers_out, "RateLimit-Limit", quota(r->pool, o));
+    apr_table_addn(r->err_headers_out, "RateLimit-Remaining", number(r->pool, remaining(o)));
+    apr_table_addn(r->err_headers_out, "RateLimit-Reset",
                    number(r->pool, seconds_up(reset_ms(o))));
 }
 
@@ -161,8 +152,8 @@ static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
     }
     if (more_ms != RL_NEVER)
         state = apr_pstrcat(r->pool, state, ";t=", number(r->pool, seconds_up(more_ms)), NULL);
-    put(r->err_headers_out, chain->replied, "RateLimit-Policy", policies);
-    put(r->err_headers_out, chain->replied, "RateLimit", state);
+    apr_table_addn(r->err_headers_out, "RateLimit-Policy", policies);
+    apr_table_addn(r->err_headers_out, "RateLimit", state);
 }
 
 static void set_headers(request_rec *r, const rl_chain *chain)
@@ -170,16 +161,19 @@ static void set_headers(request_rec *r, const rl_chain *chain)
     int families = rl_config_headers(chain->section);
     const rl_outcome *o;
 
+    /* What an earlier step of the chain said does not hold any more. */
+    for (size_t i = 0; chain->replied && i < NAMES; i++)
+        apr_table_unset(r->err_headers_out, names[i].name);
     if (!(families & RL_HEADERS_FAMILIES) || !(o = tightest(chain)))
         return;
     if (!chain->denial)
         ap_add_output_filter_handle(headers_filter, NULL, r, r->connection);
     if (families & RL_HEADERS_X_RATELIMIT)
-        x_ratelimit(r, chain->replied, o);
+        x_ratelimit(r, o);
     if (families & RL_HEADERS_DRAFT_11)
         draft_11(r, chain, o);
     if (families & RL_HEADERS_DRAFT_03)
-        draft_03(r, chain->replied, o);
+        draft_03(r, o);
 }
 
 /* The families of which the response has a header of somebody else's. */
@@ -218,13 +212,20 @@ static apr_status_t one_line_each(ap_filter_t *f, apr_bucket_brigade *brigade)
 
 static void note(request_rec *r, int again, const char *name, const char *value)
 {
-    put(r->notes, again, name, value);
-    put(r->subprocess_env, again, name, value);
+    if (again) {
+        apr_table_setn(r->notes, name, value);
+        apr_table_setn(r->subprocess_env, name, value);
+    }
+    else { /* nothing is there to be replaced */
+        apr_table_addn(r->notes, name, value);
+        apr_table_addn(r->subprocess_env, name, value);
+    }
 }
 
 static void set_notes(request_rec *r, int again, const rl_chain *chain)
 {
-    const rl_outcome *o = chain->denial ? chain->denial : chain->shadow;
+    const rl_outcome *o = chain->denial ? chain->denial
+                          : chain->closed ? chain->closed : chain->shadow;
     const char *verdict = chain->denial || chain->closed ? "deny"
                         : chain->shadow ? "shadow" : "pass";
 
@@ -379,6 +380,8 @@ static void send_body(request_rec *r, const rl_chain *chain, const char *seconds
     apr_bucket_brigade *brigade = apr_brigade_create(r->pool, alloc);
 
     apr_table_clear(r->headers_out);
+    r->content_encoding = NULL;
+    r->content_languages = NULL;
     ap_run_insert_error_filter(r);
     body = form == BODY_PROBLEM ? problem(r, chain, seconds, message)
          : form == BODY_HTML ? html(r, message) : apr_pstrcat(r->pool, message, "\n", NULL);

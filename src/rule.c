@@ -207,10 +207,11 @@ static const struct {
 #define KEY_KINDS "ip, ip/N, user, header:NAME, cookie:NAME, env:NAME, method, host, path, " \
                   "path:N, server and %%{...}"
 
+/* httpd takes the names in an expression in any case. */
 static int contains(const char *text, const char *const names[])
 {
     for (int i = 0; names[i]; i++) {
-        if (strstr(text, names[i]))
+        if (strcasestr(text, names[i]))
             return 1;
     }
     return 0;
@@ -224,6 +225,7 @@ static const char *read_expression(reading *r, const char *text, rl_key_part *pa
     part->kind = RL_KEY_EXPR;
     part->name = text;
     r->reads_auth |= contains(text, of_auth);
+    r->reads_user |= strcasestr(text, "%{REMOTE_USER}") != NULL;
     if (!r->compile)
         return apr_psprintf(r->pool, "key=: expressions such as \"%s\" are known to httpd only",
                             text);
@@ -577,7 +579,8 @@ static const char *read_rule(reading *r, const char *line)
     if (error)
         return error;
     if (r->reads_user && r->rule->phase == RL_PHASE_ACCESS)
-        return "key=user needs phase=auth: before authentication there is no user";
+        return "key=user needs phase=auth, and so does any key that reads the user: before "
+               "authentication there is none";
     settle_phase(r);
     settle_counter(r);
     return NULL;

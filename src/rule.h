@@ -18,7 +18,7 @@
 #define RL_NAME_MAX 64 /* bytes of a rule's name */
 
 typedef enum {
-    RL_KEY_IP, /* number: prefix length, 0 for the default */
+    RL_KEY_IP, /* number: prefix length, up to 32 of IPv4, beyond of IPv6; 0: the default */
     RL_KEY_USER,
     RL_KEY_HEADER, /* name */
     RL_KEY_COOKIE, /* name */

@@ -60,8 +60,7 @@ int rl_breaker_allows(rl_breaker *b, int64_t now_ms)
     return atomic_fetch_add_explicit(&b->probes, 1, memory_order_relaxed) % RAMP_STEPS < share;
 }
 
-int rl_breaker_open(rl_breaker *b, const rl_breaker_options *options, int64_t next_ms,
-                    int64_t now_ms)
+int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms)
 {
     uint64_t state = load(&b->state);
 
@@ -69,7 +68,7 @@ int rl_breaker_open(rl_breaker *b, const rl_breaker_options *options, int64_t ne
         if ((state & 0xff) == RL_BREAKER_OPEN)
             return 0;
     } while (!swap(&b->state, &state, RL_BREAKER_OPEN));
-    store(&b->backoff_ms, (uint64_t)options->retry_min_ms);
+    store(&b->backoff_ms, (uint64_t)next_ms);
     store(&b->probe_at, (uint64_t)now_ms + jittered((uint64_t)next_ms, now_ms));
     store(&b->claim_until, 0);
     store(&b->probes, 0);
@@ -95,7 +94,7 @@ int rl_breaker_count(rl_breaker *b, const rl_breaker_options *options, rl_failur
     } while (!swap(&b->recent, &recent, next));
     if (failure == RL_ANSWERED || calls < CALLS_TO_JUDGE || failures * 2 <= calls)
         return 0;
-    return rl_breaker_open(b, options, options->retry_min_ms, now_ms);
+    return rl_breaker_open(b, options->retry_min_ms, now_ms);
 }
 
 int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options, int connected,
@@ -107,7 +106,7 @@ int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options,
     }
     if (atomic_fetch_add(&b->reconnects, 1) + 1 < RECONNECTS_TO_OPEN)
         return 0;
-    return rl_breaker_open(b, options, options->retry_min_ms, now_ms);
+    return rl_breaker_open(b, options->retry_min_ms, now_ms);
 }
 
 int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms)

@@ -2,8 +2,8 @@
  * breaker: whether it makes sense to ask a node of Redis at all.
  *
  * One breaker per node, in memory that all children share, so that what one learns all know. All
- * functions may be called from any thread of any process; none blocks. Times are ms on
- * rl_local_clock()'s clock.
+ * functions may be called from any thread of any process; none blocks. Times are ms on a clock that
+ * all processes of the host share and that never steps back: rl_link_clock() / 1000.
  */
 #ifndef RL_BREAKER_H
 #define RL_BREAKER_H
@@ -63,8 +63,7 @@ int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options,
  * Opens it at once, for errors that the next call would meet too; next_ms is how long until the
  * first probe. Returns 1 if it was not open.
  */
-int rl_breaker_open(rl_breaker *b, const rl_breaker_options *options, int64_t next_ms,
-                    int64_t now_ms);
+int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms);
 
 /*
  * While open: 1 if a probe is due and the caller is now its only owner, for lasts_ms; it then

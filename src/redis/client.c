@@ -80,6 +80,7 @@ struct rl_client {
     apr_array_header_t *addresses;
     int address;
     int probing;
+    const call *probe;   /* that is out; NULL: none yet */
     int64_t probe_until_us;
 };
 
@@ -102,6 +103,11 @@ static void say(rl_client *client, rl_log_level level, const char *format, ...)
     apr_vsnprintf(text, sizeof(text), format, args);
     va_end(args);
     client->options.log(client->options.log_context, level, text);
+}
+
+static int is_open(const rl_client *client)
+{
+    return rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
 }
 
 static void say_opened(rl_client *client, const char *why)
@@ -191,6 +197,7 @@ static void complete(rl_client *client, call *c, redisReply *reply)
 static void probed(rl_client *client, int in_time)
 {
     client->probing = 0;
+    client->probe = NULL;
     if (rl_breaker_probed(client->options.breaker, &client->options.retry, in_time, now_ms()))
         say(client, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed",
             client->options.node->name);
@@ -199,25 +206,6 @@ static void probed(rl_client *client, int in_time)
 static int is_error(const redisReply *reply, const char *prefix)
 {
     return reply && reply->type == REDIS_REPLY_ERROR && strstr(reply->str, prefix);
-}
-
-/* The link's answer to a call. */
-static void on_reply(void *owner, void *done, redisReply *reply)
-{
-    rl_client *client = owner;
-    call *c = done;
-
-    if (is_error(reply, "NOSCRIPT") && !c->reloaded) {
-        rl_link_reload(client->link);
-        c->reloaded = 1;
-        if (rl_link_send(client->link, c->command, c->length, c)) {
-            freeReplyObject(reply);
-            return;
-        }
-    }
-    if (c->kind == CALL_PROBE && client->probing)
-        probed(client, reply && reply->type == REDIS_REPLY_STRING);
-    complete(client, c, reply);
 }
 
 /* Whether nobody waits for a decision any more: then it must not be charged either. */
@@ -229,6 +217,25 @@ static int is_forsaken(call *c)
     forsaken = c->kind == CALL_DECISION && c->abandoned;
     pthread_mutex_unlock(&c->lock);
     return forsaken;
+}
+
+/* The link's answer to a call. */
+static void on_reply(void *owner, void *done, redisReply *reply)
+{
+    rl_client *client = owner;
+    call *c = done;
+
+    if (is_error(reply, "NOSCRIPT") && !c->reloaded && !is_forsaken(c)) {
+        rl_link_reload(client->link);
+        c->reloaded = 1;
+        if (rl_link_send(client->link, c->command, c->length, c)) {
+            freeReplyObject(reply);
+            return;
+        }
+    }
+    if (c == client->probe)
+        probed(client, reply && reply->type == REDIS_REPLY_STRING);
+    complete(client, c, reply);
 }
 
 /* Sends what is queued; what cannot be sent is lost. */
@@ -268,19 +275,22 @@ static void open_if_lasting(rl_client *client, const char *error)
 {
     for (size_t i = 0; i < sizeof(lasting) / sizeof(lasting[0]); i++) {
         if (strstr(error, lasting[i].says)
-            && rl_breaker_open(client->options.breaker, &client->options.retry,
-                               client->options.retry.retry_max_ms, now_ms())) {
+            && rl_breaker_open(client->options.breaker, client->options.retry.retry_max_ms,
+                               now_ms())) {
             say_opened(client, lasting[i].means);
             return;
         }
     }
 }
 
-/* May block in the resolver when threaded; otherwise addresses are those found at the start. */
+/*
+ * Where there is no I/O thread a request would have to wait for the resolver: addresses are then
+ * those that were found when the client was made.
+ */
 static void find_addresses(rl_client *client)
 {
     client->address = 0;
-    if (client->addresses && client->addresses->nelts && !client->options.threaded)
+    if (client->addresses && !client->options.threaded)
         return;
     apr_pool_clear(client->address_pool);
     client->addresses = rl_topology_resolve(client->address_pool, client->options.node);
@@ -297,8 +307,17 @@ static void link_failed(rl_client *client, const char *why, int64_t now_us)
         say_opened(client, why);
     client->backoff_ms = least(client->backoff_ms * 2, client->options.retry.retry_max_ms);
     client->connect_at_us = now_us;
-    if (rl_breaker_read(client->options.breaker) != RL_BREAKER_OPEN)
+    if (!is_open(client))
         client->connect_at_us += client->backoff_ms * 1000;
+}
+
+/* A connection was not made. It has failed when no address of the node is left to try. */
+static void connect_failed(rl_client *client, int64_t now_us)
+{
+    if (client->address < client->addresses->nelts)
+        client->connect_at_us = now_us;
+    else
+        link_failed(client, rl_link_error(client->link), now_us);
 }
 
 static void begin_connect(rl_client *client, int64_t now_us)
@@ -311,12 +330,14 @@ static void begin_connect(rl_client *client, int64_t now_us)
     }
     if (!client->options.threaded)
         client->patient = 1;
-    rl_link_connect(client->link, client->options.node,
-                    APR_ARRAY_IDX(client->addresses, client->address, const char *));
-    client->address++;
-    if (rl_link_read_state(client->link) == RL_LINK_DOWN)
-        link_failed(client, rl_link_error(client->link), now_us);
-    client->state = rl_link_read_state(client->link);
+    do {
+        rl_link_connect(client->link, client->options.node,
+                        APR_ARRAY_IDX(client->addresses, client->address, const char *));
+        client->address++;
+        client->state = rl_link_read_state(client->link);
+    } while (client->state == RL_LINK_DOWN && client->address < client->addresses->nelts);
+    if (client->state == RL_LINK_DOWN)
+        connect_failed(client, now_us);
 }
 
 static void begin_probe(rl_client *client, int64_t now_us)
@@ -340,7 +361,8 @@ static void send_probe(rl_client *client, int64_t now_us)
     char *command = rl_script_decide(client->sha, &ask, 1, &length);
 
     client->probe_until_us = now_us + client->options.timeout_ms * 1000;
-    if (!command || !enqueue(client, CALL_PROBE, command, length))
+    client->probe = command ? enqueue(client, CALL_PROBE, command, length) : NULL;
+    if (!client->probe)
         probed(client, 0);
 }
 
@@ -374,13 +396,8 @@ static void notice_change(rl_client *client, int64_t now_us)
             probed(client, 0);
     }
     else if (client->state == RL_LINK_DOWN) {
-        link_failed(client, rl_link_error(client->link), now_us);
+        connect_failed(client, now_us);
     }
-}
-
-static int is_open(const rl_client *client)
-{
-    return rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
 }
 
 /* While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. */
@@ -395,19 +412,24 @@ static void manage_probe(rl_client *client, int64_t now_us)
         probed(client, 0);
 }
 
+/* Whether requests wait for the connection that is being made. */
+static int is_awaited(const rl_client *client)
+{
+    return client->state == RL_LINK_CONNECTING && client->patient;
+}
+
 /* One look at everything that is due. The owner calls it before it waits. */
 static void manage(rl_client *client, int64_t now_us)
 {
-    if (client->state == RL_LINK_READY
+    if (client->state == RL_LINK_READY && rl_link_read_state(client->link) == RL_LINK_READY
         && atomic_load(&client->failures) >= client->options.failures)
         rl_link_close(client->link, "too many calls in a row failed");
     notice_change(client, now_us);
     if (client->state == RL_LINK_DOWN && now_us >= client->connect_at_us
         && (!is_open(client) || client->probing))
         begin_connect(client, now_us);
-    atomic_store(&client->accepting, client->state == RL_LINK_READY
-                 || (client->state == RL_LINK_CONNECTING && client->patient));
-    if (client->state != RL_LINK_CONNECTING || !client->patient)
+    atomic_store(&client->accepting, client->state == RL_LINK_READY || is_awaited(client));
+    if (!is_awaited(client))
         send_queued(client);
 }
 
@@ -472,7 +494,9 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
         rl_link_step(client->link, 0, now_us);
         wait_and_step(client, may_sleep(client) ? next_look(client, now_us) : now_us);
     }
+    atomic_store(&client->accepting, 0);
     rl_link_close(client->link, "the server stops");
+    send_queued(client); /* to nobody: who waits still is told */
     return NULL;
 }
 
@@ -505,7 +529,8 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     client->backoff_ms = options->retry.retry_min_ms;
     atomic_init(&client->accepting, 1);
     rl_script_name(client->sha);
-    client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms", NULL);
+    client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms",
+                                    NULL);
     apr_pool_create(&client->address_pool, pool);
     if (!make_calls(client))
         return NULL;
@@ -525,7 +550,6 @@ void rl_client_stop(rl_client *client)
     atomic_store(&client->stopping, 1);
     eventfd_write(client->wake_fd, 1);
     apr_thread_join(&ignored, client->thread);
-    close(client->wake_fd);
 }
 
 /* Waits for the I/O thread to complete a call. Returns 0 if the deadline came first. */
@@ -576,10 +600,12 @@ static void count(rl_client *client, rl_failure failure)
             atomic_store(&client->failures, 0);
         if (!atomic_load_explicit(&client->proven, memory_order_relaxed)) {
             atomic_store(&client->proven, 1);
-            rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1, now_ms());
+            rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1,
+                                       now_ms());
         }
     }
-    else if (atomic_fetch_add(&client->failures, 1) + 1 == client->options.failures
+    else if (failure != RL_FAILED_LOST /* that link is gone already */
+             && atomic_fetch_add(&client->failures, 1) + 1 == client->options.failures
              && client->options.threaded) {
         eventfd_write(client->wake_fd, 1);
     }
@@ -596,16 +622,19 @@ static void catch_up(rl_client *client)
 
 void rl_client_probe(rl_client *client)
 {
+    int64_t until_us;
+
     if (client->options.threaded || !is_open(client))
         return;
+    until_us = rl_link_clock() + client->options.timeout_ms * 1000;
     do {
         int64_t now_us = rl_link_clock();
 
         manage_probe(client, now_us);
         manage(client, now_us);
         if (client->probing)
-            wait_and_step(client, client->probe_until_us);
-    } while (client->probing);
+            wait_and_step(client, least(client->probe_until_us, until_us));
+    } while (client->probing && rl_link_clock() < until_us);
 }
 
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,

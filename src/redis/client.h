@@ -51,12 +51,12 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n);
 
 /*
  * Where there is no I/O thread: probes an open breaker's Redis if a probe is due and nobody else is
- * at it, and waits for the answer, connect_ms + timeout_ms at the longest. To be called when a
- * response has been sent. Does nothing where there is an I/O thread.
+ * at it, and waits for the answer, timeout_ms at the longest. To be called when a response has been
+ * sent. Does nothing where there is an I/O thread.
  */
 void rl_client_probe(rl_client *client);
 
-/* Ends the thread and the connection. Callers must be gone. */
+/* Ends the thread and the connection. Who still waits for a decision is told that it is lost. */
 void rl_client_stop(rl_client *client);
 
 #endif

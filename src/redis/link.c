@@ -70,11 +70,6 @@ const char *rl_link_error(const rl_link *link)
     return link->error;
 }
 
-int rl_link_in_flight(const rl_link *link)
-{
-    return link->count;
-}
-
 /* --- Calls in flight ---------------------------------------------------------------------- */
 
 static void push(rl_link *link, void *call)

@@ -53,9 +53,6 @@ void rl_link_reload(rl_link *link);
 /* What ended the last connection, for logs; "" if nothing did. */
 const char *rl_link_error(const rl_link *link);
 
-/* Calls sent and unanswered. */
-int rl_link_in_flight(const rl_link *link);
-
 /*
  * Sends a command whose reply belongs to call; the bytes are copied. Only when ready and with room
  * in flight; returns 0 otherwise. They go out at the next rl_link_step().

@@ -30,7 +30,7 @@ static rl_breaker opened(void)
 {
     rl_breaker b = fresh();
 
-    rl_breaker_open(&b, &options, 50, START);
+    rl_breaker_open(&b, 50, START);
     return b;
 }
 
@@ -50,8 +50,8 @@ static void test_opens(void)
     is_int(b.opened, 1, "it opened once");
 
     b = fresh();
-    ok(rl_breaker_open(&b, &options, 50, START), "an error that lasts opens it at once");
-    ok(!rl_breaker_open(&b, &options, 50, START), "for one caller only");
+    ok(rl_breaker_open(&b, 50, START), "an error that lasts opens it at once");
+    ok(!rl_breaker_open(&b, 50, START), "for one caller only");
 }
 
 static void test_opens_by_share(void)
@@ -111,7 +111,7 @@ static void test_backoff(void)
         int64_t now = start, due;
 
         b = fresh();
-        rl_breaker_open(&b, &options, 50, start);
+        rl_breaker_open(&b, 50, start);
         for (size_t i = 0; i < sizeof(waits) / sizeof(waits[0]); i++) {
             now += probe_due(&b, now);
             rl_breaker_probed(&b, &options, 0, now);
@@ -128,7 +128,7 @@ static void test_backoff(void)
     is_int(late, 0, "never over it");
     ok(least > 100 && most > 100, "and anywhere between: hosts do not probe in step");
     b = fresh();
-    rl_breaker_open(&b, &options, 30000, START);
+    rl_breaker_open(&b, 30000, START);
     ok(probe_due(&b, START) >= 15000, "an error that lasts has its own first wait");
 }
 
