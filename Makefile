@@ -131,12 +131,7 @@ fuzz: deps
 	    SANITIZE='-fsanitize=fuzzer-no-link,address,undefined -fno-sanitize-recover=all' fuzz-all
 
 fuzz-all: $(FUZZ)
-	@for f in $(FUZZ); do \
-	    echo "  FUZZ $$f"; corpus=$(BUILD)/corpus/$${f##*/}; mkdir -p $$corpus; \
-	    $$f -max_total_time=$(FUZZ_SECONDS) -max_len=512 -artifact_prefix=$(BUILD)/ \
-	        -print_final_stats=1 $$corpus >$$f.log 2>&1 || { tail -40 $$f.log; exit 1; }; \
-	    grep executed_units $$f.log; \
-	done
+	@FUZZ_SECONDS=$(FUZZ_SECONDS) $(PROVE) --exec t/lib/fuzz.sh $(FUZZ)
 
 lint:
 	@t/lib/deps.sh test lint

@@ -87,10 +87,14 @@ echo "Installing:$missing"
 forbid_daemons
 log=$(mktemp)
 # shellcheck disable=SC2086  # a list of words
-if ! DEBIAN_FRONTEND=noninteractive $install -q -o DPkg::Lock::Timeout=300 >"$log" 2>&1; then
+get() {
+    DEBIAN_FRONTEND=noninteractive $install -q -o DPkg::Lock::Timeout=300 >"$log" 2>&1
+}
+# Lists that are old or not there are the usual reason why it fails: fetch them, try once more.
+if ! get && ! { apt-get update -q >"$log" 2>&1 && get; }; then
     cat "$log" >&2
     rm -f "$log"
-    echo "apt-get failed; are its lists fresh? apt-get update" >&2
+    echo "apt-get failed, also with fresh lists" >&2
     exit 1
 fi
 rm -f "$log"

@@ -1,0 +1,17 @@
+#!/bin/sh
+# One fuzzer as a test: it runs for FUZZ_SECONDS and must find nothing.
+#
+#   t/lib/fuzz.sh build/fuzz/t/fuzz/NAME
+set -u
+
+fuzzer=$1
+corpus=${fuzzer%/t/fuzz/*}/corpus/${fuzzer##*/}
+mkdir -p "$corpus"
+echo 1..1
+if "$fuzzer" -max_total_time="${FUZZ_SECONDS:-10}" -max_len=512 -print_final_stats=1 \
+    -artifact_prefix="${corpus%/*}/../" "$corpus" >"$fuzzer.log" 2>&1; then
+    echo "ok 1 - $(sed -n 's/.*executed_units: *//p' "$fuzzer.log") inputs, none against a promise"
+else
+    tail -40 "$fuzzer.log" | sed 's/^/# /'
+    echo "not ok 1 - ${fuzzer##*/}"
+fi
