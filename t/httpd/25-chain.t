@@ -1,0 +1,166 @@
+#!/usr/bin/perl
+# One request may be decided in several steps: before authentication, after it,
+# and again where a redirect leads. The steps share one account: a later denial
+# gives back what earlier steps took, no counter is charged twice, and Redis may
+# keep the request waiting once.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Httpd;
+use RedisServer;
+use Status;
+use Test::More;
+
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { return '127.0.0.' . ++$client }
+
+# The statuses of some requests in a row, as text.
+sub statuses {
+    my ($httpd, $path, $times, %opt) = @_;
+    return join ' ', map { $httpd->get($path, %opt)->status } 1 .. $times;
+}
+
+# One child, and so one connection to Redis: what is given back arrives there
+# before the next question.
+sub host {
+    my ($redis, $config, %opt) = @_;
+    return Httpd->start(redis => $redis, children => 1, %opt, config => $config);
+}
+
+my $later = <<'EOF';
+RateLimit early 1/1d
+<Location /page.html>
+    RateLimit late 0/1d phase=auth
+</Location>
+EOF
+
+subtest 'a denial after authentication gives back what was charged before it' => sub {
+    my $redis = RedisServer->start;
+    my ($host, $other) = map { host($redis, $shared . $later) } 1, 2;
+    my @from = (from => fresh());
+    is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
+    is $host->get('/hello.txt', @from)->status, 200, 'the unit is there at once, on the same host';
+    is $other->get('/hello.txt', @from)->status, 429, 'and was one unit, not two';
+    @from = (from => fresh());
+    is statuses($host, '/page.html', 5, @from), '429 429 429 429 429', 'denials again and again';
+    is statuses($host, '/hello.txt', 2, @from), '200 429', 'leave one unit, neither none nor five';
+};
+
+subtest 'also when Redis dies right after' => sub {
+    my $redis = RedisServer->start;
+    my $host  = host($redis, "RateLimitRedis \@REDIS\@\n$later");
+    my @from  = (from => fresh());
+    is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
+    $redis->kill9;
+    is statuses($host, '/hello.txt', 2, @from), '200 429', 'this host goes on with the whole quota';
+};
+
+subtest 'and where there is no Redis' => sub {
+    my $host = host(undef, $later);
+    is $host->get('/page.html')->status, 429, 'the later rule denies';
+    is statuses($host, '/hello.txt', 2), '200 429', 'the unit is there';
+};
+
+my $twice = <<'EOF';
+RateLimit site 100/1d
+<Files index.html>
+    RateLimit site 50/1d
+</Files>
+<Directory @DOCROOT@/one>
+    <Files index.html>
+        RateLimit site 1/1d
+    </Files>
+</Directory>
+<Directory @DOCROOT@/three>
+    <Files index.html>
+        RateLimit site 3/1d
+    </Files>
+</Directory>
+EOF
+
+for my $where ('by Redis', 'by this host') {
+    subtest "one request never charges one counter twice, counted $where" => sub {
+        my $redis = $where eq 'by Redis' ? RedisServer->start : undef;
+        my $httpd = host($redis, ($redis ? $shared : '') . $twice,
+            files => { 'one/index.html' => 'one', 'three/index.html' => 'three' });
+        my $left = sub { $httpd->get(@_)->header('X-RateLimit-Remaining') };
+        my @from = (from => fresh());
+        is join(' ', map { $left->('/dir/', @from) } 1 .. 4), '49 48 47 46',
+            'a directory and its index are one unit of the smaller quota';
+        is $left->('/hello.txt', @from), 95, 'and of the larger one';
+        is $left->('/index.html', @from), 44, 'the index by its own name too';
+        is statuses($httpd, '/one/', 3, from => fresh()), '200 429 429',
+            'a quota of one serves the first request';
+        @from = (from => fresh());
+        is statuses($httpd, '/three/', 5, @from), '200 200 200 429 429', 'a smaller quota holds';
+        is $left->('/hello.txt', @from), 96, 'and its denials cost nothing';
+        @from = (from => fresh());
+        is statuses($httpd, '/hello.txt', 3, @from), '200 200 200', 'units taken elsewhere';
+        is $httpd->get('/three/', @from)->status, 429, 'count against it';
+    };
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "the steps of a request wait for Redis once, all together ($mpm)" => sub {
+        my $redis = RedisServer->start;
+        my $httpd = host($redis, <<'EOF', mpm => $mpm);
+RateLimitRedis @REDIS@
+RateLimitRedisTimeout 2s connect=2s
+<Location /page.html>
+    RateLimit before 1000/1d phase=access on-failure=open
+    RateLimit after 1000/1d phase=auth on-failure=open
+</Location>
+EOF
+        my $kept = Client->new(port => $httpd->port);
+        is $kept->request(path => '/page.html')->status, 200, 'a request connects to Redis';
+        $redis->pause;
+        my $response = $kept->request(path => '/page.html');
+        $redis->resume;
+        is $response->status, 200, 'one that gets no answer is served';
+        cmp_ok $response->elapsed, '>', 1.9, 'after it has waited';
+        cmp_ok $response->elapsed, '<', 3.5, 'once';
+    };
+}
+
+# Many times more rules than go into one question to Redis.
+sub many {
+    my ($first, $last) = @_;
+    return join "\n", "RateLimit r1 $first", (map { "RateLimit r$_ 1000/1d" } 2 .. 199),
+        "RateLimit r200 $last";
+}
+
+for my $where ('by Redis', 'by this host') {
+    subtest "two hundred rules in one section, counted $where" => sub {
+        my $redis = $where eq 'by Redis' ? RedisServer->start : undef;
+        my $httpd = host($redis, ($redis ? $shared : '') . Status::CONFIG . <<'EOF',
+<Location /page.html>
+    @CLOSED@
+</Location>
+<Location /login.html>
+    @FEW@
+</Location>
+<Location /hello.txt>
+    RateLimit r1 3/1d
+</Location>
+EOF
+            modules => ['status'],
+            vars    => { CLOSED => many('3/1d', '0/1d'), FEW => many('3/1d', '2/1d') });
+        my @from = (from => fresh());
+        is statuses($httpd, '/page.html', 2, @from), '429 429', 'the last one denies';
+        is statuses($httpd, '/hello.txt', 4, @from), '200 200 200 429', 'which costs the first nothing';
+        is $httpd->get('/login.html', @from)->status, 429, 'the first one denies';
+        @from = (from => fresh());
+        is statuses($httpd, '/login.html', 4, @from), '200 200 429 429', 'the last one counts';
+        is statuses($httpd, '/hello.txt', 2, @from), '200 429', 'and so did the first';
+    };
+}
+
+done_testing;
