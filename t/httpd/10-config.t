@@ -172,6 +172,8 @@ subtest 'options' => sub {
         'headers=maybe'      => qr/headers=maybe is neither on nor off/,
         'when="unclosed'     => qr/quote is not closed/,
         'key=user phase=access' => qr/key=user needs phase=auth/,
+        'key=%{remote_user} phase=access' => qr/reads the user/,
+        'key=a-%{REMOTE_USER} phase=access' => qr/reads the user/,
         'burst=0'            => qr/"0" is not a whole number of 1 to 1000000000/,
         'burst=x'            => qr/"x" is not a whole number/,
         'delay=2'            => qr/"2" is not a duration, as in 10s/,
@@ -288,6 +290,7 @@ subtest 'places' => sub {
 subtest 'a key that clients invent is warned of when it stands alone' => sub {
     my $warns = qr/RateLimit "api" \(.*httpd\.conf:\d+\): clients choose its key.*key=ip/;
     for my $key ('header:X-Api-Key', 'cookie:session', '%{HTTP:X-Api-Key}', '%{HTTP_USER_AGENT}',
+        '%{http:X-Key}', '%{Http_User_Agent}', '%{query_string}',
         '%{req:X-Api-Key}', '%{QUERY_STRING}', 'header:X-Api-Key|ip', 'ip+header:X-Api-Key') {
         like accepted($key, "RateLimit api 10/1m key=$key"), $warns, 'with a warning';
     }

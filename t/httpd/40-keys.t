@@ -78,6 +78,21 @@ SetEnvIf X-Tenant "^(.+)$" TENANT=$1
     Require valid-user
     RateLimit user 1/1d key=user
 </Location>
+<LocationMatch "^/expr-user/(lower|mixed)">
+    AuthType Basic
+    AuthName test
+    AuthBasicProvider anon
+    Anonymous *
+    Anonymous_MustGiveEmail off
+    Anonymous_VerifyEmail off
+    Require valid-user
+</LocationMatch>
+<Location /expr-user/lower>
+    RateLimit lower 1/1d key=%{remote_user}
+</Location>
+<Location /expr-user/mixed>
+    RateLimit mixed 1/1d "key=of %{Remote_User}"
+</Location>
 <Location /shared/two>
     RateLimit shared 2/1d
 </Location>
@@ -168,6 +183,12 @@ subtest 'addresses' => sub {
         from('/net48', '2001:db8:8:1::1'), from('/net48', '2001:db8:9:1::1'));
     pair(another => 'ip/48 of IPv4: one each',
         from('/net48', '203.0.113.9'), from('/net48', '203.0.113.10'));
+    pair(same    => 'ip/24 of IPv6: a /64, as without it',
+        from('/net', '2001:db8:10:1::1'), from('/net', '2001:db8:10:1::2'));
+    pair(another => 'and not its /24',
+        from('/net', '2001:db8:11:1::1'), from('/net', '2001:db8:11:2::1'));
+    pair(same    => 'ip/24 of IPv4 mapped into IPv6',
+        from('/net', '203.0.116.8'), from('/net', '::ffff:203.0.116.9'));
     pair(another => 'ip/128',
         from('/one', '2001:db8::1'), from('/one', '2001:db8::2'));
     # where httpd listens on IPv6 for both, an IPv4 client has a mapped address of its own
@@ -184,6 +205,20 @@ subtest 'addresses' => sub {
         ['/ip', from => '127.0.0.9', headers => \%says]
     } 1, 2;
     pair(same    => 'a header that nobody trusts', @spoofed);
+};
+
+my $wider = Httpd->start(modules => ['remoteip'], config => <<'EOF');
+RateLimitIPv6Prefix 56
+RemoteIPHeader X-Client
+RemoteIPInternalProxy 127.0.0.1
+RateLimit net 1/1d key=ip/24
+EOF
+
+subtest 'ip/24 leaves IPv6 to RateLimitIPv6Prefix' => sub {
+    my $at = sub { return [@{ from('/', $_[0]) }, port => $wider->port] };
+    pair(same    => 'a /56', $at->('2001:db8:0:100::1'), $at->('2001:db8:0:1ff::1'));
+    pair(another => 'the one beside it', $at->('2001:db8:0:200::1'), $at->('2001:db8:0:300::1'));
+    pair(same    => 'a /24 of IPv4', $at->('203.0.113.1'), $at->('203.0.113.2'));
 };
 
 subtest 'what clients send' => sub {
@@ -264,6 +299,12 @@ subtest 'what the server knows' => sub {
         for 'alice', 'al{ice}', 'al"i\'ce', 'al ice', "al\r\nice", "\xe9\xff", 'a' x 900, '*', '-',
         '{', 'user:alice+ip:1';
     pair(another => 'users',                $as->('bob'), $as->('Bob'));
+    for my $path ('/expr-user/lower', '/expr-user/mixed') {
+        my $user = sub { with($path, 'X-Client' => '203.0.113.30',
+            Authorization => 'Basic ' . encode_base64("$_[0]:x", '')) };
+        pair(another => "$path: two users at one address", $user->('alice'), $user->('bob'));
+        pair(same    => "$path: one user", $user->('carol'), $user->('carol'));
+    }
 };
 
 subtest 'methods' => sub {
