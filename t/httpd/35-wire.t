@@ -146,6 +146,50 @@ subtest 'a page that the client has' => sub {
         'as is a part of it';
 };
 
+my $late = Httpd->start(modules => ['mime'],
+    files => { map { +"$_/a.txt.gz" => 'a', "$_/page.html.en" => 'page' } qw(open closed) },
+    config => <<'EOF');
+AddEncoding gzip .gz
+AddLanguage en .en
+<Location /closed>
+    RateLimit closed 0/1d phase=auth
+</Location>
+<Location /login.html>
+    RateLimit shown 100/1d
+    RateLimitHeaders x-ratelimit draft-03 draft-11
+</Location>
+<If "%{HTTP:X-Secret} == 'yes'">
+    RateLimit secret 0/1d headers=off phase=auth
+</If>
+EOF
+
+subtest 'a denial after authentication is not a form of the page' => sub {
+    my %header = ('a.txt.gz' => 'Content-Encoding', 'page.html.en' => 'Content-Language');
+    for my $page (sort keys %header) {
+        my $passed = $late->get("/open/$page");
+        is $passed->status, 200, "$page: it passes";
+        ok defined $passed->header($header{$page}), "with a $header{$page}";
+        for my $method (qw(GET HEAD)) {
+            my $denied = $late->get("/closed/$page", method => $method);
+            is $denied->status, 429, "a $method is denied";
+            is_deeply [map { $denied->header_all($_) } qw(Content-Encoding Content-Language)], [],
+                'with neither encoding nor language';
+        }
+        like $late->get("/closed/$page")->body, qr/rate_limit_exceeded/, 'in plain JSON';
+    }
+};
+
+subtest 'a denial by a rule that shows nothing shows nothing of the steps before' => sub {
+    my $ours = sub { join ' ', sort grep { /ratelimit/i } map { $_->[0] } @{ $_[0]->headers } };
+    my @secret = (headers => { 'X-Secret' => 'yes' });
+    my $passed = $late->get('/login.html');
+    is $passed->status, 200, 'without it';
+    is scalar(split / /, $ours->($passed)), 8, 'there are headers';
+    my $denied = $late->get('/login.html', @secret);
+    is $denied->status, 429, 'with it, a denial';
+    is $ours->($denied), '', 'and none';
+};
+
 # Lines are written after the response, by several threads: they come late and in any order.
 sub lines {
     my ($file, $about, $least) = @_;
