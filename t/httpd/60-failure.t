@@ -14,6 +14,7 @@ use Httpd;
 use JSON::PP;
 use Process;
 use RedisServer;
+use Socket qw(AF_INET AF_INET6 SOCK_STREAM getaddrinfo);
 use Status;
 use Test::More;
 use Time::HiRes qw(sleep time);
@@ -183,6 +184,28 @@ EOT
     is +(Status->of($host))->{RedisBreakerOpen}, 0, 'when Redis is back';
 };
 
+subtest 'whom Redis denied stays denied without it, on-failure=open or not' => sub {
+    my $redis = RedisServer->start;
+    my $host = host($redis, 'RateLimit one 2/12s algorithm=fixed-window on-failure=open');
+    my ($first, $next) = map { { from => "127.0.0.$_", path => '/hello.txt' } } 2, 3;
+    Process::wait_until(sub { time - 12 * int(time / 12) < 2 }, what => 'a window', within => 20);
+    my $end = 12 * int(time / 12) + 12;
+    is $host->request(%$first)->status, 200, 'Redis admits two' for 1, 2;
+    is $host->request(%$first)->status, 429, 'and denies the third';
+    $redis->kill9;
+    my ($denied, $since) = (0, time);
+    while ($host->request(%$first)->status == 429) {
+        $denied = time - $since;
+        is $host->request(%$next)->status, 200, 'another passes' if $denied < 0.3;
+        last if time > $end + 5;
+        sleep 0.05;
+    }
+    cmp_ok $denied, '>', 5, 'without Redis it stays denied, longer than a renewal takes';
+    cmp_ok $since + $denied, '>', $end - 1, 'to the end of its window';
+    cmp_ok $since + $denied, '<', $end + 3, 'and no longer';
+    is $host->request(%$first)->status, 200, 'then open lets it pass' for 1 .. 5;
+};
+
 subtest 'Redis forgets its scripts under load' => sub {
     my $redis = RedisServer->start;
     my $host  = host($redis, 'RateLimit one 500/1h');
@@ -228,6 +251,39 @@ subtest 'Redis is out of memory' => sub {
     $redis->cmd(qw(CONFIG SET maxmemory 0));
     recovered($host);
     is load($host, 500, from => '127.0.0.5')->{status}{200}, 100, 'then Redis counts again';
+};
+
+# Whether the name has an address of either family, ::1 first or not.
+sub has_both {
+    my ($error, @found) = getaddrinfo('localhost', 0, { socktype => SOCK_STREAM });
+    my %families = map { $_->{family} => 1 } @found;
+    return $families{ +AF_INET } && $families{ +AF_INET6 };
+}
+
+# Runs a command with a second address for localhost, which only it sees.
+my @with_both = ('unshare', '-m', 'sh', '-c',
+    'hosts=$(mktemp); { echo "::1 localhost"; cat /etc/hosts; } >$hosts && chmod 644 $hosts'
+    . ' && mount --bind $hosts /etc/hosts && rm $hosts && exec "$@"', 'sh');
+
+subtest 'a name with two addresses, of which one answers' => sub {
+    my @wrapper = has_both() ? () : (wrapper => \@with_both);
+    plan skip_all => 'localhost has no ::1 here'
+        if !-e '/proc/net/if_inet6'
+        || (@wrapper && system("@with_both[0, 1] mount --bind /etc/hosts /etc/hosts 2>/dev/null"));
+    my $redis = RedisServer->start;
+    my $host = Httpd->start(modules => [qw(status headers)], vars => { PORT_OF_REDIS => $redis->port },
+        @wrapper, config => <<"EOT");
+RateLimitRedis redis://localhost:\@PORT_OF_REDIS\@
+RateLimitRedisTimeout 10s connect=10s
+RateLimit one 3/1h
+@{[Status::CONFIG]}$noted
+EOT
+    is $host->get('/noted')->header('X-Source'), 'redis', 'Redis decides' for 1 .. 3;
+    is $host->get('/hello.txt')->status, $_, 'on the limit too' for 200, 200, 200, 429;
+    is scalar(@{ $redis->cmd('KEYS', '*:one:*') }), 1, 'where its count is';
+    my $status = Status->of($host);
+    is $status->{RedisBreakerOpen} + $status->redis_failures, 0, 'nothing failed';
+    is_deeply [$host->error_log_lines(qr/breaker/)], [], 'and the log says nothing of a breaker';
 };
 
 done_testing;
