@@ -102,6 +102,15 @@ subtest 'a flood of denials is not a flood of lines' => sub {
     is $mine[0]{denials} + $mine[1]{denials}, $total, 'with the number of denials since';
 };
 
+subtest 'so it is where nothing was ever admitted' => sub {
+    my $host = host("RateLimit one 1000/1h\nRateLimit nope 0/1h");
+    my $start = time;
+    is $host->get('/hello.txt')->status, 429, 'a denial' for 1 .. 20;
+    my @lines = denials($host);
+    is_deeply [map { "$_->{rule} $_->{denials}" } @lines], ['nope 1'], 'one line for all of them'
+        if time - $start < 9;
+};
+
 subtest 'nothing a client sends breaks a line' => sub {
     my $host = host("RateLimit one 0/1h key=path\nRateLimit two 0/1h key=ip");
     my @paths = ('/a%0Ab', '/a%0D%0A[Mon%20Jan]%20fake', '/a%22b', '/a%1B[31m', '/a%7F%80%FF', "/a\\b");
@@ -187,6 +196,17 @@ EOT
     is $host->get('/hello.txt', from => '127.0.0.3')->status, 429, 'and the counts';
     is $host->get('/page.html')->status, 429, 'of this host too';
     is +(Status->of($host))->rule('one')->{Denied}, 401, 'it goes on from there';
+};
+
+subtest 'a rule that nobody evaluated has let nobody pass' => sub {
+    my $host = host("RateLimit one 1/1h\nRateLimit trial 1000/1h shadow\n$shared");
+    my @from = (from => '127.0.0.4');
+    is $host->get('/hello.txt', @from)->status, 200, 'one passes';
+    is $host->get('/hello.txt', @from)->status, 429, 'then memory denies' for 1 .. 20;
+    my ($one, $trial) = map { Status->of($host)->rule($_) } qw(one trial);
+    cmp_ok $one->{FromMemory}, '>', 0, 'without asking about the shadow rule';
+    is $trial->{Passed}, $one->{Asked}, 'which has let those pass that it was asked about';
+    is $trial->{Requests}, 21, 'of all the requests that came';
 };
 
 subtest 'the status page needs no Redis' => sub {
