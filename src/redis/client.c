@@ -3,7 +3,7 @@
  *
  * A call is a slot: the command, who waits for it, and the reply. Slots are made once and bound
  * what can be in flight. A caller fills a slot, queues it, wakes the I/O thread if that sleeps, and
- * waits on the slot's own condition until its deadline. If the deadline comes first the slot is
+ * waits on the slot's own semaphore until its deadline. If the deadline comes first the slot is
  * abandoned: its reply is still read, in order, and dropped, and only then is the slot free again.
  *
  * The I/O thread sends all that is queued at once, without waiting for more: while one batch is on
@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <poll.h>
 #include <pthread.h>
+#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -37,11 +38,12 @@
 
 typedef enum { CALL_DECISION, CALL_GIVE_BACK, CALL_PROBE } call_kind;
 
+/* A call leaves PENDING once: to whoever comes first, the reply or the caller's deadline. */
+typedef enum { CALL_PENDING, CALL_DONE, CALL_ABANDONED } call_state;
+
 typedef struct call {
-    pthread_mutex_t lock;
-    pthread_cond_t wake;
-    int done;
-    int abandoned;
+    atomic_int state; /* call_state */
+    sem_t done;       /* posted when it becomes CALL_DONE and somebody waits */
     int reloaded; /* sent again after NOSCRIPT */
     call_kind kind;
     char *command;
@@ -120,15 +122,11 @@ static void say_opened(rl_client *client, const char *why)
 
 static int make_calls(rl_client *client)
 {
-    pthread_condattr_t monotonic;
-
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     client->calls = apr_pcalloc(client->pool, sizeof(call) * IN_FLIGHT);
     for (int i = 0; i < IN_FLIGHT; i++) {
         call *c = &client->calls[i];
 
-        if (pthread_mutex_init(&c->lock, NULL) || pthread_cond_init(&c->wake, &monotonic))
+        if (sem_init(&c->done, 0, 0))
             return 0;
         c->next = client->free;
         client->free = c;
@@ -147,8 +145,8 @@ static call *enqueue(rl_client *client, call_kind kind, char *command, int lengt
     c = client->free;
     if (c) {
         client->free = c->next;
-        c->done = c->reloaded = 0;
-        c->abandoned = kind != CALL_DECISION;
+        c->reloaded = 0;
+        atomic_store(&c->state, kind == CALL_DECISION ? CALL_PENDING : CALL_ABANDONED);
         c->kind = kind;
         c->command = command;
         c->length = length;
@@ -178,20 +176,14 @@ static void release(rl_client *client, call *c)
     pthread_mutex_unlock(&client->lock);
 }
 
-/* A call has got its reply, or lost it. */
+/* A call has got its reply, or lost it. Once it is done it is its caller's. */
 static void complete(rl_client *client, call *c, redisReply *reply)
 {
-    int abandoned;
-
-    pthread_mutex_lock(&c->lock);
     c->reply = reply;
-    c->done = 1;
-    abandoned = c->abandoned;
-    if (!abandoned)
-        pthread_cond_signal(&c->wake);
-    pthread_mutex_unlock(&c->lock);
-    if (abandoned)
+    if (atomic_exchange(&c->state, CALL_DONE) == CALL_ABANDONED)
         release(client, c);
+    else if (client->options.threaded)
+        sem_post(&c->done);
 }
 
 static void probed(rl_client *client, int in_time)
@@ -211,12 +203,7 @@ static int is_error(const redisReply *reply, const char *prefix)
 /* Whether nobody waits for a decision any more: then it must not be charged either. */
 static int is_forsaken(call *c)
 {
-    int forsaken;
-
-    pthread_mutex_lock(&c->lock);
-    forsaken = c->kind == CALL_DECISION && c->abandoned;
-    pthread_mutex_unlock(&c->lock);
-    return forsaken;
+    return c->kind == CALL_DECISION && atomic_load(&c->state) == CALL_ABANDONED;
 }
 
 /* The link's answer to a call. */
@@ -552,33 +539,40 @@ void rl_client_stop(rl_client *client)
     apr_thread_join(&ignored, client->thread);
 }
 
+/* Leaves a call that is still pending to the link. Returns 1 if it is done instead. */
+static int abandon(call *c)
+{
+    int pending = CALL_PENDING;
+
+    return !atomic_compare_exchange_strong(&c->state, &pending, CALL_ABANDONED);
+}
+
 /* Waits for the I/O thread to complete a call. Returns 0 if the deadline came first. */
 static int wait_threaded(call *c, int64_t deadline_us)
 {
     struct timespec until = {deadline_us / 1000000, deadline_us % 1000000 * 1000};
-    int done;
 
-    pthread_mutex_lock(&c->lock);
-    while (!c->done && pthread_cond_timedwait(&c->wake, &c->lock, &until) != ETIMEDOUT)
-        ;
-    done = c->done;
-    c->abandoned = !done;
-    pthread_mutex_unlock(&c->lock);
-    return done;
+    while (sem_clockwait(&c->done, CLOCK_MONOTONIC, &until)) {
+        if (errno == EINTR)
+            continue;
+        if (!abandon(c))
+            return 0;
+        until.tv_sec++; /* it is done, and about to be posted */
+    }
+    return 1;
 }
 
 /* The same, by doing what the I/O thread does. */
 static int wait_stepping(rl_client *client, call *c, int64_t deadline_us)
 {
-    while (!c->done && rl_link_clock() < deadline_us) {
+    while (atomic_load(&c->state) != CALL_DONE && rl_link_clock() < deadline_us) {
         manage(client, rl_link_clock());
-        if (!c->done)
+        if (atomic_load(&c->state) != CALL_DONE)
             wait_and_step(client, deadline_us);
     }
-    c->abandoned = !c->done;
     if (client->state == RL_LINK_CONNECTING)
         client->patient = 0; /* one request has waited for this connection: that is enough */
-    return c->done;
+    return abandon(c);
 }
 
 static rl_failure read_call(rl_client *client, const call *c, rl_ask *asks, int n, int *charged)
