@@ -310,6 +310,8 @@ static const char *part_text(request_rec *r, const rl_identity_options *options,
     if (part->kind == RL_KEY_SERVER)
         return "server";
     value = value_of(r, part, options);
+    if (!value)
+        value = ""; /* it was there when the identity was found */
     text = apr_pstrcat(r->pool, label_of(r->pool, part), ":", value, NULL);
     return may_be_secret(part) || !is_plain(value) ? digest(r->pool, text) : text;
 }

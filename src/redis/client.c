@@ -44,7 +44,7 @@ typedef enum { CALL_PENDING, CALL_DONE, CALL_ABANDONED } call_state;
 typedef struct call {
     atomic_int state; /* call_state */
     sem_t done;       /* posted when it becomes CALL_DONE and somebody waits */
-    int reloaded; /* sent again after NOSCRIPT */
+    int reloaded;     /* sent again after NOSCRIPT */
     call_kind kind;
     char *command;
     int length;

@@ -68,7 +68,7 @@ sub no_failure {
     is $_->redis_failures, 0, "Redis decided every request" for map { Status->of($_) } @hosts;
 }
 
-for my $case (['event', $ENV{RL_RUNS} || 3], ['worker', 1], ['prefork', 1]) {
+for my $case (['event', $ENV{RL_RUNS} || 3], map { [$_, $ENV{RL_RUNS} || 1] } 'worker', 'prefork') {
     my ($mpm, $runs) = @$case;
     subtest "two hosts share one limit ($mpm)" => sub {
         my @hosts = two_hosts('RateLimit shared 100/1h', mpm => $mpm);
