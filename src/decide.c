@@ -34,6 +34,7 @@ typedef struct {
     rl_chain *chain;
     rl_outcome *outcomes[RL_ASKS_MAX];
     int count;
+    int shadows; /* among them */
     int64_t host_ms;
     rl_ask asks[RL_ASKS_MAX];
     rl_outcome *asked[RL_ASKS_MAX];
@@ -99,6 +100,7 @@ static void prepare(step *s, const rl_rule *rule, int shadow)
     o->rule = rule;
     o->limit = rule->limit;
     o->shadow = shadow || rule->shadow;
+    s->shadows += o->shadow;
     if (s->tiers->client && rule->sync == RL_SYNC_REQUEST) {
         o->kind = RL_LOCAL_SNAPSHOT;
         o->source = RL_SOURCE_REDIS;
@@ -118,7 +120,7 @@ static void prepare(step *s, const rl_rule *rule, int shadow)
 /* Collects the rules to decide over now, as many as fit in a step; returns how many. */
 static int collect(step *s, const rl_section *section, rl_phase phase)
 {
-    s->count = 0;
+    s->count = s->shadows = 0;
     for (int i = 0; i < section->rule_count && s->count < RL_ASKS_MAX; i++) {
         const rl_rule *rule = section->rules[i];
 
@@ -420,7 +422,8 @@ static int decide_step(step *s)
         ask_redis(s);
     if (!denied(s) && !s->chain->closed)
         charge_host(s, 0);
-    charge_host(s, 1);
+    if (s->shadows)
+        charge_host(s, 1);
     return conclude(s);
 }
 
@@ -439,8 +442,10 @@ int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
     s.chain->section = section;
     s.chain->options.normalize = rl_config_normalize(section);
     s.chain->options.ipv6_prefix = tiers->settings->ipv6_prefix;
-    /* One step is enough for any sane section, and any number of them for the others. */
-    while ((verdict == DECLINED || verdict == OK) && collect(&s, section, phase))
-        verdict = decide_step(&s);
+    /* One step is enough for any sane section; the others take more. */
+    do {
+        if (collect(&s, section, phase))
+            verdict = decide_step(&s);
+    } while (s.count == RL_ASKS_MAX && verdict == OK);
     return verdict;
 }
