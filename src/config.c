@@ -10,6 +10,7 @@
  * httpd reads its configuration twice at start, and again at each reload; the list of all rules
  * lives as long as the configuration it was read from.
  */
+#include <stddef.h>
 #include <string.h>
 
 #include <apr_lib.h>
@@ -248,16 +249,32 @@ static const char *not_a_choice(cmd_parms *cmd, const char *word, const char *ex
                         expected);
 }
 
-static const char *cmd_engine(cmd_parms *cmd, void *config, const char *word)
+/* A directive that takes one of some words; its number in them is what a section keeps. */
+typedef struct {
+    const char *const *words;
+    size_t member; /* of rl_section, an int */
+    const char *expected;
+} choice;
+
+static const char *const engines[] = {"off", "on", "shadow", NULL};
+static const char *const responses[] = {"off", "problem", "text", NULL};
+static const char *const notes[] = {"denied", "all", NULL};
+
+static const choice engine_choice = {engines, offsetof(rl_section, engine), "on, shadow or off"};
+static const choice response_choice = {responses, offsetof(rl_section, response),
+                                       "problem, text or off"};
+static const choice notes_choice = {notes, offsetof(rl_section, notes), "denied or all"};
+
+static const char *cmd_choice(cmd_parms *cmd, void *config, const char *word)
 {
-    static const char *const names[] = {"off", "on", "shadow", NULL};
-    rl_section *section = config;
+    const choice *c = cmd->info;
+    int *member = (int *)((char *)config + c->member);
     const char *error = not_in_limit(cmd);
 
     if (error)
         return error;
-    section->engine = rl_rule_choice(word, names);
-    return section->engine < 0 ? not_a_choice(cmd, word, "on, shadow or off") : NULL;
+    *member = rl_rule_choice(word, c->words);
+    return *member < 0 ? not_a_choice(cmd, word, c->expected) : NULL;
 }
 
 static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
@@ -280,30 +297,6 @@ static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
         section->headers = 0;
     section->headers |= bits[i];
     return NULL;
-}
-
-static const char *cmd_response(cmd_parms *cmd, void *config, const char *word)
-{
-    static const char *const names[] = {"off", "problem", "text", NULL};
-    rl_section *section = config;
-    const char *error = not_in_limit(cmd);
-
-    if (error)
-        return error;
-    section->response = rl_rule_choice(word, names);
-    return section->response < 0 ? not_a_choice(cmd, word, "problem, text or off") : NULL;
-}
-
-static const char *cmd_notes(cmd_parms *cmd, void *config, const char *word)
-{
-    static const char *const names[] = {"denied", "all", NULL};
-    rl_section *section = config;
-    const char *error = not_in_limit(cmd);
-
-    if (error)
-        return error;
-    section->notes = rl_rule_choice(word, names);
-    return section->notes < 0 ? not_a_choice(cmd, word, "denied or all") : NULL;
 }
 
 static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
@@ -515,11 +508,14 @@ static const char *cmd_later(cmd_parms *cmd, void *config, const char *line)
 const command_rec rl_config_commands[] = {
     AP_INIT_RAW_ARGS("RateLimit", cmd_rule, NULL, ANYWHERE,
                      "NAME QUOTA/WINDOW [option]..., as in: login 10/1m; NAME off; or off"),
-    AP_INIT_TAKE1("RateLimitEngine", cmd_engine, NULL, ANYWHERE, "on, shadow or off"),
+    AP_INIT_TAKE1("RateLimitEngine", cmd_choice, (void *)&engine_choice, ANYWHERE,
+                  "on, shadow or off"),
     AP_INIT_ITERATE("RateLimitHeaders", cmd_headers, NULL, ANYWHERE,
                     "x-ratelimit, draft-11, draft-03 or off; yield lets a backend's header stand"),
-    AP_INIT_TAKE1("RateLimitResponse", cmd_response, NULL, ANYWHERE, "problem, text or off"),
-    AP_INIT_TAKE1("RateLimitNotes", cmd_notes, NULL, ANYWHERE, "denied or all"),
+    AP_INIT_TAKE1("RateLimitResponse", cmd_choice, (void *)&response_choice, ANYWHERE,
+                  "problem, text or off"),
+    AP_INIT_TAKE1("RateLimitNotes", cmd_choice, (void *)&notes_choice, ANYWHERE,
+                  "denied or all"),
     AP_INIT_ITERATE("RateLimitNormalize", cmd_normalize, NULL, ANYWHERE,
                     "[+-]case [+-]slashes [+-]dots [+-]trailing [+-]params [+-]encoding"),
     AP_INIT_TAKE1("RateLimitRedis", cmd_redis, NULL, RSRC_CONF,
