@@ -22,12 +22,14 @@
 #include <http_log.h>
 #include <http_protocol.h>
 #include <http_request.h>
+#include <mpm_common.h>
 #include <mod_status.h>
 
 #include "src/config.h"
 #include "src/decide.h"
 #include "src/reply.h"
 #include "src/status.h"
+#include "src/violation.h"
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
@@ -39,7 +41,7 @@ static rl_tiers tiers; /* filled in by post_config, and per child by child_init 
  * Part of the names of shared memory, to be raised when what lies in it changes its form: a new
  * version of the module, loaded by a reload, must not take the old one's for its own.
  */
-#define LAYOUT ":1"
+#define LAYOUT ":2"
 
 /* A piece of shared memory, as it is retained over restarts. */
 typedef struct {
@@ -88,24 +90,35 @@ static int share_memory(server_rec *s)
 {
     apr_size_t local_size = tiers.settings->shared_memory;
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
+    void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
     void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !breaker || !local)
+    if (!stats || !denied || !breaker || !local)
         return 0;
     tiers.breaker = breaker;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
         tiers.stats = rl_stats_init(stats);
+    tiers.denied = rl_denied_attach(denied);
+    if (!tiers.denied)
+        tiers.denied = rl_denied_init(denied);
     tiers.local = local_tier(local, local_size);
     return 1;
+}
+
+/* httpd ends: what nobody has reported yet is reported. Not in a child, nor when it reloads. */
+static apr_status_t last_words(void *s)
+{
+    if (tiers.local && ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_EXITING)
+        rl_violation_flush(s, &tiers, 1);
+    return APR_SUCCESS;
 }
 
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     apr_array_header_t *rules = rl_config_rules();
 
-    (void)pconf;
     (void)plog;
     (void)ptemp;
     memset(&tiers, 0, sizeof(tiers));
@@ -120,7 +133,42 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         if (!rule->off)
             rule->row = rl_stats_row(tiers.stats, rule->name);
     }
+    rl_stats_keep(tiers.stats, rl_local_clock());
+    apr_pool_pre_cleanup_register(pconf, s, last_words);
     return OK;
+}
+
+/*
+ * Opens the violation logs, as httpd opens its own. A server that starts says at once that it
+ * cannot; one that reloads goes on, with the error log in their place.
+ */
+static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    apr_array_header_t *logs = rl_config_logs();
+    int is_reload = ap_retained_data_get("ratelimit_redis:stats" LAYOUT) != NULL;
+    int opened = 1;
+
+    (void)plog;
+    (void)ptemp;
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
+        return OK;
+    for (int i = 0; i < logs->nelts; i++)
+        opened &= rl_log_open(APR_ARRAY_IDX(logs, i, rl_log *), pconf);
+    if (!opened && is_reload)
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: denials go to the error log where a "
+                     "RateLimitLog could not be opened");
+    return opened || is_reload ? OK : HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/* In the parent, every ten seconds or so. */
+static int monitor(apr_pool_t *pool, server_rec *s)
+{
+    (void)pool;
+    if (!tiers.local)
+        return DECLINED;
+    rl_stats_keep(tiers.stats, rl_local_clock());
+    rl_violation_flush(s, &tiers, 0);
+    return DECLINED;
 }
 
 /* --- Life of a child ---------------------------------------------------------------------- */
@@ -233,7 +281,9 @@ static void register_hooks(apr_pool_t *pool)
 {
     ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_open_logs(open_logs, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_monitor(monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_header_parser(header_parser, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,

@@ -39,16 +39,23 @@ typedef struct {
 
 static apr_array_header_t *all_rules;  /* of rl_rule * */
 static apr_array_header_t *all_places; /* of written */
+static apr_array_header_t *all_logs;   /* of rl_log * */
 
 void rl_config_begin(apr_pool_t *pool)
 {
     all_rules = apr_array_make(pool, 16, sizeof(rl_rule *));
     all_places = apr_array_make(pool, 16, sizeof(written));
+    all_logs = apr_array_make(pool, 2, sizeof(rl_log *));
 }
 
 apr_array_header_t *rl_config_rules(void)
 {
     return all_rules;
+}
+
+apr_array_header_t *rl_config_logs(void)
+{
+    return all_logs;
 }
 
 /* --- Create and merge --------------------------------------------------------------------- */
@@ -148,6 +155,13 @@ void *rl_config_create_server(apr_pool_t *pool, server_rec *s)
 const rl_settings *rl_config_settings(server_rec *main_server)
 {
     return ap_get_module_config(main_server->module_config, &ratelimit_redis_module);
+}
+
+const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings)
+{
+    const rl_settings *own = ap_get_module_config(server->module_config, &ratelimit_redis_module);
+
+    return own->log ? own->log : settings->log;
 }
 
 const rl_section *rl_config_of(const request_rec *r)
@@ -494,6 +508,24 @@ static const char *cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *tex
     return NULL;
 }
 
+static const char *cmd_log(cmd_parms *cmd, void *config, const char *target, const char *first,
+                           const char *second)
+{
+    rl_settings *settings = settings_of(cmd);
+    const char *error = not_in_limit(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    if (settings->log)
+        return "RateLimitLog is given twice for one server; a virtual host may have its own";
+    error = rl_log_parse(cmd->pool, target, first, second, &settings->log);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimitLog: ", error, NULL);
+    APR_ARRAY_PUSH(all_logs, rl_log *) = settings->log;
+    return NULL;
+}
+
 static const char *cmd_later(cmd_parms *cmd, void *config, const char *line)
 {
     (void)config;
@@ -531,11 +563,12 @@ const command_rec rl_config_commands[] = {
                   "size of the local tier, as in 16M"),
     AP_INIT_TAKE1("RateLimitIPv6Prefix", cmd_ipv6_prefix, NULL, RSRC_CONF,
                   "one client per prefix of this length"),
+    AP_INIT_TAKE123("RateLimitLog", cmd_log, NULL, RSRC_CONF,
+                    "FILE or \"|program\", json or text, every=T; once for each server"),
     LATER("RateLimitTier", ANYWHERE),
     LATER("RateLimitScope", RSRC_CONF),
     LATER("RateLimitRedisAuth", RSRC_CONF),
     LATER("RateLimitRedisTLS", RSRC_CONF),
-    LATER("RateLimitLog", RSRC_CONF),
     LATER("RateLimitOverrides", RSRC_CONF),
     LATER("RateLimitAdaptive", RSRC_CONF),
     {.name = NULL}

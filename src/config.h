@@ -11,6 +11,7 @@
 #include <httpd.h>
 #include <http_config.h>
 
+#include "log.h"
 #include "path.h"
 #include "redis/topology.h"
 #include "rule.h"
@@ -53,6 +54,7 @@ typedef struct {
     int64_t retry_max_ms;
     apr_size_t shared_memory; /* bytes */
     int ipv6_prefix;
+    rl_log *log; /* NULL: the main server's; each virtual host has its own settings for it */
 } rl_settings;
 
 extern const command_rec rl_config_commands[];
@@ -70,8 +72,14 @@ void rl_config_check(server_rec *main_server);
 /* All rules that were read, each an rl_rule *, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);
 
+/* All violation logs, each an rl_log *. */
+apr_array_header_t *rl_config_logs(void);
+
 /* The settings; the main server's, whichever server is asked about. */
 const rl_settings *rl_config_settings(server_rec *main_server);
+
+/* The violation log of a server, or NULL if it has none; settings are the main server's. */
+const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings);
 
 /* The section that holds for a request, or NULL if nothing was said there. */
 const rl_section *rl_config_of(const request_rec *r);

@@ -373,7 +373,7 @@ static void count_outcome(const step *s, const rl_outcome *o, int refused)
     if (o->denies || o->closes)
         rl_stats_count(stats, o->rule->row, o->shadow ? RL_SHADOWED : RL_DENIED, o->source);
     else if (unseen || (refused && !o->shadow))
-        rl_stats_count_vetoed(stats, o->rule->row, o->source);
+        rl_stats_count(stats, o->rule->row, RL_VETOED, o->source);
     else
         rl_stats_count(stats, o->rule->row, RL_PASSED, o->source);
 }
@@ -395,7 +395,7 @@ static int conclude(step *s)
             chain->shadow = o;
         else if (waits_longer(o, chain->denial))
             chain->denial = o;
-        rl_violation_log(s->r, s->tiers->local, o);
+        rl_violation(s->r, s->tiers, o);
     }
     if (refused)
         give_back(s);

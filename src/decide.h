@@ -13,6 +13,7 @@
 #include <httpd.h>
 
 #include "config.h"
+#include "denied.h"
 #include "identity.h"
 #include "local.h"
 #include "redis/client.h"
@@ -23,6 +24,7 @@ typedef struct {
     const rl_settings *settings;
     rl_local *local;
     rl_stats *stats;
+    rl_denied *denied;
     rl_client *client;   /* NULL: this host alone */
     rl_breaker *breaker;
 } rl_tiers;

@@ -40,6 +40,7 @@
 #define MAGIC UINT64_C(0x324c41434f4c4c52) /* "RLLOCAL2", little endian */
 #define IDLE_S 10      /* unused for so long, an entry is idle */
 #define LASTS_MAX_MS (INT64_C(3660) * 86400000)
+#define LOOKED_AT_S 15 /* denials that are not reported wait so long for rl_local_unreported() */
 
 /* Set in every key, but for an entry that is being made. */
 #define READY (UINT64_C(1) << 63)
@@ -825,24 +826,41 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
 
 /* --- Reports ------------------------------------------------------------------------------ */
 
+/* Whole seconds are cut, so one more must have passed; another's clock may be later. */
+static int is_silent(uint32_t last_s, uint32_t now_s, int64_t every_ms)
+{
+    return last_s && (int64_t)(int32_t)(now_s - last_s) * 1000 <= every_ms;
+}
+
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms)
 {
     entry *e = claim(table, key, host_ms);
     uint32_t now_s = (uint32_t)(host_ms / 1000) + 1, last;
-    uint32_t silent_until_s = now_s + (uint32_t)(every_ms / 1000) + 1;
+    uint32_t silent_until_s = now_s + (uint32_t)(every_ms / 1000) + LOOKED_AT_S;
 
     if (!e)
         return 1;
     if (load(&e->expires_s) < silent_until_s)
         store(&e->expires_s, silent_until_s);
     last = load(&e->reported_s);
-    /* Whole seconds are cut, so one more must have passed; another's clock may be later. */
-    if ((last && (int64_t)(int32_t)(now_s - last) * 1000 <= every_ms)
-        || !swap(&e->reported_s, &last, now_s)) {
+    if (is_silent(last, now_s, every_ms) || !swap(&e->reported_s, &last, now_s)) {
         atomic_fetch_add_explicit(&e->silent, 1, memory_order_relaxed);
         return 0;
     }
     return atomic_exchange_explicit(&e->silent, 0, memory_order_relaxed) + 1;
+}
+
+uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms)
+{
+    entry *e = find(table, key);
+    uint32_t now_s = (uint32_t)(host_ms / 1000) + 1, last;
+
+    if (!e || !load(&e->silent))
+        return 0;
+    last = load(&e->reported_s);
+    if (is_silent(last, now_s, every_ms) || !swap(&e->reported_s, &last, now_s))
+        return 0;
+    return atomic_exchange_explicit(&e->silent, 0, memory_order_relaxed);
 }
 
 void rl_local_read_stats(const rl_local *table, rl_local_stats *stats)

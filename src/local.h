@@ -120,6 +120,12 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
  */
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
 
+/*
+ * How many denials of key have not been reported, if the last report was more than every_ms ago;
+ * they then count as reported. 0 if there is nothing to say.
+ */
+uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
+
 typedef struct {
     uint64_t capacity;  /* entries that fit */
     uint64_t entries;   /* entries ever filled and still held, live or expired */
