@@ -314,6 +314,8 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
         return RL_NEVER;
     if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
+    if (limit->delay_ms > 0) /* what is left without a delay */
+        return rl_limiter_hold(limit, state, remaining + 1);
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 
@@ -338,10 +340,13 @@ void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost)
         charge(limit, state, cost);
 }
 
-int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state)
+int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_t now)
 {
-    return limit->on_response ? state->pending.slot
-         : rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+    if (limit->on_response)
+        return state->pending.slot;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return now;
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
 }
 
 /*

@@ -143,8 +143,8 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
 /* Charges cost units, or makes them pending, as the limit says, without asking whether they fit. */
 void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost);
 
-/* The window or tick that rl_limiter_charge() charges; what a give-back needs. */
-int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state);
+/* The slot, window or tick that rl_limiter_charge() charges; what a give-back needs. */
+int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_t now);
 
 /*
  * Takes back what was charged at a position. A window's: from that window or, when the state has

@@ -17,6 +17,7 @@
 #include <apr_siphash.h>
 #include <apr_strings.h>
 
+#include "path.h"
 #include "rule.h"
 
 /* What is read while a rule is parsed. */
@@ -28,6 +29,7 @@ typedef struct {
     int reads_user; /* in its key or an expression: known only after authentication */
     int reads_auth; /* things that authentication may set */
     int reads_path; /* in its key */
+    int reads_client; /* in its key: something that tells one client from another */
 } reading;
 
 static const char *const algorithms[] = {
@@ -145,6 +147,14 @@ const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms)
     return "0s";
 }
 
+int rl_rule_is_name(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t length = strlen(s);
+
+    return length > 0 && length <= RL_NAME_MAX && strspn(s, plain) == length;
+}
+
 /* --- QUOTA/WINDOW ------------------------------------------------------------------------- */
 
 static const char *read_limit(reading *r, const char *text)
@@ -236,7 +246,14 @@ static const char *read_key_expr(reading *r, const char *text, rl_key_part *part
 
     part->kind = RL_KEY_EXPR;
     part->name = text;
+    r->reads_client = 1;
     return error ? apr_pstrcat(r->pool, "key=: ", error, NULL) : NULL;
+}
+
+static int is_of_client(rl_key_kind kind)
+{
+    return kind != RL_KEY_SERVER && kind != RL_KEY_HOST && kind != RL_KEY_PATH
+        && kind != RL_KEY_METHOD;
 }
 
 static const char *read_part(reading *r, const char *text, rl_key_part *part)
@@ -268,6 +285,7 @@ static const char *read_part(reading *r, const char *text, rl_key_part *part)
         r->reads_user |= part->kind == RL_KEY_USER;
         r->reads_auth |= part->kind == RL_KEY_USER || part->kind == RL_KEY_ENV;
         r->reads_path |= part->kind == RL_KEY_PATH;
+        r->reads_client |= is_of_client(part->kind);
         return NULL;
     }
     return apr_psprintf(r->pool, "key=: \"%s\" is none of " KEY_KINDS, text);
@@ -449,9 +467,14 @@ static const char *read_cost(reading *r, const char *text)
 
 static const char *read_path(reading *r, const char *text)
 {
-    if (*text != '/' && *text != '*')
-        return apr_psprintf(r->pool, "path=%s does not begin with / or *, as in path=/api/*", text);
+    char *normal;
+
+    if (*text != '/')
+        return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**", text);
+    normal = apr_palloc(r->pool, strlen(text) + 2);
+    normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
     r->rule->path = text;
+    r->rule->path_normal = normal;
     return NULL;
 }
 
@@ -621,14 +644,6 @@ static const char *read_options(reading *r, const char *line)
 
 /* --- A whole rule ------------------------------------------------------------------------- */
 
-static int is_name(const char *s)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    size_t length = strlen(s);
-
-    return length > 0 && length <= RL_NAME_MAX && strspn(s, plain) == length;
-}
-
 /* --- Options together --------------------------------------------------------------------- */
 
 static const char *check_algorithm(reading *r)
@@ -733,19 +748,20 @@ static const char *read_rule(reading *r, const char *line)
         return error;
     settle_phase(r);
     settle_counter(r);
+    r->rule->is_shared = r->rule->keys != &by_address && !r->reads_client;
     return NULL;
 }
 
 const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile, void *context,
                           rl_rule **rule)
 {
-    reading r = {pool, compile, context, apr_pcalloc(pool, sizeof(rl_rule)), 0, 0, 0};
+    reading r = {pool, compile, context, apr_pcalloc(pool, sizeof(rl_rule)), 0, 0, 0, 0};
     const char *name = rl_rule_word(pool, &line);
     const char *error;
 
     if (!name || !*name)
         return "needs NAME QUOTA/WINDOW, as in: RateLimit login 10/1m";
-    if (!is_name(name))
+    if (!rl_rule_is_name(name))
         return apr_psprintf(pool, "\"%s\" is no name for a rule: it takes 1 to 64 letters, digits, "
                             "-, _ and ., as in: RateLimit login 10/1m", name);
     r.rule->name = name;
@@ -821,7 +837,7 @@ const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
     if (!name || !quota || !*quota || !burst || !is_end(line))
         return apr_psprintf(pool, "\"%s\": needs TIER QUOTA|unlimited [burst=N], as in: RateLimitTier "
                             "%s gold 1000", rule->name, rule->name);
-    if (!is_name(name))
+    if (!rl_rule_is_name(name))
         return apr_psprintf(pool, "\"%s\": \"%s\" is no name for a tier: it takes 1 to 64 letters, "
                             "digits, -, _ and .", rule->name, name);
     if (rl_rule_tier(rule, name))

@@ -68,7 +68,8 @@ typedef struct {
     rl_limit limit;
     const rl_key *keys; /* alternatives, in order; never none */
     int key_count;
-    const char *path; /* glob on the normalised path; NULL: all */
+    const char *path; /* glob on the normalised path, as written; NULL: all */
+    const char *path_normal; /* with all steps of normalisation */
     const char *const *methods; /* NULL at the end; NULL: all */
     rl_expr when;
     rl_expr unless;
@@ -80,6 +81,7 @@ typedef struct {
     const char *tiers_text; /* for the script: see rl_ask */
     const uint64_t *statuses; /* charge-on: bit n is status n; NULL: every request */
     int adaptive;
+    int is_shared; /* its key is of no single client: server, host, path and method alone */
     int has_tail; /* a rule of this counter blocks or charges on response; set when all are read */
     int status; /* of a denial: 400 to 599 */
     rl_on_failure on_failure; /* RL_FAIL_UNSET: the server's */
@@ -143,6 +145,9 @@ int rl_rule_key_is_inventable(const rl_rule *rule);
 
 /* Whether the rule counts by address or all requests together, and so cannot be dodged. */
 int rl_rule_key_is_anchored(const rl_rule *rule);
+
+/* Whether text may be a name: of a rule, a tier, a scope. */
+int rl_rule_is_name(const char *text);
 
 /* Where text stands among names (NULL at their end); -1 if it does not. */
 int rl_rule_choice(const char *text, const char *const names[]);
