@@ -88,12 +88,12 @@ static unsigned char *put(unsigned char *s, int64_t n, int bytes)
 
 static int64_t get(const unsigned char **s, int bytes)
 {
-    int64_t n = 0;
+    uint64_t n = 0;
 
     for (int i = bytes; i-- > 0;)
         n = n << 8 | (*s)[i];
     *s += bytes;
-    return n;
+    return (int64_t)n;
 }
 
 /* --- Commands ----------------------------------------------------------------------------- */
