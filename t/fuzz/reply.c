@@ -33,7 +33,11 @@ static void must_decide(const rl_ask *ask)
     must(rl_limiter_remaining(limit, &state, now) >= 0);
     must(rl_limiter_remaining(limit, &state, now) <= rl_limiter_capacity(limit));
     must(rl_limiter_reset(limit, &state, now) >= 0);
-    must(rl_limiter_hold(limit, &state, ask->cost) >= 0);
+    if (rl_limiter_admits(limit, &state, now, ask->cost)) {
+        int64_t held = rl_limiter_hold(limit, &state, ask->cost);
+
+        must(held >= 0 && held <= limit->delay_ms);
+    }
     rl_limiter_next_unit(limit, &state, now);
     rl_limiter_charge(limit, &state, ask->cost);
     rl_limiter_give_back(limit, &state, rl_limiter_position(limit, &state, now), ask->cost);
