@@ -95,10 +95,13 @@ local function load_log(r)
     if type(head) ~= 'string' or #head < HEAD then
         return nil
     end
-    r.known = true
-    r.used, r.dropped = unpack('<I4I4', head)
-    r.count = (call('STRLEN', r.key) - HEAD) / ENTRY
-    if r.count > 0 then
+    local used, dropped = unpack('<I4I4', head)
+    local count = (call('STRLEN', r.key) - HEAD) / ENTRY
+    if count % 1 > 0 or dropped > count or used > COUNT_MAX then
+        return nil
+    end
+    r.known, r.used, r.dropped, r.count = true, used, dropped, count
+    if count > 0 then
         r.last = unpack('<I6', call('GETRANGE', r.key, -ENTRY, -1))
     end
     return string.sub(head, 9)
@@ -305,6 +308,10 @@ end
 -- Keeps the log short: what was dropped goes when it is more than what is left.
 local function store_log(r, ttl)
     local added = table.concat(r.added)
+    if not r.known then
+        call('PSETEX', r.key, ttl, log_head(r) .. added)
+        return
+    end
     r.count = r.count + #r.added
     if r.dropped > CHUNK and 2 * r.dropped > r.count then
         local left = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1)
@@ -372,9 +379,11 @@ for i, r in ipairs(rules) do
             give_back(r)
             store(r)
         end
-    elseif r.act == SETTLE_CHARGED or (r.act == SETTLE and r.known) then
-        settle(r)
-        store(r)
+    elseif r.act ~= 0 then
+        if r.known or r.act == SETTLE_CHARGED then
+            settle(r)
+            store(r)
+        end
     elseif r.starts_block then
         store(r)
     elseif r.admits and r.cost > 0 and not look and (all or i > live) then
