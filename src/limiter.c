@@ -274,6 +274,12 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
     return divide_up(over, limit->quota * rl_limiter_ticks(limit));
 }
 
+/* A quota that became 0 while a bucket was in use leaves its level for ever. */
+static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota == 0 && state->level + cost > 0;
+}
+
 /* How long the algorithm itself denies cost units, pending ones and blocks apart. */
 static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
 {
@@ -291,7 +297,7 @@ int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int
 {
     int64_t blocked_ms = 0, wait_ms;
 
-    if (cost > rl_limiter_capacity(limit))
+    if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
         return RL_NEVER;
     if (rl_limiter_is_soft(limit, state, now, cost))
         return RL_SOFT_RETRY_MS;

@@ -96,10 +96,13 @@ local function load_log(r)
     if type(head) ~= 'string' or #head < HEAD then
         return nil
     end
-    r.known = true
-    r.used, r.dropped = unpack('<I4I4', head)
-    r.count = (call('STRLEN', r.key) - HEAD) / ENTRY
-    if r.count > r.dropped then
+    local used, dropped = unpack('<I4I4', head)
+    local count = (call('STRLEN', r.key) - HEAD) / ENTRY
+    if count % 1 > 0 or dropped > count or used > COUNT_MAX then
+        return nil
+    end
+    r.known, r.used, r.dropped, r.count = true, used, dropped, count
+    if count > dropped then
         r.last = unpack('<I6', call('GETRANGE', r.key, -ENTRY, -1))
     end
     return string.sub(head, 9)
@@ -303,7 +306,9 @@ end
 -- Keeps the log short: what was dropped goes when it is more than what is left.
 local function store_log(r, ttl)
     local added = table.concat(r.added)
-    if not r.left and r.dropped > CHUNK and 2 * r.dropped > r.count then
+    if not r.known then
+        r.left = ''
+    elseif not r.left and r.dropped > CHUNK and 2 * r.dropped > r.count then
         r.left = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1)
     end
     if r.left then
