@@ -178,6 +178,11 @@ sub check {
         my $kept = Client->new(port => $httpd->port, from => fresh());
         is join(' ', map { $kept->request(path => '/hello.txt')->status } 1 .. 6),
             '200 200 200 429 429 429', 'may go on asking';
+        my $pipe = Client->connect(port => $httpd->port, from => $kept->{from});
+        $pipe->syswrite("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n"
+            . "Connection: close\r\n\r\n");
+        my $pair = do { local $/; <$pipe> } // '';
+        is scalar(() = $pair =~ m{^HTTP/1\.1 429 }mg), 2, 'and is not closed by a denial';
         my $from = fresh();
         my $denied;
         for (1 .. 4) {
@@ -207,6 +212,22 @@ for my $mpm (qw(event prefork)) {
             shared => "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n");
     };
 }
+
+subtest 'what mod_cache answers' => sub {
+    my $httpd = Httpd->start(modules => [qw(cache cache_disk)], config => <<'EOF');
+CacheRoot @DIR@/run
+CacheEnable disk /
+CacheHeader on
+RateLimit early 3/1d phase=early
+RateLimit later 1/1d phase=access
+EOF
+    Process::wait_until(sub {
+        ($httpd->get('/hello.txt', from => fresh())->header('X-Cache') // '') =~ /^HIT/;
+    }, what => 'a page in the cache');
+    my @answers = map { $httpd->get('/hello.txt', from => '127.0.2.252') } 1 .. 4;
+    is join(' ', map { $_->status } @answers), '200 200 200 429', 'is counted, where phase=access is not asked';
+    like $answers[2]->header('X-Cache'), qr/^HIT/, 'it came from the cache';
+};
 
 subtest 'HTTP/2' => sub {
     my $httpd = Httpd->start(modules => ['http2'], config => <<'EOF');
