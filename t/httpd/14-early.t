@@ -20,7 +20,7 @@ use Test::More;
 my $client = 1;
 
 # An address that no test has used yet: a client with its whole quota.
-sub fresh { return '127.0.2.' . ++$client }
+sub fresh { $client++; return sprintf '127.2.%d.%d', $client / 200, 1 + $client % 200 }
 
 # The status of a response to these bytes.
 sub raw {
@@ -218,6 +218,7 @@ subtest 'what mod_cache answers' => sub {
 CacheRoot @DIR@/run
 CacheEnable disk /
 CacheHeader on
+CacheMinExpire 3600
 RateLimit early 3/1d phase=early
 RateLimit later 1/1d phase=access
 EOF
