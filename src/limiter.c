@@ -280,19 +280,22 @@ static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t no
     return wait_for_window(limit, state, now, cost);
 }
 
+/* How long a block lasts. */
+static int64_t blocked_for(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (now >= state->blocked_until)
+        return 0;
+    return divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost)
 {
-    int64_t blocked_ms = 0, wait_ms;
-
     if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
         return RL_NEVER;
     if (rl_limiter_is_soft(limit, state, now, cost))
         return RL_SOFT_RETRY_MS;
-    if (now < state->blocked_until)
-        blocked_ms = divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
-    wait_ms = wait_for(limit, state, now, cost);
-    return most(wait_ms, blocked_ms);
+    return most(wait_for(limit, state, now, cost), blocked_for(limit, state, now));
 }
 
 int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t now)
@@ -321,7 +324,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
     if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
     if (limit->delay_ms > 0) /* what is left without a delay */
-        return rl_limiter_hold(limit, state, remaining + 1);
+        return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 
