@@ -27,6 +27,7 @@
 
 #include "src/config.h"
 #include "src/decide.h"
+#include "src/metrics.h"
 #include "src/reply.h"
 #include "src/status.h"
 #include "src/violation.h"
@@ -253,6 +254,13 @@ static int log_transaction(request_rec *r)
     return DECLINED;
 }
 
+static int handler(request_rec *r)
+{
+    if (!r->handler || strcmp(r->handler, RL_METRICS_HANDLER))
+        return DECLINED;
+    return tiers.local ? rl_metrics(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
+}
+
 static int status(request_rec *r, int flags)
 {
     return tiers.local ? rl_status(r, flags, &tiers) : OK;
@@ -289,6 +297,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);
