@@ -2,8 +2,8 @@
  * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
  *
  * This file is the module's record and its hooks, nothing else: it says when something happens, the
- * rooms in src say what. A request passes here up to three times. check_access decides what needs no
- * authentication, before Require. fixups, after every other module, decides what does, and what only
+ * rooms in src say what. A request passes here up to four times. post_read_request decides what needs
+ * neither path nor section. check_access decides what needs no authentication, before Require. fixups, after every other module, decides what does, and what only
  * a fast internal redirect such as DirectoryIndex has brought within reach. Where Satisfy Any holds,
  * under which an access hook's denial is not final, header_parser decides in its place.
  *
@@ -92,12 +92,14 @@ static int share_memory(server_rec *s)
     apr_size_t local_size = tiers.settings->shared_memory;
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
     void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
+    void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size());
     void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !denied || !breaker || !local)
+    if (!stats || !denied || !held || !breaker || !local)
         return 0;
     tiers.breaker = breaker;
+    tiers.held = held;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
         tiers.stats = rl_stats_init(stats);
@@ -230,6 +232,11 @@ static int decide(request_rec *r, rl_phase phase)
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
 
+static int post_read_request(request_rec *r)
+{
+    return decide(r, RL_PHASE_EARLY);
+}
+
 static int header_parser(request_rec *r)
 {
     return ap_satisfies(r) == SATISFY_ANY ? decide(r, RL_PHASE_ACCESS) : DECLINED;
@@ -248,7 +255,8 @@ static int fixups(request_rec *r)
 /* The response is on its way: what must not make a client wait is done now. */
 static int log_transaction(request_rec *r)
 {
-    (void)r;
+    if (tiers.local)
+        rl_decide_settle(r, &tiers);
     if (tiers.client)
         rl_client_probe(tiers.client);
     return DECLINED;
@@ -281,8 +289,7 @@ static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, 
     (void)pconf;
     (void)plog;
     (void)ptemp;
-    rl_config_check(s);
-    return OK;
+    return rl_config_check(s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static void register_hooks(apr_pool_t *pool)
@@ -293,6 +300,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_post_read_request(post_read_request, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_header_parser(header_parser, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
@@ -308,7 +316,7 @@ AP_DECLARE_MODULE(ratelimit_redis) = {
     rl_config_create_section,
     rl_config_merge_section,
     rl_config_create_server,
-    NULL,
+    rl_config_merge_server,
     rl_config_commands,
     register_hooks,
     AP_MODULE_FLAG_NONE

@@ -7,28 +7,28 @@
  * that flooding the table does not free a denied client.
  *
  * There is no lock. Workers are killed, stopped and preempted at any instruction, so every change
- * that matters is one compare-and-swap on one word that carries its own meaning:
+ * that matters is one compare-and-swap that carries its own meaning:
  *
  * - The owner of an entry is its key word. Taking an entry over is one swap of that word, to a
  *   key that is not ready yet and that nobody finds; a second swap makes it ready, once it is
- *   certain that no other place holds the same key. What the previous owner left behind is void,
- *   because every payload word is tagged or checked with the key it was written for. Its late
- *   writers harm nobody: they read what they are going to swap, then see that the entry is still
- *   theirs, then swap; so what a new owner has written since makes the swap fail.
- * - A count is two slots, for the even and the odd window. A slot holds a tag (window number and
- *   key), a count and a seal. A charge swaps the slot of its window. Before anybody is admitted in
- *   window k, the slot of k - 1 is sealed: from then on nobody can add to it, a writer who still
- *   thinks it is k - 1 fails, and looks again. So the previous count that a decision reads is
- *   final, the current one is compared by the swap itself, and every charge is decided on the
- *   exact state it changes.
- * - A snapshot is four words, the last a checksum of the others and the key. Two of them lie where
- *   a count has its slots, and are swapped like those. Writers do not exclude each other; a mix of
- *   two writes, or half of one, fails its checksum and is forgotten.
+ *   certain that no other place holds the same key. What the previous owner left behind is cleared
+ *   in between. Its late writers harm nobody: they read what they are going to swap, then see that
+ *   the entry is still theirs, then swap; cleared words carry a tag of the new key, so the swap fails.
+ * - A count is one pair of words: where it is in time, and the units. A charge is one swap of the
+ *   pair, decided on the exact state it changes. A number that grows with each write lies in
+ *   the first word, so that the pair can be read in two halves, and a state that comes back is not
+ *   mistaken for one that never left.
+ * - Units that are pending are a second pair. To admit swaps this one: it is read first, and a unit
+ *   is charged before it ceases to be pending, so the sum that was judged is never less than the
+ *   truth. Who swaps overdue units out of it charges them; should he die in between, they are lost.
+ * - A snapshot is five words, one of them with a checksum of the others and the key. Writers do not
+ *   exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
  *
  * The rest of an entry (expiry, use, fullness, denials since the last report) only steers eviction
  * and logging; a lost update there costs nothing.
  */
 #include <stdatomic.h>
+#include <stddef.h>
 #include <string.h>
 #include <time.h>
 
@@ -37,25 +37,31 @@
 #include "local.h"
 
 #define WAYS 8
-#define MAGIC UINT64_C(0x314c41434f4c4c52) /* "RLLOCAL1", little endian */
+#define MAGIC UINT64_C(0x324c41434f4c4c52) /* "RLLOCAL2", little endian */
 #define IDLE_S 10      /* unused for so long, an entry is idle */
+#define LASTS_MAX_MS (INT64_C(3660) * 86400000)
 #define LOOKED_AT_S 15 /* denials that are not reported wait so long for rl_local_unreported() */
-#define LATE_MS 60000  /* a window ahead by so much was opened by others while we were stopped */
 
 /* Set in every key, but for an entry that is being made. */
 #define READY (UINT64_C(1) << 63)
 
-/* A slot: tag, 33 bits; sealed, 1 bit; count, 30 bits. */
-#define COUNT_MASK UINT64_C(0x3fffffff)
-#define SEALED UINT64_C(0x40000000)
-#define TAG_SHIFT 31
+/* The first word of a count: number of the write, 13 bits; window number or tick, 51 bits. */
+#define WRITE_SHIFT 51
+#define POSITION_MASK ((UINT64_C(1) << WRITE_SHIFT) - 1)
 
-/* A snapshot's second word: lag, 16 bits; time, 48 bits. */
+/* A snapshot's second word: lag, 16 bits; ms, 48 bits. */
 #define LAG_SHIFT 48
 #define LAG_MAX UINT64_C(0xffff)
 
 typedef _Atomic uint64_t word;
 typedef _Atomic uint32_t half;
+
+/* Two words that are swapped as one, the first in the lower half. */
+typedef unsigned __int128 pair __attribute__((may_alias));
+
+/* What the words of an entry hold. */
+enum { BLOCKED = 0, COUNT = 1, PENDING = 3, COUNT_WORDS = 5 };
+enum { ASKED_MS = 0, REDIS_NOW = 1, UNITS = 2, CHECK = 3, TERMS = 4 };
 
 typedef struct {
     word key; /* 0: free; without READY: being made */
@@ -63,16 +69,13 @@ typedef struct {
     half used;       /* second of last use << 8 | fullness */
     half reported_s; /* when a denial was last reported; 0: never */
     half silent;     /* denials since */
-    union {
-        word slot[2]; /* of a count */
-        struct {      /* of a snapshot */
-            word asked_ms;  /* when, on the host's clock */
-            word redis_now; /* lag << 48 | what Redis's clock said */
-            word counts;    /* prev << 32 | cur */
-            word check;
-            word renew_ms;  /* on the host's clock: when one request is to ask again */
-        };
-    };
+    /*
+     * Of a count: the tick at which a block ends, tagged; the pair of the count; the pair of what is
+     * pending: the slot, and units in the one before << 32 | in it.
+     * Of a snapshot: when it was asked for, on the host's clock; lag << 48 | what Redis's clock said in
+     * ms; units; checksum << 32 | when one request is to ask again; its terms.
+     */
+    word words[COUNT_WORDS];
 } entry;
 
 /* The second of last use has 24 bits and wraps after half a year, which mistakes an age once. */
@@ -95,13 +98,38 @@ struct rl_local {
 };
 
 _Static_assert(sizeof(entry) == 64, "an entry is one cache line");
-_Static_assert(RL_COUNT_MAX <= COUNT_MASK, "a slot holds any count");
+_Static_assert(offsetof(entry, words) % 16 == 8, "pairs are aligned");
+_Static_assert(RL_PRODUCT_MAX <= POSITION_MASK + 1, "a word holds any tick");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)
 #define load_first(p) atomic_load_explicit((p), memory_order_acquire) /* before what follows */
 #define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
 #define swap(p, expected, desired) atomic_compare_exchange_strong((p), (expected), (desired))
+
+/* Needs a processor that can: x86-64 (with -mcx16), arm64. */
+static int swap_pair(word *w, pair expected, pair desired)
+{
+    return __sync_bool_compare_and_swap((pair *)w, expected, desired);
+}
+
+static pair pair_of(uint64_t first, uint64_t second)
+{
+    return (pair)second << 64 | first;
+}
+
+/* Reads a pair as it was at one moment. */
+static pair read_pair(const word *w)
+{
+    uint64_t first = load_first(&w[0]), second, again;
+
+    for (;; first = again) {
+        second = load_first(&w[1]);
+        again = load_first(&w[0]);
+        if (first == again)
+            return pair_of(first, second);
+    }
+}
 
 static int64_t max64(int64_t a, int64_t b)
 {
@@ -253,15 +281,24 @@ static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key
     return 1;
 }
 
-/* Empties what the owner before left, unless somebody else has become the owner since. */
-static void clear_slots(entry *e, uint64_t making)
+/* What the cleared words of an entry hold: of each pair, the second is 0. */
+static uint64_t tag_of(uint64_t key)
 {
-    for (int i = 0; i < 2; i++) {
-        uint64_t slot = load_first(&e->slot[i]);
+    return key << WRITE_SHIFT;
+}
 
-        if (slot && load(&e->key) == making)
-            swap(&e->slot[i], &slot, 0);
-    }
+/* Empties what the owner before left, unless somebody else has become the owner since. */
+static void clear(entry *e, uint64_t making)
+{
+    uint64_t first = load_first(&e->words[BLOCKED]);
+    pair count = read_pair(&e->words[COUNT]), pending = read_pair(&e->words[PENDING]);
+    pair empty = tag_of(making);
+
+    if (load_first(&e->key) != making)
+        return;
+    swap(&e->words[BLOCKED], &first, tag_of(making));
+    swap_pair(&e->words[COUNT], count, empty);
+    swap_pair(&e->words[PENDING], pending, empty);
 }
 
 /*
@@ -283,7 +320,7 @@ static entry *claim(rl_local *table, uint64_t key, int64_t host_ms)
         place = least_useful(set, now_s, &owner, &least);
         if (!swap(&place->key, &owner, making))
             continue;
-        clear_slots(place, making);
+        clear(place, making);
         store(&place->used, now_s << 8);
         store(&place->expires_s, now_s + 1);
         store(&place->reported_s, 0);
@@ -305,171 +342,379 @@ static void touch(entry *e, const rl_limit *limit, const rl_state *state, int64_
                   int64_t host_ms)
 {
     int64_t remaining = rl_limiter_remaining(limit, state, now);
-    int64_t lasts_ms = rl_limiter_reset(limit, state, now);
+    int64_t capacity = rl_limiter_capacity(limit), lasts_ms = rl_limiter_reset(limit, state, now);
     uint32_t fullness = DENIES;
 
     if (remaining > 0)
-        fullness = (uint32_t)((limit->quota - remaining) * FULL / limit->quota);
+        fullness = (uint32_t)((capacity - remaining) * FULL / capacity);
+    if (state->blocked_until > now)
+        lasts_ms = max64(lasts_ms, (state->blocked_until - now) / rl_limiter_ticks(limit));
+    if (state->pending.prev || state->pending.cur)
+        lasts_ms += 2 * RL_PENDING_SLOT_MS;
+    lasts_ms = lasts_ms < LASTS_MAX_MS ? lasts_ms : LASTS_MAX_MS;
     update(&e->expires_s, (uint32_t)((host_ms + lasts_ms) / 1000 + 1));
     update(&e->used, (uint32_t)(host_ms / 1000) << 8 | fullness);
 }
 
 /* --- Counts ------------------------------------------------------------------------------- */
 
-static uint64_t tag_of(uint64_t key, int64_t index)
+/* A count as it was read. */
+typedef struct {
+    pair count, pending;
+    uint64_t blocked;
+} reading;
+
+/* The word that follows a first word, with its number one up. */
+static uint64_t next_write(pair was, int64_t position)
 {
-    return ((uint64_t)index + (key >> TAG_SHIFT)) << TAG_SHIFT;
+    uint64_t number = ((uint64_t)was >> WRITE_SHIFT) + 1;
+
+    return number << WRITE_SHIFT | (uint64_t)position;
 }
 
-static int is_of(uint64_t slot, uint64_t key, int64_t index)
+static int64_t position_of(pair p)
 {
-    return slot >> TAG_SHIFT == tag_of(key, index) >> TAG_SHIFT;
+    return (int64_t)((uint64_t)p & POSITION_MASK);
 }
 
-/* By how many windows a slot is ahead; 0 if it is not, or by so much that it is none of ours. */
-static int64_t ahead(uint64_t slot, uint64_t key, const rl_limit *limit, int64_t index)
+static int64_t upper(pair p)
 {
-    uint64_t by = (slot - tag_of(key, index)) >> TAG_SHIFT;
-
-    if (slot == 0 || by > (uint64_t)(LATE_MS / limit->window_ms + 1))
-        return 0;
-    return (int64_t)by;
+    return (int64_t)((uint64_t)(p >> 64) >> 32);
 }
 
-/*
- * Reads a count at the window of *now, or at a later one if another process has already opened
- * that: its clock was read later than ours, maybe much later, if we were stopped in between.
- */
-static void read_count(entry *e, uint64_t key, const rl_limit *limit, int64_t *now,
-                       uint64_t slot[2], rl_state *state)
+static int64_t lower(pair p)
 {
-    for (;;) {
-        int64_t index = state->index = *now / limit->window_ms, later;
-
-        slot[0] = load_first(&e->slot[index & 1]);
-        slot[1] = load_first(&e->slot[~index & 1]);
-        later = max64(ahead(slot[0], key, limit, index), ahead(slot[1], key, limit, index));
-        if (later == 0 && is_of(slot[0], key, index) && (slot[0] & SEALED))
-            later = 1;
-        if (later == 0)
-            break;
-        *now = (index + later) * limit->window_ms;
-    }
-    state->cur = is_of(slot[0], key, state->index) ? slot[0] & COUNT_MASK : 0;
-    state->prev = is_of(slot[1], key, state->index - 1) ? slot[1] & COUNT_MASK : 0;
+    return (int64_t)((uint64_t)(p >> 64) & 0xffffffff);
 }
 
-static void at_least(rl_state *state, const rl_state *seed)
+static void unpack_count(const rl_limit *limit, pair p, rl_state *state)
 {
-    if (seed && seed->index == state->index) {
-        state->prev = max64(state->prev, seed->prev);
-        state->cur = max64(state->cur, seed->cur);
-    }
-}
-
-void rl_local_peek(const rl_local *table, uint64_t key, const rl_limit *limit,
-                   const rl_state *seed, int64_t *now, rl_state *state)
-{
-    entry *e = find(table, key);
-    uint64_t slot[2];
-
-    if (e) {
-        read_count(e, key, limit, now, slot, state);
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = position_of(p);
+        state->level = (int64_t)(uint64_t)(p >> 64);
     }
     else {
-        state->index = *now / limit->window_ms;
-        state->prev = state->cur = 0;
+        state->index = position_of(p);
+        state->prev = upper(p);
+        state->cur = lower(p);
     }
-    at_least(state, seed);
+}
+
+static pair pack_count(const rl_limit *limit, pair was, const rl_state *state)
+{
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return pair_of(next_write(was, state->at), (uint64_t)state->level);
+    return pair_of(next_write(was, state->index), (uint64_t)state->prev << 32
+                                                      | (uint64_t)state->cur);
+}
+
+static pair pack_pending(pair was, const rl_pending *pending)
+{
+    return pair_of(next_write(was, pending->slot), (uint64_t)pending->prev << 32
+                                                       | (uint64_t)pending->cur);
+}
+
+/* Another process, whose clock was read later than ours, may have moved the count on already. */
+static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return max64(now, state->at);
+    return max64(now, state->index * limit->window_ms);
+}
+
+static void at_least(const rl_limit *limit, rl_state *state, const rl_state *seed, int64_t now)
+{
+    rl_state known = *seed;
+
+    rl_limiter_roll(limit, &known, now);
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->level = max64(state->level, known.level);
+    }
+    else if (known.index == state->index) {
+        state->prev = max64(state->prev, known.prev);
+        state->cur = max64(state->cur, known.cur);
+    }
+}
+
+/* Makes a state at *now of what was read. */
+static void state_of(const rl_limit *limit, uint64_t key, const reading *was,
+                     const rl_state *seed, int64_t *now, rl_state *state)
+{
+    memset(state, 0, sizeof(*state));
+    unpack_count(limit, was->count, state);
+    state->pending = (rl_pending){position_of(was->pending), upper(was->pending),
+                                  lower(was->pending)};
+    if ((was->blocked ^ tag_of(key)) >> WRITE_SHIFT == 0)
+        state->blocked_until = (int64_t)(was->blocked & POSITION_MASK);
+    *now = not_before(limit, state, *now);
+    *now = rl_limiter_roll(limit, state, *now);
+    if (seed)
+        at_least(limit, state, seed, *now);
+}
+
+/* What is pending is read before the count: it is charged before it ceases to be pending. */
+static void read_count(const entry *e, reading *was)
+{
+    was->pending = read_pair(&e->words[PENDING]);
+    was->count = read_pair(&e->words[COUNT]);
+    was->blocked = load_first(&e->words[BLOCKED]);
+}
+
+static int is_overdue(const rl_limit *limit, const reading *was, int64_t now)
+{
+    int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+    int64_t behind = slot - position_of(was->pending);
+
+    return (behind >= 1 && upper(was->pending)) || (behind >= 2 && lower(was->pending));
+}
+
+/* Charges what was pending too long: who gets it out of the pair of pending units charges it. */
+static void charge_overdue(entry *e, uint64_t key, const rl_limit *limit, reading *was,
+                           int64_t now)
+{
+    rl_state state;
+    int64_t at = now;
+
+    state_of(limit, key, was, NULL, &at, &state);
+    if (load(&e->key) != key
+        || !swap_pair(&e->words[PENDING], was->pending, pack_pending(was->pending, &state.pending)))
+        return;
+    while (load(&e->key) == key
+           && !swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &state))) {
+        was->count = read_pair(&e->words[COUNT]);
+        at = now;
+        state_of(limit, key, was, NULL, &at, &state);
+    }
+}
+
+void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
+                   int64_t *now, rl_state *state)
+{
+    entry *e = find(table, key);
+    reading was = {0, 0, tag_of(key)};
+
+    if (e)
+        read_count(e, &was);
+    state_of(limit, key, &was, seed, now, state);
+}
+
+/* One attempt to charge; 0 if somebody else was quicker. */
+static int try_charge(entry *e, const rl_limit *limit, int64_t cost, const reading *was,
+                      const rl_state *state)
+{
+    rl_state after = *state;
+
+    rl_limiter_charge(limit, &after, cost);
+    if (limit->on_response)
+        return swap_pair(&e->words[PENDING], was->pending,
+                         pack_pending(was->pending, &after.pending));
+    return swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &after));
 }
 
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state)
 {
     entry *e = claim(table, key, host_ms);
+    rl_state after;
+    reading was;
     int admitted;
 
     for (;;) {
-        uint64_t slot[2], sealed, charged;
-
         if (!e) {
             rl_local_peek(table, key, limit, seed, now, state);
             return rl_limiter_admits(limit, state, *now, cost);
         }
-        read_count(e, key, limit, now, slot, state);
-        at_least(state, seed);
+        read_count(e, &was);
+        if (is_overdue(limit, &was, *now)) {
+            charge_overdue(e, key, limit, &was, *now);
+            read_count(e, &was);
+        }
+        state_of(limit, key, &was, seed, now, state);
         if (load(&e->key) != key) {
             e = claim(table, key, host_ms);
             continue;
         }
-        sealed = tag_of(key, state->index - 1) | SEALED | (uint64_t)state->prev;
-        if (slot[1] != sealed && !swap(&e->slot[~state->index & 1], &slot[1], sealed))
-            continue;
         admitted = rl_limiter_admits(limit, state, *now, cost);
-        if (!admitted)
+        if (!admitted || try_charge(e, limit, cost, &was, state))
             break;
-        charged = tag_of(key, state->index) | (uint64_t)(state->cur + cost);
-        if (swap(&e->slot[state->index & 1], &slot[0], charged)) {
-            state->cur += cost;
-            break;
-        }
     }
-    touch(e, limit, state, *now, host_ms);
+    if (!admitted)
+        rl_local_block(table, key, limit, cost, host_ms, *now, state);
+    after = *state;
+    if (admitted)
+        rl_limiter_charge(limit, &after, cost);
+    touch(e, limit, &after, *now, host_ms);
     return admitted;
 }
 
-void rl_local_give_back(rl_local *table, uint64_t key, int64_t index, int64_t cost)
+void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                    int64_t host_ms, int64_t now, rl_state *state)
 {
-    entry *e = find(table, key);
-    uint64_t slot;
+    uint64_t was, until;
+    entry *e;
 
+    if (!rl_limiter_blocks(limit, state, now, cost))
+        return;
+    state->blocked_until = now + limit->block_ms * rl_limiter_ticks(limit);
+    until = tag_of(key) | (uint64_t)state->blocked_until;
+    e = claim(table, key, host_ms);
     if (!e)
         return;
-    slot = load(&e->slot[index & 1]);
-    while (is_of(slot, key, index)) {
-        uint64_t count = slot & COUNT_MASK;
-        uint64_t less = count > (uint64_t)cost ? count - (uint64_t)cost : 0;
+    was = load_first(&e->words[BLOCKED]);
+    if (load(&e->key) == key && swap(&e->words[BLOCKED], &was, until))
+        touch(e, limit, state, now, host_ms);
+}
 
-        if (swap(&e->slot[index & 1], &slot, (slot & ~COUNT_MASK) | less))
+void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
+                        int64_t cost)
+{
+    entry *e = find(table, key);
+    rl_state state;
+    pair was;
+
+    do {
+        if (!e)
             return;
+        was = read_pair(&e->words[COUNT]);
+        unpack_count(limit, was, &state);
+        rl_limiter_give_back(limit, &state, position, cost);
+    } while (load(&e->key) == key
+             && !swap_pair(&e->words[COUNT], was, pack_count(limit, was, &state)));
+}
+
+/* Charged first, then no longer pending: never is a unit neither. */
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+                     int64_t cost, int charged, int64_t host_ms, int64_t now)
+{
+    entry *e = claim(table, key, host_ms);
+    rl_state state, after;
+    reading was;
+
+    for (;;) {
+        if (!e)
+            return;
+        read_count(e, &was);
+        if (is_overdue(limit, &was, now)) {
+            charge_overdue(e, key, limit, &was, now);
+            read_count(e, &was);
+        }
+        state_of(limit, key, &was, NULL, &now, &state);
+        after = state;
+        rl_limiter_settle(limit, &after, slot, cost, charged);
+        if (load(&e->key) != key)
+            return;
+        if (slot != state.pending.slot && slot != state.pending.slot - 1)
+            return;
+        if (charged && !swap_pair(&e->words[COUNT], was.count,
+                                  pack_count(limit, was.count, &after)))
+            continue;
+        charged = 0;
+        if (swap_pair(&e->words[PENDING], was.pending, pack_pending(was.pending, &after.pending)))
+            break;
     }
+    touch(e, limit, &after, now, host_ms);
 }
 
 /* --- Snapshots ---------------------------------------------------------------------------- */
 
-static uint64_t checksum(uint64_t key, const uint64_t w[3])
-{
-    uint64_t sum = key;
-
-    for (int i = 0; i < 3; i++) {
-        sum = (sum ^ w[i]) * UINT64_C(0x9e3779b97f4a7c15);
-        sum ^= sum >> 29;
-    }
-    return sum;
-}
+/* For any cost a log denies: what a block does. */
+#define ANY_COST UINT32_MAX
 
 /* What Redis said, and when. */
 typedef struct {
     int64_t asked_ms;
-    int64_t redis_now;
-    int64_t lag_ms; /* from asking to the answer, and what the clock's grain adds */
-    rl_state state;
+    int64_t redis_now_ms;
+    int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
+    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's cost that was asked << 32 | used */
+    int64_t quota;    /* an override's; -1: the rule's own */
+    int64_t denied_ms; /* from redis_now_ms on: a block; of a log, until the cost fits */
 } report;
 
-/* Reads a report whole, or not at all. */
-static int read_report(entry *e, uint64_t key, const rl_limit *limit, report *said)
+static uint32_t checksum(uint64_t key, const uint64_t w[COUNT_WORDS])
 {
-    uint64_t w[3] = {load(&e->asked_ms), load(&e->redis_now), load(&e->counts)};
+    static const int covered[] = {ASKED_MS, REDIS_NOW, UNITS, TERMS};
+    uint64_t sum = key;
 
-    if (load(&e->check) != checksum(key, w))
+    for (int i = 0; i < 4; i++) {
+        sum = (sum ^ w[covered[i]]) * UINT64_C(0x9e3779b97f4a7c15);
+        sum ^= sum >> 29;
+    }
+    return (uint32_t)(sum >> 32);
+}
+
+/* Reads a report whole, or not at all. */
+static int read_report(const entry *e, uint64_t key, report *said)
+{
+    uint64_t w[COUNT_WORDS];
+
+    for (int i = 0; i < COUNT_WORDS; i++)
+        w[i] = load(&e->words[i]);
+    if (w[CHECK] >> 32 != checksum(key, w))
         return 0;
-    said->asked_ms = (int64_t)w[0];
-    said->redis_now = (int64_t)(w[1] & ((UINT64_C(1) << LAG_SHIFT) - 1));
-    said->lag_ms = (int64_t)(w[1] >> LAG_SHIFT);
-    said->state.index = said->redis_now / limit->window_ms;
-    said->state.prev = (int64_t)(w[2] >> 32);
-    said->state.cur = (int64_t)(w[2] & 0xffffffff);
+    said->asked_ms = (int64_t)w[ASKED_MS];
+    said->redis_now_ms = (int64_t)(w[REDIS_NOW] & ((UINT64_C(1) << LAG_SHIFT) - 1));
+    said->lag_ms = (int64_t)(w[REDIS_NOW] >> LAG_SHIFT);
+    said->units = w[UNITS];
+    said->quota = (int64_t)(w[TERMS] >> 32) - 1;
+    said->denied_ms = (int64_t)(w[TERMS] & UINT32_MAX);
     return 1;
+}
+
+static void pack_report(uint64_t key, const report *said, uint64_t w[COUNT_WORDS])
+{
+    int64_t lag_ms = said->lag_ms < (int64_t)LAG_MAX ? said->lag_ms : (int64_t)LAG_MAX;
+    uint32_t renew = (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+
+    w[ASKED_MS] = (uint64_t)said->asked_ms;
+    w[REDIS_NOW] = (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->redis_now_ms;
+    w[UNITS] = said->units;
+    w[TERMS] = (uint64_t)(said->quota + 1) << 32 | (uint64_t)said->denied_ms;
+    w[CHECK] = (uint64_t)checksum(key, w) << 32 | renew;
+}
+
+/* The limit and the state that a report speaks of, at the time it was made. */
+static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
+{
+    int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
+
+    memset(state, 0, sizeof(*state));
+    if (said->quota >= 0)
+        limit->quota = limit->burst = said->quota;
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = now;
+        state->level = (int64_t)said->units;
+    }
+    else if (limit->algorithm == RL_SLIDING_LOG) {
+        state->used = (int64_t)(said->units & UINT32_MAX);
+        state->asked = (int64_t)(said->units >> 32);
+        state->wait_ms = said->denied_ms;
+    }
+    else {
+        state->index = now / limit->window_ms;
+        state->prev = (int64_t)(said->units >> 32);
+        state->cur = (int64_t)(said->units & UINT32_MAX);
+    }
+    if (limit->algorithm != RL_SLIDING_LOG || state->asked == ANY_COST)
+        state->blocked_until = said->denied_ms ? now + said->denied_ms * ticks : 0;
+}
+
+static void describe(const rl_limit *limit, const rl_state *state, int64_t redis_now,
+                     report *said)
+{
+    int64_t ticks = rl_limiter_ticks(limit);
+    uint64_t asked = (uint64_t)state->asked;
+
+    said->denied_ms = max64(0, (state->blocked_until - redis_now) / ticks);
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        said->units = (uint64_t)state->level;
+    }
+    else if (limit->algorithm == RL_SLIDING_LOG) {
+        said->units = (said->denied_ms ? (uint64_t)ANY_COST : asked) << 32 | (uint64_t)state->used;
+        said->denied_ms = said->denied_ms ? said->denied_ms : state->wait_ms;
+    }
+    else {
+        said->units = (uint64_t)state->prev << 32 | (uint64_t)state->cur;
+    }
 }
 
 /* Follows Redis's clock, but not its jitter: what needs it needs no more. */
@@ -481,39 +726,53 @@ static void hear_clock(rl_local *table, int64_t offset_ms)
         store(&table->redis_offset_ms, (uint64_t)offset_ms);
 }
 
-void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
+void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms)
 {
-    /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
-    uint64_t lag_ms = (uint64_t)(received_ms - sent_ms) + 2;
-    uint64_t w[3] = {(uint64_t)sent_ms,
-                     (lag_ms < LAG_MAX ? lag_ms : LAG_MAX) << LAG_SHIFT | (uint64_t)redis_now,
-                     (uint64_t)state->prev << 32 | (uint64_t)state->cur};
     entry *e = claim(table, key, sent_ms);
-    uint64_t there[2];
-    report old;
+    uint64_t w[COUNT_WORDS], asked_ms;
+    pair count, pending;
+    report said, old;
 
-    hear_clock(table, redis_now - sent_ms);
-    if (!e || (read_report(e, key, limit, &old) && old.asked_ms > sent_ms))
+    said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
+    hear_clock(table, said.redis_now_ms - sent_ms);
+    /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
+    if (!e || (overridden && limit->burst != limit->quota && limit->quota)
+        || (read_report(e, key, &old) && old.asked_ms > sent_ms))
         return;
-    there[0] = load_first(&e->asked_ms);
-    there[1] = load_first(&e->redis_now);
-    if (load(&e->key) != key || !swap(&e->asked_ms, &there[0], w[0])
-        || !swap(&e->redis_now, &there[1], w[1]))
-        return;
-    store(&e->counts, w[2]);
-    store(&e->check, checksum(key, w));
-    store(&e->renew_ms, (uint64_t)(sent_ms + RL_SNAPSHOT_SERVES_MS));
-    touch(e, limit, state, redis_now, sent_ms);
+    said.asked_ms = sent_ms;
+    /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
+    said.lag_ms = received_ms - sent_ms + 2;
+    said.quota = overridden ? limit->quota : -1;
+    describe(limit, state, redis_now, &said);
+    pack_report(key, &said, w);
+    asked_ms = load_first(&e->words[ASKED_MS]);
+    count = read_pair(&e->words[REDIS_NOW]);
+    pending = read_pair(&e->words[CHECK]);
+    if (load(&e->key) == key && swap(&e->words[ASKED_MS], &asked_ms, w[ASKED_MS])
+        && swap_pair(&e->words[REDIS_NOW], count, pair_of(w[REDIS_NOW], w[UNITS]))
+        && swap_pair(&e->words[CHECK], pending, pair_of(w[CHECK], w[TERMS])))
+        touch(e, limit, state, redis_now, sent_ms);
 }
 
 void rl_local_forget(rl_local *table, uint64_t key)
 {
     entry *e = find(table, key);
+    uint64_t check = e ? load_first(&e->words[CHECK]) : 0;
 
-    if (e)
-        store(&e->check, 0);
+    if (e && load(&e->key) == key)
+        swap(&e->words[CHECK], &check, ~check);
+}
+
+/* Takes it on to ask again, if that is due and nobody else has. */
+static int is_due(entry *e, int64_t host_ms)
+{
+    uint64_t check = load(&e->words[CHECK]);
+    uint32_t renew = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+
+    return (int32_t)((uint32_t)host_ms - (uint32_t)check) >= 0
+        && swap(&e->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | renew);
 }
 
 /* One more ask for renewal in this second? */
@@ -530,28 +789,39 @@ static int may_renew(rl_local *table, int64_t host_ms)
     return 1;
 }
 
-rl_recall rl_local_recall(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+/* Whether a report denies cost, as far as it can know. */
+static int still_denies(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
+                        int64_t age_ms)
+{
+    if (now < state->blocked_until)
+        return 1;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return cost == state->asked && age_ms < state->wait_ms;
+    return !rl_limiter_admits(limit, state, now, cost);
+}
+
+rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
 {
     entry *e = find(table, key);
-    uint64_t renew_ms;
+    int64_t age_ms;
     report said;
 
     *now = 0;
-    if (!e || !read_report(e, key, limit, &said))
+    if (!e || !read_report(e, key, &said))
         return RL_RECALL_UNKNOWN;
-    *state = said.state;
+    unpack_report(&said, limit, state);
+    age_ms = max64(0, host_ms - said.asked_ms) + 1;
     *lag_ms = said.lag_ms;
-    *now = said.redis_now + max64(0, host_ms - said.asked_ms) + 1;
+    *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
     *now = rl_limiter_roll(limit, state, *now);
-    if (rl_limiter_admits(limit, state, *now, cost))
+    if (!still_denies(limit, state, *now, cost, age_ms))
         return RL_RECALL_UNKNOWN;
-    renew_ms = load(&e->renew_ms);
-    if (host_ms < (int64_t)renew_ms
-        || !swap(&e->renew_ms, &renew_ms, (uint64_t)(host_ms + RL_SNAPSHOT_SERVES_MS))
-        || !may_renew(table, host_ms))
-        return RL_RECALL_DENY;
-    return RL_RECALL_ASK;
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        state->wait_ms = max64(0, state->wait_ms - age_ms);
+        state->next_ms = state->reset_ms = state->wait_ms;
+    }
+    return is_due(e, host_ms) && may_renew(table, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
 }
 
 /* --- Reports ------------------------------------------------------------------------------ */

@@ -3,19 +3,21 @@
  *
  *     NAME QUOTA/WINDOW [option]...        NAME off
  *
- * Each option is a row of the table below: its name, what it expects, an example, and the function
- * that reads its value. An option that is part of the grammar but does not work yet is read and
- * checked like the others and then refused by name, so that no line is ever half obeyed.
+ * Each option is a row of the table below: its name, whether it takes a value, and the function that
+ * reads it. What one option alone cannot know, whether it goes with the others, is checked when all
+ * are read, so that their order does not matter.
  *
  * Two rules share a counter if name, algorithm and window agree; the key of that counter is made
  * here, once, so that nothing has to be compared or printed while requests are served.
  */
+#include <stdlib.h>
 #include <string.h>
 
 #include <apr_lib.h>
 #include <apr_siphash.h>
 #include <apr_strings.h>
 
+#include "path.h"
 #include "rule.h"
 
 /* What is read while a rule is parsed. */
@@ -24,8 +26,10 @@ typedef struct {
     rl_compile compile;
     void *context;
     rl_rule *rule;
-    int reads_user; /* in its key: known only after authentication */
+    int reads_user; /* in its key or an expression: known only after authentication */
     int reads_auth; /* things that authentication may set */
+    int reads_path; /* in its key */
+    int reads_client; /* in its key: something that tells one client from another */
 } reading;
 
 static const char *const algorithms[] = {
@@ -143,6 +147,14 @@ const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms)
     return "0s";
 }
 
+int rl_rule_is_name(const char *s)
+{
+    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
+    size_t length = strlen(s);
+
+    return length > 0 && length <= RL_NAME_MAX && strspn(s, plain) == length;
+}
+
 /* --- QUOTA/WINDOW ------------------------------------------------------------------------- */
 
 static const char *read_limit(reading *r, const char *text)
@@ -163,10 +175,6 @@ static const char *read_limit(reading *r, const char *text)
         return apr_psprintf(r->pool, "\"%s\" needs a window above zero, as in 10/1m", text);
     if (limit->window_ms < RL_WINDOW_MIN_MS || limit->window_ms > RL_WINDOW_MAX_MS)
         return apr_psprintf(r->pool, "\"%s\" needs a window of 100ms to 31d, as in 10/1m", text);
-    if (limit->quota > RL_PRODUCT_MAX / limit->window_ms)
-        return apr_psprintf(r->pool, "\"%s\" is too large to count exactly: with this window the "
-                            "quota is at most %" APR_INT64_T_FMT, text,
-                            RL_PRODUCT_MAX / limit->window_ms);
     return NULL;
 }
 
@@ -217,26 +225,41 @@ static int contains(const char *text, const char *const names[])
     return 0;
 }
 
-static const char *read_expression(reading *r, const char *text, rl_key_part *part)
+/* Compiles an expression and notes what it reads. */
+static const char *read_expr(reading *r, const char *text, int boolean, const void **compiled)
 {
-    static const char *const of_auth[] = {"%{REMOTE_USER}", "%{AUTH", "env:", "note:", NULL};
+    static const char *const of_auth[] = {"REMOTE_USER", "%{AUTH", "env:", "env(", "note:", "note(",
+                                          NULL};
     const char *error;
+
+    r->reads_auth |= contains(text, of_auth);
+    r->reads_user |= strcasestr(text, "REMOTE_USER") != NULL;
+    if (!r->compile)
+        return apr_psprintf(r->pool, "expressions such as \"%s\" are known to httpd only", text);
+    error = r->compile(r->context, text, boolean, compiled);
+    return error ? apr_psprintf(r->pool, "\"%s\" is no expression: %s", text, error) : NULL;
+}
+
+static const char *read_key_expr(reading *r, const char *text, rl_key_part *part)
+{
+    const char *error = read_expr(r, text, 0, &part->expr);
 
     part->kind = RL_KEY_EXPR;
     part->name = text;
-    r->reads_auth |= contains(text, of_auth);
-    r->reads_user |= strcasestr(text, "%{REMOTE_USER}") != NULL;
-    if (!r->compile)
-        return apr_psprintf(r->pool, "key=: expressions such as \"%s\" are known to httpd only",
-                            text);
-    error = r->compile(r->context, text, 0, &part->expr);
-    return error ? apr_psprintf(r->pool, "key=: \"%s\" is no expression: %s", text, error) : NULL;
+    r->reads_client = 1;
+    return error ? apr_pstrcat(r->pool, "key=: ", error, NULL) : NULL;
+}
+
+static int is_of_client(rl_key_kind kind)
+{
+    return kind != RL_KEY_SERVER && kind != RL_KEY_HOST && kind != RL_KEY_PATH
+        && kind != RL_KEY_METHOD;
 }
 
 static const char *read_part(reading *r, const char *text, rl_key_part *part)
 {
     if (strstr(text, "%{"))
-        return read_expression(r, text, part);
+        return read_key_expr(r, text, part);
     for (size_t i = 0; i < sizeof(key_kinds) / sizeof(key_kinds[0]); i++) {
         size_t length = strlen(key_kinds[i].name);
         const char *rest = text + length;
@@ -261,6 +284,8 @@ static const char *read_part(reading *r, const char *text, rl_key_part *part)
         }
         r->reads_user |= part->kind == RL_KEY_USER;
         r->reads_auth |= part->kind == RL_KEY_USER || part->kind == RL_KEY_ENV;
+        r->reads_path |= part->kind == RL_KEY_PATH;
+        r->reads_client |= is_of_client(part->kind);
         return NULL;
     }
     return apr_psprintf(r->pool, "key=: \"%s\" is none of " KEY_KINDS, text);
@@ -317,8 +342,6 @@ static const char *read_algorithm(reading *r, const char *text)
     if (i < 0)
         return apr_psprintf(r->pool, "algorithm=%s is none of sliding-window, fixed-window, "
                             "sliding-log, token-bucket and leaky-bucket", text);
-    if (i > RL_FIXED_WINDOW)
-        return apr_psprintf(r->pool, "algorithm=%s is not supported in this version", text);
     r->rule->limit.algorithm = (rl_algorithm)i;
     return NULL;
 }
@@ -363,8 +386,6 @@ static const char *read_phase(reading *r, const char *text)
 
     if (i < 0)
         return apr_psprintf(r->pool, "phase=%s is none of early, access and auth", text);
-    if (i == 0)
-        return "phase=early is not supported in this version";
     r->rule->phase = (rl_phase)(RL_PHASE_EARLY + i);
     return NULL;
 }
@@ -386,61 +407,160 @@ static const char *read_shadow(reading *r, const char *text)
     return NULL;
 }
 
-/* Options of later versions: their values are checked as far as their form goes. */
-
-static const char *check_units(reading *r, const char *text)
+static const char *read_adaptive(reading *r, const char *text)
 {
-    int64_t n;
-    const char *end = whole_number(text, RL_COUNT_MAX, &n);
+    (void)text;
+    r->rule->adaptive = 1;
+    return NULL;
+}
 
-    if (end && !*end && n > 0)
+static int is_units(const char *text, int64_t *n)
+{
+    const char *end = whole_number(text, RL_COUNT_MAX, n);
+
+    return end && !*end && *n > 0;
+}
+
+static const char *read_burst(reading *r, const char *text)
+{
+    if (is_units(text, &r->rule->limit.burst))
         return NULL;
-    return apr_psprintf(r->pool, "\"%s\" is not a whole number of 1 to 1000000000", text);
+    return apr_psprintf(r->pool, "burst=%s is not a whole number of 1 to 1000000000, as in burst=100",
+                        text);
 }
 
-static const char *check_duration(reading *r, const char *text)
-{
-    int64_t ms;
+#define DELAY_MAX_MS 10000
 
-    if (rl_rule_duration(text, &ms))
+static const char *read_delay(reading *r, const char *text)
+{
+    int64_t *ms = &r->rule->limit.delay_ms;
+
+    if (!strcmp(text, "0")
+        || (rl_rule_duration(text, ms) && *ms <= DELAY_MAX_MS))
         return NULL;
-    return apr_psprintf(r->pool, "\"%s\" is not a duration, as in 10s", text);
+    return apr_psprintf(r->pool, "delay=%s is not a duration of at most 10s, as in delay=500ms",
+                        text);
 }
 
-static const char *check_boolean(reading *r, const char *text)
+static const char *read_block(reading *r, const char *text)
 {
-    const void *compiled;
-    const char *error = r->compile ? r->compile(r->context, text, 1, &compiled) : NULL;
+    int64_t *ms = &r->rule->limit.block_ms;
 
-    return error ? apr_psprintf(r->pool, "\"%s\" is no expression: %s", text, error) : NULL;
+    if (rl_rule_duration(text, ms) && *ms > 0 && *ms <= RL_WINDOW_MAX_MS)
+        return NULL;
+    return apr_psprintf(r->pool, "block=%s is not a duration of at most 31d, as in block=10m", text);
 }
 
-static const char *check_string(reading *r, const char *text)
+static const char *read_cost(reading *r, const char *text)
 {
-    const void *compiled;
-    const char *error = r->compile ? r->compile(r->context, text, 0, &compiled) : NULL;
+    const char *error;
 
-    return error ? apr_psprintf(r->pool, "\"%s\" is no expression: %s", text, error) : NULL;
+    if (is_units(text, &r->rule->cost))
+        return NULL;
+    if (!strstr(text, "%{") && !strchr(text, '('))
+        return apr_psprintf(r->pool, "cost=%s is neither a whole number of 1 to 1000000000 nor an "
+                            "expression, as in cost=5 or cost=%%{HTTP:X-Cost}", text);
+    r->rule->cost_expr.text = text;
+    error = read_expr(r, text, 0, &r->rule->cost_expr.compiled);
+    return error ? apr_pstrcat(r->pool, "cost=: ", error, NULL) : NULL;
 }
 
-static const char *check_cost(reading *r, const char *text)
+static const char *read_path(reading *r, const char *text)
 {
-    return strstr(text, "%{") ? check_string(r, text) : check_units(r, text);
+    char *normal;
+
+    if (*text != '/')
+        return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**", text);
+    normal = apr_palloc(r->pool, strlen(text) + 2);
+    normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
+    r->rule->path = text;
+    r->rule->path_normal = normal;
+    return NULL;
 }
 
-static const char *check_statuses(reading *r, const char *text)
+static const char *read_methods(reading *r, const char *text)
 {
+    apr_array_header_t *methods = apr_array_make(r->pool, 4, sizeof(const char *));
+    const char *s = text;
+
     for (;;) {
-        size_t n = strcspn(text, ",");
+        size_t n = strcspn(s, ",");
 
-        if (n != 3 || text[0] < '1' || text[0] > '5'
-            || !((apr_isdigit(text[1]) && apr_isdigit(text[2])) || !strncasecmp(text + 1, "xx", 2)))
-            return apr_psprintf(r->pool, "\"%s\" is not a list of statuses, as in 401,403,5xx",
-                                text);
-        if (!text[n])
-            return NULL;
-        text += n + 1;
+        for (size_t i = 0; i < n; i++) {
+            if (!apr_isalpha(s[i]) && s[i] != '-')
+                n = 0;
+        }
+        if (n == 0)
+            return apr_psprintf(r->pool, "methods=%s is not a list of methods, as in "
+                                "methods=POST,PUT", text);
+        APR_ARRAY_PUSH(methods, const char *) = apr_pstrmemdup(r->pool, s, n);
+        if (!s[n])
+            break;
+        s += n + 1;
     }
+    APR_ARRAY_PUSH(methods, const char *) = NULL;
+    r->rule->methods = (const char *const *)methods->elts;
+    return NULL;
+}
+
+static const char *read_condition(reading *r, const char *option, const char *text, rl_expr *expr)
+{
+    const char *error = read_expr(r, text, 1, &expr->compiled);
+
+    expr->text = text;
+    return error ? apr_pstrcat(r->pool, option, "=: ", error, NULL) : NULL;
+}
+
+static const char *read_when(reading *r, const char *text)
+{
+    return read_condition(r, "when", text, &r->rule->when);
+}
+
+static const char *read_unless(reading *r, const char *text)
+{
+    return read_condition(r, "unless", text, &r->rule->unless);
+}
+
+static const char *read_tier(reading *r, const char *text)
+{
+    const char *error = read_expr(r, text, 0, &r->rule->tier.compiled);
+
+    r->rule->tier.text = text;
+    return error ? apr_pstrcat(r->pool, "tier=: ", error, NULL) : NULL;
+}
+
+#define STATUSES 600
+
+static const char *read_charge_on(reading *r, const char *text)
+{
+    uint64_t *statuses = apr_pcalloc(r->pool, (STATUSES / 64 + 1) * sizeof(*statuses));
+    const char *s = text;
+
+    for (;;) {
+        size_t n = strcspn(s, ",");
+        int whole_class = n == 3 && !strncasecmp(s + 1, "xx", 2), first, last;
+
+        if (n != 3 || *s < '1' || *s > '5'
+            || !(whole_class || (apr_isdigit(s[1]) && apr_isdigit(s[2]))))
+            return apr_psprintf(r->pool, "charge-on=%s is not a list of statuses, as in "
+                                "charge-on=401,403,5xx", text);
+        first = whole_class ? (*s - '0') * 100 : atoi(s);
+        last = whole_class ? first + 99 : first;
+        for (int status = first; status <= last; status++)
+            statuses[status / 64] |= UINT64_C(1) << status % 64;
+        if (!s[n])
+            break;
+        s += n + 1;
+    }
+    r->rule->statuses = statuses;
+    r->rule->limit.on_response = 1;
+    return NULL;
+}
+
+int rl_rule_charges_on(const rl_rule *rule, int status)
+{
+    return !rule->statuses
+        || (status >= 0 && status < STATUSES && rule->statuses[status / 64] >> status % 64 & 1);
 }
 
 typedef const char *(*read_option)(reading *r, const char *value);
@@ -448,28 +568,27 @@ typedef const char *(*read_option)(reading *r, const char *value);
 static const struct {
     const char *name;
     int takes_value;
-    int works; /* in this version */
-    read_option read; /* NULL: any text will do */
+    read_option read;
 } options[] = {
-    {"key", 1, 1, read_key},
-    {"algorithm", 1, 1, read_algorithm},
-    {"burst", 1, 0, check_units},
-    {"delay", 1, 0, check_duration},
-    {"cost", 1, 0, check_cost},
-    {"path", 1, 0, NULL},
-    {"methods", 1, 0, NULL},
-    {"when", 1, 0, check_boolean},
-    {"unless", 1, 0, check_boolean},
-    {"tier", 1, 0, check_string},
-    {"charge-on", 1, 0, check_statuses},
-    {"block", 1, 0, check_duration},
-    {"status", 1, 1, read_status},
-    {"on-failure", 1, 1, read_on_failure},
-    {"sync", 1, 1, read_sync},
-    {"phase", 1, 1, read_phase},
-    {"headers", 1, 1, read_headers},
-    {"shadow", 0, 1, read_shadow},
-    {"adaptive", 0, 0, NULL},
+    {"key", 1, read_key},
+    {"algorithm", 1, read_algorithm},
+    {"burst", 1, read_burst},
+    {"delay", 1, read_delay},
+    {"cost", 1, read_cost},
+    {"path", 1, read_path},
+    {"methods", 1, read_methods},
+    {"when", 1, read_when},
+    {"unless", 1, read_unless},
+    {"tier", 1, read_tier},
+    {"charge-on", 1, read_charge_on},
+    {"block", 1, read_block},
+    {"status", 1, read_status},
+    {"on-failure", 1, read_on_failure},
+    {"sync", 1, read_sync},
+    {"phase", 1, read_phase},
+    {"headers", 1, read_headers},
+    {"shadow", 0, read_shadow},
+    {"adaptive", 0, read_adaptive},
 };
 
 #define OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -490,7 +609,7 @@ static const char *read_one_option(reading *r, const char *word, unsigned *seen)
     const char *value = word[length] ? word + length + 1 : NULL;
 
     for (size_t i = 0; i < OPTIONS; i++) {
-        const char *name = options[i].name, *error = NULL;
+        const char *name = options[i].name;
 
         if (strlen(name) != length || strncasecmp(word, name, length))
             continue;
@@ -501,13 +620,7 @@ static const char *read_one_option(reading *r, const char *word, unsigned *seen)
         if (*seen & 1u << i)
             return apr_psprintf(r->pool, "option %s is given twice", name);
         *seen |= 1u << i;
-        if (options[i].read)
-            error = options[i].read(r, value);
-        if (error)
-            return options[i].works ? error : apr_psprintf(r->pool, "%s=: %s", name, error);
-        return options[i].works ? NULL : apr_psprintf(r->pool, "option %s%s is not supported in "
-                                                      "this version", name,
-                                                      options[i].takes_value ? "=" : "");
+        return options[i].read(r, value);
     }
     return apr_psprintf(r->pool, "\"%s\" is no option; known are %s", word, known_options(r->pool));
 }
@@ -531,12 +644,67 @@ static const char *read_options(reading *r, const char *line)
 
 /* --- A whole rule ------------------------------------------------------------------------- */
 
-static int is_name(const char *s)
-{
-    static const char plain[] = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.";
-    size_t length = strlen(s);
+/* --- Options together --------------------------------------------------------------------- */
 
-    return length > 0 && length <= RL_NAME_MAX && strspn(s, plain) == length;
+static const char *check_algorithm(reading *r)
+{
+    const rl_rule *rule = r->rule;
+    const rl_limit *limit = &rule->limit;
+
+    if (limit->burst && !rl_limiter_is_bucket(limit->algorithm))
+        return "burst= is for algorithm=token-bucket and leaky-bucket";
+    if (limit->delay_ms && limit->algorithm != RL_LEAKY_BUCKET)
+        return "delay= is for algorithm=leaky-bucket";
+    if (limit->delay_ms && limit->on_response)
+        return "delay= and charge-on= exclude each other: what is held has to be charged before";
+    if (limit->algorithm == RL_SLIDING_LOG && limit->quota > RL_LOG_QUOTA_MAX)
+        return apr_psprintf(r->pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was "
+                            "read", RL_LOG_QUOTA_MAX, rule->text);
+    if (limit->algorithm == RL_SLIDING_LOG && rule->sync == RL_SYNC_LOCAL)
+        return "algorithm=sliding-log needs Redis and excludes sync=local; sliding-window does not";
+    return NULL;
+}
+
+static const char *check_phase(const reading *r)
+{
+    const rl_rule *rule = r->rule;
+
+    if (r->reads_user && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
+        return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
+               "user: before authentication there is none";
+    if (r->reads_path && rule->phase == RL_PHASE_EARLY)
+        return "key=path excludes phase=early: httpd has not looked at the path by then; path= does "
+               "not";
+    if (rule->statuses && rl_rule_charges_on(rule, 401)
+        && (rule->phase == RL_PHASE_AUTH || (rule->phase == RL_PHASE_UNSET && r->reads_auth)))
+        return "charge-on=401 needs phase=access: a failed login never gets as far as phase=auth";
+    return NULL;
+}
+
+static const char *too_large(apr_pool_t *pool, const char *text, const rl_limit *limit)
+{
+    int64_t most = RL_PRODUCT_MAX / (limit->window_ms * rl_limiter_ticks(limit));
+
+    if (limit->quota > most || limit->burst > most)
+        return apr_psprintf(pool, "\"%s\" is too large to count exactly: with this window quota and "
+                            "burst are at most %" APR_INT64_T_FMT, text, most);
+    return apr_psprintf(pool, "\"%s\" is too large to count exactly with this delay=", text);
+}
+
+static const char *settle_limit(reading *r)
+{
+    rl_rule *rule = r->rule;
+
+    if (!rule->limit.burst)
+        rule->limit.burst = rule->limit.quota;
+    if (!rl_limiter_is_exact(&rule->limit))
+        return too_large(r->pool, rule->text, &rule->limit);
+    if (!rule->cost_expr.text && rule->cost > 1 && rule->limit.quota > 0
+        && rule->cost > rl_limiter_capacity(&rule->limit))
+        return apr_psprintf(r->pool, "cost=%" APR_INT64_T_FMT " is above the %" APR_INT64_T_FMT
+                            " there are: each request would be denied", rule->cost,
+                            rl_limiter_capacity(&rule->limit));
+    return NULL;
 }
 
 static void settle_phase(reading *r)
@@ -554,6 +722,7 @@ static void settle_counter(reading *r)
                                    rl_rule_algorithm_name(rule->limit.algorithm), ":",
                                    rl_rule_print_duration(r->pool, rule->limit.window_ms), NULL);
     rule->counter = apr_siphash24(rule->key_suffix, strlen(rule->key_suffix), any);
+    rule->tiers_text = apr_pstrcat(r->pool, rule->name, " ", NULL);
 }
 
 static const char *read_rule(reading *r, const char *line)
@@ -573,29 +742,26 @@ static const char *read_rule(reading *r, const char *line)
     r->rule->key_count = 1;
     r->rule->status = 429;
     r->rule->headers = 1;
-    error = read_limit(r, limit);
-    if (!error)
-        error = read_options(r, line);
-    if (error)
+    r->rule->cost = 1;
+    if ((error = read_limit(r, limit)) || (error = read_options(r, line))
+        || (error = check_algorithm(r)) || (error = check_phase(r)) || (error = settle_limit(r)))
         return error;
-    if (r->reads_user && r->rule->phase == RL_PHASE_ACCESS)
-        return "key=user needs phase=auth, and so does any key that reads the user: before "
-               "authentication there is none";
     settle_phase(r);
     settle_counter(r);
+    r->rule->is_shared = r->rule->keys != &by_address && !r->reads_client;
     return NULL;
 }
 
 const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile, void *context,
                           rl_rule **rule)
 {
-    reading r = {pool, compile, context, apr_pcalloc(pool, sizeof(rl_rule)), 0, 0};
+    reading r = {pool, compile, context, apr_pcalloc(pool, sizeof(rl_rule)), 0, 0, 0, 0};
     const char *name = rl_rule_word(pool, &line);
     const char *error;
 
     if (!name || !*name)
         return "needs NAME QUOTA/WINDOW, as in: RateLimit login 10/1m";
-    if (!is_name(name))
+    if (!rl_rule_is_name(name))
         return apr_psprintf(pool, "\"%s\" is no name for a rule: it takes 1 to 64 letters, digits, "
                             "-, _ and ., as in: RateLimit login 10/1m", name);
     r.rule->name = name;
@@ -603,6 +769,88 @@ const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile
     if (error)
         return apr_psprintf(pool, "\"%s\": %s", name, error);
     *rule = r.rule;
+    return NULL;
+}
+
+/* --- Tiers -------------------------------------------------------------------------------- */
+
+const rl_tier *rl_rule_tier(const rl_rule *rule, const char *name)
+{
+    for (int i = 0; i < rule->tier_count; i++) {
+        if (!strcmp(rule->tiers[i].name, name))
+            return &rule->tiers[i];
+    }
+    return NULL;
+}
+
+static const char *read_tier_quota(apr_pool_t *pool, const rl_rule *rule, const char *text,
+                                   rl_tier *tier)
+{
+    const char *end = whole_number(text, RL_COUNT_MAX, &tier->quota);
+
+    tier->unlimited = !strcasecmp(text, "unlimited");
+    if (!tier->unlimited && (!end || *end))
+        return apr_psprintf(pool, "\"%s\" is neither a quota of at most 1000000000 nor unlimited, as "
+                            "in: RateLimitTier %s gold 1000", text, rule->name);
+    if (!tier->unlimited && rule->limit.algorithm == RL_SLIDING_LOG
+        && tier->quota > RL_LOG_QUOTA_MAX)
+        return apr_psprintf(pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was read",
+                            RL_LOG_QUOTA_MAX, text);
+    tier->burst = tier->quota;
+    return NULL;
+}
+
+static const char *read_tier_burst(apr_pool_t *pool, const rl_rule *rule, const char *text,
+                                   rl_tier *tier)
+{
+    if (!*text)
+        return NULL;
+    if (strncasecmp(text, "burst=", 6) || !is_units(text + 6, &tier->burst))
+        return apr_psprintf(pool, "\"%s\" is not burst=N with a whole number of 1 to 1000000000, as "
+                            "in: RateLimitTier %s gold 1000 burst=2000", text, rule->name);
+    if (!rl_limiter_is_bucket(rule->limit.algorithm) || tier->unlimited)
+        return "burst= is for algorithm=token-bucket and leaky-bucket, and for a quota";
+    return NULL;
+}
+
+static void add_tier(apr_pool_t *pool, rl_rule *rule, const rl_tier *tier)
+{
+    rl_tier *tiers = apr_palloc(pool, sizeof(*tiers) * (size_t)(rule->tier_count + 1));
+
+    if (rule->tier_count)
+        memcpy(tiers, rule->tiers, sizeof(*tiers) * (size_t)rule->tier_count);
+    tiers[rule->tier_count++] = *tier;
+    rule->tiers = tiers;
+    rule->tiers_text = tier->unlimited
+        ? apr_psprintf(pool, "%s%s unlimited 0 ", rule->tiers_text, tier->name)
+        : apr_psprintf(pool, "%s%s %" APR_INT64_T_FMT " %" APR_INT64_T_FMT " ", rule->tiers_text,
+                       tier->name, tier->quota, tier->burst);
+}
+
+const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
+{
+    const char *name = rl_rule_word(pool, &line), *quota = rl_rule_word(pool, &line);
+    const char *burst = rl_rule_word(pool, &line), *error;
+    rl_limit limit = rule->limit;
+    rl_tier tier;
+
+    if (!name || !quota || !*quota || !burst || !is_end(line))
+        return apr_psprintf(pool, "\"%s\": needs TIER QUOTA|unlimited [burst=N], as in: RateLimitTier "
+                            "%s gold 1000", rule->name, rule->name);
+    if (!rl_rule_is_name(name))
+        return apr_psprintf(pool, "\"%s\": \"%s\" is no name for a tier: it takes 1 to 64 letters, "
+                            "digits, -, _ and .", rule->name, name);
+    if (rl_rule_tier(rule, name))
+        return apr_psprintf(pool, "\"%s\": tier \"%s\" is given twice", rule->name, name);
+    tier.name = name;
+    if ((error = read_tier_quota(pool, rule, quota, &tier))
+        || (error = read_tier_burst(pool, rule, burst, &tier)))
+        return apr_psprintf(pool, "\"%s\": %s", rule->name, error);
+    limit.quota = tier.unlimited ? 0 : tier.quota;
+    limit.burst = tier.unlimited ? 0 : tier.burst;
+    if (!rl_limiter_is_exact(&limit))
+        return apr_psprintf(pool, "\"%s\": %s", rule->name, too_large(pool, quota, &limit));
+    add_tier(pool, rule, &tier);
     return NULL;
 }
 

@@ -19,7 +19,6 @@
 #include <http_log.h>
 
 #include "log.h"
-#include "path.h"
 #include "violation.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -235,15 +234,6 @@ static void write_line(const rl_log *log, const rl_tiers *tiers, const report *s
 
 /* --- Denials ------------------------------------------------------------------------------ */
 
-static const char *path_of(request_rec *r, const rl_chain *chain)
-{
-    apr_size_t length = strlen(r->uri);
-    char *path = apr_palloc(r->pool, length + 2);
-
-    path[rl_path_normalise(path, r->uri, length, chain->options.normalize)] = '\0';
-    return path;
-}
-
 static void who_is(rl_denied_who *who, const request_rec *r, const rl_outcome *o,
                    const char *identity, const rl_log *log)
 {
@@ -279,16 +269,16 @@ static void to_error_log(request_rec *r, const report *said)
 }
 
 static void to_log(request_rec *r, const rl_log *log, const rl_tiers *tiers, report *said,
-                   const rl_chain *chain)
+                   rl_chain *chain)
 {
     said->method = r->method;
     said->host = r->hostname ? r->hostname : r->server->server_hostname;
-    said->path = path_of(r, chain);
+    said->path = rl_terms_path(&chain->terms);
     said->request_id = apr_table_get(r->subprocess_env, "UNIQUE_ID");
     write_line(log, tiers, said);
 }
 
-void rl_violation(request_rec *r, const rl_tiers *tiers, const rl_outcome *o)
+void rl_violation(request_rec *r, const rl_tiers *tiers, rl_outcome *o)
 {
     int64_t now_ms = rl_local_clock();
     const rl_log *log = rl_config_log(r->server, tiers->settings);
@@ -303,7 +293,7 @@ void rl_violation(request_rec *r, const rl_tiers *tiers, const rl_outcome *o)
         return;
     memset(&said, 0, sizeof(said));
     said.who = &who;
-    said.identity = rl_identity_text(r, &chain->options, &o->identity);
+    said.identity = rl_decide_who(chain, o);
     said.denials = denials;
     said.retry_after_ms = rl_decide_retry_after(o);
     who_is(&who, r, o, said.identity, log);

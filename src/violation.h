@@ -13,7 +13,7 @@
  * Tells that a rule denied a request or, as a shadow rule, would have. Client bytes in the log are
  * escaped, secrets digested. Thread-safe.
  */
-void rl_violation(request_rec *r, const rl_tiers *tiers, const rl_outcome *outcome);
+void rl_violation(request_rec *r, const rl_tiers *tiers, rl_outcome *outcome);
 
 /*
  * Writes the counts of those that have been denied since their last line and then went away: a line

@@ -56,7 +56,7 @@ struct rl_client {
     rl_client_options options;
     rl_link *link;
     apr_pool_t *pool;
-    char sha[RL_SCRIPT_SHA + 1];
+    rl_script_names names;
     const char *probe_key;
 
     pthread_mutex_t lock; /* for what follows, up to accepting */
@@ -342,10 +342,10 @@ static void begin_probe(rl_client *client, int64_t now_us)
 /* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
 static void send_probe(rl_client *client, int64_t now_us)
 {
-    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
-    rl_ask ask = {client->probe_key, &limit, 0, 0, 0, {0, 0, 0}};
+    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
+    rl_ask ask = {.key = client->probe_key, .limit = &limit};
     int length;
-    char *command = rl_script_decide(client->sha, &ask, 1, &length);
+    char *command = rl_script_decide(&client->names, &ask, 1, 0, &length);
 
     client->probe_until_us = now_us + client->options.timeout_ms * 1000;
     client->probe = command ? enqueue(client, CALL_PROBE, command, length) : NULL;
@@ -515,7 +515,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     client->patient = 1;
     client->backoff_ms = options->retry.retry_min_ms;
     atomic_init(&client->accepting, 1);
-    rl_script_name(client->sha);
+    rl_script_name(&client->names);
     client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms",
                                     NULL);
     apr_pool_create(&client->address_pool, pool);
@@ -631,8 +631,8 @@ void rl_client_probe(rl_client *client)
     } while (client->probing && rl_link_clock() < until_us);
 }
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged)
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
+                            int *admitted)
 {
     rl_failure failure = RL_FAILED_LATE;
     int length, done;
@@ -645,28 +645,28 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
         return RL_FAILED_OPEN;
     if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
         return RL_FAILED_DOWN;
-    command = rl_script_decide(client->sha, asks, n, &length);
+    command = rl_script_decide(&client->names, asks, n, look, &length);
     c = command ? enqueue(client, CALL_DECISION, command, length) : NULL;
     if (!c)
         return RL_FAILED_BUSY;
     done = client->options.threaded ? wait_threaded(c, deadline_us)
                                     : wait_stepping(client, c, deadline_us);
     if (done) {
-        failure = read_call(client, c, asks, n, charged);
+        failure = read_call(client, c, asks, n, admitted);
         release(client, c);
     }
     count(client, failure);
     return failure;
 }
 
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 {
     int length;
     char *command;
 
     if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
         return;
-    command = rl_script_give_back(client->sha, asks, n, &length);
+    command = rl_script_undo(&client->names, asks, n, &length);
     if (command)
         enqueue(client, CALL_GIVE_BACK, command, length);
     if (!client->options.threaded) {

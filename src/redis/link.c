@@ -25,7 +25,7 @@
 #include "link.h"
 
 #define UNREAD_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
-#define HANDSHAKE_CALLS 2
+#define HANDSHAKE_CALLS 4
 
 struct rl_link {
     rl_link_options options;
@@ -130,18 +130,20 @@ void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
-static void load_script(rl_link *link)
+static void load_scripts(rl_link *link)
 {
-    redisAppendCommand(link->context, "SCRIPT LOAD %s", rl_script_source);
-    push(link, &handshake);
-    link->handshakes++;
+    for (int i = 0; i < RL_SCRIPTS; i++) {
+        redisAppendCommand(link->context, "SCRIPT LOAD %s", rl_script_sources[i]);
+        push(link, &handshake);
+        link->handshakes++;
+    }
     link->unsent = 1;
 }
 
 void rl_link_reload(rl_link *link)
 {
     if (link->state == RL_LINK_READY && link->handshakes == 0)
-        load_script(link);
+        load_scripts(link);
 }
 
 static void shake_hands(rl_link *link)
@@ -155,7 +157,7 @@ static void shake_hands(rl_link *link)
         push(link, &handshake);
         link->handshakes++;
     }
-    load_script(link);
+    load_scripts(link);
     link->connected = 1;
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
