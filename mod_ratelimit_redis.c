@@ -28,6 +28,7 @@
 #include "src/config.h"
 #include "src/decide.h"
 #include "src/metrics.h"
+#include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
 #include "src/violation.h"
@@ -224,7 +225,7 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local)
+    if (!tiers.local || rl_quota_is_page(r))
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
@@ -264,9 +265,15 @@ static int log_transaction(request_rec *r)
 
 static int handler(request_rec *r)
 {
-    if (!r->handler || strcmp(r->handler, RL_METRICS_HANDLER))
+    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+
+    if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
+        answer = rl_metrics;
+    else if (r->handler && !strcmp(r->handler, RL_QUOTA_HANDLER))
+        answer = rl_quota;
+    if (!answer)
         return DECLINED;
-    return tiers.local ? rl_metrics(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
+    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int status(request_rec *r, int flags)
