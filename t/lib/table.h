@@ -62,7 +62,7 @@ UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, i
 }
 
 /* What a count holds at host_ms. */
-UNUSED static rl_state peek(const rl_local *table, uint64_t key, const rl_limit *limit,
+UNUSED static rl_state peek(rl_local *table, uint64_t key, const rl_limit *limit,
                             int64_t host_ms)
 {
     int64_t now = BASE + host_ms;
