@@ -274,11 +274,14 @@ static void charge_host(rl_step *s, int shadow)
 /* Takes a place among the held; where there is none, no rule may hold the request. */
 static void reserve_hold(rl_step *s)
 {
-    int most = rl_load_workers() * s->tiers->settings->delay_workers / 100;
+    int percent = s->tiers->settings->delay_workers;
+    int most = rl_load_workers() * percent / 100;
 
     s->hold.end = -1;
+    if (percent > 0 && most == 0)
+        most = 1;
     if (s->delay_ms == 0
-        || rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most > 0 ? most : 1, &s->hold))
+        || rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most, &s->hold))
         return;
     for (int i = 0; i < s->count; i++)
         s->outcomes[i]->limit.delay_ms = 0;

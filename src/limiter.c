@@ -131,16 +131,16 @@ static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64
     charge(limit, state, units);
 }
 
-/* A clock that stepped back leaves the slots where they are, up to two ahead. */
+/* A clock that stepped back leaves what is pending in its slots, up to two ahead. */
 static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
 {
     rl_pending was = state->pending;
     int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
 
-    if (was.slot == slot || (was.slot > slot && was.slot <= slot + 2))
+    if (was.prev + was.cur > 0 && was.slot >= slot && was.slot <= slot + 2)
         return;
     state->pending.slot = slot;
-    if (was.slot > slot)
+    if (was.slot >= slot)
         return;
     overdue(limit, state, was.prev, was.slot + 1);
     state->pending.prev = was.slot == slot - 1 ? was.cur : 0;
@@ -149,10 +149,20 @@ static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
         overdue(limit, state, was.cur, was.slot + 2);
 }
 
+/* No block ends later than one that starts now would: else a clock has stepped back. */
+static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t most_ms = limit->block_ms ? limit->block_ms : RL_WINDOW_MAX_MS;
+
+    state->blocked_until = least(state->blocked_until, now + most_ms * rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now)
 {
     roll_pending(limit, state, now);
-    return roll(limit, state, now);
+    now = roll(limit, state, now);
+    roll_block(limit, state, now);
+    return now;
 }
 
 /* --- Verdicts ----------------------------------------------------------------------------- */
@@ -259,7 +269,15 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
 {
     int64_t over = state->level + cost * window_of(limit) - room(limit) - delay_room(limit);
 
+    if (limit->quota == 0)
+        return RL_NEVER; /* it does not drain */
     return divide_up(over, limit->quota * rl_limiter_ticks(limit));
+}
+
+/* A quota that became 0 while a bucket was in use leaves its level for ever. */
+static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota == 0 && state->level + cost > 0;
 }
 
 /* How long the algorithm itself denies cost units, pending ones and blocks apart. */
@@ -279,14 +297,14 @@ int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int
 {
     int64_t blocked_ms = 0, wait_ms;
 
-    if (cost > rl_limiter_capacity(limit))
+    if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
         return RL_NEVER;
     if (rl_limiter_is_soft(limit, state, now, cost))
         return RL_SOFT_RETRY_MS;
     if (now < state->blocked_until)
         blocked_ms = divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
     wait_ms = wait_for(limit, state, now, cost);
-    return most(wait_ms, blocked_ms);
+    return wait_ms == RL_NEVER ? RL_NEVER : most(wait_ms, blocked_ms);
 }
 
 int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t now)
@@ -358,8 +376,8 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     if (rl_limiter_is_bucket(limit->algorithm)) {
         int64_t back = cost * window_of(limit), passed = state->at - position;
 
-        if (passed > 0)
-            back -= passed > back / most(limit->quota, 1) ? back : passed * limit->quota;
+        if (passed > 0 && limit->quota > 0)
+            back -= passed > back / limit->quota ? back : passed * limit->quota;
         state->level -= least(back, state->level);
     }
     else if (state->index == position) {

@@ -139,9 +139,12 @@ static const char *read_block(rl_reading *r, const char *text)
 static const char *read_cost(rl_reading *r, const char *text)
 {
     const char *error;
+    int64_t cost;
 
-    if (rl_rule_units(text, &r->rule->cost))
+    if (rl_rule_units(text, &cost)) {
+        r->rule->cost = cost;
         return NULL;
+    }
     if (!strstr(text, "%{") && !strchr(text, '('))
         return apr_psprintf(r->pool, "cost=%s is neither a whole number of 1 to 1000000000 nor an "
                             "expression, as in cost=5 or cost=%%{HTTP:X-Cost}", text);

@@ -18,14 +18,15 @@
 static atomic_long decisions;
 static atomic_int stop;
 static int port;
-static const char *sha;
+static rl_script_names names;
 
 static void *run(void *number)
 {
     redisContext *redis = redisConnect("127.0.0.1", port);
-    const rl_limit limit = {RL_SLIDING_WINDOW, 1000000000, 1000};
+    rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = RL_COUNT_MAX, .window_ms = 1000,
+                      .burst = RL_COUNT_MAX};
     char key[64];
-    rl_ask ask = {key, &limit, 1, 0, 0, {0, 0, 0}};
+    rl_ask ask = {.key = key, .limit = &limit, .cost = 1};
     int charged = 1;
 
     for (long n = 0; !atomic_load(&stop) && charged >= 0; n++) {
@@ -35,7 +36,7 @@ static void *run(void *number)
 
         snprintf(key, sizeof(key), "rl:{ip:10.0.%ld.%ld}:page:sliding-window:1s",
                  (long)(size_t)number, n % 16);
-        command = rl_script_decide(sha, &ask, 1, &length);
+        command = rl_script_decide(&names, &ask, 1, 0, &length);
         redisAppendFormattedCommand(redis, command, (size_t)length);
         redisFreeCommand(command);
         if (redisGetReply(redis, (void **)&reply) != REDIS_OK)
@@ -52,7 +53,6 @@ int main(int argc, char **argv)
 {
     int threads = argc > 3 ? atoi(argv[2]) : 0;
     pthread_t *thread = calloc((size_t)threads + 1, sizeof(*thread));
-    static char name[RL_SCRIPT_SHA + 1];
     struct timespec pause = {0, 0};
     struct rusage used;
     redisContext *redis;
@@ -61,10 +61,10 @@ int main(int argc, char **argv)
         return 2;
     port = atoi(argv[1]);
     pause.tv_sec = atoi(argv[3]);
-    rl_script_name(name);
-    sha = name;
+    rl_script_name(&names);
     redis = redisConnect("127.0.0.1", port);
-    freeReplyObject(redisCommand(redis, "SCRIPT LOAD %s", rl_script_source));
+    for (int i = 0; i < RL_SCRIPTS; i++)
+        freeReplyObject(redisCommand(redis, "SCRIPT LOAD %s", rl_script_sources[i]));
     redisFree(redis);
     for (int i = 0; i < threads; i++)
         pthread_create(&thread[i], NULL, run, (void *)(size_t)i);

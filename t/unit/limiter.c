@@ -4,13 +4,14 @@
  * the limiter itself says at that time and one millisecond before.
  */
 
-#include "limiter.h"
+#include "states.h"
 #include "random.h"
 #include "tap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-enum { S = RL_SLIDING_WINDOW, F = RL_FIXED_WINDOW };
+#define S RL_SLIDING_WINDOW
+#define F RL_FIXED_WINDOW
 
 /* --- Tables: 10 units in 1,000 ms, state in window 5, that is from 5,000 to 5,999 --- */
 
@@ -18,7 +19,7 @@ enum { S = RL_SLIDING_WINDOW, F = RL_FIXED_WINDOW };
 
 static const struct {
     const char *story;
-    int algorithm;
+    rl_algorithm algorithm;
     int64_t prev, cur, now, cost;
     int64_t remaining, retry_after, reset, next_unit;
 } rows[] = {
@@ -51,8 +52,8 @@ static const struct {
 static void test_tables(void)
 {
     for (size_t i = 0; i < COUNT(rows); i++) {
-        rl_limit limit = {(rl_algorithm)rows[i].algorithm, 10, 1000};
-        rl_state state = {5, rows[i].prev, rows[i].cur};
+        rl_limit limit = LIMIT(rows[i].algorithm, 10, 1000);
+        rl_state state = WINDOW(5, rows[i].prev, rows[i].cur);
         int64_t now = rows[i].now, cost = rows[i].cost;
         const char *kind = rows[i].algorithm == S ? "sliding" : "fixed";
 
@@ -82,10 +83,10 @@ static const struct {
 
 static void test_rolls(void)
 {
-    rl_limit limit = {RL_SLIDING_WINDOW, 10, 1000};
+    rl_limit limit = LIMIT(S, 10, 1000);
 
     for (size_t i = 0; i < COUNT(rolls); i++) {
-        rl_state state = {5, 3, 7};
+        rl_state state = WINDOW(5, 3, 7);
 
         is_int(rl_limiter_roll(&limit, &state, rolls[i].now), rolls[i].time, "roll: %s",
                rolls[i].story);
@@ -96,17 +97,18 @@ static void test_rolls(void)
 
 static void test_give_back(void)
 {
-    rl_state state = {5, 3, 7};
+    const rl_limit limit = LIMIT(S, 10, 1000);
+    rl_state state = WINDOW(5, 3, 7);
 
-    rl_limiter_give_back(&state, 5, 2);
+    rl_limiter_give_back(&limit, &state, 5, 2);
     ok(state.cur == 5 && state.prev == 3, "give back: to the window it was taken from");
-    rl_limiter_give_back(&state, 4, 1);
+    rl_limiter_give_back(&limit, &state, 4, 1);
     ok(state.cur == 5 && state.prev == 2, "give back: to that window when it is the one before");
-    rl_limiter_give_back(&state, 3, 1);
-    rl_limiter_give_back(&state, 6, 1);
+    rl_limiter_give_back(&limit, &state, 3, 1);
+    rl_limiter_give_back(&limit, &state, 6, 1);
     ok(state.cur == 5 && state.prev == 2, "give back: to no other");
-    rl_limiter_give_back(&state, 5, RL_COUNT_MAX);
-    rl_limiter_give_back(&state, 4, RL_COUNT_MAX);
+    rl_limiter_give_back(&limit, &state, 5, RL_COUNT_MAX);
+    rl_limiter_give_back(&limit, &state, 4, RL_COUNT_MAX);
     ok(state.cur == 0 && state.prev == 0, "give back: never below zero");
     ok(state.index == 5, "give back: the window stays");
 }
@@ -122,13 +124,14 @@ typedef struct {
 /* Counts may be above the quota: it may have been lowered since. */
 static scene any_scene(rng *r)
 {
-    scene s;
+    scene s = {0};
     int64_t product_max;
 
     s.limit.algorithm = rng_one_in(r, 3) ? RL_FIXED_WINDOW : RL_SLIDING_WINDOW;
     s.limit.window_ms = rng_scaled(r, RL_WINDOW_MIN_MS, RL_WINDOW_MAX_MS);
     product_max = RL_PRODUCT_MAX / s.limit.window_ms;
     s.limit.quota = rng_scaled(r, 0, product_max < RL_COUNT_MAX ? product_max : RL_COUNT_MAX);
+    s.limit.burst = s.limit.quota;
     s.now = rng_scaled(r, 0, (INT64_C(1) << 47) - 1);
     s.state.index = s.now / s.limit.window_ms;
     s.state.prev = rng_scaled(r, 0, rng_one_in(r, 4) ? RL_COUNT_MAX : s.limit.quota);
@@ -252,12 +255,12 @@ static int giving_back_undoes_a_charge(scene s)
     if (!admits(s, s.cost))
         return 1;
     charged.cur += s.cost;
-    rl_limiter_give_back(&charged, index, s.cost);
+    rl_limiter_give_back(&s.limit, &charged, index, s.cost);
     if (charged.cur != s.state.cur || charged.prev != s.state.prev)
         return 0;
     charged.cur += s.cost;
     rl_limiter_roll(&s.limit, &charged, (index + 1) * s.limit.window_ms);
-    rl_limiter_give_back(&charged, index, s.cost);
+    rl_limiter_give_back(&s.limit, &charged, index, s.cost);
     return charged.prev == s.state.cur && charged.cur == 0;
 }
 
@@ -300,16 +303,16 @@ static void test_properties(void)
 /* The largest numbers that can ever meet: a foreign Redis value may hold them with any window. */
 static void test_extremes(void)
 {
-    scene s = {{RL_SLIDING_WINDOW, RL_PRODUCT_MAX / RL_WINDOW_MAX_MS, RL_WINDOW_MAX_MS},
-               {0, RL_COUNT_MAX, RL_COUNT_MAX}, 0, RL_COUNT_MAX};
+    scene s = {LIMIT(S, RL_PRODUCT_MAX / RL_WINDOW_MAX_MS, RL_WINDOW_MAX_MS),
+               WINDOW(0, RL_COUNT_MAX, RL_COUNT_MAX), 0, RL_COUNT_MAX};
     int64_t wait;
 
     ok(!admits(s, RL_COUNT_MAX) && !admits(s, 0), "31 days, all counts 10^9: denied");
     is_int(remaining(s), 0, "nothing remains");
     wait = rl_limiter_retry_after(&s.limit, &s.state, s.now, 1);
     ok(admits(later(s, wait), 1) && !admits(later(s, wait - 1), 1), "and the wait is exact");
-    s.limit = (rl_limit){RL_SLIDING_WINDOW, RL_COUNT_MAX, RL_PRODUCT_MAX / RL_COUNT_MAX};
-    s.state = (rl_state){0, RL_COUNT_MAX, 0};
+    s.limit = (rl_limit)LIMIT(S, RL_COUNT_MAX, RL_PRODUCT_MAX / RL_COUNT_MAX);
+    s.state = (rl_state)WINDOW(0, RL_COUNT_MAX, 0);
     ok(!admits(s, 1), "a quota of 10^9 in the longest window for it, used up: denied");
     s.now = 1;
     is_int(remaining(s), RL_COUNT_MAX / s.limit.window_ms, "one ms later its share is back");

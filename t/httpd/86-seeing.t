@@ -10,22 +10,17 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Client;
-use Cwd qw(abs_path);
+use Examples;
 use Httpd;
 use JSON::PP ();
 use Metrics;
 use RedisServer;
 use Test::More;
 
-my $examples   = abs_path("$FindBin::Bin/../../conf/examples");
+my $examples   = "$Examples::CONF/examples";
 my $monitoring = "$examples/monitoring";
 
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<:raw', $file or die "$file: $!\n";
-    local $/;
-    return scalar(<$in>) // '';
-}
+*slurp = \&Examples::slurp;
 
 sub has { my ($program) = @_; return grep { -x "$_/$program" } split /:/, $ENV{PATH} }
 
@@ -56,7 +51,7 @@ my $rules = <<'EOT';
 Alias /comments @DOCROOT@/hello.txt
 EOT
 
-subtest 'a log of its own by the notes' => sub {
+sub log_by_notes {
     my $host = host($rules);
     $host->get('/hello.txt') for 1 .. 3;
     $host->get('/page.html') for 1 .. 2;
@@ -67,9 +62,9 @@ subtest 'a log of its own by the notes' => sub {
     like $lines[2], qr{"GET /page\.html HTTP/1\.1" 200 shadow trial local 0$}, 'one of a shadow rule';
     my ($denial) = map { JSON::PP->new->decode($_) } log_lines($host, 'ratelimit.log');
     is $denial->{rule}, 'one', 'and the violation log has its line';
-};
+}
 
-subtest 'a response header by the notes' => sub {
+sub header_by_notes {
     my $host = host($rules);
     is $host->get('/hello.txt')->header('X-RateLimit-Verdict'), undef, 'who passes has none';
     is_deeply [$host->get('/hello.txt')->header_all('X-RateLimit-Verdict')], ['deny by one'],
@@ -77,9 +72,9 @@ subtest 'a response header by the notes' => sub {
     $host->get('/page.html');
     is_deeply [$host->get('/page.html')->header_all('X-RateLimit-Verdict')], ['shadow by trial'],
         'so has what would have been denied';
-};
+}
 
-subtest 'an error page by the variables' => sub {
+sub error_page_by_variables {
     my $host = host($rules);
     $host->get($_) for '/hello.txt', '/login.html';
     my $denied = $host->get('/hello.txt');
@@ -91,16 +86,23 @@ subtest 'an error page by the variables' => sub {
     like $denied->body, qr{<p>Too many attempts to log in\.</p>}, 'another rule has another text';
     like $denied->header('X-Hint'), qr/forgotten/, 'and by <If> another header';
     unlike $denied->body, qr/<!--#/, 'nothing is left of SSI';
-};
+}
 
-subtest 'an expression decides by the verdict' => sub {
+sub expression_decides {
     my $host = host($rules);
     my %post = (method => 'POST', body => 'text');
     is $host->get('/comments', %post)->status, 200, 'five may write' for 1 .. 5;
     is $host->get('/comments', %post)->status, 403, 'then writing is refused';
     is $host->get('/comments')->status, 200, 'and reading is not';
     is $host->get('/comments', %post, from => '127.0.0.2')->status, 200, 'others write on';
-};
+}
+
+Examples::run('seeing.conf' => sub {
+    subtest 'a log of its own by the notes'        => \&log_by_notes;
+    subtest 'a response header by the notes'       => \&header_by_notes;
+    subtest 'an error page by the variables'       => \&error_page_by_variables;
+    subtest 'an expression decides by the verdict' => \&expression_decides;
+});
 
 # Every metric there is, with Redis.
 my $redis = RedisServer->start;
