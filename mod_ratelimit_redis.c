@@ -29,6 +29,8 @@
 
 #include "src/config.h"
 #include "src/decide.h"
+#include "src/metrics.h"
+#include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
 #include "src/violation.h"
@@ -225,7 +227,7 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local)
+    if (!tiers.local || rl_quota_is_page(r))
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
@@ -261,6 +263,19 @@ static int log_transaction(request_rec *r)
     if (tiers.client)
         rl_client_probe(tiers.client);
     return DECLINED;
+}
+
+static int handler(request_rec *r)
+{
+    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+
+    if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
+        answer = rl_metrics;
+    else if (r->handler && !strcmp(r->handler, RL_QUOTA_HANDLER))
+        answer = rl_quota;
+    if (!answer)
+        return DECLINED;
+    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int status(request_rec *r, int flags)
@@ -299,6 +314,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);

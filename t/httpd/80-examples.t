@@ -260,4 +260,5 @@ EOC
     is_deeply statuses($httpd, 5, path => '/'), { 200 => 3, 429 => 2 }, 'a site is limited';
     is_deeply statuses($httpd, 5, path => '/server-status?auto'), { 200 => 5 },
         'its status is not';
+    is_deeply statuses($httpd, 5, path => '/ratelimit-metrics'), { 200 => 5 }, 'nor are its metrics';
 }
