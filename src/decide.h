@@ -79,6 +79,9 @@ typedef struct {
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
 rl_chain *rl_decide_chain(const request_rec *r);
 
+/* Whether there may be rules up to a phase that r has not been decided over: cheap, and most often no. */
+int rl_decide_is_due(const request_rec *r, rl_phase phase);
+
 /*
  * Decides over the rules up to a phase that hold for r and have not been charged in its chain.
  * Returns DECLINED if there is none, OK if the request may pass, else the status to deny it with.
