@@ -2,8 +2,10 @@
  * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
  *
  * This file is the module's record and its hooks, nothing else: it says when something happens, the
- * rooms in src say what. A request passes here up to four times. post_read_request decides what needs
- * neither path nor section. check_access decides what needs no authentication, before Require. fixups, after every other module, decides what does, and what only
+ * rooms in src say what. A request passes here up to four times. quick_handler, before httpd looks at
+ * the path, decides what needs neither path nor section; not post_read_request, for httpd drops a
+ * connection on which that one refuses, and does not say so. check_access decides what needs no
+ * authentication, before Require. fixups, after every other module, decides what does, and what only
  * a fast internal redirect such as DirectoryIndex has brought within reach. Where Satisfy Any holds,
  * under which an access hook's denial is not final, header_parser decides in its place.
  *
@@ -27,6 +29,8 @@
 
 #include "src/config.h"
 #include "src/decide.h"
+#include "src/metrics.h"
+#include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
 #include "src/violation.h"
@@ -223,7 +227,7 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local)
+    if (!tiers.local || rl_quota_is_page(r))
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
@@ -231,9 +235,9 @@ static int decide(request_rec *r, rl_phase phase)
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
 
-static int post_read_request(request_rec *r)
+static int quick_handler(request_rec *r, int is_lookup)
 {
-    return decide(r, RL_PHASE_EARLY);
+    return is_lookup ? DECLINED : decide(r, RL_PHASE_EARLY);
 }
 
 static int header_parser(request_rec *r)
@@ -259,6 +263,19 @@ static int log_transaction(request_rec *r)
     if (tiers.client)
         rl_client_probe(tiers.client);
     return DECLINED;
+}
+
+static int handler(request_rec *r)
+{
+    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+
+    if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
+        answer = rl_metrics;
+    else if (r->handler && !strcmp(r->handler, RL_QUOTA_HANDLER))
+        answer = rl_quota;
+    if (!answer)
+        return DECLINED;
+    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int status(request_rec *r, int flags)
@@ -292,11 +309,12 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_monitor(monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
-    ap_hook_post_read_request(post_read_request, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_quick_handler(quick_handler, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_header_parser(header_parser, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);

@@ -214,11 +214,13 @@ static void look_at_snapshot(rl_step *s, rl_outcome *o)
     rl_recall recall = rl_local_recall(s->tiers->local, o->key, &limit, o->cost, s->host_ms,
                                        &o->now, &o->state, &o->lag_ms);
 
-    o->renews = recall == RL_RECALL_ASK;
     if (recall == RL_RECALL_UNKNOWN)
         return;
+    /* A block starts in Redis, and so does the denial that starts it. */
+    o->renews = recall == RL_RECALL_ASK
+        || rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
     o->limit = limit;
-    if (recall == RL_RECALL_DENY)
+    if (!o->renews)
         rl_step_deny_from_memory(o);
 }
 
@@ -274,11 +276,14 @@ static void charge_host(rl_step *s, int shadow)
 /* Takes a place among the held; where there is none, no rule may hold the request. */
 static void reserve_hold(rl_step *s)
 {
-    int most = rl_load_workers() * s->tiers->settings->delay_workers / 100;
+    int percent = s->tiers->settings->delay_workers;
+    int most = rl_load_workers() * percent / 100;
 
     s->hold.end = -1;
+    if (percent > 0 && most == 0)
+        most = 1;
     if (s->delay_ms == 0
-        || rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most > 0 ? most : 1, &s->hold))
+        || rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most, &s->hold))
         return;
     for (int i = 0; i < s->count; i++)
         s->outcomes[i]->limit.delay_ms = 0;

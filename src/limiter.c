@@ -131,16 +131,16 @@ static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64
     charge(limit, state, units);
 }
 
-/* A clock that stepped back leaves the slots where they are, up to two ahead. */
+/* A clock that stepped back leaves what is pending in its slots, up to two ahead. */
 static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
 {
     rl_pending was = state->pending;
     int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
 
-    if (was.slot == slot || (was.slot > slot && was.slot <= slot + 2))
+    if (was.prev + was.cur > 0 && was.slot >= slot && was.slot <= slot + 2)
         return;
     state->pending.slot = slot;
-    if (was.slot > slot)
+    if (was.slot >= slot)
         return;
     overdue(limit, state, was.prev, was.slot + 1);
     state->pending.prev = was.slot == slot - 1 ? was.cur : 0;
@@ -149,10 +149,20 @@ static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
         overdue(limit, state, was.cur, was.slot + 2);
 }
 
+/* No block ends later than one that starts now would: else a clock has stepped back. */
+static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t most_ms = limit->block_ms ? limit->block_ms : RL_WINDOW_MAX_MS;
+
+    state->blocked_until = least(state->blocked_until, now + most_ms * rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now)
 {
     roll_pending(limit, state, now);
-    return roll(limit, state, now);
+    now = roll(limit, state, now);
+    roll_block(limit, state, now);
+    return now;
 }
 
 /* --- Verdicts ----------------------------------------------------------------------------- */
@@ -367,8 +377,8 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     if (rl_limiter_is_bucket(limit->algorithm)) {
         int64_t back = cost * window_of(limit), passed = state->at - position;
 
-        if (passed > 0)
-            back -= passed > back / most(limit->quota, 1) ? back : passed * limit->quota;
+        if (passed > 0 && limit->quota > 0)
+            back -= passed > back / limit->quota ? back : passed * limit->quota;
         state->level -= least(back, state->level);
     }
     else if (state->index == position) {

@@ -37,18 +37,22 @@ static const char *const style =
     ".rl table { border-collapse: collapse; margin: .6em 0 1em; font-size: .9em }\n"
     ".rl th, .rl td { border: 1px solid #bbb; padding: .15em .5em; text-align: right }\n"
     ".rl th { background: #eee; font-weight: normal }\n"
-    ".rl th:first-child, .rl td:first-child, .rl .text { text-align: left;"
+    ".rl th[colspan] { text-align: center }\n"
+    ".rl td { white-space: nowrap }\n"
+    ".rl th:first-child, .rl td:first-child, .rl .text { text-align: left; white-space: normal;"
     " overflow-wrap: anywhere }\n"
     ".rl td:first-child { font-weight: bold }\n"
-    ".rl tr.hot td { background: #fff3dc }\n"
+    ".rl th.number { text-align: right }\n"
+    ".rl tr.hot { background: #fff3dc }\n"
     ".rl code { overflow-wrap: anywhere }\n"
     "@media (max-width: 60em) {\n"
     " .rl thead { display: none }\n"
     " .rl table, .rl tbody { display: block }\n"
     " .rl tr { display: grid; grid-template-columns: repeat(auto-fill, minmax(7.5em, 1fr));"
     " border: 1px solid #bbb; margin-bottom: .5em }\n"
-    " .rl td { border: 0; text-align: left }\n"
+    " .rl td { border: 0; text-align: left; white-space: normal }\n"
     " .rl td:first-child { grid-column: 1 / -1 }\n"
+    " .rl td.zero, .rl td:empty { display: none }\n"
     " .rl td::before { content: attr(title); display: block; color: #555; font-size: .8em }\n"
     "}\n"
     "</style>\n";
@@ -58,6 +62,8 @@ typedef struct {
     request_rec *r;
     const rl_tiers *tiers;
     int64_t host_ms;
+    rl_denied_entry *denied; /* the most denied first; none without ExtendedStatus */
+    int denied_count;
     rl_stats_counts *start;  /* counted since the start */
     rl_stats_counts *recent; /* in the last recent_ms */
     int64_t recent_ms;       /* 0: not known, and recent is since the start */
@@ -133,6 +139,50 @@ static uint64_t failures(const rl_stats_counts *counts)
     for (int i = RL_ANSWERED + 1; i < RL_FAILURES; i++)
         sum += counts->redis[i];
     return sum;
+}
+
+/* --- Who is denied ------------------------------------------------------------------------ */
+
+/* The more denied in the last minute, then in all, first. */
+static int by_denials(const void *one, const void *other)
+{
+    const rl_denied_entry *a = one, *b = other;
+
+    if (a->last_minute != b->last_minute)
+        return a->last_minute < b->last_minute ? 1 : -1;
+    return a->denials < b->denials ? 1 : a->denials > b->denials ? -1 : 0;
+}
+
+/* An identity has one entry for memory and one for fallback; here they are one. */
+static int add_entry(rl_denied_entry *entries, int count, const rl_denied_entry *entry)
+{
+    for (int i = 0; i < count; i++) {
+        if (!strcmp(entries[i].who.identity, entry->who.identity)
+            && !strcmp(entries[i].who.rule, entry->who.rule)) {
+            entries[i].denials += entry->denials;
+            entries[i].last_minute += entry->last_minute;
+            if (entry->last_ms > entries[i].last_ms)
+                entries[i].last_ms = entry->last_ms;
+            return count;
+        }
+    }
+    entries[count] = *entry;
+    return count + 1;
+}
+
+/* Without ExtendedStatus the page says nothing of single clients, as mod_status itself. */
+static void collect_denied(page *p)
+{
+    rl_denied_entry entry;
+
+    if (!ap_extended_status)
+        return;
+    p->denied = apr_palloc(p->r->pool, RL_DENIED_MAX * sizeof(*p->denied));
+    for (int i = 0; i < RL_DENIED_MAX; i++) {
+        if (rl_denied_read(p->tiers->denied, i, p->host_ms, &entry))
+            p->denied_count = add_entry(p->denied, p->denied_count, &entry);
+    }
+    qsort(p->denied, (size_t)p->denied_count, sizeof(*p->denied), by_denials);
 }
 
 /* --- Lines -------------------------------------------------------------------------------- */
@@ -230,7 +280,8 @@ static const char *escaped(const page *p, const char *text)
 
 static void print_cell(const page *p, const char *title, const char *value)
 {
-    ap_rvputs(p->r, "<td title=\"", title, "\">", value, "</td>", NULL);
+    ap_rvputs(p->r, strcmp(value, "0") ? "<td" : "<td class=\"zero\"", " title=\"", title, "\">",
+              value, "</td>", NULL);
 }
 
 static void print_text(const page *p, const char *title, const char *value)
@@ -261,18 +312,31 @@ static const char *foremost(const page *p, column_of *value)
     return found;
 }
 
+/* The client who is denied most right now. */
+static void print_foremost_client(const page *p)
+{
+    const rl_denied_entry *first = p->denied;
+
+    if (p->denied_count && first->last_minute)
+        ap_rvputs(p->r, " Most denied: <b>", escaped(p, first->who.identity), "</b>, about ",
+                  number(p, first->last_minute), " times by ", escaped(p, first->who.rule), ".",
+                  NULL);
+}
+
 static void print_denials(const page *p)
 {
     const char *rule = foremost(p, denied), *trial = foremost(p, shadowed);
 
     if (!rule)
         ap_rvputs(p->r, "<p>Nobody was denied ", p->span, ".</p>\n", NULL);
-    else
+    else {
         ap_rvputs(p->r, "<p class=\"busy\"><b>", number(p, total(p, p->recent, denied)),
-                  "</b> of ", number(p, total(p, p->recent, requests)), " were denied ", p->span,
-                  ", most by the rule <b>", escaped(p, rule), "</b>. If these are good clients: "
-                  "raise its quota, or let all pass for now with <code>RateLimitEngine shadow"
-                  "</code>, and reload.</p>\n", NULL);
+                  " denials</b> ", p->span, ", most by the rule <b>", escaped(p, rule), "</b>.",
+                  NULL);
+        print_foremost_client(p);
+        ap_rputs(" If these are good clients: raise the quota, or let all pass for now with "
+                 "<code>RateLimitEngine shadow</code>, and reload.</p>\n", p->r);
+    }
     if (trial)
         ap_rvputs(p->r, "<p class=\"note\">", number(p, total(p, p->recent, shadowed)),
                   " would have been denied ", p->span, " by shadow rules, most by <b>",
@@ -326,8 +390,8 @@ static void print_local_summary(const page *p)
     const rl_local_stats *local = &p->local;
     int pressed = local->evictions > 0;
 
-    ap_rvputs(p->r, "<p class=\"", pressed ? "busy" : "", "\">Memory holds ",
-              number(p, local->entries), " counts of at most ", number(p, local->capacity), "; ",
+    ap_rvputs(p->r, pressed ? "<p class=\"busy\">" : "<p>", "Memory holds ",
+              number(p, local->entries), " of at most ", number(p, local->capacity), " counts; ",
               number(p, local->evictions), " live ones had to make room since the start", NULL);
     ap_rputs(pressed ? ": if that goes on, raise <code>RateLimitSharedMemory</code> and restart."
                        "</p>\n" : ".</p>\n", p->r);
@@ -355,7 +419,7 @@ static void print_rules_head(const page *p)
                p->recent_ms ? "Last minute" : "Now", (int)COLUMNS);
     for (size_t i = 0; i < COLUMNS; i++) {
         if (columns[i].recent)
-            ap_rprintf(p->r, "<th style=\"text-align: right\">%s</th>", columns[i].title);
+            ap_rprintf(p->r, "<th class=\"number\">%s</th>", columns[i].title);
     }
     for (size_t i = 0; i < COLUMNS; i++)
         ap_rprintf(p->r, "<th>%s</th>", columns[i].title);
@@ -404,8 +468,7 @@ static void print_rules(const page *p)
 /* --- Redis -------------------------------------------------------------------------------- */
 
 static const char *const failure_titles[RL_FAILURES] = {
-    "Answered", "Not asked: breaker open", "Not asked: no connection", "Not asked: too many",
-    "Late", "Connection lost", "Refused", "Nonsense"
+    "Answered", "Breaker open", "No connection", "Too many", "Late", "Lost", "Refused", "Nonsense"
 };
 
 static void print_redis_row(const page *p, const char *name, const rl_stats_counts *counts)
@@ -446,33 +509,6 @@ static void print_redis(const page *p)
 
 /* --- Who ---------------------------------------------------------------------------------- */
 
-/* The more denied in the last minute, then in all, first. */
-static int by_denials(const void *one, const void *other)
-{
-    const rl_denied_entry *a = one, *b = other;
-
-    if (a->last_minute != b->last_minute)
-        return a->last_minute < b->last_minute ? 1 : -1;
-    return a->denials < b->denials ? 1 : a->denials > b->denials ? -1 : 0;
-}
-
-/* An identity has one entry for memory and one for fallback; here they are one. */
-static int add_entry(rl_denied_entry *entries, int count, const rl_denied_entry *entry)
-{
-    for (int i = 0; i < count; i++) {
-        if (!strcmp(entries[i].who.identity, entry->who.identity)
-            && !strcmp(entries[i].who.rule, entry->who.rule)) {
-            entries[i].denials += entry->denials;
-            entries[i].last_minute += entry->last_minute;
-            if (entry->last_ms > entries[i].last_ms)
-                entries[i].last_ms = entry->last_ms;
-            return count;
-        }
-    }
-    entries[count] = *entry;
-    return count + 1;
-}
-
 static void print_identity(const page *p, const rl_denied_entry *entry)
 {
     const rl_denied_who *who = &entry->who;
@@ -493,33 +529,22 @@ static void print_identity(const page *p, const rl_denied_entry *entry)
 
 static void print_most_denied(const page *p)
 {
-    rl_denied_entry *entries, entry;
-    int count = 0;
-
-    if (!ap_extended_status) {
+    if (!ap_extended_status)
         ap_rputs("<p class=\"note\">Who it is stands here with <code>ExtendedStatus On</code>.</p>\n",
                  p->r);
+    if (!p->denied_count)
         return;
-    }
-    entries = apr_palloc(p->r->pool, RL_DENIED_MAX * sizeof(*entries));
-    for (int i = 0; i < RL_DENIED_MAX; i++) {
-        if (rl_denied_read(p->tiers->denied, i, p->host_ms, &entry))
-            count = add_entry(entries, count, &entry);
-    }
-    if (!count)
-        return;
-    qsort(entries, (size_t)count, sizeof(*entries), by_denials);
     ap_rputs("<table>\n<thead><tr><th>Most denied</th><th class=\"text\">Rule</th>"
              "<th class=\"text\">Limit</th><th>Last minute</th><th>Since listed</th><th>Listed</th>"
              "<th>Last denied</th><th class=\"text\">Decided by</th><th class=\"text\">Address</th>"
              "<th class=\"text\">Shadow</th></tr></thead>\n<tbody>\n", p->r);
-    for (int i = 0; i < count && i < MOST_DENIED; i++)
-        print_identity(p, &entries[i]);
+    for (int i = 0; i < p->denied_count && i < MOST_DENIED; i++)
+        print_identity(p, &p->denied[i]);
     ap_rputs("</tbody>\n</table>\n", p->r);
     if (p->tiers->settings->redis)
         ap_rvputs(p->r, "<p class=\"note\">All counters of one: <code>redis-cli --scan --pattern '",
                   escaped(p, p->tiers->settings->prefix), ":{",
-                  escaped(p, entries[0].who.identity), "}:*'</code>; <code>DEL</code> lets it in "
+                  escaped(p, p->denied[0].who.identity), "}:*'</code>; <code>DEL</code> lets it in "
                   "again within a second or so.</p>\n", NULL);
 }
 
@@ -539,7 +564,8 @@ int rl_status(request_rec *r, int flags, const rl_tiers *tiers)
     p.recent = apr_pmemdup(r->pool, p.start, sizeof(*p.start));
     p.recent_ms = rl_stats_recent(tiers->stats, p.host_ms, p.recent);
     p.span = p.recent_ms ? "in the last minute" : "since the start";
-    ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2>Rate limits</h2>\n", style, NULL);
+    ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style, NULL);
+    collect_denied(&p);
     print_denials(&p);
     print_redis_summary(&p);
     print_local_summary(&p);

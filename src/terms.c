@@ -67,13 +67,13 @@ const char *rl_terms_path(rl_terms *terms)
     return terms->path;
 }
 
-/* HEAD is GET: a client could ask for the one in place of the other. */
+/* HEAD is GET, and post is POST: a client could send the one in place of the other. */
 static int is_method(const request_rec *r, const char *const *methods)
 {
     int is_head = r->header_only && r->method_number == M_GET;
 
     for (; *methods; methods++) {
-        if (!strcmp(r->method, *methods) || (is_head && !strcmp("GET", *methods)))
+        if (!strcasecmp(r->method, *methods) || (is_head && !strcasecmp("GET", *methods)))
             return 1;
     }
     return 0;

@@ -32,6 +32,8 @@ test_packages() {
     need apache2-dev command -v apxs
     need libhiredis-dev pkg-config --exists hiredis
     need redis-server command -v redis-server
+    need prometheus command -v promtool
+    need fail2ban command -v fail2ban-regex
 }
 
 lint_packages() {
