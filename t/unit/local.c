@@ -81,13 +81,15 @@ static int same(const rl_state *a, const rl_state *b)
 /* A clock that runs, now and then jumps, and likes the edges of this window. In ms. */
 static int64_t next_moment(rng *r, int64_t now, int64_t window_ms)
 {
+    int64_t edge = (now / window_ms + 1) * window_ms;
+
     switch (rng_next(r) % 16) {
     case 0:
         return now + rng_between(r, 0, 3 * window_ms);
     case 1:
-        return (now / window_ms + 1) * window_ms - rng_between(r, 0, 2);
+        return edge - rng_between(r, 0, edge - now < 2 ? edge - now : 2);
     case 2:
-        return (now / window_ms + 1) * window_ms;
+        return edge;
     default:
         return now + rng_between(r, 0, window_ms / 20);
     }
