@@ -222,11 +222,13 @@ static void look_at_snapshot(rl_step *s, rl_outcome *o)
     rl_recall recall = rl_local_recall(s->tiers->local, o->key, &limit, o->cost, s->host_ms,
                                        &o->now, &o->state, &o->lag_ms);
 
-    o->renews = recall == RL_RECALL_ASK;
     if (recall == RL_RECALL_UNKNOWN)
         return;
+    /* A block starts in Redis, and so does the denial that starts it. */
+    o->renews = recall == RL_RECALL_ASK
+        || rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
     o->limit = limit;
-    if (recall == RL_RECALL_DENY)
+    if (!o->renews)
         rl_step_deny_from_memory(o);
 }
 
@@ -245,8 +247,7 @@ static void look_at_memory(rl_step *s)
     }
 }
 
-/* Whether a live rule denies. */
-static int denied(const rl_step *s)
+int rl_step_is_denied(const rl_step *s)
 {
     for (int i = 0; i < s->count; i++) {
         if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
@@ -348,7 +349,7 @@ static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
 static int conclude(rl_step *s)
 {
     rl_chain *chain = s->chain;
-    int refused = denied(s) || chain->closed;
+    int refused = rl_step_is_denied(s) || chain->closed;
 
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
@@ -385,9 +386,8 @@ static int decide_step(rl_step *s)
     s->host_ms = rl_local_clock();
     reserve_hold(s);
     look_at_memory(s);
-    if (!denied(s))
-        rl_step_ask_redis(s);
-    if (!denied(s) && !s->chain->closed)
+    rl_step_ask_redis(s);
+    if (!rl_step_is_denied(s) && !s->chain->closed)
         charge_host(s, 0);
     if (s->shadows)
         charge_host(s, 1);

@@ -269,8 +269,6 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
 {
     int64_t over = state->level + cost * window_of(limit) - room(limit) - delay_room(limit);
 
-    if (limit->quota == 0)
-        return RL_NEVER; /* it does not drain */
     return divide_up(over, limit->quota * rl_limiter_ticks(limit));
 }
 
@@ -292,19 +290,22 @@ static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t no
     return wait_for_window(limit, state, now, cost);
 }
 
+/* How long a block lasts. */
+static int64_t blocked_for(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (now >= state->blocked_until)
+        return 0;
+    return divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost)
 {
-    int64_t blocked_ms = 0, wait_ms;
-
     if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
         return RL_NEVER;
     if (rl_limiter_is_soft(limit, state, now, cost))
         return RL_SOFT_RETRY_MS;
-    if (now < state->blocked_until)
-        blocked_ms = divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
-    wait_ms = wait_for(limit, state, now, cost);
-    return wait_ms == RL_NEVER ? RL_NEVER : most(wait_ms, blocked_ms);
+    return most(wait_for(limit, state, now, cost), blocked_for(limit, state, now));
 }
 
 int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t now)
@@ -333,7 +334,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
     if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
     if (limit->delay_ms > 0) /* what is left without a delay */
-        return rl_limiter_hold(limit, state, remaining + 1);
+        return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 

@@ -120,13 +120,13 @@ int rl_limiter_blocks(const rl_limit *limit, const rl_state *state, int64_t now,
 /* The ms for which an admitted request is to be held: 0 but for leaky buckets with a delay. */
 int64_t rl_limiter_hold(const rl_limit *limit, const rl_state *state, int64_t cost);
 
-/* The most units that would be admitted now: 0 to the capacity. */
+/* The most units that would be admitted now, without being held: 0 to the capacity. */
 int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64_t now);
 
 /*
  * The ms after which cost units are admitted if nothing else is until then: 0 when they are now,
- * RL_NEVER when they are dearer than the capacity. Exact, to the ms: one ms earlier they are still
- * denied. A log knows it for the cost that was asked; for another, when there is more room at all.
+ * RL_NEVER when they are dearer than the capacity, or wait for a bucket whose quota is 0. Exact, to
+ * the ms: one ms earlier they are still denied. A log knows it for the cost that was asked; for another, when there is more room at all.
  */
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost);

@@ -392,8 +392,10 @@ for i, r in ipairs(rules) do
             give_back(r)
             store(r)
         end
-    elseif r.act == SETTLE_CHARGED or (r.act == SETTLE and r.known) then
-        settle(r)
+    elseif r.act ~= 0 then
+        if r.known or r.act == SETTLE_CHARGED then
+            settle(r)
+        end
     elseif r.starts_block then
         store(r)
     elseif r.admits and r.cost > 0 and not look and (all or i > live) then

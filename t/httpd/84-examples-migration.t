@@ -11,6 +11,7 @@ use lib "$FindBin::Bin/../lib";
 use Examples;
 use Httpd;
 use Process;
+use RedisServer;
 use Test::More;
 
 Examples::run(
@@ -38,6 +39,19 @@ sub pages_and_sites_are_blocked {
     ok $crawl->{404} >= 50 && $crawl->{404} < 300, "a site has 50 requests in a second ($crawl->{404})";
     is $host->get('/hello.txt', from => '127.0.0.2')->status, 403, 'then all of it is denied';
     is $host->get('/hello.txt', from => '127.0.0.3')->status, 200, 'to this address';
+
+    my $redis = RedisServer->start;
+    my @hosts = map { Httpd->start(redis => $redis, config => <<"EOC") } 1, 2;
+RateLimitRedis \@REDIS\@
+$Examples::PATIENT
+Include $file
+EOC
+    $crawl = Examples::at_once($hosts[0], 300, 8, path => sub { "/$_[0].html" });
+    ok $crawl->{403}, 'with Redis a site is denied as well';
+    for my $each (@hosts) {
+        my $wait = $each->get('/hello.txt')->header('Retry-After') || 0;
+        ok $wait > 2, "and blocked on both hosts, for more than two windows ($wait s)";
+    }
 }
 
 # Tries again and again, and returns each Retry-After there was.

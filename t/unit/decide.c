@@ -572,7 +572,7 @@ static void test_three_agree(void)
 {
     static sent_call calls[BATCH];
     uint64_t seed = rng_seed(2);
-    long steps = rng_rounds("RL_STEPS", 200000), n = 0, charged = 0, denied = 0;
+    long steps = rng_rounds("RL_STEPS", 1000000), n = 0, charged = 0, denied = 0;
     rng r = {seed};
     int models = 1, script = 1;
 
