@@ -299,7 +299,7 @@ static void print_rules_head(const rl_page *p)
         recent += rl_page_columns[i].recent != 0;
     ap_rprintf(p->r, "<table>\n<thead><tr><th rowspan=\"2\">Rule</th><th colspan=\"%d\">%s</th>"
                "<th colspan=\"%d\">Since the start</th></tr>\n<tr>", (int)recent,
-               p->recent_ms ? "Last minute" : "Now", (int)RL_COLUMNS);
+               p->recent_ms ? "Last minute" : "Since the start", (int)RL_COLUMNS);
     for (int i = 0; i < RL_COLUMNS; i++) {
         if (rl_page_columns[i].recent)
             ap_rprintf(p->r, "<th class=\"number\">%s</th>", rl_page_columns[i].title);

@@ -18,6 +18,7 @@
 /* --- Columns ------------------------------------------------------------------------------ */
 
 #define ANY (-1)
+#define RECENT_MS 60000
 
 const rl_page_column rl_page_columns[RL_COLUMNS] = {
     [RL_COLUMN_REQUESTS] = {"Requests", "Requests", ANY, ANY, 1},
@@ -125,6 +126,10 @@ int rl_status(request_rec *r, int flags, const rl_tiers *tiers)
     }
     p.recent = apr_pmemdup(r->pool, p.start, sizeof(*p.start));
     p.recent_ms = rl_stats_recent(tiers->stats, p.host_ms, p.recent);
+    if (p.recent_ms > 2 * RECENT_MS) { /* nobody keeps the past: a server of one process */
+        p.recent = p.start;
+        p.recent_ms = 0;
+    }
     p.span = p.recent_ms ? "in the last minute" : "since the start";
     rl_page_print(&p);
     return OK;
