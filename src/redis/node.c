@@ -392,7 +392,8 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
     rl_node *node = apr_pcalloc(pool, sizeof(*node));
     rl_link_options link = {options->connect_ms * 1000,
                             options->timeout_ms * SILENT_DEADLINES * 1000, options->greetings,
-                            options->greeting_count, options->in_flight, on_reply, node};
+                            options->greeting_count, options->loading_count, options->tls,
+                            options->in_flight, on_reply, node};
 
     node->options = *options;
     node->name = name;
