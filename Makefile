@@ -5,6 +5,7 @@
 #   make demo       shows the module at work on two hosts and one Redis
 #   make lint       clang, cppcheck, perl -c, gcc's analyzer
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
+#   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
 #   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
 #   make bench      measures
 #   make install    copies the module and its configuration, below DESTDIR
@@ -101,6 +102,14 @@ test: deps
 check: $(MODULE) $(UNIT)
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS)
 
+# What asks a Redis, for another one that RL_REDIS_SERVER names.
+
+REDIS_UNIT := $(shell grep -l '"redis.h"' $(UNIT_T))
+REDIS_T    := $(shell grep -l 'RedisServer' t/httpd/*.t)
+
+check-redis: $(MODULE) $(REDIS_UNIT:%.c=$(BUILD)/%)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) $(REDIS_UNIT:%.c=$(BUILD)/%) $(REDIS_T)
+
 unit: $(UNIT)
 	$(if $(UNIT),$(PROVE) $(UNIT))
 
@@ -120,6 +129,12 @@ sanitize: deps
 	    RL_LD_PRELOAD=$(realpath $(shell $(CC) -print-file-name=libasan.so)) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PROVE) -r $(TESTS)
+
+# The root stays in build/debian13 and is used again.
+
+test-debian13:
+	@[ "$$(id -u)" != 0 ] || t/lib/deps.sh debian13
+	@t/lib/debian13.sh
 
 # What was found stays in build/fuzz/corpus; an input that fails lies in build/fuzz.
 
@@ -159,5 +174,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check unit demo sanitize fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check check-redis test-debian13 unit demo sanitize fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:
