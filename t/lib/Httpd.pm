@@ -19,7 +19,7 @@ package Httpd;
 # many it listens on, 1); files (path => content, below the document root);
 # vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
 # @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
-# single (-X); wrapper (['valgrind', '--vgdb=no'] in front, implies single); patience (s).
+# single (-X); wrapper (['valgrind', '--vgdb=no'] in front, single unless single => 0); patience (s).
 #
 # config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
 # @DOCROOT@ and the names in vars; an unknown one dies. The document root holds
@@ -190,7 +190,7 @@ sub _prepare {
         module   => $ENV{RL_MODULE} || "$root/build/mod_ratelimit_redis.so",
         %opt,
         mpm    => $mpm,
-        single => $opt{single} || $opt{wrapper},
+        single => $opt{single} // $opt{wrapper},
         dir    => Process::tempdir('httpd'),
         ports  => [map { Ports::free() } 1 .. $opt{ports} || 1],
         owner  => $$,

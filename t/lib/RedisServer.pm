@@ -8,6 +8,7 @@ package RedisServer;
 #   $redis->resume;
 #   $redis->kill9;      # connections are refused
 #   $redis->restart;    # the same port and socket, no data
+#   $redis->tell(qw(DEBUG SLEEP 2));    # without waiting for the reply
 #
 # start() promises: when it returns, Redis answers. It ends with the test.
 # Options: conf (lines of redis.conf), args (arguments, as --sentinel), auth (a
@@ -107,6 +108,16 @@ sub cmd {
     return $reply;
 }
 
+# Sends a command that Redis will be long in answering, over a connection of its
+# own; nobody reads the reply.
+sub tell {
+    my ($self, @words) = @_;
+    my $link = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+        or die "cannot connect: $@\n";
+    $link->syswrite(_bytes(@words)) // die "$!\n";
+    push @{ $self->{told} }, $link;
+}
+
 sub DESTROY {
     my ($self) = @_;
     return if ${^GLOBAL_PHASE} eq 'DESTRUCT' || $self->{owner} != $$;
@@ -151,8 +162,12 @@ sub _send {
         $self->{input} = '';
         $self->cmd('AUTH', $self->{auth}) if $self->{auth};
     }
-    my $text = join '', '*' . @words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @words;
-    $self->{link}->syswrite($text) // die "$!\n";
+    $self->{link}->syswrite(_bytes(@words)) // die "$!\n";
+}
+
+sub _bytes {
+    my (@words) = @_;
+    return join '', '*' . @words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @words;
 }
 
 # One RESP2 reply; an error is a reference to its text.

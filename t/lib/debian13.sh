@@ -25,6 +25,7 @@ run() {
 # --- In the namespaces ---------------------------------------------------------
 
 if [ "${2:-}" = inside ]; then
+    mount --rbind "$root" "$root" # so that / in there is a mount point, and can be made private again
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
