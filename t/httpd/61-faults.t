@@ -44,9 +44,10 @@ sub admitted {
 # The fault begins among the requests of one client, half of whose quota is left.
 sub begins_under_load {
     my ($fault, $host) = @_;
+    my @at  = map { 8 * QUOTA / 2 + 100 * $_ } 0 .. ($fault->{often} ? 15 : 0);
     my $sum = Fallback::load($host, 2400, from => '127.0.0.2',
         path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' },
-        at   => { 8 * QUOTA / 2 => sub { $fault->begin unless $fault->{first} } });
+        at   => { map { $_ => sub { $fault->begin unless $fault->{first} } } @at });
     Fallback::no_error($sum, 2400);
     return admitted($sum, 300);
 }

@@ -22,11 +22,14 @@ use Test::More;
 
 use constant { DEADLINE_MS => 100, CLIENTS => 32 };
 
-my $common = <<"EOT" . <<'EOT' . Status::CONFIG;
+my $settings = <<"EOT";
+RateLimitRedis \@URL\@
 RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=250ms
-EOT
-RateLimitRedis @URL@
 RateLimitBreaker failures=5 retry=50ms..300ms
+EOT
+
+# Last, so that no <Location /> of a test brings rules back here.
+my $pages = <<'EOT' . Status::CONFIG;
 Alias /noted @DOCROOT@/hello.txt
 <Location /noted>
     RateLimit off
@@ -44,7 +47,7 @@ sub host {
     my $mpm  = $opt{mpm} ||= 'event';
     my @size = $mpm eq 'prefork' ? (children => CLIENTS) : (threads => 25);
     return Httpd->start(modules => [qw(status headers)], @size, %opt,
-        vars => { URL => $url }, config => $common . ($opt{config} // ''));
+        vars => { URL => $url }, config => $settings . ($opt{config} // '') . "\n$pages");
 }
 
 # Requests by 32 clients; at => { N => sub }: what happens after N responses. The
@@ -87,6 +90,7 @@ sub recovered {
     my ($host) = @_;
     Process::wait_until(sub {
         my %source;
+        return 0 if $host->get('/noted')->header('X-Source') ne 'redis';
         Client->flood(targets => [$host->port], connections => CLIENTS, requests => 2 * CLIENTS,
             path => '/noted', on_response => sub { $source{ $_[1]->header('X-Source') // '' }++ });
         return ($source{redis} // 0) == 2 * CLIENTS;

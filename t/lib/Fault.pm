@@ -19,6 +19,7 @@ package Fault;
 #   forgets   Redis comes back without its counts
 #   first     it begins before httpd starts
 #   lasts     seconds, at least
+#   often     it may begin many times
 #   says      the one line of the error log that tells of it
 #   prefork   what a server without an I/O thread does is other code
 #   conf      lines of redis.conf
@@ -54,7 +55,7 @@ my @table = (
         begin => sub { $_[0]{redis}->kill9 }, end => sub { $_[0]{redis}->restart },
     },
     'SCRIPT FLUSH' => {
-        answers => 'all', prefork => 1,
+        answers => 'all', often => 1, prefork => 1,
         begin => sub { $_[0]->_redis(qw(SCRIPT FLUSH)) }, end => sub { },
     },
     'CLIENT PAUSE' => {
