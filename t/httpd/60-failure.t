@@ -48,7 +48,8 @@ subtest 'limits hold on each host while Redis is away, and are exact after' => s
     # a request that gave up waiting when Redis stopped may have been charged when it resumed
     my $sum = load(\@hosts, 1000, from => '127.0.0.4');
     is_deeply $sum->{status}, { 200 => 100, 429 => 900 }, 'then the two share one limit again';
-    is load(\@hosts, 500, from => '127.0.0.2')->{status}{200}, 60, 'and Redis still knows what it had admitted';
+    is load(\@hosts, 500, from => '127.0.0.2')->{status}{200}, 60,
+        'and Redis still knows what it had admitted';
 };
 
 subtest 'on-failure=open and closed' => sub {

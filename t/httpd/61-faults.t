@@ -37,7 +37,8 @@ EOT
 sub admitted {
     my ($sum, $requests) = @_;
     my $status = $sum->{path}{'/page.html'};
-    is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'the limited page answers 200 or 429';
+    is +($status->{200} // 0) + ($status->{429} // 0), $requests,
+        'the limited page answers 200 or 429';
     return $status->{200} // 0;
 }
 
@@ -111,7 +112,8 @@ sub endures {
     my $fault = Fault->new($name);
     plan skip_all => $fault->{skip} if $fault->{skip};
     $fault->begin if $fault->{first};
-    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $rules, $fault->host_options);
+    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $rules,
+        $fault->host_options);
     my ($start, @children) = (time, sort $host->children);
     my $first = begins_under_load($fault, $host);
     if    ($fault->{answers} eq 'none') { stays_open($fault, $host, $start) }

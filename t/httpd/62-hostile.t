@@ -19,7 +19,10 @@ use Status;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-use constant { LIMIT => "<Location />\nRateLimit one 20/1h\n</Location>\n", DEADLINE_MS => Fallback::DEADLINE_MS };
+use constant {
+    LIMIT       => "<Location />\nRateLimit one 20/1h\n</Location>\n",
+    DEADLINE_MS => Fallback::DEADLINE_MS,
+};
 
 sub host {
     my ($url, %opt) = @_;
@@ -29,7 +32,8 @@ sub host {
 # What must be true of a host whose Redis is no good.
 sub counts_by_itself {
     my ($host) = @_;
-    is_deeply Fallback::load($host, 200)->{status}, { 200 => 20, 429 => 180 }, 'exactly the quota passes, by its own count';
+    is_deeply Fallback::load($host, 200)->{status}, { 200 => 20, 429 => 180 },
+        'exactly the quota passes, by its own count';
     my $status = Status->of($host);
     Fallback::bounded_wait($status);
     is $status->{RedisAnswered}, 0, 'no answer was believed';
@@ -87,7 +91,8 @@ sub hostile {
     $fake->stop;
     my $redis = RedisServer->start(port => $port);
     Fallback::recovered($host);
-    is_deeply Fallback::load($host, 100, from => '127.0.0.2')->{status}, { 200 => 20, 429 => 80 }, 'a real Redis that takes over decides';
+    is_deeply Fallback::load($host, 100, from => '127.0.0.2')->{status}, { 200 => 20, 429 => 80 },
+        'a real Redis that takes over decides';
     my $state = $redis->cmd('GET', 'rl:{ip:127.0.0.2}:one:sliding-window:1h');
     is unpack('x10 V', $state // ("\0" x 14)), 20, 'and counts';
 }

@@ -23,8 +23,7 @@ package Fault;
 #   says      the one line of the error log that tells of it
 #   prefork   what a server without an I/O thread does is other code
 #   conf      lines of redis.conf
-#   named     Redis is called by a name, which resolves to {address} of the fault, to nothing
-#             if that is undef, or hangs if that is 'hangs'
+#   named     Redis is called by a name, whose address the fault changes
 
 use strict;
 use warnings;
@@ -122,7 +121,7 @@ my @table = (
     'a name that stops resolving' => {
         named => 1, prefork => 1, forgets => 1,
         begin => sub { $_[0]->_move(undef); $_[0]{redis}->kill9 },
-        end   => sub { $_[0]{redis}->restart; $_[0]->_move('127.0.0.2') },
+        end   => sub { $_[0]{redis}->restart_at('127.0.0.2'); $_[0]->_move('127.0.0.2') },
     },
     'a name whose resolver hangs' => {
         named => 1, prefork => 1, forgets => 1,
@@ -143,7 +142,7 @@ sub new {
     }, $class;
     $self->{skip} = $self->{named} ? _no_names() : undef;
     return $self if $self->{skip};
-    $self->{redis} = RedisServer->start(conf => ['bind 127.0.0.1 127.0.0.2', @{ $self->{conf} }]);
+    $self->{redis} = RedisServer->start(conf => $self->{conf});
     $self->_start_relay if $self->{mode};
     $self->_start_names if $self->{named};
     return $self;
@@ -194,11 +193,12 @@ sub _reload {
 # A queue that is full: the kernel drops what comes then.
 sub _fill_backlog {
     my ($self) = @_;
+    my $port = $self->{redis}->port;
     $self->{redis}->kill9;
-    my @there = (LocalAddr => '127.0.0.1', LocalPort => $self->{redis}->port);
-    my $listener = IO::Socket::INET->new(@there, Listen => 1, ReuseAddr => 1) or die "listen: $!\n";
+    my $listener = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => $port,
+        Listen => 1, ReuseAddr => 1) or die "listen: $!\n";
     $self->{queue} = [$listener, map {
-        IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{redis}->port, Blocking => 0)
+        IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port, Blocking => 0)
     } 1 .. 8];
 }
 
@@ -265,6 +265,7 @@ sub _relay {
 # A mount namespace in which names come from these files: hosts in place of
 # /etc/hosts, and as the only server of DNS an address of this host where nobody
 # ever answers.
+use constant DNS => '127.83.0.53';
 my @namespace = ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', <<'EOT');
 cd "$0" || exit 1
 for file in hosts resolv.conf nsswitch.conf; do
@@ -288,7 +289,7 @@ sub _in_namespace {
 sub _name_files {
     my $dir = Process::tempdir('names');
     _write("$dir/hosts", '');
-    _write("$dir/resolv.conf", "nameserver 127.83.0.53\noptions timeout:5 attempts:2\n");
+    _write("$dir/resolv.conf", "nameserver @{[DNS]}\noptions timeout:5 attempts:2\n");
     _write("$dir/nsswitch.conf", "hosts: files\n");
     return $dir;
 }
@@ -308,11 +309,12 @@ sub _start_names {
     $self->_move('127.0.0.1');
 }
 
+# Gives the name another address; undef: none; 'hangs': nobody answers who is asked for it.
 sub _move {
     my ($self, $address) = @_;
     my $hangs = ($address // '') eq 'hangs';
     delete $self->{deaf};
-    $self->{deaf} = IO::Socket::INET->new(LocalAddr => '127.83.0.53', LocalPort => 53, Proto => 'udp')
+    $self->{deaf} = IO::Socket::INET->new(LocalAddr => DNS, LocalPort => 53, Proto => 'udp')
         || die "port 53: $!\n" if $hangs;
     _write("$self->{dir}/nsswitch.conf", $hangs ? "hosts: files dns\n" : "hosts: files\n");
     _write("$self->{dir}/hosts", $address && !$hangs ? "$address redis.test\n" : '');

@@ -19,7 +19,8 @@ package Httpd;
 # many it listens on, 1); files (path => content, below the document root);
 # vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
 # @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
-# single (-X); wrapper (['valgrind', '--vgdb=no'] in front, single unless single => 0); patience (s).
+# single (-X); wrapper (['valgrind', '--vgdb=no'] in front; single, unless single
+# => 0); patience (s).
 #
 # config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
 # @DOCROOT@ and the names in vars; an unknown one dies. The document root holds

@@ -12,7 +12,7 @@ package RedisServer;
 #
 # start() promises: when it returns, Redis answers. It ends with the test.
 # Options: conf (lines of redis.conf), args (arguments, as --sentinel), auth (a
-# password it requires; cmd uses it), port. RL_REDIS_SERVER names another
+# password it requires; cmd uses it), address (127.0.0.1), port. RL_REDIS_SERVER names another
 # program, as valkey-server.
 #
 # cmd() sends one command over a connection of its own and returns the reply:
@@ -31,7 +31,7 @@ use Time::HiRes qw(time);
 sub start {
     my ($class, %opt) = @_;
     my $self = bless {
-        args => [], conf => [], port => Ports::free(), %opt,
+        args => [], conf => [], address => '127.0.0.1', port => Ports::free(), %opt,
         dir => Process::tempdir('redis'), owner => $$,
     }, $class;
     $self->_write_config;
@@ -42,7 +42,7 @@ sub start {
 sub port     { $_[0]{port} }
 sub pid      { $_[0]{pid} }
 sub dir      { $_[0]{dir} }
-sub url      { "redis://127.0.0.1:$_[0]{port}" }
+sub url      { "redis://$_[0]{address}:$_[0]{port}" }
 sub socket   { "$_[0]{dir}/redis.sock" }
 sub unix_url { 'unix://' . $_[0]->socket }
 
@@ -97,6 +97,14 @@ sub restart {
     Process::wait_until(sub { $self->_answers }, what => 'Redis to answer');
 }
 
+# The same at another address of this host.
+sub restart_at {
+    my ($self, $address) = @_;
+    $self->{address} = $address;
+    $self->_write_config;
+    $self->restart;
+}
+
 sub cmd {
     my ($self, @words) = @_;
     my $reply = eval { $self->_send(@words); $self->_reply(time + 10) };
@@ -112,7 +120,7 @@ sub cmd {
 # own; nobody reads the reply.
 sub tell {
     my ($self, @words) = @_;
-    my $link = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+    my $link = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port})
         or die "cannot connect: $@\n";
     $link->syswrite(_bytes(@words)) // die "$!\n";
     push @{ $self->{told} }, $link;
@@ -129,7 +137,7 @@ sub _write_config {
     my ($self) = @_;
     open my $out, '>', "$self->{dir}/redis.conf" or die "redis.conf: $!\n";
     print $out map { "$_\n" } (
-        "port $self->{port}", 'bind 127.0.0.1', 'protected-mode no',
+        "port $self->{port}", "bind $self->{address}", 'protected-mode no',
         'unixsocket ' . $self->socket, 'unixsocketperm 777',
         'save ""', 'appendonly no', 'daemonize no', "dir $self->{dir}",
         ($self->{auth} ? "requirepass $self->{auth}" : ()),
@@ -157,7 +165,7 @@ sub _state {
 sub _send {
     my ($self, @words) = @_;
     if (!$self->{link}) {
-        $self->{link} = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+        $self->{link} = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port})
             or die "cannot connect: $@\n";
         $self->{input} = '';
         $self->cmd('AUTH', $self->{auth}) if $self->{auth};
