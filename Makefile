@@ -33,6 +33,7 @@ UNIT_ROOMS = path limiter rule local identity redis/breaker redis/script redis/t
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)
+STORM_T  := $(wildcard t/storm/*.c)
 LUA      := $(wildcard src/redis/*.lua)
 PERL     := $(wildcard t/*.pl t/*/*.pl t/*/*.pm t/*/*.t)
 
@@ -40,6 +41,7 @@ MODULE   := $(BUILD)/mod_ratelimit_redis.so
 OBJ      := $(SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ := $(UNIT_SRC:%.c=$(BUILD)/%.o)
 UNIT     := $(UNIT_T:%.c=$(BUILD)/%)
+STORM    := $(STORM_T:%.c=$(BUILD)/%)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(wildcard t/fuzz/*.c))
 LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 
