@@ -39,6 +39,7 @@
 #define IN_FLIGHT 1024
 #define NODES_MAX RL_BREAKERS
 #define GREETINGS_MAX 4
+#define TRIES 2 /* how often a call that did not run is sent again */
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -117,17 +118,27 @@ static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int len
     return NULL;
 }
 
-static int is_error(const redisReply *reply, const char *prefix)
-{
-    return reply && reply->type == REDIS_REPLY_ERROR && strstr(reply->str, prefix);
-}
-
 static int send_call(rl_client *client, rl_call *call)
 {
     int sent = rl_node_send(call->node, call->command, call->length, call);
 
     client->out += sent;
     return sent;
+}
+
+/*
+ * Does what an error asks for. Returns 1 if the call is on its way again, which is only right where it
+ * certainly did not run.
+ */
+static int resend(rl_client *client, rl_call *call, const char *error)
+{
+    rl_error_action action = rl_node_refused(call->node, rl_error_of(error));
+
+    if ((action != RL_DO_RELOAD && action != RL_DO_RETRY) || call->tries == TRIES
+        || rl_call_is_forsaken(call))
+        return 0;
+    call->tries++;
+    return send_call(client, call);
 }
 
 /* A node's answer to a call. */
@@ -137,15 +148,10 @@ static void on_reply(void *owner, void *done, redisReply *reply)
     rl_call *call = done;
 
     client->out--;
-    if (is_error(reply, "NOSCRIPT") && !call->tries && !rl_call_is_forsaken(call)) {
-        rl_node_reload(call->node);
-        call->tries++;
-        if (send_call(client, call)) {
-            freeReplyObject(reply);
-            return;
-        }
-    }
-    rl_call_complete(client->calls, call, reply);
+    if (reply && reply->type == REDIS_REPLY_ERROR && resend(client, call, reply->str))
+        freeReplyObject(reply);
+    else
+        rl_call_complete(client->calls, call, reply);
 }
 
 /* --- The lead ----------------------------------------------------------------------------- */
@@ -406,10 +412,8 @@ static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charg
 {
     if (!call->reply)
         return RL_FAILED_LOST;
-    if (call->reply->type == REDIS_REPLY_ERROR) {
-        rl_node_refused(call->node, call->reply->str);
+    if (call->reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    }
     *charged = rl_script_read(call->reply, asks, n);
     return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
@@ -545,11 +549,11 @@ static void add_node(rl_client *client, const rl_endpoint *at)
                                .greetings = client->greetings,
                                .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .log = o->log, .log_context = o->log_context};
+                               .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
 
     options.probe = make_probe(client, &options.probe_length);
     client->nodes[client->node_count++] =
-        rl_node_create(client->pool, &options, at->name, at, rl_breaker_of(o->breakers, at->name));
+        rl_node_create(client->pool, &options, at->name, at);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)

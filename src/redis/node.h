@@ -32,6 +32,7 @@ typedef struct {
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
+    rl_breakers *breakers;    /* shared by all children */
     void (*log)(void *context, rl_log_level level, const char *text);
     void *log_context;
 } rl_node_options;
@@ -41,7 +42,7 @@ typedef struct {
  * for people and stays the same wherever the node moves to.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
-                        const rl_endpoint *at, rl_breaker *breaker);
+                        const rl_endpoint *at);
 
 /* --- Any thread --------------------------------------------------------------------------- */
 
@@ -52,9 +53,6 @@ rl_failure rl_node_allows(rl_node *node);
 
 /* Counts what became of a call. Returns 1 if the owner has to look at the node because of it. */
 int rl_node_count(rl_node *node, rl_failure failure);
-
-/* Looks whether what Redis says lasts, and opens the breaker then. */
-void rl_node_refused(rl_node *node, const char *error);
 
 int rl_node_is_open(const rl_node *node);
 
@@ -83,8 +81,11 @@ void rl_node_hurry(rl_node *node);
 /* As rl_link_send(). */
 int rl_node_send(rl_node *node, const char *command, int length, void *call);
 
-/* As rl_link_reload(). */
-void rl_node_reload(rl_node *node);
+/*
+ * Redis answered a call with an error of this kind: counts it and does what the node has to do
+ * about it, which is not to send the call again. Returns the kind's action, for the rest.
+ */
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind);
 
 /* The descriptor (-1: none), the poll events to wait for, and when to look at the latest. */
 int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us);
