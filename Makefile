@@ -6,6 +6,7 @@
 #   make lint       clang, cppcheck, perl -c, gcc's analyzer
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
 #   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
+#   make storm      many losses of Redis and many restarts: what is held stays flat
 #   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
 #   make bench      measures
 #   make install    copies the module and its configuration, below DESTDIR
@@ -93,7 +94,7 @@ $(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS)
 
--include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d) $(FUZZ:=.d)
+-include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d) $(STORM:=.d) $(FUZZ:=.d)
 
 deps:
 	@t/lib/deps.sh test
@@ -102,8 +103,8 @@ deps:
 test: deps
 	@$(MAKE) check
 
-check: $(MODULE) $(UNIT)
-	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS)
+check: $(MODULE) $(UNIT) $(STORM)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
 # What asks a Redis, for another one that RL_REDIS_SERVER names.
 
@@ -113,8 +114,8 @@ REDIS_T    := $(shell grep -l 'RedisServer' t/httpd/*.t)
 check-redis: $(MODULE) $(REDIS_UNIT:%.c=$(BUILD)/%)
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) $(REDIS_UNIT:%.c=$(BUILD)/%) $(REDIS_T)
 
-unit: $(UNIT)
-	$(if $(UNIT),$(PROVE) $(UNIT))
+unit: $(UNIT) $(STORM)
+	$(PROVE) $(UNIT) $(STORM)
 
 demo: deps
 	@$(MAKE) all
@@ -132,6 +133,16 @@ sanitize: deps
 	    RL_LD_PRELOAD=$(realpath $(shell $(CC) -print-file-name=libasan.so)) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PROVE) -r $(TESTS)
+
+# The same as in make check, but longer.
+
+STORM_CYCLES   = 1000
+STORM_RESTARTS = 40
+
+storm: deps
+	@$(MAKE) $(MODULE) $(STORM)
+	@RL_MODULE=$(CURDIR)/$(MODULE) STORM_CYCLES=$(STORM_CYCLES) \
+	    STORM_RESTARTS=$(STORM_RESTARTS) $(PROVE) -j2 --timer $(STORM) t/storm
 
 # The root stays in build/debian13 and is used again.
 
@@ -156,7 +167,7 @@ lint:
 	@$(MAKE) analyse
 
 analyse: $(LUA_H)
-	$(CLANG) -std=gnu11 $(CPPFLAGS) -It/lib $(WARN) -fsyntax-only $(SRC) $(UNIT_T)
+	$(CLANG) -std=gnu11 $(CPPFLAGS) -It/lib $(WARN) -fsyntax-only $(SRC) $(UNIT_T) $(STORM_T)
 	for f in $(UNIT_SRC); do $(COMPILE) -fanalyzer -S -o /dev/null $$f || exit 1; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr -Isrc -I$(BUILD) \
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
@@ -177,5 +188,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check check-redis test-debian13 unit demo sanitize fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check check-redis test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:

@@ -127,13 +127,15 @@ sub children { my ($self) = @_; return Process::children($self->{pid}) }
 
 # A graceful restart, with another configuration if one is given. Returns when
 # the new generation serves and the old children are gone; `old => 0` does not
-# wait for those, for tests that hold a request open.
+# wait for those, for tests that hold a request open. meanwhile is called as soon as
+# the server has been told.
 sub graceful {
     my ($self, %opt) = @_;
     my @old  = $self->children;
     my $seen = $self->_starts;
     $self->_write_config($opt{config}) if defined $opt{config};
     kill USR1 => $self->{pid};
+    $opt{meanwhile}->() if $opt{meanwhile};
     $self->_wait_for_start($seen + 1);
     return if exists $opt{old} && !$opt{old};
     Process::wait_until(
