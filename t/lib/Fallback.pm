@@ -86,7 +86,7 @@ sub bounded_wait {
 # Waits until Redis decides everything again, in every child. A breaker that
 # closes lets a growing share of eight through: who gets as many answers as there
 # are here has seen the end of that.
-sub recovered {
+sub wait_for_redis {
     my ($host) = @_;
     Process::wait_until(sub {
         my %source;
@@ -95,6 +95,11 @@ sub recovered {
             path => '/noted', on_response => sub { $source{ $_[1]->header('X-Source') // '' }++ });
         return ($source{redis} // 0) == 2 * CLIENTS;
     }, what => 'Redis to decide again', within => 30);
+}
+
+sub recovered {
+    my ($host) = @_;
+    wait_for_redis($host);
     my $status = Status->of($host);
     is $status->{RedisBreakerOpen}, 0, 'the breaker is closed again';
     return $status;
