@@ -134,7 +134,8 @@ int rl_node_count(rl_node *node, rl_failure failure)
         else
             say_opened(node, "most calls fail");
     }
-    return look;
+    /* An owner that sleeps with a good connection would be late for the probes. */
+    return look || (failure != RL_ANSWERED && rl_node_is_open(node));
 }
 
 /* --- Addresses ---------------------------------------------------------------------------- */
