@@ -416,7 +416,7 @@ int rl_node_is_awaited(const rl_node *node)
 int rl_node_is_settled(const rl_node *node)
 {
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !node->misplaced && !node->probing && !node->resolver
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
 }
 

@@ -4,11 +4,11 @@
  * none is charged twice, and nobody waits for ever. To be run under TSan too.
  */
 #include <apr_general.h>
+#include <apr_strings.h>
 #include <pthread.h>
-#include <stdatomic.h>
 
+#include "client.h"
 #include "redis.h"
-#include "redis/client.h"
 #include "tap.h"
 
 #define THREADS 16
@@ -17,32 +17,14 @@
 static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX,
                                 .window_ms = RL_WINDOW_MAX_MS};
 
-static rl_breakers *breakers;
 static rl_client *client;
 static atomic_int go_on, mixed_up, answered, failed, lost_count;
 
-static void no_log(void *context, rl_log_level level, const char *text)
-{
-    (void)context;
-    (void)level;
-    (void)text;
-}
-
 static rl_client *make_client(apr_pool_t *pool, int threaded)
 {
-    rl_endpoint *at = apr_pcalloc(pool, sizeof(*at));
-    rl_topology *topology = apr_pcalloc(pool, sizeof(*topology));
-    rl_client_options options = {.topology = topology, .prefix = "rl", .threaded = threaded,
-                                 .timeout_ms = 1000, .connect_ms = 1000, .failures = 5,
-                                 .retry = {10, 50}, .log = no_log};
-
-    at->path = at->name = socket_path;
-    topology->endpoints = at;
-    topology->endpoint_count = 1;
-    topology->name = at->name;
-    memset(breakers, 0, sizeof(*breakers));
-    options.breakers = breakers;
-    return rl_client_create(pool, &options);
+    memset(&client_breakers, 0, sizeof(client_breakers));
+    return client_of(pool, apr_pstrcat(pool, "unix://", socket_path, NULL), threaded, 1000, 1000,
+                     (rl_breaker_options){10, 50});
 }
 
 /* One decision within so many µs; *cur what was counted before. */
@@ -281,8 +263,6 @@ int main(void)
     alarm(300);
     apr_initialize();
     apr_pool_create(&pool, NULL);
-    breakers = apr_pcalloc(pool, sizeof(*breakers) + 64);
-    breakers = (rl_breakers *)(((uintptr_t)breakers + 63) & ~(uintptr_t)63);
     if (!start_redis()) {
         printf("1..0 # SKIP no redis-server\n");
         return 0;
