@@ -294,10 +294,13 @@ static void connected(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
-    node->patient = atomic_exchange(&node->failures, 0) == 0 && !node->misplaced;
+    int misplaced = node->misplaced != RL_ERROR_OTHER;
+
     node->misplaced = RL_ERROR_OTHER;
-    say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
-        rl_link_error(node->link));
+    node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    /* Of a server that was not the right one the breaker says more, if there is no better. */
+    say(node, misplaced ? RL_LOG_NOTICE : RL_LOG_WARNING, "lost the connection to Redis at %s: %s",
+        node->name, rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
