@@ -84,8 +84,8 @@ static void wake(rl_client *client, lead who)
 }
 
 /*
- * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is not
- * NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
+ * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is
+ * not NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
  */
 static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int length, int *leads)
 {
@@ -127,8 +127,8 @@ static int send_call(rl_client *client, rl_call *call)
 }
 
 /*
- * Does what an error asks for. Returns 1 if the call is on its way again, which is only right where it
- * certainly did not run.
+ * Does what an error asks for. Returns 1 if the call is on its way again, which is only right where
+ * it certainly did not run.
  */
 static int resend(rl_client *client, rl_call *call, const char *error)
 {
@@ -559,10 +559,12 @@ static void add_node(rl_client *client, const rl_endpoint *at)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .loading_count = RL_SCRIPTS,
+                               .greeting_count = client->greeting_count,
+                               .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
+                               .breakers = o->breakers, .log = o->log,
+                               .log_context = o->log_context};
 
     options.probe = make_probe(client, &options.probe_length);
     client->nodes[client->node_count++] =
