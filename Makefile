@@ -30,7 +30,7 @@ MAKEFLAGS += --no-print-directory
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
 UNIT_ROOMS = path limiter rule local identity redis/breaker redis/errors redis/script \
-             redis/topology redis/link redis/resolver redis/node redis/call redis/client
+             redis/topology redis/tls redis/link redis/resolver redis/node redis/call redis/client
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)
@@ -52,7 +52,11 @@ HTTPD_INC := $(shell $(APXS) -q INCLUDEDIR 2>/dev/null)
 LIBEXEC   := $(shell $(APXS) -q LIBEXECDIR 2>/dev/null)
 LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
 CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS))
-LIBS       = -lhiredis -laprutil-1 -lapr-1 -pthread
+# TLS to Redis, where hiredis has it: src/redis/tls.h says when.
+
+TLS       := $(shell printf '\#include "src/redis/tls.h"\nbuilt RL_TLS_BUILT' \
+                 | $(CC) $(CPPFLAGS) -E -P - 2>/dev/null | grep 'built 1')
+LIBS       = $(if $(TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis -laprutil-1 -lapr-1 -pthread
 COMPILE    = $(CC) -std=gnu11 $(CPPFLAGS) $(WARN) $(CFLAGS) $(SANITIZE)
 
 all: $(MODULE)

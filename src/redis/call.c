@@ -94,7 +94,8 @@ int rl_call_wait(rl_call *call, int64_t deadline_us)
             return 0;
         until.tv_sec++; /* it is done, and about to be posted */
     }
-    return 1;
+    /* The state says so, and not the semaphore alone: what was written before it is seen now. */
+    return atomic_load_explicit(&call->state, memory_order_acquire) == RL_CALL_DONE;
 }
 
 int rl_call_is_pending(const rl_call *call)

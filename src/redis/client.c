@@ -505,7 +505,8 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
 
 /* --- Life --------------------------------------------------------------------------------- */
 
-static void add_greeting(rl_client *client, const char *name, int words, const char **word)
+static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
+                                 const char **word)
 {
     rl_greeting *greeting = &client->greetings[client->greeting_count++];
     char *bytes;
@@ -514,12 +515,18 @@ static void add_greeting(rl_client *client, const char *name, int words, const c
     greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
     greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
     redisFreeCommand(bytes);
+    return greeting;
 }
 
 static void make_greetings(rl_client *client)
 {
+    const char *user = client->options.user, *password = client->options.password;
     int db = client->options.topology->db;
 
+    if (password && user)
+        add_greeting(client, "AUTH", 3, (const char *[]){"AUTH", user, password})->secret = 1;
+    else if (password)
+        add_greeting(client, "AUTH", 2, (const char *[]){"AUTH", password})->secret = 1;
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
@@ -547,7 +554,8 @@ static void add_node(rl_client *client, const rl_endpoint *at)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
+                               .greeting_count = client->greeting_count, .loading_count = 1,
+                               .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
 

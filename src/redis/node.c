@@ -393,7 +393,8 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
     rl_node *node = apr_pcalloc(pool, sizeof(*node));
     rl_link_options link = {options->connect_ms * 1000,
                             options->timeout_ms * SILENT_DEADLINES * 1000, options->greetings,
-                            options->greeting_count, options->in_flight, on_reply, node};
+                            options->greeting_count, options->loading_count, options->tls,
+                            options->in_flight, on_reply, node};
 
     node->options = *options;
     node->name = name;
@@ -415,7 +416,7 @@ int rl_node_is_awaited(const rl_node *node)
 int rl_node_is_settled(const rl_node *node)
 {
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !node->misplaced && !node->probing && !node->resolver
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
 }
 
