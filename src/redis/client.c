@@ -196,6 +196,7 @@ static void look(rl_client *client, int64_t now_us)
     send_queued(client);
     for (int i = 0; i < client->node_count; i++)
         rl_node_step(client->nodes[i], 0, now_us);
+    rl_call_wake(client->calls);
 }
 
 /* Makes ready to wait; the last of fds is wake_fd. Returns until when, until_us at the latest. */
@@ -242,6 +243,7 @@ static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
     now_us = rl_link_clock();
     for (int i = 0; i < client->node_count; i++)
         rl_node_step(client->nodes[i], fds[i].revents, now_us);
+    rl_call_wake(client->calls);
 }
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
@@ -358,6 +360,7 @@ static void close_all(rl_client *client)
     for (int i = 0; i < client->node_count; i++)
         rl_node_close(client->nodes[i], "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
+    rl_call_wake(client->calls);
 }
 
 static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
