@@ -3,9 +3,9 @@
  *
  * Connecting goes in rounds. A round begins by asking for the addresses of the name again, tries
  * meanwhile those that are known, the one that was good last first, and has failed when none is
- * left. The resolver works beside all this and is never waited for, except by a round that knows no
- * address: then as long as a connection may take. A name that stops to resolve keeps the addresses
- * that it had.
+ * left. The resolver works beside all this and is waited for, as long as a connection may take,
+ * only by a round that has no address left: Redis may have moved. A name that stops to resolve keeps
+ * the addresses that it had.
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
@@ -47,6 +47,7 @@ struct rl_node {
     int in_round;
     int resolving;       /* the round waits for the answer */
     int64_t resolve_until_us;
+    int64_t looked_us;
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
@@ -166,10 +167,13 @@ static void take_addresses(rl_node *node)
     node->resolver = NULL;
     if (count == 0)
         return;
+    node->stale = 0;
+    if (count == node->address_count
+        && !memcmp(node->addresses, addresses, sizeof(*addresses) * (size_t)count))
+        return; /* those that have failed in this round are not tried again */
     memcpy(node->addresses, addresses, sizeof(addresses));
     node->address_count = count;
     node->address = 0;
-    node->stale = 0;
 }
 
 /* The address that the link is connected to is the first one to try next time. */
@@ -255,6 +259,22 @@ static int has_addresses(rl_node *node, int64_t now_us)
     return 0;
 }
 
+/*
+ * None of the addresses took a connection. The round has failed, unless the resolver may still have
+ * others for it; but nobody waits for these any more.
+ */
+static void addresses_failed(rl_node *node, int64_t now_us)
+{
+    if (!node->resolver || now_us >= node->resolve_until_us) {
+        link_failed(node, now_us);
+        return;
+    }
+    node->resolving = 1;
+    node->connect_at_us = now_us;
+    if (node->options.threaded)
+        node->patient = 0;
+}
+
 static void connect_next(rl_node *node, int64_t now_us)
 {
     if (!node->in_round)
@@ -266,7 +286,7 @@ static void connect_next(rl_node *node, int64_t now_us)
         node->state = rl_link_read_state(node->link);
     }
     if (node->state == RL_LINK_DOWN)
-        link_failed(node, now_us);
+        addresses_failed(node, now_us);
 }
 
 static void send_probe(rl_node *node, int64_t now_us)
@@ -296,8 +316,9 @@ static void disconnected(rl_node *node, int64_t now_us)
 {
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !node->misplaced;
     node->misplaced = RL_ERROR_OTHER;
-    say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
-        rl_link_error(node->link));
+    if (!rl_node_is_open(node)) /* or else it has been said, and each probe would say it again */
+        say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
+            rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -322,7 +343,7 @@ static void notice_change(rl_node *node, int64_t now_us)
     else if (node->state == RL_LINK_DOWN && node->address < node->address_count)
         node->connect_at_us = now_us;
     else if (node->state == RL_LINK_DOWN)
-        link_failed(node, now_us);
+        addresses_failed(node, now_us);
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -355,8 +376,21 @@ static void leave_if_useless(rl_node *node)
     }
 }
 
+/*
+ * Where there is no I/O thread nobody looks between requests: a round of long ago says nothing of
+ * now.
+ */
+static void forget_old_round(rl_node *node, int64_t now_us)
+{
+    if (!node->options.threaded && node->state == RL_LINK_DOWN
+        && now_us - node->looked_us > node->options.connect_ms * 1000)
+        node->in_round = node->resolving = 0;
+    node->looked_us = now_us;
+}
+
 void rl_node_look(rl_node *node, int64_t now_us)
 {
+    forget_old_round(node, now_us);
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);
@@ -422,8 +456,13 @@ int rl_node_is_settled(const rl_node *node)
 
 void rl_node_hurry(rl_node *node)
 {
-    if (node->state != RL_LINK_READY)
-        node->patient = 0;
+    const char *why = rl_link_error(node->link);
+
+    if (node->state == RL_LINK_READY)
+        return;
+    node->patient = 0;
+    if (node->resolving)
+        round_failed(node, *why ? why : "its name was not resolved in time", rl_link_clock());
 }
 
 int rl_node_send(rl_node *node, const char *command, int length, void *call)
