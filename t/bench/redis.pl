@@ -80,7 +80,8 @@ for my $callers (@callers ? @callers : (1, 8, 32, 64)) {
         round_of_callers(\%sum, $_, $callers) for @ways;
     }
     for my $way (qw(blocking client)) {
-        my %m = map { my $what = $_; $what => median(map { $_->{$what} } @{ $sum{$way} }) } @figures;
+        my %m;
+        for my $what (@figures) { $m{$what} = median(map { $_->{$what} } @{ $sum{$way} }) }
         printf "%7d %-9s %9.0f %9.1f %7d %7d %9.1f %9.1f\n", $callers, $way, @m{@figures};
     }
     my %ratio = map { $_ => ratio(\%sum, $_) } @figures;
@@ -130,7 +131,8 @@ for my $round (1 .. $rounds) {
 }
 
 my $bare = $sum{bare}[1] / $sum{bare}[0];
-printf "\nhttpd, %d connections\n%-10s %10s %14s %14s\n", CONNECTIONS, '', 'per second', 'server µs', 'Redis µs';
+printf "\nhttpd, %d connections\n%-10s %10s %14s %14s\n", CONNECTIONS, '', 'per second',
+    'server µs', 'Redis µs';
 for my $name ('bare', 'asked') {
     my ($count, $server, $redis_us, $elapsed) = @{ $sum{$name} };
     printf "%-10s %10.0f %14.1f %14.1f\n", $name, $count / $elapsed,
