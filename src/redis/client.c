@@ -38,7 +38,7 @@
 
 #define IN_FLIGHT 1024
 #define NODES_MAX RL_BREAKERS
-#define GREETINGS_MAX 4
+#define GREETINGS_MAX (2 + RL_SCRIPTS)
 #define TRIES 2 /* how often a call that did not run is sent again */
 #define CALM 32 /* calls that came alone before callers may lead again */
 
@@ -48,7 +48,7 @@ struct rl_client {
     rl_client_options options;
     apr_pool_t *pool;
     rl_calls *calls;
-    char sha[RL_SCRIPT_SHA + 1];
+    rl_script_names names;
     rl_greeting greetings[GREETINGS_MAX];
     int greeting_count;
 
@@ -411,14 +411,14 @@ static rl_node *route(rl_client *client, const rl_ask *asks, int n)
     return client->nodes[0];
 }
 
-static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
+static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admitted)
 {
     if (!call->reply)
         return RL_FAILED_LOST;
     if (call->reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    *charged = rl_script_read(call->reply, asks, n);
-    return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+    *admitted = rl_script_read(call->reply, asks, n);
+    return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
 /* One thread, no I/O thread: see what the nodes have been through since the last request. */
@@ -459,8 +459,8 @@ void rl_client_probe(rl_client *client)
     } while (probing && now_us < until_us);
 }
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged)
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
+                            int64_t deadline_us, int *admitted)
 {
     int length, leads = !client->options.threaded;
     rl_failure failure;
@@ -474,7 +474,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
     failure = rl_node_allows(node);
     if (failure != RL_ANSWERED)
         return failure;
-    command = rl_script_decide(client->sha, asks, n, &length);
+    command = rl_script_decide(&client->names, asks, n, look_only, &length);
     call = command ? enqueue(client, node, command, length, &leads) : NULL;
     if (!call)
         return RL_FAILED_BUSY;
@@ -483,7 +483,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
     failure = RL_FAILED_LATE;
     if (rl_call_wait(call, deadline_us)) {
         node = call->node;
-        failure = read_call(call, asks, n, charged);
+        failure = read_call(call, asks, n, admitted);
         rl_call_release(client->calls, call);
     }
     if (rl_node_count(node, failure) && client->options.threaded)
@@ -491,7 +491,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
     return failure;
 }
 
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 {
     rl_node *node = route(client, asks, n);
     int length;
@@ -499,7 +499,7 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
 
     if (rl_node_allows(node) != RL_ANSWERED)
         return;
-    command = rl_script_give_back(client->sha, asks, n, &length);
+    command = rl_script_undo(&client->names, asks, n, &length);
     if (command)
         enqueue(client, node, command, length, NULL);
     if (!client->options.threaded)
@@ -533,19 +533,21 @@ static void make_greetings(rl_client *client)
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
-    add_greeting(client, "SCRIPT LOAD", 3, (const char *[]){"SCRIPT", "LOAD", rl_script_source});
+    for (int i = 0; i < RL_SCRIPTS; i++)
+        add_greeting(client, "SCRIPT LOAD", 3,
+                     (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
 }
 
 /* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
 static const char *make_probe(rl_client *client, int *length)
 {
-    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
-    rl_ask ask = {NULL, &limit, 0, 0, 0, {0, 0, 0}};
+    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
+    rl_ask ask = {.limit = &limit};
     char *command, *copy;
 
     ask.key = apr_pstrcat(client->pool, client->options.prefix,
                           ":{probe}:probe:fixed-window:100ms", NULL);
-    command = rl_script_decide(client->sha, &ask, 1, length);
+    command = rl_script_decide(&client->names, &ask, 1, 0, length);
     copy = apr_pmemdup(client->pool, command, (apr_size_t)*length);
     redisFreeCommand(command);
     return copy;
@@ -557,7 +559,7 @@ static void add_node(rl_client *client, const rl_endpoint *at)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .loading_count = 1,
+                               .greeting_count = client->greeting_count, .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
@@ -576,7 +578,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     client->pool = pool;
     client->lead = threaded ? LEAD_THREAD : LEAD_CALLER;
     client->alone = CALM;
-    rl_script_name(client->sha);
+    rl_script_name(&client->names);
     for (int i = LEAD_FREE; i <= LEAD_CALLER; i++) {
         client->wake_fd[i] = i && threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
         if (i && threaded && client->wake_fd[i] < 0)

@@ -3,9 +3,9 @@
  *
  * Connecting goes in rounds. A round begins by asking for the addresses of the name again, tries
  * meanwhile those that are known, the one that was good last first, and has failed when none is
- * left. The resolver works beside all this and is waited for, as long as a connection may take,
- * only by a round that has no address left: Redis may have moved. A name that stops to resolve keeps
- * the addresses that it had.
+ * left. The resolver works beside all this and is never waited for, except by a round that knows no
+ * address: then as long as a connection may take. A name that stops to resolve keeps the addresses
+ * that it had.
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
@@ -47,7 +47,6 @@ struct rl_node {
     int in_round;
     int resolving;       /* the round waits for the answer */
     int64_t resolve_until_us;
-    int64_t looked_us;
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
@@ -155,22 +154,33 @@ static void begin_resolve(rl_node *node)
     }
 }
 
-/* Takes the answer if it is there. None, or one without addresses, changes nothing. */
+static int is_known(const rl_node *node, const rl_address *address)
+{
+    for (int i = 0; i < node->address_count; i++) {
+        if (!strcmp(node->addresses[i].text, address->text))
+            return 1;
+    }
+    return 0;
+}
+
+/*
+ * Takes the answer if it is there. None, or one without addresses, changes nothing; one with a new
+ * address is tried from its beginning.
+ */
 static void take_addresses(rl_node *node)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1;
+    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1, known = 0;
 
     if (count < 0)
         return;
     rl_resolver_end(node->resolver);
     node->resolver = NULL;
-    if (count == 0)
+    for (int i = 0; i < count; i++)
+        known += is_known(node, &addresses[i]);
+    node->stale = node->stale && count == 0;
+    if (known == count && count <= node->address_count)
         return;
-    node->stale = 0;
-    if (count == node->address_count
-        && !memcmp(node->addresses, addresses, sizeof(*addresses) * (size_t)count))
-        return; /* those that have failed in this round are not tried again */
     memcpy(node->addresses, addresses, sizeof(addresses));
     node->address_count = count;
     node->address = 0;
@@ -240,53 +250,41 @@ static void begin_round(rl_node *node, int64_t now_us)
     node->address = 0;
     begin_resolve(node);
     take_addresses(node);
-    node->resolving = node->address_count == 0 || node->stale;
     node->resolve_until_us = now_us + node->options.connect_ms * 1000;
     if (!node->options.threaded)
         node->patient = 1;
 }
 
-/* Returns 1 if there are addresses to try. */
-static int has_addresses(rl_node *node, int64_t now_us)
-{
-    if (node->resolving && node->resolver && now_us < node->resolve_until_us)
-        return 0;
-    node->resolving = 0;
-    if (node->address_count > 0)
-        return 1;
-    round_failed(node, node->resolver ? "its name was not resolved in time"
-                                      : "its name has no address", now_us);
-    return 0;
-}
-
 /*
- * None of the addresses took a connection. The round has failed, unless the resolver may still have
- * others for it; but nobody waits for these any more.
+ * Returns 1 if there is an address to try. Else the round waits for the resolver, which may know
+ * another one, or it has failed.
  */
-static void addresses_failed(rl_node *node, int64_t now_us)
+static int has_address(rl_node *node, int64_t now_us)
 {
-    if (!node->resolver || now_us >= node->resolve_until_us) {
+    int none_left = node->address >= node->address_count;
+
+    node->resolving = node->resolver && (none_left || node->stale)
+        && now_us < node->resolve_until_us;
+    if (node->resolving)
+        return 0;
+    if (!none_left)
+        return 1;
+    if (node->address_count > 0)
         link_failed(node, now_us);
-        return;
-    }
-    node->resolving = 1;
-    node->connect_at_us = now_us;
-    if (node->options.threaded)
-        node->patient = 0;
+    else
+        round_failed(node, node->resolver ? "its name was not resolved in time"
+                                          : "its name has no address", now_us);
+    return 0;
 }
 
 static void connect_next(rl_node *node, int64_t now_us)
 {
     if (!node->in_round)
         begin_round(node, now_us);
-    if (!has_addresses(node, now_us))
-        return;
-    while (node->state == RL_LINK_DOWN && node->address < node->address_count) {
+    while (node->state == RL_LINK_DOWN && node->in_round && has_address(node, now_us)) {
         rl_link_connect(node->link, node->at, node->addresses[node->address++].text);
         node->state = rl_link_read_state(node->link);
     }
-    if (node->state == RL_LINK_DOWN)
-        addresses_failed(node, now_us);
 }
 
 static void send_probe(rl_node *node, int64_t now_us)
@@ -314,9 +312,11 @@ static void connected(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
-    node->patient = atomic_exchange(&node->failures, 0) == 0 && !node->misplaced;
+    int misplaced = node->misplaced != RL_ERROR_OTHER;
+
     node->misplaced = RL_ERROR_OTHER;
-    if (!rl_node_is_open(node)) /* or else it has been said, and each probe would say it again */
+    node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    if (!misplaced) /* else the breaker says it, if there is no better server */
         say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
             rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
@@ -340,10 +340,8 @@ static void notice_change(rl_node *node, int64_t now_us)
         connected(node, now_us);
     else if (node->state == RL_LINK_DOWN && was == RL_LINK_READY)
         disconnected(node, now_us);
-    else if (node->state == RL_LINK_DOWN && node->address < node->address_count)
-        node->connect_at_us = now_us;
     else if (node->state == RL_LINK_DOWN)
-        addresses_failed(node, now_us);
+        node->connect_at_us = now_us; /* the next address, or the end of the round */
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -376,27 +374,15 @@ static void leave_if_useless(rl_node *node)
     }
 }
 
-/*
- * Where there is no I/O thread nobody looks between requests: a round of long ago says nothing of
- * now.
- */
-static void forget_old_round(rl_node *node, int64_t now_us)
-{
-    if (!node->options.threaded && node->state == RL_LINK_DOWN
-        && now_us - node->looked_us > node->options.connect_ms * 1000)
-        node->in_round = node->resolving = 0;
-    node->looked_us = now_us;
-}
-
 void rl_node_look(rl_node *node, int64_t now_us)
 {
-    forget_old_round(node, now_us);
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);
     take_addresses(node);
-    if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us
-        && (!rl_node_is_open(node) || node->probing))
+    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN)
+        node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
+    else if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us)
         connect_next(node, now_us);
     atomic_store(&node->accepting, node->state == RL_LINK_READY || rl_node_is_awaited(node));
 }
@@ -456,13 +442,8 @@ int rl_node_is_settled(const rl_node *node)
 
 void rl_node_hurry(rl_node *node)
 {
-    const char *why = rl_link_error(node->link);
-
-    if (node->state == RL_LINK_READY)
-        return;
-    node->patient = 0;
-    if (node->resolving)
-        round_failed(node, *why ? why : "its name was not resolved in time", rl_link_clock());
+    if (node->state != RL_LINK_READY)
+        node->patient = 0;
 }
 
 int rl_node_send(rl_node *node, const char *command, int length, void *call)
