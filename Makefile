@@ -28,7 +28,7 @@ MAKEFLAGS += --no-print-directory
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
 UNIT_ROOMS = path limiter rule local identity redis/breaker redis/script redis/link redis/topology \
-             redis/slots redis/sentinel
+             redis/slots redis/sentinel redis/spread
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)
