@@ -16,8 +16,9 @@
 
 #include "slots.h"
 
-#define load(p) atomic_load_explicit((p), memory_order_relaxed)
-#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+/* Who reads an index sees what was written of its node before. */
+#define load(p) atomic_load_explicit((p), memory_order_acquire)
+#define store(p, v) atomic_store_explicit((p), (v), memory_order_release)
 
 /* --- Keys --------------------------------------------------------------------------------- */
 
