@@ -39,7 +39,7 @@ static rl_tiers tiers; /* filled in by post_config, and per child by child_init 
  * Part of the names of shared memory, to be raised when what lies in it changes its form: a new
  * version of the module, loaded by a reload, must not take the old one's for its own.
  */
-#define LAYOUT ":1"
+#define LAYOUT ":2"
 
 /* A piece of shared memory, as it is retained over restarts. */
 typedef struct {
@@ -88,12 +88,12 @@ static int share_memory(server_rec *s)
 {
     apr_size_t local_size = tiers.settings->shared_memory;
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
-    void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
+    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT, sizeof(rl_breakers));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !breaker || !local)
+    if (!stats || !breakers || !local)
         return 0;
-    tiers.breaker = breaker;
+    tiers.breakers = breakers;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
         tiers.stats = rl_stats_init(stats);
@@ -148,7 +148,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         return;
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
-    options.node = settings->redis;
+    options.topology = settings->redis;
     options.prefix = settings->prefix;
     options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
     options.timeout_ms = settings->timeout_ms;
@@ -156,7 +156,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     options.failures = settings->breaker_failures;
     options.retry.retry_min_ms = settings->retry_min_ms;
     options.retry.retry_max_ms = settings->retry_max_ms;
-    options.breaker = tiers.breaker;
+    options.breakers = tiers.breakers;
     options.log = log_redis;
     options.log_context = s;
     tiers.client = rl_client_create(pchild, &options);

@@ -348,15 +348,15 @@ static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, a
 static const char *cmd_redis(cmd_parms *cmd, void *config, const char *url)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_node *node;
+    rl_topology *topology;
 
     (void)config;
     if (error)
         return error;
-    error = rl_topology_parse(cmd->pool, url, &node);
+    error = rl_topology_parse(cmd->pool, url, &topology);
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
-    settings_of(cmd)->redis = node;
+    settings_of(cmd)->redis = topology;
     return NULL;
 }
 

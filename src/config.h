@@ -42,7 +42,7 @@ typedef struct {
 } rl_section;
 
 typedef struct {
-    const rl_node *redis; /* NULL: this host alone */
+    const rl_topology *redis; /* NULL: this host alone */
     int64_t timeout_ms;   /* what one request chain may spend on Redis */
     int64_t connect_ms;
     const char *prefix;

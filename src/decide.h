@@ -24,7 +24,7 @@ typedef struct {
     rl_local *local;
     rl_stats *stats;
     rl_client *client;   /* NULL: this host alone */
-    rl_breaker *breaker;
+    rl_breakers *breakers; /* of the nodes of Redis */
 } rl_tiers;
 
 /* What one rule said of one request. Lives as long as the request. */

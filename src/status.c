@@ -104,6 +104,17 @@ static void print_local(request_rec *r, const rl_tiers *tiers, int as_lines)
                                       {"LocalEvictions", local.evictions}}, 3, as_lines);
 }
 
+static uint64_t count_open(rl_breakers *breakers)
+{
+    char ignored[RL_BREAKER_NAME];
+    const rl_breaker *breaker;
+    uint64_t open = 0;
+
+    for (int i = 0; (breaker = rl_breaker_at(breakers, i, ignored)); i++)
+        open += rl_breaker_read(breaker) == RL_BREAKER_OPEN;
+    return open;
+}
+
 static void print_redis(request_rec *r, const rl_tiers *tiers, int as_lines)
 {
     static const char *const names[RL_FAILURES] = {
@@ -127,7 +138,7 @@ static void print_redis(request_rec *r, const rl_tiers *tiers, int as_lines)
         ap_rprintf(r, "<p>Redis at %s</p>\n",
                    ap_escape_html(r->pool, tiers->settings->redis->name));
     numbers[n].name = "RedisBreakerOpen";
-    numbers[n++].value = rl_breaker_read(tiers->breaker) == RL_BREAKER_OPEN;
+    numbers[n++].value = count_open(tiers->breakers);
     for (int i = 0; i < RL_FAILURES; i++) {
         numbers[n].name = names[i];
         numbers[n++].value = rl_stats_read_redis(tiers->stats, (rl_failure)i);

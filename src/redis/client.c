@@ -1,24 +1,28 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * A call is a slot: the command, who waits for it, and the reply. Slots are made once and bound
- * what can be in flight. A caller fills a slot, queues it, wakes the I/O thread if that sleeps, and
- * waits on the slot's own semaphore until its deadline. If the deadline comes first the slot is
- * abandoned: its reply is still read, in order, and dropped, and only then is the slot free again.
+ * A caller makes a call (call.h), queues it, wakes who has the lead if he sleeps, and waits for the
+ * call until its deadline. Who has the lead carries it: he sends all that is queued at once,
+ * without waiting for more: while one batch is on its way the next gathers by itself. What belongs
+ * to whom:
  *
- * The I/O thread sends all that is queued at once, without waiting for more: while one batch is on
- * its way the next gathers by itself. It alone connects and, with the breaker's claim, probes.
- * Where there is no I/O thread the caller does the same steps in the same order. Nobody looks at the
- * link between its requests: what comes then is found by the next one.
+ * - The lock guards the queue, who has the lead, and whether he sleeps. It is never held over a
+ *   system call.
+ * - Nodes, what is held back for them, and the counts of what is out belong to the lead. The lead
+ *   changes hands under the lock alone, so what its last holder did is seen by the next one.
+ * - The lead is free only while nothing is queued, held back or in flight, and every node is up
+ *   with nothing to do. A caller takes it with his call, in the same step. The I/O thread parks
+ *   then: it waits for a connection to be closed by the other side, which it can see without
+ *   reading, and for its time to look at everything.
+ * - A caller gives the lead back as soon as his call is done or his deadline has come, to nobody if
+ *   all that holds again, else to the I/O thread. Callers who came together lately say that more
+ *   will: then the I/O thread keeps the lead until so many calls have come alone.
  *
- * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
- * that cannot be made again, or too many failures in a second, open the breaker for all children.
- * Only a call answered in time proves a connection: one that ends unproven was not made.
+ * Where there is no I/O thread the lead is never free, but the one caller's. Nobody looks at the
+ * nodes between its requests: what comes then is found by the next one.
  */
-#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -29,61 +33,41 @@
 #include <apr_strings.h>
 #include <apr_thread_proc.h>
 
+#include "call.h"
 #include "client.h"
-#include "link.h"
 
 #define IN_FLIGHT 1024
-#define SILENT_DEADLINES 4
-#define IDLE_MS 100 /* how often a link that is down looks at the breaker */
+#define NODES_MAX RL_BREAKERS
+#define GREETINGS_MAX 4
+#define CALM 32 /* calls that came alone before callers may lead again */
 
-typedef enum { CALL_DECISION, CALL_GIVE_BACK, CALL_PROBE } call_kind;
-
-/* A call leaves PENDING once: to whoever comes first, the reply or the caller's deadline. */
-typedef enum { CALL_PENDING, CALL_DONE, CALL_ABANDONED } call_state;
-
-typedef struct call {
-    atomic_int state; /* call_state */
-    sem_t done;       /* posted when it becomes CALL_DONE and somebody waits */
-    int reloaded;     /* sent again after NOSCRIPT */
-    call_kind kind;
-    char *command;
-    int length;
-    redisReply *reply; /* NULL with done: lost */
-    struct call *next;
-} call;
+typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
 
 struct rl_client {
     rl_client_options options;
-    rl_link *link;
     apr_pool_t *pool;
+    rl_calls *calls;
     char sha[RL_SCRIPT_SHA + 1];
-    const char *probe_key;
+    rl_greeting greetings[GREETINGS_MAX];
+    int greeting_count;
 
-    pthread_mutex_t lock; /* for what follows, up to accepting */
-    call *calls;
-    call *free;
-    call *queue;
-    call **queue_end;
-    int sleeping;
+    pthread_mutex_t lock; /* for what follows, up to stopped */
+    rl_call_list queue;
+    lead lead;
+    int sleeping;      /* who has the lead is to be woken if there is something new */
+    int thread_wants;  /* the I/O thread is to have the lead next */
+    int stopped;
 
-    atomic_int accepting; /* calls may be queued: the link is up, or coming up for the first time */
-    atomic_int failures;  /* in a row */
-    atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int stopping;
-    int wake_fd;
+    int wake_fd[LEAD_CALLER + 1]; /* who sleeps with the lead waits for his */
     apr_thread_t *thread;
 
-    /* the owner's of the link */
-    rl_link_state state; /* as last seen */
-    int patient;         /* requests may wait for the connection that is being made */
-    int64_t connect_at_us;
-    int64_t backoff_ms;
-    apr_pool_t *address_pool;
-    apr_array_header_t *addresses;
-    int address;
-    int probing;
-    const call *probe;   /* that is out; NULL: none yet */
-    int64_t probe_until_us;
+    /* the lead's */
+    rl_node *nodes[NODES_MAX];
+    int node_count;
+    rl_call_list held; /* calls for nodes that requests may wait for */
+    int out;        /* calls in flight */
+    int alone;      /* calls in a row that were alone in flight, up to CALM */
 };
 
 static int64_t least(int64_t a, int64_t b)
@@ -91,108 +75,46 @@ static int64_t least(int64_t a, int64_t b)
     return a < b ? a : b;
 }
 
-static int64_t now_ms(void)
-{
-    return rl_link_clock() / 1000;
-}
-
-static void say(rl_client *client, rl_log_level level, const char *format, ...)
-{
-    char text[320];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    client->options.log(client->options.log_context, level, text);
-}
-
-static int is_open(const rl_client *client)
-{
-    return rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
-}
-
-static void say_opened(rl_client *client, const char *why)
-{
-    say(client, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure decides until it answers "
-        "again: %s", client->options.node->name, why);
-}
-
 /* --- Calls -------------------------------------------------------------------------------- */
 
-static int make_calls(rl_client *client)
+static void wake(rl_client *client, lead who)
 {
-    client->calls = apr_pcalloc(client->pool, sizeof(call) * IN_FLIGHT);
-    for (int i = 0; i < IN_FLIGHT; i++) {
-        call *c = &client->calls[i];
-
-        if (sem_init(&c->done, 0, 0))
-            return 0;
-        c->next = client->free;
-        client->free = c;
-    }
-    client->queue_end = &client->queue;
-    return pthread_mutex_init(&client->lock, NULL) == 0;
+    eventfd_write(client->wake_fd[who], 1);
 }
 
-/* Takes a slot for a command and queues it; NULL, and the command is freed, if all are in use. */
-static call *enqueue(rl_client *client, call_kind kind, char *command, int length)
+/*
+ * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is not
+ * NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
+ */
+static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int length, int *leads)
 {
-    int wake = 0;
-    call *c;
+    rl_call *call = rl_call_make(client->calls, node, leads != NULL, command, length);
+    lead sleeper = LEAD_FREE;
+    int stopped;
 
+    if (!call)
+        return NULL;
     pthread_mutex_lock(&client->lock);
-    c = client->free;
-    if (c) {
-        client->free = c->next;
-        c->reloaded = 0;
-        atomic_store(&c->state, kind == CALL_DECISION ? CALL_PENDING : CALL_ABANDONED);
-        c->kind = kind;
-        c->command = command;
-        c->length = length;
-        c->reply = NULL;
-        c->next = NULL;
-        *client->queue_end = c;
-        client->queue_end = &c->next;
-        wake = client->sleeping;
+    stopped = client->stopped;
+    if (!stopped) {
+        rl_call_append(&client->queue, call);
+        if (client->lead == LEAD_FREE) {
+            client->lead = leads ? LEAD_CALLER : LEAD_THREAD;
+            client->sleeping = !leads; /* it is parked */
+            if (leads)
+                *leads = 1;
+        }
+        if (client->sleeping)
+            sleeper = client->lead;
         client->sleeping = 0;
     }
     pthread_mutex_unlock(&client->lock);
-    if (!c)
-        redisFreeCommand(command);
-    if (wake)
-        eventfd_write(client->wake_fd, 1);
-    return c;
-}
-
-static void release(rl_client *client, call *c)
-{
-    redisFreeCommand(c->command);
-    if (c->reply)
-        freeReplyObject(c->reply);
-    pthread_mutex_lock(&client->lock);
-    c->next = client->free;
-    client->free = c;
-    pthread_mutex_unlock(&client->lock);
-}
-
-/* A call has got its reply, or lost it. Once it is done it is its caller's. */
-static void complete(rl_client *client, call *c, redisReply *reply)
-{
-    c->reply = reply;
-    if (atomic_exchange(&c->state, CALL_DONE) == CALL_ABANDONED)
-        release(client, c);
-    else if (client->options.threaded)
-        sem_post(&c->done);
-}
-
-static void probed(rl_client *client, int in_time)
-{
-    client->probing = 0;
-    client->probe = NULL;
-    if (rl_breaker_probed(client->options.breaker, &client->options.retry, in_time, now_ms()))
-        say(client, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed",
-            client->options.node->name);
+    if (sleeper != LEAD_FREE)
+        wake(client, sleeper);
+    if (!stopped)
+        return call;
+    rl_call_release(client->calls, call);
+    return NULL;
 }
 
 static int is_error(const redisReply *reply, const char *prefix)
@@ -200,248 +122,121 @@ static int is_error(const redisReply *reply, const char *prefix)
     return reply && reply->type == REDIS_REPLY_ERROR && strstr(reply->str, prefix);
 }
 
-/* Whether nobody waits for a decision any more: then it must not be charged either. */
-static int is_forsaken(call *c)
+static int send_call(rl_client *client, rl_call *call)
 {
-    return c->kind == CALL_DECISION && atomic_load(&c->state) == CALL_ABANDONED;
+    int sent = rl_node_send(call->node, call->command, call->length, call);
+
+    client->out += sent;
+    return sent;
 }
 
-/* The link's answer to a call. */
+/* A node's answer to a call. */
 static void on_reply(void *owner, void *done, redisReply *reply)
 {
     rl_client *client = owner;
-    call *c = done;
+    rl_call *call = done;
 
-    if (is_error(reply, "NOSCRIPT") && !c->reloaded && !is_forsaken(c)) {
-        rl_link_reload(client->link);
-        c->reloaded = 1;
-        if (rl_link_send(client->link, c->command, c->length, c)) {
+    client->out--;
+    if (is_error(reply, "NOSCRIPT") && !call->tries && !rl_call_is_forsaken(call)) {
+        rl_node_reload(call->node);
+        call->tries++;
+        if (send_call(client, call)) {
             freeReplyObject(reply);
             return;
         }
     }
-    if (c == client->probe)
-        probed(client, reply && reply->type == REDIS_REPLY_STRING);
-    complete(client, c, reply);
+    rl_call_complete(client->calls, call, reply);
 }
 
-/* Sends what is queued; what cannot be sent is lost. */
+/* --- The lead ----------------------------------------------------------------------------- */
+
+/* Sends a list of calls. What waits for a connection is held back, what cannot be sent is lost. */
+static void send_list(rl_client *client, rl_call *call)
+{
+    for (rl_call *next; call; call = next) {
+        next = call->next;
+        if (rl_call_is_forsaken(call))
+            rl_call_complete(client->calls, call, NULL);
+        else if (rl_node_is_awaited(call->node))
+            rl_call_append(&client->held, call);
+        else if (!send_call(client, call))
+            rl_call_complete(client->calls, call, NULL);
+    }
+}
+
 static void send_queued(rl_client *client)
 {
-    call *c, *next;
+    rl_call *held = client->held.first, *queued;
+    int before = client->out;
 
+    rl_call_clear(&client->held);
     pthread_mutex_lock(&client->lock);
-    c = client->queue;
-    client->queue = NULL;
-    client->queue_end = &client->queue;
+    queued = client->queue.first;
+    rl_call_clear(&client->queue);
     pthread_mutex_unlock(&client->lock);
-    for (; c; c = next) {
-        next = c->next;
-        if (is_forsaken(c) || !rl_link_send(client->link, c->command, c->length, c))
-            complete(client, c, NULL);
+    send_list(client, held);
+    send_list(client, queued);
+    if (client->out > 1)
+        client->alone = 0;
+    else if (client->out > before && client->alone < CALM)
+        client->alone++;
+}
+
+/* One look at everything that is due; what there is to send leaves at once. */
+static void look(rl_client *client, int64_t now_us)
+{
+    for (int i = 0; i < client->node_count; i++)
+        rl_node_look(client->nodes[i], now_us);
+    send_queued(client);
+    for (int i = 0; i < client->node_count; i++)
+        rl_node_step(client->nodes[i], 0, now_us);
+}
+
+/* Makes ready to wait; the last of fds is wake_fd. Returns until when, until_us at the latest. */
+static int64_t gather(rl_client *client, int wake_fd, int64_t until_us,
+                      struct pollfd fds[NODES_MAX + 1])
+{
+    int64_t now_us = rl_link_clock();
+
+    for (int i = 0; i < client->node_count; i++) {
+        int64_t due_us;
+
+        fds[i].fd = rl_node_wait(client->nodes[i], now_us, &fds[i].events, &due_us);
+        fds[i].revents = 0;
+        until_us = least(due_us, until_us);
     }
+    fds[client->node_count] = (struct pollfd){wake_fd, POLLIN, 0};
+    return until_us - now_us;
 }
 
-/* --- The link's life ---------------------------------------------------------------------- */
-
-/* Errors that the next call would meet as well: asking again soon is of no use. */
-static const struct {
-    const char *says;
-    const char *means;
-} lasting[] = {
-    {"OOM ", "its memory is full: raise maxmemory or give the limits an instance of their own"},
-    {"MISCONF ", "it refuses writes because it cannot save to disk"},
-    {"NOAUTH ", "it wants a password"},
-    {"WRONGPASS ", "it does not accept the password"},
-    {"NOPERM ", "its user may not run what is needed"},
-    {"READONLY ", "it is a replica that takes no writes"},
-    {"max number of clients", "it has no room for more clients: raise maxclients"},
-};
-
-static void open_if_lasting(rl_client *client, const char *error)
+/* Returns what woke it: a wake-up or nothing of it. */
+static int wait_for(struct pollfd *fds, int count, int64_t wait_us)
 {
-    for (size_t i = 0; i < sizeof(lasting) / sizeof(lasting[0]); i++) {
-        if (strstr(error, lasting[i].says)
-            && rl_breaker_open(client->options.breaker, client->options.retry.retry_max_ms,
-                               now_ms())) {
-            say_opened(client, lasting[i].means);
-            return;
-        }
-    }
-}
-
-/*
- * Where there is no I/O thread a request would have to wait for the resolver: addresses are then
- * those that were found when the client was made.
- */
-static void find_addresses(rl_client *client)
-{
-    client->address = 0;
-    if (client->addresses && !client->options.threaded)
-        return;
-    apr_pool_clear(client->address_pool);
-    client->addresses = rl_topology_resolve(client->address_pool, client->options.node);
-}
-
-/* Once the breaker is open, it alone says when to try again. */
-static void link_failed(rl_client *client, const char *why, int64_t now_us)
-{
-    client->patient = 0;
-    if (client->probing)
-        probed(client, 0);
-    open_if_lasting(client, why);
-    if (rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 0, now_ms()))
-        say_opened(client, why);
-    client->backoff_ms = least(client->backoff_ms * 2, client->options.retry.retry_max_ms);
-    client->connect_at_us = now_us;
-    if (!is_open(client))
-        client->connect_at_us += client->backoff_ms * 1000;
-}
-
-/* A connection was not made. It has failed when no address of the node is left to try. */
-static void connect_failed(rl_client *client, int64_t now_us)
-{
-    if (client->address < client->addresses->nelts)
-        client->connect_at_us = now_us;
-    else
-        link_failed(client, rl_link_error(client->link), now_us);
-}
-
-static void begin_connect(rl_client *client, int64_t now_us)
-{
-    if (!client->addresses || client->address >= client->addresses->nelts)
-        find_addresses(client);
-    if (client->addresses->nelts == 0) {
-        link_failed(client, "its name has no address", now_us);
-        return;
-    }
-    if (!client->options.threaded)
-        client->patient = 1;
-    do {
-        rl_link_connect(client->link, client->options.node,
-                        APR_ARRAY_IDX(client->addresses, client->address, const char *));
-        client->address++;
-        client->state = rl_link_read_state(client->link);
-    } while (client->state == RL_LINK_DOWN && client->address < client->addresses->nelts);
-    if (client->state == RL_LINK_DOWN)
-        connect_failed(client, now_us);
-}
-
-static void begin_probe(rl_client *client, int64_t now_us)
-{
-    int64_t lasts_ms = client->options.connect_ms + client->options.timeout_ms;
-
-    if (client->probing
-        || !rl_breaker_claim_probe(client->options.breaker, 2 * lasts_ms, now_us / 1000))
-        return;
-    client->probing = 1;
-    client->probe_until_us = now_us + lasts_ms * 1000;
-    client->connect_at_us = now_us;
-}
-
-/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
-static void send_probe(rl_client *client, int64_t now_us)
-{
-    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
-    rl_ask ask = {client->probe_key, &limit, 0, 0, 0, {0, 0, 0}};
-    int length;
-    char *command = rl_script_decide(client->sha, &ask, 1, &length);
-
-    client->probe_until_us = now_us + client->options.timeout_ms * 1000;
-    client->probe = command ? enqueue(client, CALL_PROBE, command, length) : NULL;
-    if (!client->probe)
-        probed(client, 0);
-}
-
-/* What the state of the link has become since the last look. */
-static void notice_change(rl_client *client, int64_t now_us)
-{
-    rl_link_state was = client->state;
-
-    client->state = rl_link_read_state(client->link);
-    if (client->state == was)
-        return;
-    if (client->state == RL_LINK_READY) {
-        atomic_store(&client->failures, 0);
-        client->patient = 1;
-        client->backoff_ms = client->options.retry.retry_min_ms;
-        client->address--; /* this one is good: try it first again */
-        atomic_store(&client->proven, 0);
-        if (client->probing)
-            send_probe(client, now_us);
-    }
-    else if (client->state == RL_LINK_DOWN && was == RL_LINK_READY) {
-        client->patient = atomic_exchange(&client->failures, 0) == 0;
-        say(client, RL_LOG_WARNING, "lost the connection to Redis at %s: %s",
-            client->options.node->name, rl_link_error(client->link));
-        if (!client->patient && !atomic_load(&client->proven)) {
-            link_failed(client, rl_link_error(client->link), now_us);
-            return;
-        }
-        client->connect_at_us = now_us;
-        if (client->probing)
-            probed(client, 0);
-    }
-    else if (client->state == RL_LINK_DOWN) {
-        connect_failed(client, now_us);
-    }
-}
-
-/* While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. */
-static void manage_probe(rl_client *client, int64_t now_us)
-{
-    int was_probing = client->probing;
-
-    begin_probe(client, now_us);
-    if (client->probing && !was_probing && client->state == RL_LINK_READY)
-        send_probe(client, now_us);
-    if (client->probing && now_us >= client->probe_until_us)
-        probed(client, 0);
-}
-
-/* Whether requests wait for the connection that is being made. */
-static int is_awaited(const rl_client *client)
-{
-    return client->state == RL_LINK_CONNECTING && client->patient;
-}
-
-/* One look at everything that is due. The owner calls it before it waits. */
-static void manage(rl_client *client, int64_t now_us)
-{
-    if (client->state == RL_LINK_READY && rl_link_read_state(client->link) == RL_LINK_READY
-        && atomic_load(&client->failures) >= client->options.failures)
-        rl_link_close(client->link, "too many calls in a row failed");
-    notice_change(client, now_us);
-    if (client->state == RL_LINK_DOWN && now_us >= client->connect_at_us
-        && (!is_open(client) || client->probing))
-        begin_connect(client, now_us);
-    atomic_store(&client->accepting, client->state == RL_LINK_READY || is_awaited(client));
-    if (!is_awaited(client))
-        send_queued(client);
-}
-
-/* Waits for the link, at most until until_us, and lets it move on. */
-static void wait_and_step(rl_client *client, int64_t until_us)
-{
-    struct pollfd fds[2] = {{-1, 0, 0}, {client->wake_fd, POLLIN, 0}};
-    int64_t now_us = rl_link_clock(), due_us, wait_us;
+    struct timespec wait = {0, 0};
     eventfd_t ignored;
-    struct timespec wait;
 
-    fds[0].fd = rl_link_wait(client->link, &fds[0].events, &due_us);
-    wait_us = least(due_us, until_us) - now_us;
-    if (wait_us < 0)
-        wait_us = 0;
-    wait.tv_sec = wait_us / 1000000;
-    wait.tv_nsec = wait_us % 1000000 * 1000;
-    if (ppoll(fds, client->options.threaded ? 2 : 1, &wait, NULL) < 0)
-        fds[0].revents = fds[1].revents = 0;
-    if (fds[1].revents)
-        eventfd_read(client->wake_fd, &ignored);
-    rl_link_step(client->link, fds[0].revents, rl_link_clock());
+    if (wait_us > 0) {
+        wait.tv_sec = wait_us / 1000000;
+        wait.tv_nsec = wait_us % 1000000 * 1000;
+    }
+    if (ppoll(fds, (nfds_t)count, &wait, NULL) < 0) {
+        for (int i = 0; i < count; i++)
+            fds[i].revents = 0;
+    }
+    return fds[count - 1].revents ? eventfd_read(fds[count - 1].fd, &ignored) == 0 : 0;
 }
 
-/* --- The I/O thread ----------------------------------------------------------------------- */
+/* Waits for the nodes, at most until until_us, and lets them move on. */
+static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
+{
+    struct pollfd fds[NODES_MAX + 1];
+    int64_t wait_us = gather(client, wake_fd, until_us, fds), now_us;
+
+    wait_for(fds, client->node_count + 1, wait_us);
+    now_us = rl_link_clock();
+    for (int i = 0; i < client->node_count; i++)
+        rl_node_step(client->nodes[i], fds[i].revents, now_us);
+}
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
 static int may_sleep(rl_client *client)
@@ -449,41 +244,120 @@ static int may_sleep(rl_client *client)
     int sleeps;
 
     pthread_mutex_lock(&client->lock);
-    sleeps = client->sleeping = !client->queue || client->state == RL_LINK_CONNECTING;
+    sleeps = client->sleeping = !client->queue.first;
     pthread_mutex_unlock(&client->lock);
     return sleeps;
 }
 
-/* When there is something to do even if nothing happens. */
-static int64_t next_look(const rl_client *client, int64_t now_us)
+/* Whether there is nothing to do until another call comes. */
+static int is_settled(const rl_client *client)
 {
-    if (client->probing)
-        return least(client->probe_until_us, now_us + IDLE_MS * 1000);
-    if (is_open(client))
-        return now_us + least(IDLE_MS, client->options.retry.retry_min_ms) * 1000;
-    if (client->state == RL_LINK_DOWN)
-        return least(client->connect_at_us, now_us + IDLE_MS * 1000);
-    return now_us + 10 * IDLE_MS * 1000;
+    if (client->out || client->held.first || client->alone < CALM)
+        return 0;
+    for (int i = 0; i < client->node_count; i++) {
+        if (!rl_node_is_settled(client->nodes[i]))
+            return 0;
+    }
+    return 1;
+}
+
+/* Gives the lead away: to nobody, or to the thread. Returns 1 if it is free. */
+static int leave(rl_client *client)
+{
+    int settled = is_settled(client), handed_over;
+
+    pthread_mutex_lock(&client->lock);
+    settled = settled && !client->queue.first && !client->thread_wants;
+    handed_over = !settled && client->lead == LEAD_CALLER;
+    client->lead = settled ? LEAD_FREE : LEAD_THREAD;
+    client->sleeping = 0;
+    pthread_mutex_unlock(&client->lock);
+    if (handed_over)
+        wake(client, LEAD_THREAD);
+    return settled;
+}
+
+/* --- The I/O thread ----------------------------------------------------------------------- */
+
+/* Takes the lead unless a caller has it, who will then hand it over. */
+static int take_lead(rl_client *client)
+{
+    int taken;
+
+    pthread_mutex_lock(&client->lock);
+    taken = client->lead != LEAD_CALLER;
+    if (taken)
+        client->lead = LEAD_THREAD;
+    client->thread_wants = !taken;
+    client->sleeping = taken ? 0 : client->sleeping;
+    pthread_mutex_unlock(&client->lock);
+    return taken;
+}
+
+/*
+ * Gives the lead away if it can and waits without it: for the other side to close a connection,
+ * but not for replies, which are a caller's.
+ */
+static void park(rl_client *client)
+{
+    struct pollfd fds[NODES_MAX + 1];
+    int count = client->node_count + 1;
+    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, fds);
+
+    for (int i = 0; i < count - 1; i++)
+        fds[i].events = POLLRDHUP;
+    if (leave(client))
+        wait_for(fds, count, wait_us);
 }
 
 static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 {
     rl_client *client = data;
+    int wake_fd = client->wake_fd[LEAD_THREAD];
+    int64_t now_us;
 
     (void)thread;
     while (!atomic_load(&client->stopping)) {
-        int64_t now_us = rl_link_clock();
+        if (!take_lead(client)) {
+            struct pollfd woken = {wake_fd, POLLIN, 0};
 
-        if (is_open(client))
-            manage_probe(client, now_us);
-        manage(client, now_us);
-        /* What manage() sent is flushed by a step that does not wait. */
-        rl_link_step(client->link, 0, now_us);
-        wait_and_step(client, may_sleep(client) ? next_look(client, now_us) : now_us);
+            wait_for(&woken, 1, 1000000);
+            continue;
+        }
+        now_us = rl_link_clock();
+        for (int i = 0; i < client->node_count; i++) {
+            if (rl_node_is_open(client->nodes[i]))
+                rl_node_probe(client->nodes[i], now_us);
+        }
+        look(client, now_us);
+        if (is_settled(client))
+            park(client);
+        else
+            wait_and_step(client, wake_fd, may_sleep(client) ? INT64_MAX : 0);
     }
-    atomic_store(&client->accepting, 0);
-    rl_link_close(client->link, "the server stops");
+    return NULL;
+}
+
+/* The end of the thread: whoever has the lead gives it away soon. */
+static void close_all(rl_client *client)
+{
+    while (!take_lead(client)) {
+        struct pollfd woken = {client->wake_fd[LEAD_THREAD], POLLIN, 0};
+
+        wait_for(&woken, 1, 1000000);
+    }
+    pthread_mutex_lock(&client->lock);
+    client->stopped = 1;
+    pthread_mutex_unlock(&client->lock);
+    for (int i = 0; i < client->node_count; i++)
+        rl_node_close(client->nodes[i], "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
+}
+
+static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
+{
+    run(thread, data);
+    close_all(data);
     return NULL;
 }
 
@@ -494,36 +368,215 @@ static int start_thread(rl_client *client)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = apr_thread_create(&client->thread, NULL, run, client, client->pool) != APR_SUCCESS;
+    failed = apr_thread_create(&client->thread, NULL, live, client, client->pool) != APR_SUCCESS;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return !failed;
 }
 
-/* --- The door ----------------------------------------------------------------------------- */
+/* --- Callers ------------------------------------------------------------------------------ */
+
+/* With the lead: does what the I/O thread does until the call is done or its deadline has come. */
+static void lead_until_done(rl_client *client, const rl_call *call, int64_t deadline_us)
+{
+    while (!atomic_load_explicit(&client->stopping, memory_order_relaxed)) {
+        int64_t now_us = rl_link_clock();
+
+        if (!rl_call_is_pending(call) || now_us >= deadline_us)
+            break;
+        look(client, now_us);
+        if (rl_call_is_pending(call))
+            wait_and_step(client, client->wake_fd[LEAD_CALLER],
+                          may_sleep(client) ? deadline_us : 0);
+    }
+    if (client->options.threaded)
+        leave(client);
+    else
+        rl_node_hurry(call->node);
+}
+
+/* Which node gets a call: there is one. */
+static rl_node *route(rl_client *client, const rl_ask *asks, int n)
+{
+    (void)asks;
+    (void)n;
+    return client->nodes[0];
+}
+
+static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
+{
+    if (!call->reply)
+        return RL_FAILED_LOST;
+    if (call->reply->type == REDIS_REPLY_ERROR) {
+        rl_node_refused(call->node, call->reply->str);
+        return RL_FAILED_REFUSED;
+    }
+    *charged = rl_script_read(call->reply, asks, n);
+    return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+}
+
+/* One thread, no I/O thread: see what the nodes have been through since the last request. */
+static void catch_up(rl_client *client)
+{
+    wait_and_step(client, -1, 0);
+    look(client, rl_link_clock());
+}
+
+static int is_any_open(const rl_client *client)
+{
+    for (int i = 0; i < client->node_count; i++) {
+        if (rl_node_is_open(client->nodes[i]))
+            return 1;
+    }
+    return 0;
+}
+
+void rl_client_probe(rl_client *client)
+{
+    int64_t now_us, until_us;
+    int probing;
+
+    if (client->options.threaded || !is_any_open(client))
+        return;
+    now_us = rl_link_clock();
+    until_us = now_us + client->options.timeout_ms * 1000;
+    do {
+        probing = 0;
+        for (int i = 0; i < client->node_count; i++) {
+            if (rl_node_is_open(client->nodes[i]))
+                probing |= rl_node_probe(client->nodes[i], now_us);
+        }
+        look(client, now_us);
+        if (probing)
+            wait_and_step(client, -1, until_us);
+        now_us = rl_link_clock();
+    } while (probing && now_us < until_us);
+}
+
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
+                            int *charged)
+{
+    int length, leads = !client->options.threaded;
+    rl_failure failure;
+    rl_node *node;
+    char *command;
+    rl_call *call;
+
+    if (!client->options.threaded)
+        catch_up(client);
+    node = route(client, asks, n);
+    failure = rl_node_allows(node);
+    if (failure != RL_ANSWERED)
+        return failure;
+    command = rl_script_decide(client->sha, asks, n, &length);
+    call = command ? enqueue(client, node, command, length, &leads) : NULL;
+    if (!call)
+        return RL_FAILED_BUSY;
+    if (leads)
+        lead_until_done(client, call, deadline_us);
+    failure = RL_FAILED_LATE;
+    if (rl_call_wait(call, deadline_us)) {
+        node = call->node;
+        failure = read_call(call, asks, n, charged);
+        rl_call_release(client->calls, call);
+    }
+    if (rl_node_count(node, failure) && client->options.threaded)
+        wake(client, LEAD_THREAD);
+    return failure;
+}
+
+void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+{
+    rl_node *node = route(client, asks, n);
+    int length;
+    char *command;
+
+    if (rl_node_allows(node) != RL_ANSWERED)
+        return;
+    command = rl_script_give_back(client->sha, asks, n, &length);
+    if (command)
+        enqueue(client, node, command, length, NULL);
+    if (!client->options.threaded)
+        catch_up(client); /* out with it now: this child's next request may be long in coming */
+}
+
+/* --- Life --------------------------------------------------------------------------------- */
+
+static void add_greeting(rl_client *client, const char *name, int words, const char **word)
+{
+    rl_greeting *greeting = &client->greetings[client->greeting_count++];
+    char *bytes;
+
+    greeting->name = name;
+    greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
+    greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
+    redisFreeCommand(bytes);
+}
+
+static void make_greetings(rl_client *client)
+{
+    int db = client->options.topology->db;
+
+    if (db)
+        add_greeting(client, "SELECT", 2,
+                     (const char *[]){"SELECT", apr_itoa(client->pool, db)});
+    add_greeting(client, "SCRIPT LOAD", 3, (const char *[]){"SCRIPT", "LOAD", rl_script_source});
+}
+
+/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
+static const char *make_probe(rl_client *client, int *length)
+{
+    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
+    rl_ask ask = {NULL, &limit, 0, 0, 0, {0, 0, 0}};
+    char *command, *copy;
+
+    ask.key = apr_pstrcat(client->pool, client->options.prefix,
+                          ":{probe}:probe:fixed-window:100ms", NULL);
+    command = rl_script_decide(client->sha, &ask, 1, length);
+    copy = apr_pmemdup(client->pool, command, (apr_size_t)*length);
+    redisFreeCommand(command);
+    return copy;
+}
+
+static void add_node(rl_client *client, const rl_endpoint *at)
+{
+    const rl_client_options *o = &client->options;
+    rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
+                               .failures = o->failures, .retry = o->retry,
+                               .greetings = client->greetings,
+                               .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
+                               .threaded = o->threaded, .on_reply = on_reply, .owner = client,
+                               .log = o->log, .log_context = o->log_context};
+
+    options.probe = make_probe(client, &options.probe_length);
+    client->nodes[client->node_count++] =
+        rl_node_create(client->pool, &options, at->name, at, rl_breaker_of(o->breakers, at->name));
+}
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
 {
     rl_client *client = apr_pcalloc(pool, sizeof(*client));
-    rl_link_options link = {options->connect_ms * 1000,
-                            options->timeout_ms * SILENT_DEADLINES * 1000, options->node->db,
-                            IN_FLIGHT, on_reply, client};
+    int threaded = options->threaded;
 
     client->options = *options;
     client->pool = pool;
-    client->link = rl_link_create(pool, &link);
-    client->wake_fd = options->threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
-    client->patient = 1;
-    client->backoff_ms = options->retry.retry_min_ms;
-    atomic_init(&client->accepting, 1);
+    client->lead = threaded ? LEAD_THREAD : LEAD_CALLER;
+    client->alone = CALM;
     rl_script_name(client->sha);
-    client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms",
-                                    NULL);
-    apr_pool_create(&client->address_pool, pool);
-    if (!make_calls(client))
+    for (int i = LEAD_FREE; i <= LEAD_CALLER; i++) {
+        client->wake_fd[i] = i && threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+        if (i && threaded && client->wake_fd[i] < 0)
+            return NULL;
+    }
+    client->calls = rl_calls_create(pool, IN_FLIGHT);
+    if (!client->calls || pthread_mutex_init(&client->lock, NULL))
         return NULL;
-    if (!options->threaded)
-        find_addresses(client);
-    else if (client->wake_fd < 0 || !start_thread(client))
+    rl_call_clear(&client->queue);
+    rl_call_clear(&client->held);
+    make_greetings(client);
+    add_node(client, &options->topology->endpoints[0]);
+    if (!threaded)
+        look(client, rl_link_clock()); /* begins to look the name up and to connect */
+    else if (!start_thread(client))
         return NULL;
     return client;
 }
@@ -535,143 +588,7 @@ void rl_client_stop(rl_client *client)
     if (!client->thread)
         return;
     atomic_store(&client->stopping, 1);
-    eventfd_write(client->wake_fd, 1);
+    wake(client, LEAD_CALLER);
+    wake(client, LEAD_THREAD);
     apr_thread_join(&ignored, client->thread);
-}
-
-/* Leaves a call that is still pending to the link. Returns 1 if it is done instead. */
-static int abandon(call *c)
-{
-    int pending = CALL_PENDING;
-
-    return !atomic_compare_exchange_strong(&c->state, &pending, CALL_ABANDONED);
-}
-
-/* Waits for the I/O thread to complete a call. Returns 0 if the deadline came first. */
-static int wait_threaded(call *c, int64_t deadline_us)
-{
-    struct timespec until = {deadline_us / 1000000, deadline_us % 1000000 * 1000};
-
-    while (sem_clockwait(&c->done, CLOCK_MONOTONIC, &until)) {
-        if (errno == EINTR)
-            continue;
-        if (!abandon(c))
-            return 0;
-        until.tv_sec++; /* it is done, and about to be posted */
-    }
-    return 1;
-}
-
-/* The same, by doing what the I/O thread does. */
-static int wait_stepping(rl_client *client, call *c, int64_t deadline_us)
-{
-    while (atomic_load(&c->state) != CALL_DONE && rl_link_clock() < deadline_us) {
-        manage(client, rl_link_clock());
-        if (atomic_load(&c->state) != CALL_DONE)
-            wait_and_step(client, deadline_us);
-    }
-    if (client->state == RL_LINK_CONNECTING)
-        client->patient = 0; /* one request has waited for this connection: that is enough */
-    return abandon(c);
-}
-
-static rl_failure read_call(rl_client *client, const call *c, rl_ask *asks, int n, int *charged)
-{
-    if (!c->reply)
-        return RL_FAILED_LOST;
-    if (c->reply->type == REDIS_REPLY_ERROR) {
-        open_if_lasting(client, c->reply->str);
-        return RL_FAILED_REFUSED;
-    }
-    *charged = rl_script_read(c->reply, asks, n);
-    return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
-}
-
-static void count(rl_client *client, rl_failure failure)
-{
-    if (failure == RL_ANSWERED) {
-        if (atomic_load_explicit(&client->failures, memory_order_relaxed))
-            atomic_store(&client->failures, 0);
-        if (!atomic_load_explicit(&client->proven, memory_order_relaxed)) {
-            atomic_store(&client->proven, 1);
-            rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1,
-                                       now_ms());
-        }
-    }
-    else if (failure != RL_FAILED_LOST /* that link is gone already */
-             && atomic_fetch_add(&client->failures, 1) + 1 == client->options.failures
-             && client->options.threaded) {
-        eventfd_write(client->wake_fd, 1);
-    }
-    if (rl_breaker_count(client->options.breaker, &client->options.retry, failure, now_ms()))
-        say_opened(client, "most calls fail");
-}
-
-/* One thread, no I/O thread: see what the link has been through since the last request. */
-static void catch_up(rl_client *client)
-{
-    wait_and_step(client, 0);
-    manage(client, rl_link_clock());
-}
-
-void rl_client_probe(rl_client *client)
-{
-    int64_t until_us;
-
-    if (client->options.threaded || !is_open(client))
-        return;
-    until_us = rl_link_clock() + client->options.timeout_ms * 1000;
-    do {
-        int64_t now_us = rl_link_clock();
-
-        manage_probe(client, now_us);
-        manage(client, now_us);
-        if (client->probing)
-            wait_and_step(client, least(client->probe_until_us, until_us));
-    } while (client->probing && rl_link_clock() < until_us);
-}
-
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged)
-{
-    rl_failure failure = RL_FAILED_LATE;
-    int length, done;
-    char *command;
-    call *c;
-
-    if (!client->options.threaded)
-        catch_up(client);
-    if (!rl_breaker_allows(client->options.breaker, now_ms()))
-        return RL_FAILED_OPEN;
-    if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
-        return RL_FAILED_DOWN;
-    command = rl_script_decide(client->sha, asks, n, &length);
-    c = command ? enqueue(client, CALL_DECISION, command, length) : NULL;
-    if (!c)
-        return RL_FAILED_BUSY;
-    done = client->options.threaded ? wait_threaded(c, deadline_us)
-                                    : wait_stepping(client, c, deadline_us);
-    if (done) {
-        failure = read_call(client, c, asks, n, charged);
-        release(client, c);
-    }
-    count(client, failure);
-    return failure;
-}
-
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
-{
-    int length;
-    char *command;
-
-    if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
-        return;
-    command = rl_script_give_back(client->sha, asks, n, &length);
-    if (command)
-        enqueue(client, CALL_GIVE_BACK, command, length);
-    if (!client->options.threaded) {
-        catch_up(client);
-        /* Out with it now: this child's next request may be long in coming. */
-        rl_link_step(client->link, 0, rl_link_clock());
-    }
 }

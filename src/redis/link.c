@@ -25,7 +25,6 @@
 #include "link.h"
 
 #define UNREAD_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
-#define HANDSHAKE_CALLS 2
 
 struct rl_link {
     rl_link_options options;
@@ -47,7 +46,7 @@ rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
     rl_link *link = apr_pcalloc(pool, sizeof(*link));
 
     link->options = *options;
-    link->size = options->in_flight + HANDSHAKE_CALLS;
+    link->size = options->in_flight + options->greeting_count;
     link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
     return link;
 }
@@ -113,10 +112,10 @@ static void fail(rl_link *link)
 
 /* --- Connecting --------------------------------------------------------------------------- */
 
-void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
+void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 {
-    link->context = node->path ? redisConnectUnixNonBlock(address)
-                               : redisConnectNonBlock(address, node->port);
+    link->context = at->path ? redisConnectUnixNonBlock(at->path)
+                             : redisConnectNonBlock(address, at->port);
     if (!link->context) {
         rl_link_close(link, "out of memory");
         return;
@@ -130,9 +129,9 @@ void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
-static void load_script(rl_link *link)
+static void greet(rl_link *link, const rl_greeting *greeting)
 {
-    redisAppendCommand(link->context, "SCRIPT LOAD %s", rl_script_source);
+    redisAppendFormattedCommand(link->context, greeting->bytes, (size_t)greeting->length);
     push(link, &handshake);
     link->handshakes++;
     link->unsent = 1;
@@ -141,7 +140,7 @@ static void load_script(rl_link *link)
 void rl_link_reload(rl_link *link)
 {
     if (link->state == RL_LINK_READY && link->handshakes == 0)
-        load_script(link);
+        greet(link, &link->options.greetings[link->options.greeting_count - 1]);
 }
 
 static void shake_hands(rl_link *link)
@@ -150,12 +149,8 @@ static void shake_hands(rl_link *link)
 
     /* Fails on a unix socket, which has no delay. */
     setsockopt(link->context->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (link->options.db) {
-        redisAppendCommand(link->context, "SELECT %d", link->options.db);
-        push(link, &handshake);
-        link->handshakes++;
-    }
-    load_script(link);
+    for (int i = 0; i < link->options.greeting_count; i++)
+        greet(link, &link->options.greetings[i]);
     link->connected = 1;
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
@@ -175,12 +170,18 @@ static void finish_connect(rl_link *link)
 
 static void take_handshake(rl_link *link, redisReply *reply)
 {
-    if (reply->type == REDIS_REPLY_ERROR) {
-        rl_link_close(link, reply->str);
-    }
-    else if (--link->handshakes == 0) {
+    const rl_greeting *greeting =
+        &link->options.greetings[link->options.greeting_count - link->handshakes];
+    const char *wrong = NULL;
+
+    if (reply->type == REDIS_REPLY_ERROR)
+        wrong = reply->str;
+    else if (greeting->check)
+        wrong = greeting->check(greeting->context, reply);
+    if (wrong)
+        rl_link_close(link, wrong);
+    else if (--link->handshakes == 0)
         link->state = RL_LINK_READY;
-    }
     freeReplyObject(reply);
 }
 

@@ -2,19 +2,18 @@
  * link: one connection to one node of Redis.
  *
  * A state machine without a thread of its own: whoever owns the link steps it when its descriptor
- * is ready or its time has come. It connects, shakes hands (SELECT, SCRIPT LOAD), sends what it
- * is given in order, and hands each reply to the call it belongs to. It never blocks, sleeps or
- * resolves a name.
+ * is ready or its time has come. It connects, shakes hands with the commands it was made with,
+ * sends what it is given in order, and hands each reply to the call it belongs to. It never blocks,
+ * sleeps or resolves a name.
  *
  * Not thread-safe: one owner at a time. Times are µs on the clock of rl_link_clock().
  */
 #ifndef RL_LINK_H
 #define RL_LINK_H
 
-#include <apr_tables.h>
+#include <apr_pools.h>
 #include <hiredis.h>
 
-#include "script.h"
 #include "topology.h"
 
 typedef struct rl_link rl_link;
@@ -27,27 +26,41 @@ typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
  */
 typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
 
+/* A command of the handshake. Any error in reply ends the connection. */
+typedef struct {
+    const char *name;  /* for logs */
+    const char *bytes; /* formatted */
+    int length;
+    /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
+    const char *(*check)(void *context, const redisReply *reply);
+    void *context;
+} rl_greeting;
+
 typedef struct {
     int64_t connect_us; /* to connect, and again to shake hands */
     int64_t silent_us;  /* a link that owes replies and is silent for so long is closed */
-    int db;             /* SELECT it if not 0 */
+    const rl_greeting *greetings; /* at least one; the last one loads what calls need */
+    int greeting_count;
     int in_flight;      /* calls that may be sent and unanswered */
     rl_link_reply on_reply;
     void *owner;
 } rl_link_options;
 
-/* Makes a link that is down. options are copied. */
+/* Makes a link that is down. options are copied, greetings not. */
 rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options);
 
 /* µs, monotonic. */
 int64_t rl_link_clock(void);
 
-/* Begins to connect to an address as rl_topology_resolve() gives them. */
-void rl_link_connect(rl_link *link, const rl_node *node, const char *address);
+/*
+ * Begins to connect: to an address in numbers of the endpoint's host, which the endpoint's port
+ * belongs to; where it is a unix socket address says nothing.
+ */
+void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address);
 
 rl_link_state rl_link_read_state(const rl_link *link);
 
-/* Loads the script once more, ahead of what is sent from now on. Only when ready. */
+/* Sends the last greeting again, ahead of what is sent from now on. Only when ready. */
 void rl_link_reload(rl_link *link);
 
 /* What ended the last connection, for logs; "" if nothing did. */

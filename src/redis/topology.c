@@ -1,5 +1,5 @@
 /*
- * topology: where Redis is.
+ * topology: where Redis is, as the administrator says it.
  *
  * One table holds the schemes. Schemes of later versions are known by name, so that a URL with
  * one of them is told apart from a typing error. apr_uri does the splitting.
@@ -63,7 +63,7 @@ static int is_port(const char *text)
     return length > 0 && length < 6 && !text[length] && atoi(text) > 0 && atoi(text) < 65536;
 }
 
-static const char *parse_unix(apr_pool_t *pool, const apr_uri_t *uri, rl_node *node)
+static const char *parse_unix(apr_pool_t *pool, const apr_uri_t *uri, rl_endpoint *at, int *db)
 {
     if (uri->hostname && *uri->hostname)
         return "a unix socket's path begins with a third slash, as in unix:///run/redis/redis.sock";
@@ -74,11 +74,11 @@ static const char *parse_unix(apr_pool_t *pool, const apr_uri_t *uri, rl_node *n
                             "path can have", uri->path);
     if (uri->query && strncmp(uri->query, "db=", 3))
         return apr_psprintf(pool, "\"?%s\" is not ?db=N", uri->query);
-    node->path = node->name = uri->path;
-    return parse_db(pool, uri->query ? uri->query + 3 : NULL, &node->db);
+    at->path = at->name = uri->path;
+    return parse_db(pool, uri->query ? uri->query + 3 : NULL, db);
 }
 
-static const char *parse_tcp(apr_pool_t *pool, const apr_uri_t *uri, rl_node *node)
+static const char *parse_tcp(apr_pool_t *pool, const apr_uri_t *uri, rl_endpoint *at, int *db)
 {
     if (!uri->hostname || !*uri->hostname)
         return "the host is missing, as in redis://127.0.0.1:6379";
@@ -88,16 +88,17 @@ static const char *parse_tcp(apr_pool_t *pool, const apr_uri_t *uri, rl_node *no
         return "nothing may follow the database, as in redis://127.0.0.1:6379/2";
     if (uri->port_str && *uri->port_str && !is_port(uri->port_str))
         return apr_psprintf(pool, "\"%s\" is no port", uri->port_str);
-    node->host = uri->hostname;
-    node->port = uri->port ? uri->port : REDIS_PORT;
-    node->name = apr_psprintf(pool, strchr(node->host, ':') ? "[%s]:%d" : "%s:%d", node->host,
-                              node->port);
-    return parse_db(pool, uri->path && *uri->path ? uri->path + 1 : NULL, &node->db);
+    at->host = uri->hostname;
+    at->port = uri->port ? uri->port : REDIS_PORT;
+    at->name = apr_psprintf(pool, strchr(at->host, ':') ? "[%s]:%d" : "%s:%d", at->host, at->port);
+    return parse_db(pool, uri->path && *uri->path ? uri->path + 1 : NULL, db);
 }
 
-const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_node **node)
+const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_topology **topology)
 {
     const char *error = check_scheme(pool, url);
+    rl_topology *found;
+    rl_endpoint *at;
     apr_uri_t uri;
 
     if (error)
@@ -107,26 +108,11 @@ const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_node **node)
                "belongs into a URL";
     if (apr_uri_parse(pool, url, &uri) != APR_SUCCESS)
         return apr_psprintf(pool, "\"%s\" is no URL, as in redis://127.0.0.1:6379", url);
-    *node = apr_pcalloc(pool, sizeof(**node));
-    return strcasecmp(uri.scheme, "unix") ? parse_tcp(pool, &uri, *node)
-                                          : parse_unix(pool, &uri, *node);
-}
-
-apr_array_header_t *rl_topology_resolve(apr_pool_t *pool, const rl_node *node)
-{
-    apr_array_header_t *found = apr_array_make(pool, 4, sizeof(char *));
-    apr_sockaddr_t *address = NULL;
-
-    if (node->path) {
-        APR_ARRAY_PUSH(found, const char *) = node->path;
-        return found;
-    }
-    apr_sockaddr_info_get(&address, node->host, APR_UNSPEC, node->port, 0, pool);
-    for (; address; address = address->next) {
-        char *text;
-
-        if (apr_sockaddr_ip_get(&text, address) == APR_SUCCESS)
-            APR_ARRAY_PUSH(found, const char *) = text;
-    }
-    return found;
+    found = *topology = apr_pcalloc(pool, sizeof(*found));
+    found->endpoints = at = apr_pcalloc(pool, sizeof(*at));
+    found->endpoint_count = 1;
+    error = strcasecmp(uri.scheme, "unix") ? parse_tcp(pool, &uri, at, &found->db)
+                                           : parse_unix(pool, &uri, at, &found->db);
+    found->name = at->name;
+    return error;
 }

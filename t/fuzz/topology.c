@@ -17,24 +17,30 @@ static void must(int holds)
         abort();
 }
 
-static void must_be_sound(const rl_node *node)
+static void must_be_sound(const rl_topology *topology)
 {
-    must(node->name && *node->name);
-    must(!node->host != !node->path);
-    must(!node->host || (*node->host && node->port > 0));
-    must(!node->path || (node->path[0] == '/' && strlen(node->path) <= 107));
-    must(node->db >= 0 && node->db <= 1000000);
+    must(topology->name && *topology->name);
+    must(topology->endpoint_count > 0);
+    for (int i = 0; i < topology->endpoint_count; i++) {
+        const rl_endpoint *at = &topology->endpoints[i];
+
+        must(at->name && *at->name);
+        must(!at->host != !at->path);
+        must(!at->host || (*at->host && at->port > 0));
+        must(!at->path || (at->path[0] == '/' && strlen(at->path) <= 107));
+    }
+    must(topology->db >= 0 && topology->db <= 1000000);
 }
 
 static const char *parse(apr_pool_t *pool, const char *url)
 {
-    rl_node *node = NULL;
-    const char *error = rl_topology_parse(pool, url, &node);
+    rl_topology *topology = NULL;
+    const char *error = rl_topology_parse(pool, url, &topology);
 
     if (error)
         must(*error != '\0');
     else
-        must_be_sound(node);
+        must_be_sound(topology);
     return error;
 }
 

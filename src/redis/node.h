@@ -1,0 +1,105 @@
+/*
+ * node: one server of Redis in the life of a child.
+ *
+ * A link and what keeps it alive: addresses are found and tried, a lost connection is made again
+ * after a pause, failures climb the ladder to the breaker, which all children share, and an open
+ * breaker's server is probed. Who has calls for it hands them over one by one; which calls these
+ * are, and who waits for them, is not known here.
+ *
+ * One owner at a time steps a node; functions say if any thread may call them. None ever waits. Times
+ * are µs on rl_link_clock().
+ */
+#ifndef RL_NODE_H
+#define RL_NODE_H
+
+#include "breaker.h"
+#include "link.h"
+
+typedef struct rl_node rl_node;
+
+typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
+
+typedef struct {
+    int64_t timeout_ms;       /* what a request may wait; a silent link is closed after four */
+    int64_t connect_ms;
+    int failures;             /* in a row that end a connection */
+    rl_breaker_options retry;
+    const rl_greeting *greetings; /* as in rl_link_options */
+    int greeting_count;
+    int in_flight;
+    const char *probe;        /* a formatted command that does what calls do and changes nothing */
+    int probe_length;
+    int threaded;             /* its owner has time of its own, and is not a request */
+    rl_link_reply on_reply;
+    void *owner;              /* for on_reply */
+    void (*log)(void *context, rl_log_level level, const char *text);
+    void *log_context;
+} rl_node_options;
+
+/*
+ * Makes a node that is not connected yet. options are copied, what they point to is not. name is
+ * for people and stays the same wherever the node moves to.
+ */
+rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
+                        const rl_endpoint *at, rl_breaker *breaker);
+
+/* --- Any thread --------------------------------------------------------------------------- */
+
+const char *rl_node_name(const rl_node *node);
+
+/* RL_ANSWERED if a call may be made, else why not: RL_FAILED_OPEN or RL_FAILED_DOWN. */
+rl_failure rl_node_allows(rl_node *node);
+
+/* Counts what became of a call. Returns 1 if the owner has to look at the node because of it. */
+int rl_node_count(rl_node *node, rl_failure failure);
+
+/* Looks whether what Redis says lasts, and opens the breaker then. */
+void rl_node_refused(rl_node *node, const char *error);
+
+int rl_node_is_open(const rl_node *node);
+
+/* --- The owner ---------------------------------------------------------------------------- */
+
+/*
+ * Does what is due: connects, notices what has become of the link. To be called before each wait.
+ */
+void rl_node_look(rl_node *node, int64_t now_us);
+
+/*
+ * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To be
+ * called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under way.
+ */
+int rl_node_probe(rl_node *node, int64_t now_us);
+
+/* Whether requests may wait for the connection that is being made: calls for it are to be kept. */
+int rl_node_is_awaited(const rl_node *node);
+
+/* Connected, and nothing to be done but to send and to receive. */
+int rl_node_is_settled(const rl_node *node);
+
+/* One request has waited in vain for the connection: others shall not. */
+void rl_node_hurry(rl_node *node);
+
+/* As rl_link_send(). */
+int rl_node_send(rl_node *node, const char *command, int length, void *call);
+
+/* As rl_link_reload(). */
+void rl_node_reload(rl_node *node);
+
+/* The descriptor (-1: none), the poll events to wait for, and when to look at the latest. */
+int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us);
+
+/* Moves the link on: revents are what poll() reported, 0 if nothing. */
+void rl_node_step(rl_node *node, short revents, int64_t now_us);
+
+/*
+ * The node's server is another one, or the name of its host has a new meaning: closes the
+ * connection and makes it again at this endpoint, which must live as long as the node stays there,
+ * once its name has been resolved again.
+ */
+void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
+
+/* Ends the connection; every call in flight gets its NULL. */
+void rl_node_close(rl_node *node, const char *why);
+
+#endif
