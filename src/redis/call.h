@@ -27,6 +27,8 @@ typedef struct rl_call {
     sem_t done;        /* posted when it becomes DONE and somebody waits */
     int awaited;       /* somebody waits; if he gives up, it must not be sent any more */
     int tries;         /* how often it was sent again */
+    int slot;          /* of its keys, in a cluster */
+    int ask;           /* to be sent behind an ASKING */
     rl_node *node;
     char *command;
     int length;

@@ -35,10 +35,16 @@
 
 #include "call.h"
 #include "client.h"
+#include "cluster.h"
+#include "slots.h"
+#include "spread.h"
+#include "watch.h"
 
 #define IN_FLIGHT 1024
-#define NODES_MAX RL_BREAKERS
-#define GREETINGS_MAX 4
+#define NODES_MAX RL_SLOTS_NODES
+#define GREETINGS_MAX 5
+#define TRIES_MAX 5 /* how often a call is sent again */
+#define TABLE_MAX (4 << 20) /* bytes a cluster's table may have */
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -65,10 +71,16 @@ struct rl_client {
     /* the lead's */
     rl_node *nodes[NODES_MAX];
     int node_count;
+    rl_watch *watch;        /* where there are sentinels: they say where the one node is */
+    unsigned primary;       /* the serial of the primary that it is moved to */
+    unsigned troubles;      /* of the node, that the watch was told of */
+    rl_cluster *cluster;    /* says which node a call goes to */
     rl_call_list held; /* calls for nodes that requests may wait for */
     int out;        /* calls in flight */
     int alone;      /* calls in a row that were alone in flight, up to CALM */
 };
+
+static char asking; /* its address stands for ASKING among the calls of a link */
 
 static int64_t least(int64_t a, int64_t b)
 {
@@ -86,7 +98,8 @@ static void wake(rl_client *client, lead who)
  * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is not
  * NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
  */
-static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int length, int *leads)
+static rl_call *enqueue(rl_client *client, rl_node *node, int slot, char *command, int length,
+                        int *leads)
 {
     rl_call *call = rl_call_make(client->calls, node, leads != NULL, command, length);
     lead sleeper = LEAD_FREE;
@@ -94,6 +107,7 @@ static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int len
 
     if (!call)
         return NULL;
+    call->slot = slot;
     pthread_mutex_lock(&client->lock);
     stopped = client->stopped;
     if (!stopped) {
@@ -124,10 +138,52 @@ static int is_error(const redisReply *reply, const char *prefix)
 
 static int send_call(rl_client *client, rl_call *call)
 {
-    int sent = rl_node_send(call->node, call->command, call->length, call);
+    static const char ask[] = "*1\r\n$6\r\nASKING\r\n";
+    int sent = (!call->ask || rl_node_send(call->node, ask, sizeof(ask) - 1, &asking))
+        && rl_node_send(call->node, call->command, call->length, call);
 
     client->out += sent;
     return sent;
+}
+
+/*
+ * A call that certainly did not run is sent again, perhaps to another node. Returns 1 if it is on
+ * its way.
+ */
+static int send_again(rl_client *client, rl_call *call, const redisReply *reply)
+{
+    rl_node *to = NULL;
+
+    if (!reply || reply->type != REDIS_REPLY_ERROR || rl_call_is_forsaken(call)
+        || call->tries++ >= TRIES_MAX)
+        return 0;
+    if (client->cluster)
+        to = rl_cluster_redirect(client->cluster, call->node, reply->str, &call->ask,
+                                 rl_link_clock());
+    if (to) {
+        call->node = to;
+    }
+    else {
+        if (!is_error(reply, "NOSCRIPT"))
+            return 0;
+        rl_node_reload(call->node);
+    }
+    if (rl_node_is_awaited(call->node)) {
+        rl_call_append(&client->held, call);
+        return 1;
+    }
+    return send_call(client, call);
+}
+
+/* A server that was the primary is one no more: the sentinels know who is. */
+static void leave_if_replica(rl_client *client, rl_node *node, const redisReply *reply)
+{
+    unsigned ignored;
+
+    if (!client->watch || (!is_error(reply, "READONLY ") && !is_error(reply, "MASTERDOWN ")))
+        return;
+    rl_watch_doubt(client->watch);
+    rl_node_move(node, rl_watch_primary(client->watch, &ignored), "it is not the primary any more");
 }
 
 /* A node's answer to a call. */
@@ -136,19 +192,33 @@ static void on_reply(void *owner, void *done, redisReply *reply)
     rl_client *client = owner;
     rl_call *call = done;
 
-    client->out--;
-    if (is_error(reply, "NOSCRIPT") && !call->tries && !rl_call_is_forsaken(call)) {
-        rl_node_reload(call->node);
-        call->tries++;
-        if (send_call(client, call)) {
+    if (client->cluster && rl_cluster_take(client->cluster, done, reply, rl_link_clock()))
+        return;
+    if (done == &asking) {
+        if (reply)
             freeReplyObject(reply);
-            return;
-        }
+        return;
     }
+    client->out--;
+    if (send_again(client, call, reply)) {
+        freeReplyObject(reply);
+        return;
+    }
+    leave_if_replica(client, call->node, reply);
     rl_call_complete(client->calls, call, reply);
 }
 
 /* --- The lead ----------------------------------------------------------------------------- */
+
+/* Says where a call goes that has not been anywhere yet. Returns 0 if it has to wait. */
+static int find_node(rl_client *client, rl_call *call)
+{
+    if (client->cluster && call->tries == 0)
+        call->node = rl_cluster_node(client->cluster, call->slot);
+    if (!call->node)
+        return !rl_cluster_is_awaited(client->cluster);
+    return !rl_node_is_awaited(call->node);
+}
 
 /* Sends a list of calls. What waits for a connection is held back, what cannot be sent is lost. */
 static void send_list(rl_client *client, rl_call *call)
@@ -157,9 +227,9 @@ static void send_list(rl_client *client, rl_call *call)
         next = call->next;
         if (rl_call_is_forsaken(call))
             rl_call_complete(client->calls, call, NULL);
-        else if (rl_node_is_awaited(call->node))
+        else if (!find_node(client, call))
             rl_call_append(&client->held, call);
-        else if (!send_call(client, call))
+        else if (!call->node || !send_call(client, call))
             rl_call_complete(client->calls, call, NULL);
     }
 }
@@ -182,30 +252,65 @@ static void send_queued(rl_client *client)
         client->alone++;
 }
 
+/* Keeps the node at the primary, and the watch informed. */
+static void follow_primary(rl_client *client, int64_t now_us)
+{
+    unsigned troubles = rl_node_troubles(client->nodes[0]), serial;
+    const rl_endpoint *at;
+
+    if (troubles != client->troubles)
+        rl_watch_doubt(client->watch);
+    client->troubles = troubles;
+    rl_watch_look(client->watch, now_us);
+    at = rl_watch_primary(client->watch, &serial);
+    if (serial != client->primary)
+        rl_node_move(client->nodes[0], at, "another server is the primary now");
+    client->primary = serial;
+}
+
 /* One look at everything that is due; what there is to send leaves at once. */
 static void look(rl_client *client, int64_t now_us)
 {
+    if (client->watch)
+        follow_primary(client, now_us);
+    if (client->cluster)
+        rl_cluster_look(client->cluster, now_us);
     for (int i = 0; i < client->node_count; i++)
         rl_node_look(client->nodes[i], now_us);
     send_queued(client);
     for (int i = 0; i < client->node_count; i++)
         rl_node_step(client->nodes[i], 0, now_us);
+    if (client->watch)
+        rl_watch_step(client->watch, 0, now_us);
 }
 
-/* Makes ready to wait; the last of fds is wake_fd. Returns until when, until_us at the latest. */
-static int64_t gather(rl_client *client, int wake_fd, int64_t until_us,
-                      struct pollfd fds[NODES_MAX + 1])
+/* What is waited for: the nodes, in their order, then a watch, at last a wake-up. */
+typedef struct {
+    struct pollfd fds[NODES_MAX + 2];
+    int nodes, count;
+} waiting;
+
+/* Makes ready to wait. Returns for how long, until until_us at the latest. */
+static int64_t gather(rl_client *client, int wake_fd, int64_t until_us, waiting *w)
 {
-    int64_t now_us = rl_link_clock();
+    int64_t now_us = rl_link_clock(), due_us;
+    struct pollfd *fd = w->fds;
 
-    for (int i = 0; i < client->node_count; i++) {
-        int64_t due_us;
-
-        fds[i].fd = rl_node_wait(client->nodes[i], now_us, &fds[i].events, &due_us);
-        fds[i].revents = 0;
+    w->nodes = client->node_count;
+    for (int i = 0; i < w->nodes; i++, fd++) {
+        fd->fd = rl_node_wait(client->nodes[i], now_us, &fd->events, &due_us);
+        fd->revents = 0;
         until_us = least(due_us, until_us);
     }
-    fds[client->node_count] = (struct pollfd){wake_fd, POLLIN, 0};
+    if (client->watch) {
+        fd->fd = rl_watch_wait(client->watch, &fd->events, &due_us);
+        fd++->revents = 0;
+        until_us = least(due_us, until_us);
+    }
+    if (client->cluster)
+        until_us = least(rl_cluster_due(client->cluster), until_us);
+    *fd++ = (struct pollfd){wake_fd, POLLIN, 0};
+    w->count = (int)(fd - w->fds);
     return until_us - now_us;
 }
 
@@ -229,13 +334,15 @@ static int wait_for(struct pollfd *fds, int count, int64_t wait_us)
 /* Waits for the nodes, at most until until_us, and lets them move on. */
 static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
 {
-    struct pollfd fds[NODES_MAX + 1];
-    int64_t wait_us = gather(client, wake_fd, until_us, fds), now_us;
+    waiting w;
+    int64_t wait_us = gather(client, wake_fd, until_us, &w), now_us;
 
-    wait_for(fds, client->node_count + 1, wait_us);
+    wait_for(w.fds, w.count, wait_us);
     now_us = rl_link_clock();
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_step(client->nodes[i], fds[i].revents, now_us);
+    for (int i = 0; i < w.nodes; i++)
+        rl_node_step(client->nodes[i], w.fds[i].revents, now_us);
+    if (client->watch)
+        rl_watch_step(client->watch, w.fds[w.nodes].revents, now_us);
 }
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
@@ -252,7 +359,9 @@ static int may_sleep(rl_client *client)
 /* Whether there is nothing to do until another call comes. */
 static int is_settled(const rl_client *client)
 {
-    if (client->out || client->held.first || client->alone < CALM)
+    if (client->out || client->held.first || client->alone < CALM
+        || (client->watch && !rl_watch_is_settled(client->watch))
+        || (client->cluster && !rl_cluster_is_settled(client->cluster)))
         return 0;
     for (int i = 0; i < client->node_count; i++) {
         if (!rl_node_is_settled(client->nodes[i]))
@@ -300,14 +409,13 @@ static int take_lead(rl_client *client)
  */
 static void park(rl_client *client)
 {
-    struct pollfd fds[NODES_MAX + 1];
-    int count = client->node_count + 1;
-    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, fds);
+    waiting w;
+    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, &w);
 
-    for (int i = 0; i < count - 1; i++)
-        fds[i].events = POLLRDHUP;
+    for (int i = 0; i < w.nodes; i++)
+        w.fds[i].events = POLLRDHUP;
     if (leave(client))
-        wait_for(fds, count, wait_us);
+        wait_for(w.fds, w.count, wait_us);
 }
 
 static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
@@ -351,6 +459,8 @@ static void close_all(rl_client *client)
     pthread_mutex_unlock(&client->lock);
     for (int i = 0; i < client->node_count; i++)
         rl_node_close(client->nodes[i], "the server stops");
+    if (client->watch)
+        rl_watch_close(client->watch);
     send_queued(client); /* to nobody: who waits still is told */
 }
 
@@ -375,6 +485,13 @@ static int start_thread(rl_client *client)
 
 /* --- Callers ------------------------------------------------------------------------------ */
 
+/* A call has waited in vain for a cluster's first table. */
+static void hurry_all(rl_client *client)
+{
+    for (int i = 0; i < client->node_count; i++)
+        rl_node_hurry(client->nodes[i]);
+}
+
 /* With the lead: does what the I/O thread does until the call is done or its deadline has come. */
 static void lead_until_done(rl_client *client, const rl_call *call, int64_t deadline_us)
 {
@@ -390,16 +507,19 @@ static void lead_until_done(rl_client *client, const rl_call *call, int64_t dead
     }
     if (client->options.threaded)
         leave(client);
-    else
+    else if (call->node)
         rl_node_hurry(call->node);
+    else
+        hurry_all(client);
 }
 
-/* Which node gets a call: there is one. */
-static rl_node *route(rl_client *client, const rl_ask *asks, int n)
+/* Whether a call for a slot may be made, and which node would get it now: NULL, not known yet. */
+static rl_failure route(rl_client *client, int slot, rl_node **node)
 {
-    (void)asks;
-    (void)n;
-    return client->nodes[0];
+    if (client->cluster)
+        return rl_cluster_route(client->cluster, slot, node);
+    *node = client->nodes[0];
+    return rl_node_allows(*node);
 }
 
 static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
@@ -452,8 +572,9 @@ void rl_client_probe(rl_client *client)
     } while (probing && now_us < until_us);
 }
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged)
+/* One call, of one slot. *split: see rl_spread_calls. */
+static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64_t deadline_us,
+                         int *charged, int *split)
 {
     int length, leads = !client->options.threaded;
     rl_failure failure;
@@ -461,14 +582,11 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
     char *command;
     rl_call *call;
 
-    if (!client->options.threaded)
-        catch_up(client);
-    node = route(client, asks, n);
-    failure = rl_node_allows(node);
+    failure = route(client, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
     command = rl_script_decide(client->sha, asks, n, &length);
-    call = command ? enqueue(client, node, command, length, &leads) : NULL;
+    call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
     if (!call)
         return RL_FAILED_BUSY;
     if (leads)
@@ -476,25 +594,76 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
     failure = RL_FAILED_LATE;
     if (rl_call_wait(call, deadline_us)) {
         node = call->node;
+        *split = n > 1 && is_error(call->reply, "TRYAGAIN ");
         failure = read_call(call, asks, n, charged);
         rl_call_release(client->calls, call);
     }
-    if (rl_node_count(node, failure) && client->options.threaded)
+    if (node && !*split && rl_node_count(node, failure) && client->options.threaded)
         wake(client, LEAD_THREAD);
     return failure;
 }
 
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+static void give_back(rl_client *client, int slot, const rl_ask *asks, int n)
 {
-    rl_node *node = route(client, asks, n);
+    rl_node *node;
     int length;
     char *command;
 
-    if (rl_node_allows(node) != RL_ANSWERED)
+    if (route(client, slot, &node) != RL_ANSWERED)
         return;
     command = rl_script_give_back(client->sha, asks, n, &length);
     if (command)
-        enqueue(client, node, command, length, NULL);
+        enqueue(client, node, slot, command, length, NULL);
+}
+
+/* --- Calls of several slots --------------------------------------------------------------- */
+
+typedef struct {
+    rl_client *client;
+    int64_t deadline_us; /* of all calls together */
+} chain;
+
+static void give_back_group(void *context, int slot, const rl_ask *asks, int n)
+{
+    give_back(((const chain *)context)->client, slot, asks, n);
+}
+
+/* A look without a charge is a charge that is given back. */
+static rl_failure decide_group(void *context, int slot, rl_ask *asks, int n, int peek, int *charged,
+                               int *split)
+{
+    const chain *c = context;
+    rl_failure failure = decide(c->client, slot, asks, n, c->deadline_us, charged, split);
+
+    if (peek && failure == RL_ANSWERED && *charged)
+        give_back(c->client, slot, asks, n);
+    return failure;
+}
+
+/* --- The door ----------------------------------------------------------------------------- */
+
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
+                            int *charged)
+{
+    chain c = {client, deadline_us};
+    rl_spread_calls calls = {decide_group, give_back_group, &c};
+    int ignored = 0;
+
+    if (!client->options.threaded)
+        catch_up(client);
+    return client->cluster ? rl_spread_decide(&calls, asks, n, charged)
+                           : decide(client, 0, asks, n, deadline_us, charged, &ignored);
+}
+
+void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+{
+    chain c = {client, 0};
+    rl_spread_calls calls = {decide_group, give_back_group, &c};
+
+    if (client->cluster)
+        rl_spread_give_back(&calls, asks, n);
+    else
+        give_back(client, 0, asks, n);
     if (!client->options.threaded)
         catch_up(client); /* out with it now: this child's next request may be long in coming */
 }
@@ -512,10 +681,20 @@ static void add_greeting(rl_client *client, const char *name, int words, const c
     redisFreeCommand(bytes);
 }
 
+static const char *check_role(void *context, const redisReply *reply)
+{
+    return rl_watch_take_role(((rl_client *)context)->watch, reply);
+}
+
 static void make_greetings(rl_client *client)
 {
     int db = client->options.topology->db;
 
+    if (client->watch) {
+        add_greeting(client, "ROLE", 1, (const char *[]){"ROLE"});
+        client->greetings[client->greeting_count - 1].check = check_role;
+        client->greetings[client->greeting_count - 1].context = client;
+    }
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
@@ -523,33 +702,57 @@ static void make_greetings(rl_client *client)
 }
 
 /* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
-static const char *make_probe(rl_client *client, int *length)
+static char *make_probe(void *owner, const char *tag, int *length)
 {
     static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
+    rl_client *client = owner;
     rl_ask ask = {NULL, &limit, 0, 0, 0, {0, 0, 0}};
-    char *command, *copy;
+    char key[256];
 
-    ask.key = apr_pstrcat(client->pool, client->options.prefix,
-                          ":{probe}:probe:fixed-window:100ms", NULL);
-    command = rl_script_decide(client->sha, &ask, 1, length);
-    copy = apr_pmemdup(client->pool, command, (apr_size_t)*length);
-    redisFreeCommand(command);
-    return copy;
+    apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
+    ask.key = key;
+    return rl_script_decide(client->sha, &ask, 1, length);
 }
 
-static void add_node(rl_client *client, const rl_endpoint *at)
+static rl_breaker *find_breaker(void *owner, const char *name)
 {
+    return rl_breaker_of(((rl_client *)owner)->options.breakers, name);
+}
+
+static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
+{
+    rl_client *client = owner;
     const rl_client_options *o = &client->options;
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
                                .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
+                               .reply_max = client->cluster ? TABLE_MAX : 0,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .log = o->log, .log_context = o->log_context};
 
-    options.probe = make_probe(client, &options.probe_length);
-    client->nodes[client->node_count++] =
-        rl_node_create(client->pool, &options, at->name, at, rl_breaker_of(o->breakers, at->name));
+    options.probe = make_probe(client, "probe", &options.probe_length);
+    client->nodes[client->node_count] =
+        rl_node_create(client->pool, &options, name, at, find_breaker(client, name));
+    return client->nodes[client->node_count++];
+}
+
+/* The nodes there are at first: one, or none but a cluster that makes them. */
+static void make_nodes(rl_client *client)
+{
+    const rl_client_options *o = &client->options;
+    rl_watch_options watch = {o->topology, o->connect_ms, o->retry.retry_min_ms,
+                              o->retry.retry_max_ms, o->log, o->log_context};
+    rl_cluster_options cluster = {o->topology, add_node, find_breaker, make_probe, client, o->log,
+                                  o->log_context};
+
+    if (o->topology->kind == RL_SENTINELS)
+        client->watch = rl_watch_create(client->pool, &watch);
+    if (o->topology->kind == RL_CLUSTER)
+        client->cluster = rl_cluster_create(client->pool, &cluster);
+    make_greetings(client);
+    if (!client->cluster)
+        add_node(client, o->topology->name, client->watch ? NULL : &o->topology->endpoints[0]);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
@@ -572,8 +775,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
         return NULL;
     rl_call_clear(&client->queue);
     rl_call_clear(&client->held);
-    make_greetings(client);
-    add_node(client, &options->topology->endpoints[0]);
+    make_nodes(client);
     if (!threaded)
         look(client, rl_link_clock()); /* begins to look the name up and to connect */
     else if (!start_thread(client))

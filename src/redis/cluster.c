@@ -56,11 +56,6 @@ struct rl_cluster {
 
 static char table_call; /* its address stands for CLUSTER SLOTS among the calls of a link */
 
-static int64_t most(int64_t a, int64_t b)
-{
-    return a > b ? a : b;
-}
-
 static void say(rl_cluster *c, rl_log_level level, const char *format, ...)
 {
     char text[320];
@@ -397,7 +392,7 @@ rl_cluster *rl_cluster_create(apr_pool_t *pool, const rl_cluster_options *option
     rl_slots_init(&c->slots);
     c->stale = 1;
     c->seed = (int)(getpid() % options->topology->endpoint_count);
-    c->pause_us = most(options->retry_min_ms * 1000, PAUSE_US);
+    c->pause_us = PAUSE_US;
     atomic_init(&c->accepting, 1);
     return c;
 }

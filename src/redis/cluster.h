@@ -19,7 +19,6 @@ typedef struct rl_cluster rl_cluster;
 
 typedef struct {
     const rl_topology *topology;
-    int64_t retry_min_ms; /* the first pause between two readings of the table in trouble */
     /* Makes a node with a breaker. name and at live as long as the pool and may change. */
     rl_node *(*make_node)(void *owner, const char *name, const rl_endpoint *at);
     /* The breaker of a server that a node moves to. */

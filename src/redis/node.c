@@ -49,6 +49,8 @@ struct rl_node {
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
     int64_t backoff_ms;
+    int resting;         /* nobody needs the server */
+    unsigned troubles;
     int probing;
     int probe_sent;
     int probes_owed;     /* replies to probes that are to come */
@@ -93,7 +95,7 @@ const char *rl_node_name(const rl_node *node)
 
 int rl_node_is_open(const rl_node *node)
 {
-    return rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
+    return !node->resting && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
 }
 
 rl_failure rl_node_allows(rl_node *node)
@@ -154,6 +156,8 @@ void rl_node_refused(rl_node *node, const char *error)
 /* Asks for the addresses, unless that is going on. */
 static void begin_resolve(rl_node *node)
 {
+    if (!node->at)
+        return; /* nobody knows yet where the server is */
     if (node->at->path || rl_resolver_is_address(node->at->host)) {
         apr_cpystrn(node->addresses[0].text, node->at->path ? "" : node->at->host,
                     RL_ADDRESS_SIZE);
@@ -208,6 +212,7 @@ static void probed(rl_node *node, int in_time)
 static void round_failed(rl_node *node, const char *why, int64_t now_us)
 {
     node->patient = node->in_round = node->resolving = 0;
+    node->troubles++;
     if (node->probing)
         probed(node, 0);
     rl_node_refused(node, why);
@@ -234,12 +239,13 @@ static void begin_round(rl_node *node, int64_t now_us)
 /* Returns 1 if there are addresses to try. */
 static int has_addresses(rl_node *node, int64_t now_us)
 {
-    if (node->resolving && node->resolver && now_us < node->resolve_until_us)
+    if (node->resolving && (node->resolver || !node->at) && now_us < node->resolve_until_us)
         return 0;
     node->resolving = 0;
     if (node->address_count > 0)
         return 1;
-    round_failed(node, node->resolver ? "its name was not resolved in time"
+    round_failed(node, !node->at ? "no sentinel has said where it is"
+                     : node->resolver ? "its name was not resolved in time"
                                       : "its name has no address", now_us);
     return 0;
 }
@@ -282,6 +288,7 @@ static void connected(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
+    node->troubles++;
     node->patient = atomic_exchange(&node->failures, 0) == 0;
     say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
         rl_link_error(node->link));
@@ -314,6 +321,8 @@ int rl_node_probe(rl_node *node, int64_t now_us)
 {
     int64_t lasts_ms = node->options.connect_ms + node->options.timeout_ms;
 
+    if (node->resting)
+        return 0;
     if (!node->probing
         && rl_breaker_claim_probe(node->breaker, 2 * lasts_ms, now_us / 1000)) {
         node->probing = 1;
@@ -329,6 +338,8 @@ int rl_node_probe(rl_node *node, int64_t now_us)
 
 void rl_node_look(rl_node *node, int64_t now_us)
 {
+    if (node->resting)
+        return;
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
         && atomic_load(&node->failures) >= node->options.failures)
         rl_link_close(node->link, "too many calls in a row failed");
@@ -364,9 +375,12 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                         const rl_endpoint *at, rl_breaker *breaker)
 {
     rl_node *node = apr_pcalloc(pool, sizeof(*node));
-    rl_link_options link = {options->connect_ms * 1000,
-                            options->timeout_ms * SILENT_DEADLINES * 1000, options->greetings,
-                            options->greeting_count, options->in_flight, on_reply, node};
+    rl_link_options link = {.connect_us = options->connect_ms * 1000,
+                            .silent_us = options->timeout_ms * SILENT_DEADLINES * 1000,
+                            .greetings = options->greetings,
+                            .greeting_count = options->greeting_count,
+                            .in_flight = options->in_flight, .reply_max = options->reply_max,
+                            .on_reply = on_reply, .owner = node};
 
     node->options = *options;
     node->name = name;
@@ -385,8 +399,25 @@ int rl_node_is_awaited(const rl_node *node)
         && (node->in_round || node->state == RL_LINK_CONNECTING);
 }
 
+int rl_node_is_ready(const rl_node *node)
+{
+    return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY;
+}
+
+int rl_node_is_idle(const rl_node *node)
+{
+    return rl_link_in_flight(node->link) == 0 && !node->probing;
+}
+
+unsigned rl_node_troubles(const rl_node *node)
+{
+    return node->troubles;
+}
+
 int rl_node_is_settled(const rl_node *node)
 {
+    if (node->resting)
+        return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
         && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
@@ -413,6 +444,8 @@ static int64_t next_look(const rl_node *node, int64_t now_us)
 {
     int64_t idle_us = now_us + IDLE_MS * 1000;
 
+    if (node->resting)
+        return INT64_MAX;
     if (node->probing)
         return least(node->probe_until_us, idle_us);
     if (rl_node_is_open(node))
@@ -451,6 +484,44 @@ void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
     node->in_round = 0;
     node->connect_at_us = 0;
     rl_link_close(node->link, why);
+    rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+}
+
+void rl_node_set_probe(rl_node *node, const char *probe, int length)
+{
+    node->options.probe = probe;
+    node->options.probe_length = length;
+}
+
+void rl_node_rest(rl_node *node)
+{
+    if (node->resolver)
+        rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+    node->in_round = node->resolving = node->probing = node->probe_sent = 0;
+    node->resting = 1;
+    rl_link_close(node->link, "");
+    node->state = RL_LINK_DOWN;
+    rl_breaker_forget(node->breaker);
+}
+
+void rl_node_become(rl_node *node, rl_breaker *breaker)
+{
+    rl_node_rest(node);
+    node->stale = 1;
+    node->breaker = breaker;
+}
+
+void rl_node_wake(rl_node *node, int64_t now_us)
+{
+    if (!node->resting)
+        return;
+    node->resting = 0;
+    node->patient = 1;
+    node->connect_at_us = now_us;
+    node->backoff_ms = node->options.retry.retry_min_ms;
+    atomic_store(&node->failures, 0);
+    rl_node_look(node, now_us);
 }
 
 void rl_node_close(rl_node *node, const char *why)

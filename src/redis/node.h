@@ -27,6 +27,7 @@ typedef struct {
     const rl_greeting *greetings; /* as in rl_link_options */
     int greeting_count;
     int in_flight;
+    size_t reply_max;         /* as in rl_link_options */
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
     int probe_length;
     int threaded;             /* its owner has time of its own, and is not a request */
@@ -38,7 +39,8 @@ typedef struct {
 
 /*
  * Makes a node that is not connected yet. options are copied, what they point to is not. name is
- * for people and stays the same wherever the node moves to.
+ * for people and stays the same wherever the node moves to. at may be NULL: then requests wait for
+ * rl_node_move() as they wait for a connection.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at, rl_breaker *breaker);
@@ -56,6 +58,7 @@ int rl_node_count(rl_node *node, rl_failure failure);
 /* Looks whether what Redis says lasts, and opens the breaker then. */
 void rl_node_refused(rl_node *node, const char *error);
 
+/* Its breaker is open, and it does not rest. */
 int rl_node_is_open(const rl_node *node);
 
 /* --- The owner ---------------------------------------------------------------------------- */
@@ -76,6 +79,15 @@ int rl_node_is_awaited(const rl_node *node);
 
 /* Connected, and nothing to be done but to send and to receive. */
 int rl_node_is_settled(const rl_node *node);
+
+/* Connected: calls can be sent. */
+int rl_node_is_ready(const rl_node *node);
+
+/* No call is in flight. */
+int rl_node_is_idle(const rl_node *node);
+
+/* How often a connection was lost or could not be made: grows. */
+unsigned rl_node_troubles(const rl_node *node);
 
 /* One request has waited in vain for the connection: others shall not. */
 void rl_node_hurry(rl_node *node);
@@ -98,6 +110,19 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us);
  * once its name has been resolved again.
  */
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
+
+/*
+ * The node's name and endpoint have changed in place, and this is the breaker of the server that
+ * they mean now. The node rests.
+ */
+void rl_node_become(rl_node *node, rl_breaker *breaker);
+
+/* Another probe, which lives until the next one is set. */
+void rl_node_set_probe(rl_node *node, const char *probe, int length);
+
+/* Nobody needs the server: ends the connection and forgets failures, until the node is woken. */
+void rl_node_rest(rl_node *node);
+void rl_node_wake(rl_node *node, int64_t now_us);
 
 /* Ends the connection; every call in flight gets its NULL. */
 void rl_node_close(rl_node *node, const char *why);

@@ -10,6 +10,7 @@
  * Sentinels tell of a switch over the connection that listens, so hosts follow a failover even if
  * nobody ever lost a connection to the old primary.
  */
+#include <poll.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -81,9 +82,9 @@ static void take_primary(rl_watch *w)
             w->name[at]);
 }
 
-static const char *check_address(void *owner, const redisReply *reply)
+static const char *check_address(void *context, const redisReply *reply)
 {
-    rl_watch *w = owner;
+    rl_watch *w = context;
 
     if (w->sentinel.step != RL_SENTINEL_ASK)
         return NULL;
@@ -294,6 +295,7 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
     command = rl_sentinel_command(options->topology->primary, &length);
     add_greeting(&w->greetings[0], pool, "SENTINEL get-master-addr-by-name", command, length);
     w->greetings[0].check = check_address;
+    w->greetings[0].context = w;
     length = (int)redisFormatCommandArgv(&command, 2, subscribe, NULL);
     add_greeting(&w->greetings[1], pool, "SUBSCRIBE", command, length);
     w->link = rl_link_create(pool, &link);
