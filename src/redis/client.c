@@ -252,15 +252,12 @@ static void send_queued(rl_client *client)
         client->alone++;
 }
 
-/* Keeps the node at the primary, and the watch informed. */
+/* Keeps the node at the primary. */
 static void follow_primary(rl_client *client, int64_t now_us)
 {
-    unsigned troubles = rl_node_troubles(client->nodes[0]), serial;
     const rl_endpoint *at;
+    unsigned serial;
 
-    if (troubles != client->troubles)
-        rl_watch_doubt(client->watch);
-    client->troubles = troubles;
     rl_watch_look(client->watch, now_us);
     at = rl_watch_primary(client->watch, &serial);
     if (serial != client->primary)
@@ -268,15 +265,27 @@ static void follow_primary(rl_client *client, int64_t now_us)
     client->primary = serial;
 }
 
+/* Has the watch search again when the primary was lost or is not to be reached. */
+static void tell_watch(rl_client *client)
+{
+    unsigned troubles = rl_node_troubles(client->nodes[0]);
+
+    if (troubles != client->troubles)
+        rl_watch_doubt(client->watch);
+    client->troubles = troubles;
+}
+
 /* One look at everything that is due; what there is to send leaves at once. */
 static void look(rl_client *client, int64_t now_us)
 {
     if (client->watch)
         follow_primary(client, now_us);
-    if (client->cluster)
-        rl_cluster_look(client->cluster, now_us);
     for (int i = 0; i < client->node_count; i++)
         rl_node_look(client->nodes[i], now_us);
+    if (client->watch)
+        tell_watch(client);
+    if (client->cluster)
+        rl_cluster_look(client->cluster, now_us);
     send_queued(client);
     for (int i = 0; i < client->node_count; i++)
         rl_node_step(client->nodes[i], 0, now_us);

@@ -50,6 +50,7 @@ struct rl_cluster {
     int asked;            /* the index of who is asked, or was last */
     int seed;             /* the next one to try */
     int64_t ask_at_us;    /* not before */
+    int64_t seed_at_us;   /* likewise, to try the next seed */
     int64_t pause_us;
     int complained;
 };
@@ -212,19 +213,17 @@ int rl_cluster_take(rl_cluster *c, const void *call, redisReply *reply, int64_t 
     return 1;
 }
 
-/* The next node that is up; NULL if none is. */
-static place *next_ready(rl_cluster *c)
+/* The index of a node that is up, behind the one asked last if there are more; -1 if none is. */
+static int find_ready(const rl_cluster *c)
 {
     for (int i = 1; i <= c->slots.count; i++) {
         int index = (c->asked + i) % c->slots.count;
-        place *p = c->places[index];
+        const place *p = c->places[index];
 
-        if (p && !p->resting && rl_node_is_ready(p->node)) {
-            c->asked = index;
-            return p;
-        }
+        if (p && !p->resting && rl_node_is_ready(p->node))
+            return index;
     }
-    return NULL;
+    return -1;
 }
 
 /* Tries one seed more. */
@@ -234,7 +233,7 @@ static void wake_seed(rl_cluster *c, int64_t now_us)
     const rl_endpoint *at = &t->endpoints[c->seed++ % t->endpoint_count];
     int index = rl_slots_add(&c->slots, at->host, at->port);
 
-    c->ask_at_us = now_us + (c->seed % t->endpoint_count ? SEED_US : c->pause_us);
+    c->seed_at_us = now_us + (c->seed % t->endpoint_count ? SEED_US : PAUSE_MAX_US);
     if (index != RL_SLOTS_NOBODY)
         wake(place_of(c, index, now_us), now_us);
 }
@@ -242,13 +241,15 @@ static void wake_seed(rl_cluster *c, int64_t now_us)
 static void ask_for_table(rl_cluster *c, int64_t now_us)
 {
     static const char command[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
-    place *p = next_ready(c);
+    int index = find_ready(c);
 
-    if (!p) {
-        wake_seed(c, now_us);
+    if (index < 0) {
+        if (now_us >= c->seed_at_us)
+            wake_seed(c, now_us);
         return;
     }
-    c->asking = rl_node_send(p->node, command, sizeof(command) - 1, &table_call);
+    c->asked = index;
+    c->asking = rl_node_send(c->places[index]->node, command, sizeof(command) - 1, &table_call);
     c->stale = !c->asking;
     c->ask_at_us = now_us + c->pause_us;
 }
@@ -296,7 +297,9 @@ void rl_cluster_look(rl_cluster *c, int64_t now_us)
 
 int64_t rl_cluster_due(const rl_cluster *c)
 {
-    return c->stale && !c->asking ? c->ask_at_us : INT64_MAX;
+    if (!c->stale || c->asking)
+        return INT64_MAX;
+    return find_ready(c) < 0 && c->seed_at_us > c->ask_at_us ? c->seed_at_us : c->ask_at_us;
 }
 
 int rl_cluster_is_settled(const rl_cluster *c)
@@ -335,15 +338,14 @@ rl_failure rl_cluster_route(rl_cluster *c, int slot, rl_node **node)
 rl_node *rl_cluster_node(rl_cluster *c, int slot)
 {
     int owner = rl_slots_owner(&c->slots, slot);
-    place *any;
 
     if (owner != RL_SLOTS_NOBODY)
         return c->places[owner]->node;
     if (!c->known)
         return NULL;
     doubt(c);
-    any = next_ready(c);
-    return any ? any->node : NULL;
+    owner = find_ready(c);
+    return owner < 0 ? NULL : c->places[owner]->node;
 }
 
 static const char *host_of(const rl_cluster *c, const rl_node *node)

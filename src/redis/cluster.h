@@ -55,7 +55,7 @@ rl_node *rl_cluster_redirect(rl_cluster *cluster, const rl_node *from, const cha
 /* Takes a reply; returns 1 if call was the cluster's own, and the reply is freed then. */
 int rl_cluster_take(rl_cluster *cluster, const void *call, redisReply *reply, int64_t now_us);
 
-/* Does what is due. To be called before the nodes are looked at. */
+/* Does what is due. To be called when the nodes have been looked at. */
 void rl_cluster_look(rl_cluster *cluster, int64_t now_us);
 
 /* When to look at the latest. */
