@@ -313,8 +313,10 @@ static void notice_change(rl_node *node, int64_t now_us)
         connected(node, now_us);
     else if (node->state == RL_LINK_DOWN && was == RL_LINK_READY)
         disconnected(node, now_us);
+    else if (node->state == RL_LINK_DOWN && node->address < node->address_count)
+        node->connect_at_us = now_us;
     else if (node->state == RL_LINK_DOWN)
-        node->connect_at_us = now_us; /* the next address, or the end of the round */
+        round_failed(node, rl_link_error(node->link), now_us);
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
