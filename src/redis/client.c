@@ -414,23 +414,29 @@ static int take_lead(rl_client *client)
 
 /*
  * Gives the lead away if it can and waits without it: for the other side to close a connection,
- * but not for replies, which are a caller's.
+ * but not for replies, which are a caller's. Returns 1 if a connection has news.
  */
-static void park(rl_client *client)
+static int park(rl_client *client)
 {
     waiting w;
     int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, &w);
 
     for (int i = 0; i < w.nodes; i++)
         w.fds[i].events = POLLRDHUP;
-    if (leave(client))
-        wait_for(w.fds, w.count, wait_us);
+    if (!leave(client))
+        return 0;
+    wait_for(w.fds, w.count, wait_us);
+    for (int i = 0; i < w.count - 1; i++) {
+        if (w.fds[i].revents)
+            return 1;
+    }
+    return 0;
 }
 
 static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 {
     rl_client *client = data;
-    int wake_fd = client->wake_fd[LEAD_THREAD];
+    int wake_fd = client->wake_fd[LEAD_THREAD], news = 0;
     int64_t now_us;
 
     (void)thread;
@@ -447,10 +453,12 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
                 rl_node_probe(client->nodes[i], now_us);
         }
         look(client, now_us);
-        if (is_settled(client))
-            park(client);
-        else
-            wait_and_step(client, wake_fd, may_sleep(client) ? INT64_MAX : 0);
+        if (!news && is_settled(client)) {
+            news = park(client);
+            continue;
+        }
+        wait_and_step(client, wake_fd, !news && may_sleep(client) ? INT64_MAX : 0);
+        news = 0;
     }
     return NULL;
 }
