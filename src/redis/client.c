@@ -72,7 +72,7 @@ struct rl_client {
     rl_node *nodes[NODES_MAX];
     int node_count;
     rl_watch *watch;        /* where there are sentinels: they say where the one node is */
-    unsigned primary;       /* the serial of the primary that it is moved to */
+    const rl_endpoint *primary; /* where the node was told to be; NULL: nowhere yet */
     unsigned troubles;      /* of the node, that the watch was told of */
     rl_cluster *cluster;    /* says which node a call goes to */
     rl_call_list held; /* calls for nodes that requests may wait for */
@@ -178,12 +178,9 @@ static int send_again(rl_client *client, rl_call *call, const redisReply *reply)
 /* A server that was the primary is one no more: the sentinels know who is. */
 static void leave_if_replica(rl_client *client, rl_node *node, const redisReply *reply)
 {
-    unsigned ignored;
-
     if (!client->watch || (!is_error(reply, "READONLY ") && !is_error(reply, "MASTERDOWN ")))
         return;
-    rl_watch_doubt(client->watch);
-    rl_node_move(node, rl_watch_primary(client->watch, &ignored), "it is not the primary any more");
+    rl_node_move(node, NULL, "it is not the primary any more");
 }
 
 /* A node's answer to a call. */
@@ -256,13 +253,19 @@ static void send_queued(rl_client *client)
 static void follow_primary(rl_client *client, int64_t now_us)
 {
     const rl_endpoint *at;
-    unsigned serial;
 
     rl_watch_look(client->watch, now_us);
-    at = rl_watch_primary(client->watch, &serial);
-    if (serial != client->primary)
-        rl_node_move(client->nodes[0], at, "another server is the primary now");
-    client->primary = serial;
+    at = rl_watch_primary(client->watch);
+    if (rl_watch_has_failed(client->watch))
+        rl_node_hurry(client->nodes[0]);
+    if (!at && !rl_node_is_ready(client->nodes[0])) {
+        rl_node_doubt(client->nodes[0]);
+        client->primary = NULL;
+    }
+    if (!at || at == client->primary)
+        return;
+    rl_node_move(client->nodes[0], at, "another server is the primary now");
+    client->primary = at;
 }
 
 /* Has the watch search again when the primary was lost or is not to be reached. */
@@ -270,9 +273,11 @@ static void tell_watch(rl_client *client)
 {
     unsigned troubles = rl_node_troubles(client->nodes[0]);
 
-    if (troubles != client->troubles)
-        rl_watch_doubt(client->watch);
+    if (troubles == client->troubles)
+        return;
     client->troubles = troubles;
+    client->primary = NULL;
+    rl_watch_doubt(client->watch);
 }
 
 /* One look at everything that is due; what there is to send leaves at once. */
@@ -745,7 +750,7 @@ static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
                                .greetings = client->greetings,
                                .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
                                .reply_max = client->cluster ? TABLE_MAX : 0,
-                               .threaded = o->threaded, .on_reply = on_reply, .owner = client,
+                               .guided = client->watch != NULL, .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .log = o->log, .log_context = o->log_context};
 
     options.probe = make_probe(client, "probe", &options.probe_length);

@@ -208,11 +208,21 @@ static void probed(rl_node *node, int in_time)
         say(node, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", node->name);
 }
 
+/* Where a guided node's server is, is to be asked anew. */
+static void forget_place(rl_node *node)
+{
+    node->troubles++;
+    if (!node->options.guided)
+        return;
+    node->at = NULL;
+    node->address_count = 0;
+}
+
 /* No connection could be made. Once the breaker is open, it alone says when to try again. */
 static void round_failed(rl_node *node, const char *why, int64_t now_us)
 {
     node->patient = node->in_round = node->resolving = 0;
-    node->troubles++;
+    forget_place(node);
     if (node->probing)
         probed(node, 0);
     rl_node_refused(node, why);
@@ -288,7 +298,7 @@ static void connected(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
-    node->troubles++;
+    forget_place(node);
     node->patient = atomic_exchange(&node->failures, 0) == 0;
     say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
         rl_link_error(node->link));
@@ -478,15 +488,34 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us)
 
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
-    node->at = at;
-    node->stale = 1;
     if (node->resolver)
         rl_resolver_end(node->resolver);
     node->resolver = NULL;
+    rl_link_close(node->link, why);
+    if (node->state == RL_LINK_READY) {
+        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
+        atomic_store(&node->failures, 0);
+        node->patient = 1;
+    }
+    node->state = RL_LINK_DOWN;
+    node->stale = 1;
     node->in_round = 0;
     node->connect_at_us = 0;
-    rl_link_close(node->link, why);
-    rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    if (!at)
+        forget_place(node);
+    else
+        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    node->at = at;
+}
+
+void rl_node_doubt(rl_node *node)
+{
+    if (node->state == RL_LINK_READY || !node->at)
+        return;
+    node->at = NULL;
+    node->address_count = node->in_round = 0;
+    rl_link_close(node->link, "another server is the primary now");
+    node->state = RL_LINK_DOWN;
 }
 
 void rl_node_set_probe(rl_node *node, const char *probe, int length)

@@ -30,6 +30,7 @@ typedef struct {
     size_t reply_max;         /* as in rl_link_options */
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
     int probe_length;
+    int guided;               /* before each connection it is asked anew where the server is */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
@@ -39,8 +40,9 @@ typedef struct {
 
 /*
  * Makes a node that is not connected yet. options are copied, what they point to is not. name is
- * for people and stays the same wherever the node moves to. at may be NULL: then requests wait for
- * rl_node_move() as they wait for a connection.
+ * for people and stays the same wherever the node moves to. Of a guided node at may be NULL, and is
+ * forgotten when a connection was lost or could not be made: then requests wait for rl_node_move()
+ * as they wait for a connection.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at, rl_breaker *breaker);
@@ -110,6 +112,9 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us);
  * once its name has been resolved again.
  */
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
+
+/* Where a guided node's server is, is being asked: it stays connected, but connects no more. */
+void rl_node_doubt(rl_node *node);
 
 /*
  * The node's name and endpoint have changed in place, and this is the breaker of the server that

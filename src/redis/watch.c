@@ -39,7 +39,7 @@ struct rl_watch {
     int pausing;           /* the search has failed, and that is known */
     int told;              /* that there is no primary */
 
-    unsigned serial;       /* of the primary; it stands at serial % 2 */
+    unsigned serial;       /* how many there were; the last one stands at serial % 2 */
     rl_endpoint primary[2];
     char host[2][RL_HOST_SIZE];
     char name[2][RL_HOST_SIZE + 10];
@@ -129,10 +129,17 @@ void rl_watch_doubt(rl_watch *w)
         rl_sentinel_search(&w->sentinel);
 }
 
-const rl_endpoint *rl_watch_primary(const rl_watch *w, unsigned *serial)
+const rl_endpoint *rl_watch_primary(const rl_watch *w)
 {
-    *serial = w->serial;
-    return w->serial ? &w->primary[w->serial % 2] : NULL;
+    rl_sentinel_step step = w->sentinel.step;
+
+    return step == RL_SENTINEL_CHECK || step == RL_SENTINEL_FOUND ? &w->primary[w->serial % 2]
+                                                                  : NULL;
+}
+
+int rl_watch_has_failed(const rl_watch *w)
+{
+    return w->sentinel.step == RL_SENTINEL_FAILED;
 }
 
 /* --- Searching ---------------------------------------------------------------------------- */

@@ -30,10 +30,13 @@ typedef struct {
 rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options);
 
 /*
- * The primary's address as last named, NULL as long as there was none; *serial changes with it.
- * It stays as it is until the next but one.
+ * The primary's address, NULL while it is searched for. The same address is at the same place as
+ * long as no other was named; it stays as it is until the next but one.
  */
-const rl_endpoint *rl_watch_primary(const rl_watch *watch, unsigned *serial);
+const rl_endpoint *rl_watch_primary(const rl_watch *watch);
+
+/* The search has failed, and there is a pause. */
+int rl_watch_has_failed(const rl_watch *watch);
 
 /* Takes a reply to ROLE from there. Returns what is wrong with it, or NULL. */
 const char *rl_watch_take_role(rl_watch *watch, const redisReply *reply);

@@ -11,7 +11,7 @@ package RedisSentinel;
 #
 # start() promises: when it returns, the replicas are in step and all sentinels
 # know each other and agree on the primary. All are RedisServer objects and end
-# with the test. Options: replicas (2), sentinels (3), down_after (ms, 500: how
+# with the test. Options: replicas (2), sentinels (3), down_after (ms, 1000: how
 # long a primary must be silent), conf (lines for the servers).
 
 use strict;
@@ -25,7 +25,7 @@ use constant NAME => 'limits';
 
 sub start {
     my ($class, %opt) = @_;
-    my $self = bless { replicas => 2, sentinels => 3, down_after => 500, conf => [], %opt }, $class;
+    my $self = bless { replicas => 2, sentinels => 3, down_after => 1000, conf => [], %opt }, $class;
     my @common = ('repl-diskless-sync-delay 0', 'repl-ping-replica-period 1', @{ $self->{conf} });
     my $primary = RedisServer->start(conf => [@common]);
     $self->{servers} = [$primary, map {
