@@ -27,9 +27,9 @@ MAKEFLAGS += --no-print-directory
 
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
-UNIT_ROOMS = path limiter rule local identity redis/breaker redis/script redis/topology \
-             redis/link redis/resolver redis/node redis/call redis/client \
-             redis/slots redis/sentinel redis/spread redis/watch redis/cluster
+UNIT_ROOMS = path limiter rule local identity redis/breaker redis/errors redis/script \
+             redis/topology redis/link redis/resolver redis/node redis/call redis/client \
+             redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)

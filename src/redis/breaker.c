@@ -21,7 +21,7 @@
 #define CALLS_TO_JUDGE 20
 
 _Static_assert(sizeof(rl_breaker) == 64, "a breaker is one cache line");
-_Static_assert(sizeof(rl_breakers) == RL_BREAKERS * 128, "and so is what stands beside it");
+_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 128, "and so is what stands beside it");
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)
 #define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)

@@ -11,6 +11,8 @@
 
 #include <stdint.h>
 
+#include "errors.h"
+
 /* Why a decision was not made by Redis. The names are those of logs and metrics. */
 typedef enum {
     RL_ANSWERED,
@@ -91,7 +93,8 @@ rl_breaker_state rl_breaker_read(const rl_breaker *b);
 
 /* In shared memory, zeroed at first: empty. */
 typedef struct {
-    struct {
+    _Alignas(64) _Atomic uint64_t errors[RL_ERROR_KINDS]; /* that any node has answered */
+    _Alignas(64) struct {
         _Atomic uint64_t id; /* of the node's name; 0: nobody's */
         _Atomic char name[RL_BREAKER_NAME];
         rl_breaker breaker;

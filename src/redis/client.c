@@ -35,16 +35,11 @@
 
 #include "call.h"
 #include "client.h"
-#include "cluster.h"
-#include "slots.h"
+#include "fleet.h"
 #include "spread.h"
-#include "watch.h"
 
 #define IN_FLIGHT 1024
-#define NODES_MAX RL_SLOTS_NODES
-#define GREETINGS_MAX 5
-#define TRIES_MAX 5 /* how often a call is sent again */
-#define TABLE_MAX (4 << 20) /* bytes a cluster's table may have */
+#define GREETINGS_MAX 4
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -69,23 +64,11 @@ struct rl_client {
     apr_thread_t *thread;
 
     /* the lead's */
-    rl_node *nodes[NODES_MAX];
-    int node_count;
-    rl_watch *watch;        /* where there are sentinels: they say where the one node is */
-    const rl_endpoint *primary; /* where the node was told to be; NULL: nowhere yet */
-    unsigned troubles;      /* of the node, that the watch was told of */
-    rl_cluster *cluster;    /* says which node a call goes to */
+    rl_fleet *fleet;
     rl_call_list held; /* calls for nodes that requests may wait for */
     int out;        /* calls in flight */
     int alone;      /* calls in a row that were alone in flight, up to CALM */
 };
-
-static char asking; /* its address stands for ASKING among the calls of a link */
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* --- Calls -------------------------------------------------------------------------------- */
 
@@ -131,56 +114,16 @@ static rl_call *enqueue(rl_client *client, rl_node *node, int slot, char *comman
     return NULL;
 }
 
-static int is_error(const redisReply *reply, const char *prefix)
+/* Counts, holds back or completes a call as its next step says. */
+static void go_on(rl_client *client, rl_call *call, rl_call_next next, redisReply *reply)
 {
-    return reply && reply->type == REDIS_REPLY_ERROR && strstr(reply->str, prefix);
-}
-
-static int send_call(rl_client *client, rl_call *call)
-{
-    static const char ask[] = "*1\r\n$6\r\nASKING\r\n";
-    int sent = (!call->ask || rl_node_send(call->node, ask, sizeof(ask) - 1, &asking))
-        && rl_node_send(call->node, call->command, call->length, call);
-
-    client->out += sent;
-    return sent;
-}
-
-/*
- * A call that certainly did not run is sent again, perhaps to another node. Returns 1 if it is on
- * its way.
- */
-static int send_again(rl_client *client, rl_call *call, const redisReply *reply)
-{
-    rl_node *to = NULL;
-
-    if (!reply || reply->type != REDIS_REPLY_ERROR || rl_call_is_forsaken(call)
-        || call->tries++ >= TRIES_MAX)
-        return 0;
-    if (client->cluster)
-        to = rl_cluster_redirect(client->cluster, call->node, reply->str, &call->ask,
-                                 rl_link_clock());
-    if (to) {
-        call->node = to;
-    }
-    else {
-        if (!is_error(reply, "NOSCRIPT"))
-            return 0;
-        rl_node_reload(call->node);
-    }
-    if (rl_node_is_awaited(call->node)) {
+    client->out += next == RL_CALL_GOES;
+    if (next == RL_CALL_WAITS)
         rl_call_append(&client->held, call);
-        return 1;
-    }
-    return send_call(client, call);
-}
-
-/* A server that was the primary is one no more: the sentinels know who is. */
-static void leave_if_replica(rl_client *client, rl_node *node, const redisReply *reply)
-{
-    if (!client->watch || (!is_error(reply, "READONLY ") && !is_error(reply, "MASTERDOWN ")))
-        return;
-    rl_node_move(node, NULL, "it is not the primary any more");
+    if (next == RL_CALL_ENDS)
+        rl_call_complete(client->calls, call, reply);
+    else if (reply)
+        freeReplyObject(reply);
 }
 
 /* A node's answer to a call. */
@@ -188,34 +131,17 @@ static void on_reply(void *owner, void *done, redisReply *reply)
 {
     rl_client *client = owner;
     rl_call *call = done;
+    rl_call_next next = RL_CALL_ENDS;
 
-    if (client->cluster && rl_cluster_take(client->cluster, done, reply, rl_link_clock()))
+    if (rl_fleet_take(client->fleet, done, reply))
         return;
-    if (done == &asking) {
-        if (reply)
-            freeReplyObject(reply);
-        return;
-    }
     client->out--;
-    if (send_again(client, call, reply)) {
-        freeReplyObject(reply);
-        return;
-    }
-    leave_if_replica(client, call->node, reply);
-    rl_call_complete(client->calls, call, reply);
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        next = rl_fleet_refused(client->fleet, call, reply->str);
+    go_on(client, call, next, reply);
 }
 
 /* --- The lead ----------------------------------------------------------------------------- */
-
-/* Says where a call goes that has not been anywhere yet. Returns 0 if it has to wait. */
-static int find_node(rl_client *client, rl_call *call)
-{
-    if (client->cluster && call->tries == 0)
-        call->node = rl_cluster_node(client->cluster, call->slot);
-    if (!call->node)
-        return !rl_cluster_is_awaited(client->cluster);
-    return !rl_node_is_awaited(call->node);
-}
 
 /* Sends a list of calls. What waits for a connection is held back, what cannot be sent is lost. */
 static void send_list(rl_client *client, rl_call *call)
@@ -224,10 +150,8 @@ static void send_list(rl_client *client, rl_call *call)
         next = call->next;
         if (rl_call_is_forsaken(call))
             rl_call_complete(client->calls, call, NULL);
-        else if (!find_node(client, call))
-            rl_call_append(&client->held, call);
-        else if (!call->node || !send_call(client, call))
-            rl_call_complete(client->calls, call, NULL);
+        else
+            go_on(client, call, rl_fleet_send(client->fleet, call), NULL);
     }
 }
 
@@ -249,83 +173,29 @@ static void send_queued(rl_client *client)
         client->alone++;
 }
 
-/* Keeps the node at the primary. */
-static void follow_primary(rl_client *client, int64_t now_us)
-{
-    const rl_endpoint *at;
-
-    rl_watch_look(client->watch, now_us);
-    at = rl_watch_primary(client->watch);
-    if (rl_watch_has_failed(client->watch))
-        rl_node_hurry(client->nodes[0]);
-    if (!at && !rl_node_is_ready(client->nodes[0])) {
-        rl_node_doubt(client->nodes[0]);
-        client->primary = NULL;
-    }
-    if (!at || at == client->primary)
-        return;
-    rl_node_move(client->nodes[0], at, "another server is the primary now");
-    client->primary = at;
-}
-
-/* Has the watch search again when the primary was lost or is not to be reached. */
-static void tell_watch(rl_client *client)
-{
-    unsigned troubles = rl_node_troubles(client->nodes[0]);
-
-    if (troubles == client->troubles)
-        return;
-    client->troubles = troubles;
-    client->primary = NULL;
-    rl_watch_doubt(client->watch);
-}
-
 /* One look at everything that is due; what there is to send leaves at once. */
 static void look(rl_client *client, int64_t now_us)
 {
-    if (client->watch)
-        follow_primary(client, now_us);
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_look(client->nodes[i], now_us);
-    if (client->watch)
-        tell_watch(client);
-    if (client->cluster)
-        rl_cluster_look(client->cluster, now_us);
+    rl_fleet_look(client->fleet, now_us);
     send_queued(client);
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_step(client->nodes[i], 0, now_us);
-    if (client->watch)
-        rl_watch_step(client->watch, 0, now_us);
+    rl_fleet_step(client->fleet, NULL, 0, now_us);
 }
 
-/* What is waited for: the nodes, in their order, then a watch, at last a wake-up. */
+/* What is waited for: nodes, then what else the fleet has, at last a wake-up. */
 typedef struct {
-    struct pollfd fds[NODES_MAX + 2];
+    struct pollfd fds[RL_FLEET_FDS + 1];
     int nodes, count;
 } waiting;
 
 /* Makes ready to wait. Returns for how long, until until_us at the latest. */
 static int64_t gather(rl_client *client, int wake_fd, int64_t until_us, waiting *w)
 {
-    int64_t now_us = rl_link_clock(), due_us;
-    struct pollfd *fd = w->fds;
+    int others;
 
-    w->nodes = client->node_count;
-    for (int i = 0; i < w->nodes; i++, fd++) {
-        fd->fd = rl_node_wait(client->nodes[i], now_us, &fd->events, &due_us);
-        fd->revents = 0;
-        until_us = least(due_us, until_us);
-    }
-    if (client->watch) {
-        fd->fd = rl_watch_wait(client->watch, &fd->events, &due_us);
-        fd++->revents = 0;
-        until_us = least(due_us, until_us);
-    }
-    if (client->cluster)
-        until_us = least(rl_cluster_due(client->cluster), until_us);
-    *fd++ = (struct pollfd){wake_fd, POLLIN, 0};
-    w->count = (int)(fd - w->fds);
-    return until_us - now_us;
+    w->nodes = rl_fleet_wait(client->fleet, w->fds, &others, &until_us);
+    w->count = w->nodes + others + 1;
+    w->fds[w->count - 1] = (struct pollfd){wake_fd, POLLIN, 0};
+    return until_us - rl_link_clock();
 }
 
 /* Returns what woke it: a wake-up or nothing of it. */
@@ -349,14 +219,10 @@ static int wait_for(struct pollfd *fds, int count, int64_t wait_us)
 static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
 {
     waiting w;
-    int64_t wait_us = gather(client, wake_fd, until_us, &w), now_us;
+    int64_t wait_us = gather(client, wake_fd, until_us, &w);
 
     wait_for(w.fds, w.count, wait_us);
-    now_us = rl_link_clock();
-    for (int i = 0; i < w.nodes; i++)
-        rl_node_step(client->nodes[i], w.fds[i].revents, now_us);
-    if (client->watch)
-        rl_watch_step(client->watch, w.fds[w.nodes].revents, now_us);
+    rl_fleet_step(client->fleet, w.fds, w.nodes, rl_link_clock());
 }
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
@@ -373,15 +239,8 @@ static int may_sleep(rl_client *client)
 /* Whether there is nothing to do until another call comes. */
 static int is_settled(const rl_client *client)
 {
-    if (client->out || client->held.first || client->alone < CALM
-        || (client->watch && !rl_watch_is_settled(client->watch))
-        || (client->cluster && !rl_cluster_is_settled(client->cluster)))
-        return 0;
-    for (int i = 0; i < client->node_count; i++) {
-        if (!rl_node_is_settled(client->nodes[i]))
-            return 0;
-    }
-    return 1;
+    return !client->out && !client->held.first && client->alone == CALM
+        && rl_fleet_is_settled(client->fleet);
 }
 
 /* Gives the lead away: to nobody, or to the thread. Returns 1 if it is free. */
@@ -453,10 +312,7 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
             continue;
         }
         now_us = rl_link_clock();
-        for (int i = 0; i < client->node_count; i++) {
-            if (rl_node_is_open(client->nodes[i]))
-                rl_node_probe(client->nodes[i], now_us);
-        }
+        rl_fleet_probe(client->fleet, now_us);
         look(client, now_us);
         if (!news && is_settled(client)) {
             news = park(client);
@@ -479,10 +335,7 @@ static void close_all(rl_client *client)
     pthread_mutex_lock(&client->lock);
     client->stopped = 1;
     pthread_mutex_unlock(&client->lock);
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_close(client->nodes[i], "the server stops");
-    if (client->watch)
-        rl_watch_close(client->watch);
+    rl_fleet_close(client->fleet, "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
 }
 
@@ -507,13 +360,6 @@ static int start_thread(rl_client *client)
 
 /* --- Callers ------------------------------------------------------------------------------ */
 
-/* A call has waited in vain for a cluster's first table. */
-static void hurry_all(rl_client *client)
-{
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_hurry(client->nodes[i]);
-}
-
 /* With the lead: does what the I/O thread does until the call is done or its deadline has come. */
 static void lead_until_done(rl_client *client, const rl_call *call, int64_t deadline_us)
 {
@@ -529,31 +375,25 @@ static void lead_until_done(rl_client *client, const rl_call *call, int64_t dead
     }
     if (client->options.threaded)
         leave(client);
-    else if (call->node)
-        rl_node_hurry(call->node);
     else
-        hurry_all(client);
-}
-
-/* Whether a call for a slot may be made, and which node would get it now: NULL, not known yet. */
-static rl_failure route(rl_client *client, int slot, rl_node **node)
-{
-    if (client->cluster)
-        return rl_cluster_route(client->cluster, slot, node);
-    *node = client->nodes[0];
-    return rl_node_allows(*node);
+        rl_fleet_hurry(client->fleet, call);
 }
 
 static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
 {
     if (!call->reply)
         return RL_FAILED_LOST;
-    if (call->reply->type == REDIS_REPLY_ERROR) {
-        rl_node_refused(call->node, call->reply->str);
+    if (call->reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    }
     *charged = rl_script_read(call->reply, asks, n);
     return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+}
+
+/* Whether the keys of a call lie at both ends of a slot's move. */
+static int is_split(const redisReply *reply)
+{
+    return reply && reply->type == REDIS_REPLY_ERROR
+        && rl_error_of(reply->str) == RL_ERROR_TRYAGAIN;
 }
 
 /* One thread, no I/O thread: see what the nodes have been through since the last request. */
@@ -563,30 +403,17 @@ static void catch_up(rl_client *client)
     look(client, rl_link_clock());
 }
 
-static int is_any_open(const rl_client *client)
-{
-    for (int i = 0; i < client->node_count; i++) {
-        if (rl_node_is_open(client->nodes[i]))
-            return 1;
-    }
-    return 0;
-}
-
 void rl_client_probe(rl_client *client)
 {
     int64_t now_us, until_us;
     int probing;
 
-    if (client->options.threaded || !is_any_open(client))
+    if (client->options.threaded || !rl_fleet_is_any_open(client->fleet))
         return;
     now_us = rl_link_clock();
     until_us = now_us + client->options.timeout_ms * 1000;
     do {
-        probing = 0;
-        for (int i = 0; i < client->node_count; i++) {
-            if (rl_node_is_open(client->nodes[i]))
-                probing |= rl_node_probe(client->nodes[i], now_us);
-        }
+        probing = rl_fleet_probe(client->fleet, now_us);
         look(client, now_us);
         if (probing)
             wait_and_step(client, -1, until_us);
@@ -604,7 +431,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
     char *command;
     rl_call *call;
 
-    failure = route(client, slot, &node);
+    failure = rl_fleet_route(client->fleet, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
     command = rl_script_decide(client->sha, asks, n, &length);
@@ -616,7 +443,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
     failure = RL_FAILED_LATE;
     if (rl_call_wait(call, deadline_us)) {
         node = call->node;
-        *split = n > 1 && is_error(call->reply, "TRYAGAIN ");
+        *split = n > 1 && is_split(call->reply);
         failure = read_call(call, asks, n, charged);
         rl_call_release(client->calls, call);
     }
@@ -631,7 +458,7 @@ static void give_back(rl_client *client, int slot, const rl_ask *asks, int n)
     int length;
     char *command;
 
-    if (route(client, slot, &node) != RL_ANSWERED)
+    if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
         return;
     command = rl_script_give_back(client->sha, asks, n, &length);
     if (command)
@@ -673,8 +500,9 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
 
     if (!client->options.threaded)
         catch_up(client);
-    return client->cluster ? rl_spread_decide(&calls, asks, n, charged)
-                           : decide(client, 0, asks, n, deadline_us, charged, &ignored);
+    return rl_fleet_is_cluster(client->fleet)
+        ? rl_spread_decide(&calls, asks, n, charged)
+        : decide(client, 0, asks, n, deadline_us, charged, &ignored);
 }
 
 void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
@@ -682,7 +510,7 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
     chain c = {client, 0};
     rl_spread_calls calls = {decide_group, give_back_group, &c};
 
-    if (client->cluster)
+    if (rl_fleet_is_cluster(client->fleet))
         rl_spread_give_back(&calls, asks, n);
     else
         give_back(client, 0, asks, n);
@@ -703,20 +531,10 @@ static void add_greeting(rl_client *client, const char *name, int words, const c
     redisFreeCommand(bytes);
 }
 
-static const char *check_role(void *context, const redisReply *reply)
-{
-    return rl_watch_take_role(((rl_client *)context)->watch, reply);
-}
-
 static void make_greetings(rl_client *client)
 {
     int db = client->options.topology->db;
 
-    if (client->watch) {
-        add_greeting(client, "ROLE", 1, (const char *[]){"ROLE"});
-        client->greetings[client->greeting_count - 1].check = check_role;
-        client->greetings[client->greeting_count - 1].context = client;
-    }
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
@@ -729,52 +547,25 @@ static char *make_probe(void *owner, const char *tag, int *length)
     static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
     rl_client *client = owner;
     rl_ask ask = {NULL, &limit, 0, 0, 0, {0, 0, 0}};
-    char key[256];
+    char key[256]; /* a prefix has at most 64 bytes */
 
     apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
     ask.key = key;
     return rl_script_decide(client->sha, &ask, 1, length);
 }
 
-static rl_breaker *find_breaker(void *owner, const char *name)
+static void make_fleet(rl_client *client)
 {
-    return rl_breaker_of(((rl_client *)owner)->options.breakers, name);
-}
-
-static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
-{
-    rl_client *client = owner;
     const rl_client_options *o = &client->options;
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
                                .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
-                               .reply_max = client->cluster ? TABLE_MAX : 0,
-                               .guided = client->watch != NULL, .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .log = o->log, .log_context = o->log_context};
+                               .threaded = o->threaded, .on_reply = on_reply, .owner = client,
+                               .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
 
     options.probe = make_probe(client, "probe", &options.probe_length);
-    client->nodes[client->node_count] =
-        rl_node_create(client->pool, &options, name, at, find_breaker(client, name));
-    return client->nodes[client->node_count++];
-}
-
-/* The nodes there are at first: one, or none but a cluster that makes them. */
-static void make_nodes(rl_client *client)
-{
-    const rl_client_options *o = &client->options;
-    rl_watch_options watch = {o->topology, o->connect_ms, o->retry.retry_min_ms,
-                              o->retry.retry_max_ms, o->log, o->log_context};
-    rl_cluster_options cluster = {o->topology, add_node, find_breaker, make_probe, client, o->log,
-                                  o->log_context};
-
-    if (o->topology->kind == RL_SENTINELS)
-        client->watch = rl_watch_create(client->pool, &watch);
-    if (o->topology->kind == RL_CLUSTER)
-        client->cluster = rl_cluster_create(client->pool, &cluster);
-    make_greetings(client);
-    if (!client->cluster)
-        add_node(client, o->topology->name, client->watch ? NULL : &o->topology->endpoints[0]);
+    client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
@@ -797,7 +588,8 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
         return NULL;
     rl_call_clear(&client->queue);
     rl_call_clear(&client->held);
-    make_nodes(client);
+    make_greetings(client);
+    make_fleet(client);
     if (!threaded)
         look(client, rl_link_clock()); /* begins to look the name up and to connect */
     else if (!start_thread(client))

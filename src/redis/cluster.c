@@ -106,7 +106,7 @@ static place *place_of(rl_cluster *c, int index, int64_t now_us)
     }
     else if (p->serial != server->serial) {
         name_place(p, server);
-        rl_node_become(p->node, c->options.find_breaker(c->options.owner, p->name));
+        rl_node_become(p->node);
         p->resting = 1;
     }
     return p;
@@ -148,7 +148,7 @@ static void fit_probe(rl_cluster *c, int index)
         apr_snprintf(tag, sizeof(tag), "%d", i);
         slot = rl_slots_of_key(tag, strlen(tag));
         if (rl_slots_owner(&c->slots, slot) == index) {
-            char *probe = c->options.make_probe(c->options.owner, tag, &length);
+            char *probe = c->options.make_probe(c->options.probe_owner, tag, &length);
 
             if (!probe)
                 return;

@@ -21,11 +21,10 @@ typedef struct {
     const rl_topology *topology;
     /* Makes a node with a breaker. name and at live as long as the pool and may change. */
     rl_node *(*make_node)(void *owner, const char *name, const rl_endpoint *at);
-    /* The breaker of a server that a node moves to. */
-    rl_breaker *(*find_breaker)(void *owner, const char *name);
     /* Formats a probe (see rl_node_options) whose keys have this tag; for redisFreeCommand(). */
     char *(*make_probe)(void *owner, const char *tag, int *length);
-    void *owner;
+    void *owner;       /* of nodes */
+    void *probe_owner;
     void (*log)(void *context, rl_log_level level, const char *text);
     void *log_context;
 } rl_cluster_options;

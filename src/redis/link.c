@@ -36,6 +36,7 @@ struct rl_link {
     int64_t due_us;     /* connect or silence ends here */
     void **calls;       /* ring */
     int size, first, count;
+    rl_error_kind refusal;
     char error[160];
 };
 
@@ -69,6 +70,11 @@ rl_link_state rl_link_read_state(const rl_link *link)
 const char *rl_link_error(const rl_link *link)
 {
     return link->error;
+}
+
+rl_error_kind rl_link_refusal(const rl_link *link)
+{
+    return link->refusal;
 }
 
 /* --- Calls in flight ---------------------------------------------------------------------- */
@@ -116,6 +122,7 @@ static void fail(rl_link *link)
 
 void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 {
+    link->refusal = RL_ERROR_KINDS;
     link->context = at->path ? redisConnectUnixNonBlock(at->path)
                              : redisConnectNonBlock(address, at->port);
     if (!link->context) {
@@ -170,16 +177,32 @@ static void finish_connect(rl_link *link)
         shake_hands(link);
 }
 
+/* What is logged of an error in the handshake. */
+static void note_refusal(rl_link *link, const rl_greeting *greeting, const char *error,
+                         char text[sizeof(link->error)])
+{
+    link->refusal = rl_error_of(error);
+    if (link->refusal != RL_ERROR_OTHER)
+        apr_snprintf(text, sizeof(link->error), "it %s", rl_errors[link->refusal].means);
+    else
+        apr_snprintf(text, sizeof(link->error), "%s: %s", greeting->name,
+                     greeting->secret ? "it was refused" : error);
+}
+
 static void take_handshake(rl_link *link, redisReply *reply)
 {
     const rl_greeting *greeting =
         &link->options.greetings[link->options.greeting_count - link->handshakes];
+    char text[sizeof(link->error)];
     const char *wrong = NULL;
 
-    if (reply->type == REDIS_REPLY_ERROR)
-        wrong = reply->str;
-    else if (greeting->check)
+    if (reply->type == REDIS_REPLY_ERROR) {
+        note_refusal(link, greeting, reply->str, text);
+        wrong = text;
+    }
+    else if (greeting->check) {
         wrong = greeting->check(greeting->context, reply);
+    }
     if (wrong)
         rl_link_close(link, wrong);
     else if (--link->handshakes == 0)

@@ -14,6 +14,7 @@
 #include <apr_pools.h>
 #include <hiredis.h>
 
+#include "errors.h"
 #include "topology.h"
 
 typedef struct rl_link rl_link;
@@ -31,6 +32,7 @@ typedef struct {
     const char *name;  /* for logs */
     const char *bytes; /* formatted */
     int length;
+    int secret;        /* what Redis says of it may repeat it, and is not logged */
     /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
     const char *(*check)(void *context, const redisReply *reply);
     void *context;
@@ -68,6 +70,9 @@ void rl_link_reload(rl_link *link);
 
 /* What ended the last connection, for logs; "" if nothing did. */
 const char *rl_link_error(const rl_link *link);
+
+/* The error of Redis that ended the last handshake; RL_ERROR_KINDS if that was something else. */
+rl_error_kind rl_link_refusal(const rl_link *link);
 
 /*
  * Sends a command whose reply belongs to call; the bytes are copied. Only when ready and with room

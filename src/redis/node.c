@@ -33,6 +33,7 @@ struct rl_node {
     atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
+    atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
 
     /* the owner's */
     rl_link *link;
@@ -46,6 +47,7 @@ struct rl_node {
     int in_round;
     int resolving;       /* the round waits for the answer */
     int64_t resolve_until_us;
+    rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
     int64_t backoff_ms;
@@ -80,8 +82,14 @@ static void say(rl_node *node, rl_log_level level, const char *format, ...)
     node->options.log(node->options.log_context, level, text);
 }
 
-static void say_opened(rl_node *node, const char *why)
+static void say_opened(rl_node *node, const char *format, ...)
 {
+    char why[240];
+    va_list args;
+
+    va_start(args, format);
+    apr_vsnprintf(why, sizeof(why), format, args);
+    va_end(args);
     say(node, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure decides until it answers "
         "again: %s", node->name, why);
 }
@@ -108,7 +116,7 @@ rl_failure rl_node_allows(rl_node *node)
 
 int rl_node_count(rl_node *node, rl_failure failure)
 {
-    int look = 0;
+    int look = 0, trouble;
 
     if (failure == RL_ANSWERED) {
         if (atomic_load_explicit(&node->failures, memory_order_relaxed))
@@ -121,34 +129,14 @@ int rl_node_count(rl_node *node, rl_failure failure)
     else if (failure != RL_FAILED_LOST) { /* that link is gone already */
         look = atomic_fetch_add(&node->failures, 1) + 1 == node->options.failures;
     }
-    if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms()))
-        say_opened(node, "most calls fail");
-    return look;
-}
-
-/* Errors that the next call would meet as well: asking again soon is of no use. */
-static const struct {
-    const char *says;
-    const char *means;
-} lasting[] = {
-    {"OOM ", "its memory is full: raise maxmemory or give the limits an instance of their own"},
-    {"MISCONF ", "it refuses writes because it cannot save to disk"},
-    {"NOAUTH ", "it wants a password"},
-    {"WRONGPASS ", "it does not accept the password"},
-    {"NOPERM ", "its user may not run what is needed"},
-    {"READONLY ", "it is a replica that takes no writes"},
-    {"max number of clients", "it has no room for more clients: raise maxclients"},
-};
-
-void rl_node_refused(rl_node *node, const char *error)
-{
-    for (size_t i = 0; i < sizeof(lasting) / sizeof(lasting[0]); i++) {
-        if (strstr(error, lasting[i].says)
-            && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms())) {
-            say_opened(node, lasting[i].means);
-            return;
-        }
+    if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms())) {
+        trouble = atomic_load(&node->trouble);
+        if (trouble)
+            say_opened(node, "most calls fail; it %s", rl_errors[trouble].means);
+        else
+            say_opened(node, "most calls fail");
     }
+    return look;
 }
 
 /* --- Addresses ---------------------------------------------------------------------------- */
@@ -208,30 +196,64 @@ static void probed(rl_node *node, int in_time)
         say(node, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", node->name);
 }
 
-/* Where a guided node's server is, is to be asked anew. */
-static void forget_place(rl_node *node)
+/*
+ * Where a guided node's server is, is to be asked anew; there is no failure before nobody knows of
+ * a place to try. Returns 1 if the node is guided.
+ */
+static int forget_place(rl_node *node)
 {
     node->troubles++;
     if (!node->options.guided)
-        return;
+        return 0;
     node->at = NULL;
     node->address_count = 0;
+    return 1;
 }
 
-/* No connection could be made. Once the breaker is open, it alone says when to try again. */
-static void round_failed(rl_node *node, const char *why, int64_t now_us)
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
+{
+    const rl_error *error = &rl_errors[kind];
+
+    atomic_fetch_add_explicit(&node->options.breakers->errors[kind], 1, memory_order_relaxed);
+    atomic_store_explicit(&node->trouble, (int)kind, memory_order_relaxed);
+    if (error->action == RL_DO_RELOAD)
+        rl_link_reload(node->link);
+    else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
+        node->misplaced = kind;
+    else if (error->action == RL_DO_OPEN
+             && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms()))
+        say_opened(node, "it %s", error->means);
+    return error->action;
+}
+
+/* Once the breaker is open, it alone says when to try again. */
+void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
 {
     node->patient = node->in_round = node->resolving = 0;
-    forget_place(node);
     if (node->probing)
         probed(node, 0);
-    rl_node_refused(node, why);
     if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
         say_opened(node, why);
     node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
     node->connect_at_us = now_us;
     if (!rl_node_is_open(node))
         node->connect_at_us += node->backoff_ms * 1000;
+}
+
+/* No connection could be made. */
+static void round_failed(rl_node *node, const char *why, int64_t now_us)
+{
+    node->in_round = node->resolving = 0;
+    node->connect_at_us = now_us;
+    if (!forget_place(node))
+        rl_node_fail(node, why, now_us);
+}
+
+static void link_failed(rl_node *node, int64_t now_us)
+{
+    if (rl_link_refusal(node->link) != RL_ERROR_KINDS)
+        rl_node_refused(node, rl_link_refusal(node->link));
+    round_failed(node, rl_link_error(node->link), now_us);
 }
 
 static void begin_round(rl_node *node, int64_t now_us)
@@ -249,13 +271,12 @@ static void begin_round(rl_node *node, int64_t now_us)
 /* Returns 1 if there are addresses to try. */
 static int has_addresses(rl_node *node, int64_t now_us)
 {
-    if (node->resolving && (node->resolver || !node->at) && now_us < node->resolve_until_us)
+    if (!node->at || (node->resolving && node->resolver && now_us < node->resolve_until_us))
         return 0;
     node->resolving = 0;
     if (node->address_count > 0)
         return 1;
-    round_failed(node, !node->at ? "no sentinel has said where it is"
-                     : node->resolver ? "its name was not resolved in time"
+    round_failed(node, node->resolver ? "its name was not resolved in time"
                                       : "its name has no address", now_us);
     return 0;
 }
@@ -271,7 +292,7 @@ static void connect_next(rl_node *node, int64_t now_us)
         node->state = rl_link_read_state(node->link);
     }
     if (node->state == RL_LINK_DOWN)
-        round_failed(node, rl_link_error(node->link), now_us);
+        link_failed(node, now_us);
 }
 
 static void send_probe(rl_node *node, int64_t now_us)
@@ -287,6 +308,7 @@ static void send_probe(rl_node *node, int64_t now_us)
 static void connected(rl_node *node, int64_t now_us)
 {
     node->in_round = node->resolving = 0;
+    node->misplaced = RL_ERROR_OTHER;
     prefer_address(node);
     atomic_store(&node->failures, 0);
     atomic_store(&node->proven, 0);
@@ -299,11 +321,12 @@ static void connected(rl_node *node, int64_t now_us)
 static void disconnected(rl_node *node, int64_t now_us)
 {
     forget_place(node);
-    node->patient = atomic_exchange(&node->failures, 0) == 0;
+    node->patient = atomic_exchange(&node->failures, 0) == 0 && !node->misplaced;
+    node->misplaced = RL_ERROR_OTHER;
     say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
         rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
-        round_failed(node, rl_link_error(node->link), now_us);
+        link_failed(node, now_us);
         return;
     }
     node->connect_at_us = now_us;
@@ -326,7 +349,7 @@ static void notice_change(rl_node *node, int64_t now_us)
     else if (node->state == RL_LINK_DOWN && node->address < node->address_count)
         node->connect_at_us = now_us;
     else if (node->state == RL_LINK_DOWN)
-        round_failed(node, rl_link_error(node->link), now_us);
+        link_failed(node, now_us);
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -348,13 +371,25 @@ int rl_node_probe(rl_node *node, int64_t now_us)
     return node->probing;
 }
 
+static void leave_if_useless(rl_node *node)
+{
+    char why[160];
+
+    if (node->misplaced) {
+        apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
+        rl_node_move(node, node->options.guided ? NULL : node->at, why);
+    }
+    else if (atomic_load(&node->failures) >= node->options.failures) {
+        rl_link_close(node->link, "too many calls in a row failed");
+    }
+}
+
 void rl_node_look(rl_node *node, int64_t now_us)
 {
     if (node->resting)
         return;
-    if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && atomic_load(&node->failures) >= node->options.failures)
-        rl_link_close(node->link, "too many calls in a row failed");
+    if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
+        leave_if_useless(node);
     notice_change(node, now_us);
     take_addresses(node);
     if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us
@@ -374,8 +409,8 @@ static void on_reply(void *data, void *call, redisReply *reply)
         return;
     }
     node->probes_owed--;
-    if (reply && reply->type == REDIS_REPLY_ERROR && !strncmp(reply->str, "NOSCRIPT ", 9))
-        rl_link_reload(node->link); /* the next probe will tell */
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        rl_node_refused(node, rl_error_of(reply->str));
     /* The reply to an earlier probe, which was late, says nothing of this one. */
     if (node->probe_sent && node->probes_owed == 0)
         probed(node, reply && reply->type == REDIS_REPLY_STRING);
@@ -384,7 +419,7 @@ static void on_reply(void *data, void *call, redisReply *reply)
 }
 
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
-                        const rl_endpoint *at, rl_breaker *breaker)
+                        const rl_endpoint *at)
 {
     rl_node *node = apr_pcalloc(pool, sizeof(*node));
     rl_link_options link = {.connect_us = options->connect_ms * 1000,
@@ -397,7 +432,7 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
     node->options = *options;
     node->name = name;
     node->at = at;
-    node->breaker = breaker;
+    node->breaker = rl_breaker_of(options->breakers, name);
     node->link = rl_link_create(pool, &link);
     node->patient = 1;
     node->backoff_ms = options->retry.retry_min_ms;
@@ -431,7 +466,7 @@ int rl_node_is_settled(const rl_node *node)
     if (node->resting)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !node->probing && !node->resolver
+        && !node->misplaced && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
 }
 
@@ -444,11 +479,6 @@ void rl_node_hurry(rl_node *node)
 int rl_node_send(rl_node *node, const char *command, int length, void *call)
 {
     return rl_link_send(node->link, command, length, call);
-}
-
-void rl_node_reload(rl_node *node)
-{
-    rl_link_reload(node->link);
 }
 
 /* When there is something to do even if nothing happens. */
@@ -486,25 +516,33 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us)
     rl_link_step(node->link, revents, now_us);
 }
 
+/* It is known that the connection is of no use, and why: that is no failure. */
+static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
+{
+    if (node->state == RL_LINK_READY) {
+        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
+        atomic_store(&node->failures, 0);
+        node->patient = 1;
+    }
+    node->misplaced = RL_ERROR_OTHER;
+    node->state = RL_LINK_DOWN;
+    if (to)
+        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    else
+        forget_place(node);
+}
+
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
     if (node->resolver)
         rl_resolver_end(node->resolver);
     node->resolver = NULL;
     rl_link_close(node->link, why);
-    if (node->state == RL_LINK_READY) {
-        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
-        atomic_store(&node->failures, 0);
-        node->patient = 1;
-    }
-    node->state = RL_LINK_DOWN;
     node->stale = 1;
     node->in_round = 0;
     node->connect_at_us = 0;
-    if (!at)
-        forget_place(node);
-    else
-        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    if (node->options.guided)
+        leave_place(node, at, why);
     node->at = at;
 }
 
@@ -536,11 +574,11 @@ void rl_node_rest(rl_node *node)
     rl_breaker_forget(node->breaker);
 }
 
-void rl_node_become(rl_node *node, rl_breaker *breaker)
+void rl_node_become(rl_node *node)
 {
     rl_node_rest(node);
     node->stale = 1;
-    node->breaker = breaker;
+    node->breaker = rl_breaker_of(node->options.breakers, node->name);
 }
 
 void rl_node_wake(rl_node *node, int64_t now_us)

@@ -31,9 +31,11 @@ typedef struct {
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
     int probe_length;
     int guided;               /* before each connection it is asked anew where the server is */
+    int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
+    rl_breakers *breakers;    /* shared by all children */
     void (*log)(void *context, rl_log_level level, const char *text);
     void *log_context;
 } rl_node_options;
@@ -42,10 +44,10 @@ typedef struct {
  * Makes a node that is not connected yet. options are copied, what they point to is not. name is
  * for people and stays the same wherever the node moves to. Of a guided node at may be NULL, and is
  * forgotten when a connection was lost or could not be made: then requests wait for rl_node_move()
- * as they wait for a connection.
+ * or rl_node_fail() as they wait for a connection.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
-                        const rl_endpoint *at, rl_breaker *breaker);
+                        const rl_endpoint *at);
 
 /* --- Any thread --------------------------------------------------------------------------- */
 
@@ -56,9 +58,6 @@ rl_failure rl_node_allows(rl_node *node);
 
 /* Counts what became of a call. Returns 1 if the owner has to look at the node because of it. */
 int rl_node_count(rl_node *node, rl_failure failure);
-
-/* Looks whether what Redis says lasts, and opens the breaker then. */
-void rl_node_refused(rl_node *node, const char *error);
 
 /* Its breaker is open, and it does not rest. */
 int rl_node_is_open(const rl_node *node);
@@ -97,8 +96,11 @@ void rl_node_hurry(rl_node *node);
 /* As rl_link_send(). */
 int rl_node_send(rl_node *node, const char *command, int length, void *call);
 
-/* As rl_link_reload(). */
-void rl_node_reload(rl_node *node);
+/*
+ * Redis answered a call with an error of this kind: counts it and does what the node has to do
+ * about it, which is not to send the call again. Returns the kind's action, for the rest.
+ */
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind);
 
 /* The descriptor (-1: none), the poll events to wait for, and when to look at the latest. */
 int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us);
@@ -113,14 +115,14 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us);
  */
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
 
+/* There is no place where a guided node's server could be. */
+void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
+
 /* Where a guided node's server is, is being asked: it stays connected, but connects no more. */
 void rl_node_doubt(rl_node *node);
 
-/*
- * The node's name and endpoint have changed in place, and this is the breaker of the server that
- * they mean now. The node rests.
- */
-void rl_node_become(rl_node *node, rl_breaker *breaker);
+/* The node's name and endpoint have changed in place: they mean another server. It rests. */
+void rl_node_become(rl_node *node);
 
 /* Another probe, which lives until the next one is set. */
 void rl_node_set_probe(rl_node *node, const char *probe, int length);

@@ -37,7 +37,7 @@ struct rl_watch {
     int64_t search_at_us;  /* not before */
     int64_t pause_us;
     int pausing;           /* the search has failed, and that is known */
-    int told;              /* that there is no primary */
+    unsigned failures;     /* of searches */
 
     unsigned serial;       /* how many there were; the last one stands at serial % 2 */
     rl_endpoint primary[2];
@@ -91,7 +91,6 @@ static const char *check_address(void *context, const redisReply *reply)
     w->asking = 0;
     if (rl_sentinel_take(&w->sentinel, reply) != RL_SENTINEL_CHECK)
         return "it knows no such primary";
-    w->told = 0;
     take_primary(w);
     return NULL;
 }
@@ -137,9 +136,9 @@ const rl_endpoint *rl_watch_primary(const rl_watch *w)
                                                                   : NULL;
 }
 
-int rl_watch_has_failed(const rl_watch *w)
+unsigned rl_watch_failures(const rl_watch *w)
 {
-    return w->sentinel.step == RL_SENTINEL_FAILED;
+    return w->failures;
 }
 
 /* --- Searching ---------------------------------------------------------------------------- */
@@ -198,14 +197,11 @@ static int go_on_asking(rl_watch *w, int64_t now_us)
 static void failed(rl_watch *w, int64_t now_us)
 {
     w->pausing = 1;
+    w->failures++;
     w->search_at_us = now_us + w->pause_us;
     w->pause_us *= 2;
     if (w->pause_us > w->options.retry_max_ms * 1000)
         w->pause_us = w->options.retry_max_ms * 1000;
-    if (!w->told)
-        say(w, RL_LOG_WARNING, "no sentinel names a working primary of %s, the last one says: %s",
-            w->options.topology->primary, rl_link_error(w->link));
-    w->told = 1;
 }
 
 /* Asks until one answers, a connection is under way, or all were asked. */

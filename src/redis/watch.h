@@ -35,8 +35,8 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options);
  */
 const rl_endpoint *rl_watch_primary(const rl_watch *watch);
 
-/* The search has failed, and there is a pause. */
-int rl_watch_has_failed(const rl_watch *watch);
+/* How many searches have failed so far: all sentinels were asked in vain. */
+unsigned rl_watch_failures(const rl_watch *watch);
 
 /* Takes a reply to ROLE from there. Returns what is wrong with it, or NULL. */
 const char *rl_watch_take_role(rl_watch *watch, const redisReply *reply);
