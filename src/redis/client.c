@@ -375,8 +375,8 @@ static void lead_until_done(rl_client *client, const rl_call *call, int64_t dead
     }
     if (client->options.threaded)
         leave(client);
-    else
-        rl_fleet_hurry(client->fleet, call);
+    else if (call->node)
+        rl_node_hurry(call->node);
 }
 
 static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
@@ -447,6 +447,8 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
         failure = read_call(call, asks, n, charged);
         rl_call_release(client->calls, call);
     }
+    if (!node && failure == RL_FAILED_LATE)
+        rl_fleet_hurry_all(client->fleet);
     if (node && !*split && rl_node_count(node, failure) && client->options.threaded)
         wake(client, LEAD_THREAD);
     return failure;
@@ -496,13 +498,17 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t dead
 {
     chain c = {client, deadline_us};
     rl_spread_calls calls = {decide_group, give_back_group, &c};
+    rl_failure failure;
     int ignored = 0;
 
     if (!client->options.threaded)
         catch_up(client);
-    return rl_fleet_is_cluster(client->fleet)
-        ? rl_spread_decide(&calls, asks, n, charged)
-        : decide(client, 0, asks, n, deadline_us, charged, &ignored);
+    if (!rl_fleet_is_cluster(client->fleet))
+        return decide(client, 0, asks, n, deadline_us, charged, &ignored);
+    failure = rl_spread_decide(&calls, asks, n, charged);
+    if (!client->options.threaded && client->queue.first)
+        catch_up(client); /* what was given back */
+    return failure;
 }
 
 void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)

@@ -33,6 +33,7 @@ typedef struct {
     char host[RL_HOST_SIZE];
     char name[RL_HOST_SIZE + 10];
     int resting;
+    int useless;       /* it had no table to tell */
     int64_t wanted_us; /* last named by a redirection */
     int probe_slot;    /* that its probe is of; RL_SLOTS_NOBODY: none */
     char *probe;
@@ -44,11 +45,13 @@ struct rl_cluster {
     rl_slots slots;
     place *_Atomic places[RL_SLOTS_NODES]; /* callers find them, once they are whole */
     atomic_int accepting; /* there is a table, or one is about to come */
+    atomic_int hurried;   /* a request has waited in vain for the first one */
     int known;            /* there is a table */
     int stale;
     int asking;           /* for the table */
     int asked;            /* the index of who is asked, or was last */
     int seed;             /* the next one to try */
+    int seeds_left;       /* to be tried for the first time */
     int64_t ask_at_us;    /* not before */
     int64_t seed_at_us;   /* likewise, to try the next seed */
     int64_t pause_us;
@@ -182,12 +185,26 @@ static void meet_owners(rl_cluster *c, int64_t now_us)
     }
 }
 
+/* Tries one seed more. */
+static void wake_seed(rl_cluster *c, int64_t now_us)
+{
+    const rl_topology *t = c->options.topology;
+    const rl_endpoint *at = &t->endpoints[c->seed++ % t->endpoint_count];
+    int index = rl_slots_add(&c->slots, at->host, at->port);
+
+    c->seeds_left -= c->seeds_left > 0;
+    c->seed_at_us = now_us + (c->seed % t->endpoint_count ? SEED_US : PAUSE_MAX_US);
+    if (index != RL_SLOTS_NOBODY)
+        wake(place_of(c, index, now_us), now_us);
+}
+
 static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
 {
-    const place *from = c->places[c->asked];
+    place *from = c->places[c->asked];
     rl_slots *slots = &c->slots;
     int taken = reply ? rl_slots_read(slots, reply, from->host) : 0;
 
+    from->useless = taken <= 0;
     if (taken > 0) {
         c->known = 1;
         c->complained = 0;
@@ -195,6 +212,8 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
         return;
     }
     c->stale = 1;
+    if (!c->known)
+        wake_seed(c, now_us);
     if (!reply || c->complained)
         return;
     c->complained = 1;
@@ -224,18 +243,6 @@ static int find_ready(const rl_cluster *c)
             return index;
     }
     return -1;
-}
-
-/* Tries one seed more. */
-static void wake_seed(rl_cluster *c, int64_t now_us)
-{
-    const rl_topology *t = c->options.topology;
-    const rl_endpoint *at = &t->endpoints[c->seed++ % t->endpoint_count];
-    int index = rl_slots_add(&c->slots, at->host, at->port);
-
-    c->seed_at_us = now_us + (c->seed % t->endpoint_count ? SEED_US : PAUSE_MAX_US);
-    if (index != RL_SLOTS_NOBODY)
-        wake(place_of(c, index, now_us), now_us);
 }
 
 static void ask_for_table(rl_cluster *c, int64_t now_us)
@@ -311,12 +318,14 @@ int rl_cluster_is_settled(const rl_cluster *c)
 
 int rl_cluster_is_awaited(const rl_cluster *c)
 {
-    if (c->known)
+    if (c->known || atomic_load_explicit(&c->hurried, memory_order_relaxed))
         return 0;
+    if (c->seeds_left)
+        return 1;
     for (int i = 0; i < c->slots.count; i++) {
         const place *p = c->places[i];
 
-        if (p && !p->resting && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
+        if (p && !p->resting && !p->useless && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
             return 1;
     }
     return 0;
@@ -332,6 +341,11 @@ rl_failure rl_cluster_route(rl_cluster *c, int slot, rl_node **node)
         return rl_node_allows(p->node);
     return atomic_load_explicit(&c->accepting, memory_order_relaxed) ? RL_ANSWERED
                                                                      : RL_FAILED_DOWN;
+}
+
+void rl_cluster_hurry(rl_cluster *c)
+{
+    atomic_store_explicit(&c->hurried, 1, memory_order_relaxed);
 }
 
 /* A slot that is nobody's: whoever is asked knows better, or says that the cluster is down. */
@@ -394,6 +408,7 @@ rl_cluster *rl_cluster_create(apr_pool_t *pool, const rl_cluster_options *option
     rl_slots_init(&c->slots);
     c->stale = 1;
     c->seed = (int)(getpid() % options->topology->endpoint_count);
+    c->seeds_left = options->topology->endpoint_count;
     c->pause_us = PAUSE_US;
     atomic_init(&c->accepting, 1);
     return c;

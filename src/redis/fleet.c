@@ -236,12 +236,10 @@ int rl_fleet_probe(rl_fleet *fleet, int64_t now_us)
     return probing;
 }
 
-void rl_fleet_hurry(rl_fleet *fleet, const rl_call *call)
+void rl_fleet_hurry_all(rl_fleet *fleet)
 {
-    for (int i = 0; i < fleet->count; i++) {
-        if (!call->node || call->node == fleet->nodes[i])
-            rl_node_hurry(fleet->nodes[i]);
-    }
+    if (fleet->cluster)
+        rl_cluster_hurry(fleet->cluster);
 }
 
 void rl_fleet_close(rl_fleet *fleet, const char *why)

@@ -43,6 +43,9 @@ int rl_fleet_is_cluster(const rl_fleet *fleet);
  */
 rl_failure rl_fleet_route(rl_fleet *fleet, int slot, rl_node **node);
 
+/* A request has waited in vain, and its node was not known yet: others shall not wait for that. */
+void rl_fleet_hurry_all(rl_fleet *fleet);
+
 /* --- The owner ---------------------------------------------------------------------------- */
 
 /* Does what is due. To be called before each wait. */
@@ -78,9 +81,6 @@ int rl_fleet_is_settled(const rl_fleet *fleet);
 /* Probes nodes whose breakers are open, as rl_node_probe(). Returns 1 while one is under way. */
 int rl_fleet_probe(rl_fleet *fleet, int64_t now_us);
 int rl_fleet_is_any_open(const rl_fleet *fleet);
-
-/* A request has waited in vain for a call: others shall not wait for its connection. */
-void rl_fleet_hurry(rl_fleet *fleet, const rl_call *call);
 
 /* Ends all connections; every call in flight gets its NULL. */
 void rl_fleet_close(rl_fleet *fleet, const char *why);

@@ -48,8 +48,20 @@ sub url {
     return 'cluster://' . join ',', map { "127.0.0.1:$_" } @ports;
 }
 
-# The slot of a key.
-sub slot { my ($self, $key) = @_; return ($self->_living)[0]->cmd(qw(CLUSTER KEYSLOT), $key) }
+# The slot of a key, as the specification counts it.
+my @crc = map {
+    my $crc = $_ << 8;
+    $crc = ($crc << 1 ^ ($crc & 0x8000 ? 0x1021 : 0)) & 0xffff for 1 .. 8;
+    $crc;
+} 0 .. 255;
+
+sub slot {
+    my ($self, $key) = @_;
+    my $tag = $key =~ /^[^{]*\{([^}]+)\}/ ? $1 : $key;
+    my $crc = 0;
+    $crc = ($crc << 8 & 0xffff) ^ $crc[$crc >> 8 ^ $_] for unpack 'C*', $tag;
+    return $crc % SLOTS;
+}
 
 # The node that owns a slot now, or a key's slot.
 sub primary_of {
