@@ -149,6 +149,9 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
     options.topology = settings->redis;
+    options.user = settings->redis_user;
+    options.password = settings->redis_password;
+    options.tls = settings->redis_tls;
     options.prefix = settings->prefix;
     options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
     options.timeout_ms = settings->timeout_ms;
@@ -222,11 +225,9 @@ static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 
 static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
-    (void)pconf;
     (void)plog;
     (void)ptemp;
-    rl_config_check(s);
-    return OK;
+    return rl_config_check(pconf, s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static void register_hooks(apr_pool_t *pool)

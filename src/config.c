@@ -22,6 +22,7 @@
 #include <http_protocol.h>
 
 #include "config.h"
+#include "config_redis.h"
 #include "local.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -345,21 +346,6 @@ static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, a
     return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
 }
 
-static const char *cmd_redis(cmd_parms *cmd, void *config, const char *url)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_topology *topology;
-
-    (void)config;
-    if (error)
-        return error;
-    error = rl_topology_parse(cmd->pool, url, &topology);
-    if (error)
-        return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
-    settings_of(cmd)->redis = topology;
-    return NULL;
-}
-
 #define TIMEOUT_MAX_MS 10000
 
 static int timeout(const char *text, int64_t *ms)
@@ -518,8 +504,12 @@ const command_rec rl_config_commands[] = {
                   "denied or all"),
     AP_INIT_ITERATE("RateLimitNormalize", cmd_normalize, NULL, ANYWHERE,
                     "[+-]case [+-]slashes [+-]dots [+-]trailing [+-]params [+-]encoding"),
-    AP_INIT_TAKE1("RateLimitRedis", cmd_redis, NULL, RSRC_CONF,
-                  "redis://host[:port][/db] or unix:///path[?db=N]"),
+    AP_INIT_TAKE1("RateLimitRedis", rl_config_redis, NULL, RSRC_CONF,
+                  "URL with redis://, rediss://, unix://, sentinel:// or cluster://"),
+    AP_INIT_TAKE1("RateLimitRedisAuth", rl_config_redis_auth, NULL, RSRC_CONF,
+                  "file:PATH of a file with password, or user password"),
+    AP_INIT_TAKE_ARGV("RateLimitRedisTLS", rl_config_redis_tls, NULL, RSRC_CONF,
+                      "ca=FILE cert=FILE key=FILE name=HOST"),
     AP_INIT_TAKE12("RateLimitRedisTimeout", cmd_timeout, NULL, RSRC_CONF,
                    "a duration and connect=duration, as in 25ms connect=250ms"),
     AP_INIT_TAKE1("RateLimitRedisPrefix", cmd_prefix, NULL, RSRC_CONF, "prefix of all keys"),
@@ -533,8 +523,6 @@ const command_rec rl_config_commands[] = {
                   "one client per prefix of this length"),
     LATER("RateLimitTier", ANYWHERE),
     LATER("RateLimitScope", RSRC_CONF),
-    LATER("RateLimitRedisAuth", RSRC_CONF),
-    LATER("RateLimitRedisTLS", RSRC_CONF),
     LATER("RateLimitLog", RSRC_CONF),
     LATER("RateLimitOverrides", RSRC_CONF),
     LATER("RateLimitAdaptive", RSRC_CONF),
@@ -560,7 +548,7 @@ static int has_anchor(const written *place)
     return 0;
 }
 
-void rl_config_check(server_rec *main_server)
+int rl_config_check(apr_pool_t *pool, server_rec *main_server)
 {
     const written *places = (const written *)all_places->elts;
 
@@ -573,4 +561,5 @@ void rl_config_check(server_rec *main_server)
                          "fresh quota with each new value; put a rule with key=ip or key=server "
                          "beside it", rule->name, places[i].file, places[i].line);
     }
+    return rl_config_redis_check(pool, main_server);
 }

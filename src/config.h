@@ -12,6 +12,7 @@
 #include <http_config.h>
 
 #include "path.h"
+#include "redis/tls.h"
 #include "redis/topology.h"
 #include "rule.h"
 
@@ -43,6 +44,9 @@ typedef struct {
 
 typedef struct {
     const rl_topology *redis; /* NULL: this host alone */
+    const char *redis_user, *redis_password;
+    const char *redis_auth_exposed; /* the file of the password if everybody can read it */
+    rl_tls *redis_tls;
     int64_t timeout_ms;   /* what one request chain may spend on Redis */
     int64_t connect_ms;
     const char *prefix;
@@ -64,8 +68,11 @@ void *rl_config_create_server(apr_pool_t *pool, server_rec *s);
 /* Forgets what an earlier reading of the configuration left; before each reading. */
 void rl_config_begin(apr_pool_t *pool);
 
-/* Warns of what is valid but hardly meant. At httpd -t and at each start. */
-void rl_config_check(server_rec *main_server);
+/*
+ * Warns of what is valid but hardly meant; completes the settings. At httpd -t and at each start.
+ * Returns 0 if directives contradict each other, which is logged.
+ */
+int rl_config_check(apr_pool_t *pool, server_rec *main_server);
 
 /* All rules that were read, each an rl_rule *, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);

@@ -125,8 +125,8 @@ static void print_redis(request_rec *r, const rl_tiers *tiers, int as_lines)
         const char *name;
         int per_mille;
     } quantiles[] = {{"RedisWaitP50Us", 500}, {"RedisWaitP95Us", 950}, {"RedisWaitP99Us", 990},
-                     {"RedisWaitP999Us", 999}};
-    named_number numbers[RL_FAILURES + 5];
+                     {"RedisWaitP999Us", 999}, {"RedisWaitMaxUs", 1000}};
+    named_number numbers[RL_FAILURES + 6];
     int n = 0;
 
     if (!tiers->settings->redis) {

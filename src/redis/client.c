@@ -179,6 +179,7 @@ static void look(rl_client *client, int64_t now_us)
     rl_fleet_look(client->fleet, now_us);
     send_queued(client);
     rl_fleet_step(client->fleet, NULL, 0, now_us);
+    rl_call_wake(client->calls);
 }
 
 /* What is waited for: nodes, then what else the fleet has, at last a wake-up. */
@@ -223,6 +224,7 @@ static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
 
     wait_for(w.fds, w.count, wait_us);
     rl_fleet_step(client->fleet, w.fds, w.nodes, rl_link_clock());
+    rl_call_wake(client->calls);
 }
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
@@ -337,6 +339,7 @@ static void close_all(rl_client *client)
     pthread_mutex_unlock(&client->lock);
     rl_fleet_close(client->fleet, "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
+    rl_call_wake(client->calls);
 }
 
 static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
@@ -526,7 +529,8 @@ void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
 
 /* --- Life --------------------------------------------------------------------------------- */
 
-static void add_greeting(rl_client *client, const char *name, int words, const char **word)
+static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
+                                 const char **word)
 {
     rl_greeting *greeting = &client->greetings[client->greeting_count++];
     char *bytes;
@@ -535,12 +539,18 @@ static void add_greeting(rl_client *client, const char *name, int words, const c
     greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
     greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
     redisFreeCommand(bytes);
+    return greeting;
 }
 
 static void make_greetings(rl_client *client)
 {
+    const char *user = client->options.user, *password = client->options.password;
     int db = client->options.topology->db;
 
+    if (password && user)
+        add_greeting(client, "AUTH", 3, (const char *[]){"AUTH", user, password})->secret = 1;
+    else if (password)
+        add_greeting(client, "AUTH", 2, (const char *[]){"AUTH", password})->secret = 1;
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
@@ -566,7 +576,8 @@ static void make_fleet(rl_client *client)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .in_flight = IN_FLIGHT,
+                               .greeting_count = client->greeting_count, .loading_count = 1,
+                               .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
 

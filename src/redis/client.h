@@ -29,7 +29,9 @@ typedef struct rl_client rl_client;
 
 typedef struct {
     const rl_topology *topology;
-    const char *prefix; /* of keys */
+    const char *user, *password; /* NULL: none */
+    const rl_tls *tls;           /* NULL: in clear */
+    const char *prefix;          /* of keys */
     int threaded;
     int64_t timeout_ms;      /* what a request may wait; a silent link is closed after four */
     int64_t connect_ms;

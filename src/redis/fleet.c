@@ -41,19 +41,22 @@ static const char *check_role(void *context, const redisReply *reply)
     return rl_watch_take_role(((rl_fleet *)context)->watch, reply);
 }
 
-/* Puts ROLE before the greeting that loads the script. */
+/* Puts ROLE before what loads the script. */
 static void ask_for_role(rl_fleet *fleet)
 {
     static const char role[] = "*1\r\n$4\r\nROLE\r\n";
-    int last = fleet->node.greeting_count++ - 1;
+    rl_node_options *node = &fleet->node;
+    size_t before = (size_t)(node->greeting_count - node->loading_count);
     rl_greeting *greetings = apr_pcalloc(fleet->pool,
-                                         sizeof(*greetings) * (size_t)fleet->node.greeting_count);
+                                         sizeof(*greetings) * (size_t)(node->greeting_count + 1));
 
-    memcpy(greetings, fleet->node.greetings, sizeof(*greetings) * (size_t)last);
-    greetings[last] = (rl_greeting){.name = "ROLE", .bytes = role, .length = sizeof(role) - 1,
-                                    .check = check_role, .context = fleet};
-    greetings[last + 1] = fleet->node.greetings[last];
-    fleet->node.greetings = greetings;
+    memcpy(greetings, node->greetings, sizeof(*greetings) * before);
+    greetings[before] = (rl_greeting){.name = "ROLE", .bytes = role, .length = sizeof(role) - 1,
+                                      .check = check_role, .context = fleet};
+    memcpy(&greetings[before + 1], &node->greetings[before],
+           sizeof(*greetings) * (size_t)node->loading_count);
+    node->greetings = greetings;
+    node->greeting_count++;
 }
 
 /* Tells the node what the watch knows. */
@@ -265,7 +268,7 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
                           char *(*make_probe)(void *owner, const char *tag, int *length))
 {
     rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
-    rl_watch_options watch = {topology, node->connect_ms, node->retry.retry_min_ms,
+    rl_watch_options watch = {topology, node->tls, node->connect_ms, node->retry.retry_min_ms,
                               node->retry.retry_max_ms, node->log, node->log_context};
     rl_cluster_options cluster = {topology, add_node, make_probe, fleet, node->owner, node->log,
                                   node->log_context};
@@ -273,16 +276,16 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
     fleet->pool = pool;
     fleet->node = *node;
     switch (topology->kind) {
-    case RL_CLUSTER:
+    case RL_TOPOLOGY_CLUSTER:
         fleet->node.in_cluster = 1;
         fleet->node.reply_max = TABLE_MAX;
         fleet->cluster = rl_cluster_create(pool, &cluster);
         break;
-    case RL_SENTINELS:
+    case RL_TOPOLOGY_SENTINEL:
         fleet->node.guided = 1;
         fleet->watch = rl_watch_create(pool, &watch);
         ask_for_role(fleet);
-        add_node(fleet, topology->name, NULL);
+        add_node(fleet, apr_pstrcat(pool, topology->primary, " (by Sentinel)", NULL), NULL);
         break;
     default:
         add_node(fleet, topology->name, &topology->endpoints[0]);

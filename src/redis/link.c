@@ -1,7 +1,7 @@
 /*
  * link: one connection to one node of Redis.
  *
- *     DOWN ──connect──► CONNECTING ──connected, all handshake replies good──► READY
+ *     DOWN ──connect──► CONNECTING ──connected, secured, all greetings good──► READY
  *       ▲                   │                                                  │
  *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
  *
@@ -30,7 +30,10 @@ struct rl_link {
     rl_link_options options;
     redisContext *context;
     rl_link_state state;
-    int connected;      /* the socket is; the handshake may not be done */
+    const char *host;
+    int connected;      /* the socket is, and secured if it has to be; greetings are on their way */
+    rl_tls_session *session; /* NULL: in clear, or not begun */
+    int wants;          /* poll events that the socket, or its TLS handshake, waits for */
     int handshakes;     /* replies to the handshake still to come */
     int unsent;         /* hiredis holds bytes that the socket did not take yet */
     int64_t due_us;     /* connect or silence ends here */
@@ -49,7 +52,7 @@ rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
     link->options = *options;
     if (!link->options.reply_max)
         link->options.reply_max = REPLY_MAX;
-    link->size = options->in_flight + options->greeting_count;
+    link->size = options->in_flight + options->greeting_count + options->loading_count;
     link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
     return link;
 }
@@ -99,6 +102,7 @@ void rl_link_close(rl_link *link, const char *why)
         redisFree(link->context);
     link->context = NULL;
     link->state = RL_LINK_DOWN;
+    link->session = NULL;
     link->connected = link->handshakes = link->unsent = 0;
     apr_cpystrn(link->error, why, sizeof(link->error));
     while (link->count > 0) {
@@ -134,6 +138,8 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
         return;
     }
     fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
+    link->host = at->host ? at->host : "localhost";
+    link->wants = POLLOUT;
     link->state = RL_LINK_CONNECTING;
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
@@ -148,8 +154,10 @@ static void greet(rl_link *link, const rl_greeting *greeting)
 
 void rl_link_reload(rl_link *link)
 {
-    if (link->state == RL_LINK_READY && link->handshakes == 0)
-        greet(link, &link->options.greetings[link->options.greeting_count - 1]);
+    if (link->state != RL_LINK_READY || link->handshakes > 0)
+        return;
+    for (int i = link->options.loading_count; i > 0; i--)
+        greet(link, &link->options.greetings[link->options.greeting_count - i]);
 }
 
 static void shake_hands(rl_link *link)
@@ -164,6 +172,17 @@ static void shake_hands(rl_link *link)
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
+static void secure(rl_link *link)
+{
+    char why[sizeof(link->error)];
+
+    link->wants = rl_tls_shake(link->session, why, sizeof(why));
+    if (link->wants == 0)
+        shake_hands(link);
+    else if (link->wants < 0)
+        rl_link_close(link, why);
+}
+
 static void finish_connect(rl_link *link)
 {
     int error = 0;
@@ -173,8 +192,12 @@ static void finish_connect(rl_link *link)
         error = errno;
     if (error)
         rl_link_close(link, strerror(error));
-    else
+    else if (!link->options.tls)
         shake_hands(link);
+    else if ((link->session = rl_tls_begin(link->options.tls, link->context, link->host)))
+        secure(link);
+    else
+        fail(link);
 }
 
 /* What is logged of an error in the handshake. */
@@ -268,10 +291,12 @@ static void take_replies(rl_link *link)
 
 static void receive(rl_link *link, int64_t now_us)
 {
-    if (redisBufferRead(link->context) != REDIS_OK) {
-        fail(link);
-        return;
-    }
+    do {
+        if (redisBufferRead(link->context) != REDIS_OK) {
+            fail(link);
+            return;
+        }
+    } while (link->session && rl_tls_has_more(link->session));
     if (link->state == RL_LINK_READY)
         link->due_us = now_us + link->options.silent_us;
     take_replies(link);
@@ -288,7 +313,7 @@ int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
     *due_us = INT64_MAX;
     if (!link->context)
         return -1;
-    *events = link->connected ? POLLIN : POLLOUT;
+    *events = link->connected ? POLLIN : (short)link->wants;
     if (link->unsent)
         *events |= POLLOUT;
     if (link->state == RL_LINK_CONNECTING || link->count > 0)
@@ -298,7 +323,9 @@ int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
 
 void rl_link_step(rl_link *link, short revents, int64_t now_us)
 {
-    if (link->context && !link->connected && revents)
+    if (link->context && link->session && !link->connected && revents)
+        secure(link);
+    else if (link->context && !link->connected && revents)
         finish_connect(link);
     else if (link->context && revents & (POLLIN | POLLERR | POLLHUP))
         receive(link, now_us);

@@ -15,6 +15,7 @@
 #include <hiredis.h>
 
 #include "errors.h"
+#include "tls.h"
 #include "topology.h"
 
 typedef struct rl_link rl_link;
@@ -41,8 +42,10 @@ typedef struct {
 typedef struct {
     int64_t connect_us; /* to connect, and again to shake hands */
     int64_t silent_us;  /* a link that owes replies and is silent for so long is closed */
-    const rl_greeting *greetings; /* at least one; the last one loads what calls need */
+    const rl_greeting *greetings; /* at least one */
     int greeting_count;
+    int loading_count;  /* how many of them, the last ones, load what calls need */
+    const rl_tls *tls;  /* NULL: in clear */
     int in_flight;      /* calls that may be sent and unanswered */
     size_t reply_max;   /* bytes a reply may have; 0: 64 KB, all that calls need */
     rl_link_reply on_reply;
@@ -65,7 +68,7 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address);
 
 rl_link_state rl_link_read_state(const rl_link *link);
 
-/* Sends the last greeting again, ahead of what is sent from now on. Only when ready. */
+/* Sends the loading greetings again, ahead of what is sent from now on. Only when ready. */
 void rl_link_reload(rl_link *link);
 
 /* What ended the last connection, for logs; "" if nothing did. */

@@ -136,7 +136,8 @@ int rl_node_count(rl_node *node, rl_failure failure)
         else
             say_opened(node, "most calls fail");
     }
-    return look;
+    /* An owner that sleeps with a good connection would be late for the probes. */
+    return look || (failure != RL_ANSWERED && rl_node_is_open(node));
 }
 
 /* --- Addresses ---------------------------------------------------------------------------- */
@@ -426,6 +427,7 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                             .silent_us = options->timeout_ms * SILENT_DEADLINES * 1000,
                             .greetings = options->greetings,
                             .greeting_count = options->greeting_count,
+                            .loading_count = options->loading_count, .tls = options->tls,
                             .in_flight = options->in_flight, .reply_max = options->reply_max,
                             .on_reply = on_reply, .owner = node};
 
@@ -466,7 +468,7 @@ int rl_node_is_settled(const rl_node *node)
     if (node->resting)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !node->misplaced && !node->probing && !node->resolver
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
 }
 

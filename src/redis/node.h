@@ -26,6 +26,8 @@ typedef struct {
     rl_breaker_options retry;
     const rl_greeting *greetings; /* as in rl_link_options */
     int greeting_count;
+    int loading_count;
+    const rl_tls *tls;
     int in_flight;
     size_t reply_max;         /* as in rl_link_options */
     const char *probe;        /* a formatted command that does what calls do and changes nothing */

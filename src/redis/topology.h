@@ -9,6 +9,10 @@
 #include <apr_network_io.h>
 #include <apr_pools.h>
 
+#define RL_ENDPOINTS_MAX 32 /* in one URL */
+
+typedef enum { RL_TOPOLOGY_SINGLE, RL_TOPOLOGY_SENTINEL, RL_TOPOLOGY_CLUSTER } rl_topology_kind;
+
 /* A server: one that listens on a port of a host, or on a unix socket. */
 typedef struct {
     const char *name; /* for people: host:port or the socket's path; holds no secret */
@@ -17,21 +21,28 @@ typedef struct {
     const char *path; /* of the unix socket */
 } rl_endpoint;
 
-typedef enum { RL_ONE_SERVER, RL_SENTINELS, RL_CLUSTER } rl_topology_kind;
-
 typedef struct {
-    rl_topology_kind kind;        /* what the endpoints are: the server, sentinels, or seeds */
     const char *name;             /* for people; holds no secret */
-    const rl_endpoint *endpoints; /* in the order of the URL */
+    rl_topology_kind kind;
+    const rl_endpoint *endpoints; /* Redis, the sentinels, or some nodes of the cluster */
     int endpoint_count;
-    const char *primary;          /* its name, where there are sentinels */
+    const char *primary;          /* with sentinels: the name they know it by */
+    const char *user;             /* NULL: none is said */
+    int tls;
     int db;
 } rl_topology;
 
 /*
- * Parses redis://host[:port][/db], unix:///path[?db=N], sentinel://host[:port],.../primary[/db]
- * or cluster://host[:port],... Returns NULL and sets *topology, or an
- * error text. The text never repeats what stands before an '@', which may be a password.
+ * Parses one of
+ *
+ *     redis://[user@]host[:port][/db]
+ *     rediss://[user@]host[:port][/db]
+ *     unix:///path[?db=N]
+ *     sentinel[+tls]://[user@]host[:port],.../primary[/db]
+ *     cluster[+tls]://[user@]host[:port],...
+ *
+ * Returns NULL and sets *topology, or an error text that names the defect. The text never repeats
+ * what stands before an '@', which may be a password.
  */
 const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_topology **topology);
 

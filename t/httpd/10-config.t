@@ -203,7 +203,6 @@ subtest 'what a later version brings is refused by its name' => sub {
         q('when=%{QUERY_STRING} == "a b"');
     my %directive = (
         RateLimitTier      => 'login gold 100', RateLimitScope      => 'shop',
-        RateLimitRedisAuth => 'file:/etc/redis.secret', RateLimitRedisTLS => 'ca=/etc/ca.pem',
         RateLimitLog       => 'logs/violations json every=10s', RateLimitOverrides => 'on',
         RateLimitAdaptive  => '80 0.5',
     );
@@ -236,35 +235,6 @@ subtest 'directives' => sub {
         for '16MB', '1.5G', '-1', '0', '63K', '65G', '9' x 30, '9' x 30 . 'G', 'x', '16T';
     refused "RateLimitIPv6Prefix $_", qr/"\Q$_\E" was read.*1 to 128, as in 64/
         for '0', '129', '/64', '64x', '-1', '9' x 30;
-};
-
-subtest 'Redis URLs' => sub {
-    my $url = qr{as in redis://127\.0\.0\.1};
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /, $url
-        for '127.0.0.1:6379', 'http://127.0.0.1', 'redis:127.0.0.1', 'redis//h', 'redis://',
-        'redis://:6379', 'redis:///2', 'redis://h/x', 'redis://h/2x', 'redis://h/-1',
-        'redis://h/1000001', 'redis://h/1?db=2', 'redis://h#1';
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /, qr/port/
-        for 'redis://h:port', 'redis://h:0', 'redis://h:65536', 'redis://h:-1', 'redis://h:99999999999';
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /
-        for '"redis://h:63 79"', 'redis://[::1', '"redis://a b"';
-    refused "RateLimitRedis $_", qr{as in unix:///run/redis/redis\.sock}
-        for 'unix://run/redis.sock', 'unix://', 'unix:///';
-    refused 'RateLimitRedis unix:///run/' . 'r' x 110, qr/107 bytes/;
-    refused 'RateLimitRedis unix:///r.sock?database=2', qr/is not \?db=N/;
-    refused 'RateLimitRedis unix:///r.sock?db=x', qr/"x" is no number of a database/;
-    refused "RateLimitRedis $_", $later
-        for 'rediss://h', 'sentinel://a:1,b:2/m', 'sentinel+tls://a:1/m', 'cluster://a:1,b:2',
-        'cluster+tls://a:1';
-    for my $secret ('redis://:s3cret@h', 'redis://me:s3cret@h:6379/1', 'redis://s3cret@h',
-        'REDIS://me:s3cret@h/x', 'rediss://me:s3cret@h', 'http://me:s3cret@h', 'me:s3cret@h:6379',
-        'unix://me:s3cret@/run/r.sock', 'redis://h:s3cret', 'redis://h?password=s3cret',
-        'redis://me:s3cret@[::1') {
-        my $said = refused "RateLimitRedis $secret", qr/^RateLimitRedis: /;
-        unlike $said, qr/s3cret/, 'and the message does not show the password' if $secret =~ /\@/;
-    }
-    accepted join(', ', @$_), "RateLimitRedis $_->[0]"
-        for ['redis://localhost'], ['redis://[::1]:6380/0'], ['REDIS://h:1/'], ['unix:///r.sock'];
 };
 
 subtest 'places' => sub {

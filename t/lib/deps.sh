@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and test, on Debian 12 or later.
 #
-#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz]
+#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]
 #
 # Nothing is done where nothing is missing. As root it installs by apt-get, and
 # no daemon of the distribution gets started on the way. Not root: it prints the
@@ -46,6 +46,15 @@ bench_packages() {
 
 clang_packages() {
     need clang command -v clang
+}
+
+debian13_packages() {
+    need debootstrap command -v debootstrap
+}
+
+# In Debian 13 only.
+valkey_packages() {
+    need valkey-server command -v valkey-server
 }
 
 # The runtime of the clang that is there already: of its major version.
