@@ -28,12 +28,13 @@
 struct rl_node {
     rl_node_options options;
     const char *name;
-    rl_breaker *breaker;
+    rl_breaker *_Atomic breaker;
 
     atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
+    atomic_int resting;   /* nobody needs the server */
 
     /* the owner's */
     rl_link *link;
@@ -51,7 +52,6 @@ struct rl_node {
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
     int64_t backoff_ms;
-    int resting;         /* nobody needs the server */
     unsigned troubles;
     int probing;
     int probe_sent;
