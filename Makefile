@@ -55,8 +55,8 @@ LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
 CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS))
 # TLS to Redis, where hiredis has it: src/redis/tls.h says when.
 
-TLS       := $(shell printf '\#include "src/redis/tls.h"\nbuilt RL_TLS_BUILT' \
-                 | $(CC) $(CPPFLAGS) -E -P - 2>/dev/null | grep 'built 1')
+TLS       := $(shell echo built RL_TLS_BUILT | $(CC) $(CPPFLAGS) -include src/redis/tls.h -E -P - \
+                 2>/dev/null | grep 'built 1')
 LIBS       = $(if $(TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis -laprutil-1 -lapr-1 -pthread
 COMPILE    = $(CC) -std=gnu11 $(CPPFLAGS) $(WARN) $(CFLAGS) $(SANITIZE)
 

@@ -51,7 +51,7 @@ const rl_error rl_errors[RL_ERROR_KINDS] = {
     [RL_ERROR_WRONGPASS] = {"WRONGPASS ", "wrongpass", RL_DO_OPEN,
                             "does not accept the user or the password of RateLimitRedisAuth"},
     [RL_ERROR_NOPERM] = {"NOPERM ", "noperm", RL_DO_OPEN,
-                         "does not let its user run what is needed, or not on these keys"},
+                         "says that its user may not run what is needed, or not on these keys"},
     [RL_ERROR_MAXCLIENTS] = {"ERR max number of clients", "maxclients", RL_DO_OPEN,
                              "has no room for more clients: raise maxclients"},
 };

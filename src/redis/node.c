@@ -158,22 +158,36 @@ static void begin_resolve(rl_node *node)
     }
 }
 
-/* Takes the answer if it is there. None, or one without addresses, changes nothing. */
+static int is_known(const rl_node *node, const rl_address *address)
+{
+    for (int i = 0; i < node->address_count; i++) {
+        if (!strcmp(node->addresses[i].text, address->text))
+            return 1;
+    }
+    return 0;
+}
+
+/*
+ * Takes the answer if it is there. None, or one without addresses, changes nothing; one with a new
+ * address is tried from its beginning.
+ */
 static void take_addresses(rl_node *node)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1;
+    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1, known = 0;
 
     if (count < 0)
         return;
     rl_resolver_end(node->resolver);
     node->resolver = NULL;
-    if (count == 0)
+    for (int i = 0; i < count; i++)
+        known += is_known(node, &addresses[i]);
+    node->stale = node->stale && count == 0;
+    if (known == count && count <= node->address_count)
         return;
     memcpy(node->addresses, addresses, sizeof(addresses));
     node->address_count = count;
     node->address = 0;
-    node->stale = 0;
 }
 
 /* The address that the link is connected to is the first one to try next time. */
@@ -263,22 +277,30 @@ static void begin_round(rl_node *node, int64_t now_us)
     node->address = 0;
     begin_resolve(node);
     take_addresses(node);
-    node->resolving = node->address_count == 0 || node->stale;
     node->resolve_until_us = now_us + node->options.connect_ms * 1000;
     if (!node->options.threaded)
         node->patient = 1;
 }
 
-/* Returns 1 if there are addresses to try. */
-static int has_addresses(rl_node *node, int64_t now_us)
+/*
+ * Returns 1 if there is an address to try. Else the round waits for the resolver, which may know
+ * another one, or it has failed.
+ */
+static int has_address(rl_node *node, int64_t now_us)
 {
-    if (!node->at || (node->resolving && node->resolver && now_us < node->resolve_until_us))
+    int none_left = node->address >= node->address_count;
+
+    node->resolving = !node->at || (node->resolver && (none_left || node->stale)
+                                    && now_us < node->resolve_until_us);
+    if (node->resolving)
         return 0;
-    node->resolving = 0;
-    if (node->address_count > 0)
+    if (!none_left)
         return 1;
-    round_failed(node, node->resolver ? "its name was not resolved in time"
-                                      : "its name has no address", now_us);
+    if (node->address_count > 0)
+        link_failed(node, now_us);
+    else
+        round_failed(node, node->resolver ? "its name was not resolved in time"
+                                          : "its name has no address", now_us);
     return 0;
 }
 
@@ -286,14 +308,10 @@ static void connect_next(rl_node *node, int64_t now_us)
 {
     if (!node->in_round)
         begin_round(node, now_us);
-    if (!has_addresses(node, now_us))
-        return;
-    while (node->state == RL_LINK_DOWN && node->address < node->address_count) {
+    while (node->state == RL_LINK_DOWN && node->in_round && has_address(node, now_us)) {
         rl_link_connect(node->link, node->at, node->addresses[node->address++].text);
         node->state = rl_link_read_state(node->link);
     }
-    if (node->state == RL_LINK_DOWN)
-        link_failed(node, now_us);
 }
 
 static void send_probe(rl_node *node, int64_t now_us)
@@ -321,11 +339,14 @@ static void connected(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
+    int misplaced = node->misplaced != RL_ERROR_OTHER;
+
     forget_place(node);
-    node->patient = atomic_exchange(&node->failures, 0) == 0 && !node->misplaced;
     node->misplaced = RL_ERROR_OTHER;
-    say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
-        rl_link_error(node->link));
+    node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    if (!misplaced) /* else the breaker says it, if there is no better server */
+        say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
+            rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -347,10 +368,8 @@ static void notice_change(rl_node *node, int64_t now_us)
         connected(node, now_us);
     else if (node->state == RL_LINK_DOWN && was == RL_LINK_READY)
         disconnected(node, now_us);
-    else if (node->state == RL_LINK_DOWN && node->address < node->address_count)
-        node->connect_at_us = now_us;
     else if (node->state == RL_LINK_DOWN)
-        link_failed(node, now_us);
+        node->connect_at_us = now_us; /* the next address, or the end of the round */
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -393,8 +412,9 @@ void rl_node_look(rl_node *node, int64_t now_us)
         leave_if_useless(node);
     notice_change(node, now_us);
     take_addresses(node);
-    if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us
-        && (!rl_node_is_open(node) || node->probing))
+    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN)
+        node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
+    else if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us)
         connect_next(node, now_us);
     atomic_store(&node->accepting, node->state == RL_LINK_READY || rl_node_is_awaited(node));
 }

@@ -100,13 +100,14 @@ static int expect_name(SSL *ssl, const char *name)
 rl_tls_session *rl_tls_begin(const rl_tls *tls, redisContext *context, const char *host)
 {
     SSL *ssl = SSL_new(tls->context);
+    char why[sizeof(context->errstr)];
 
     ERR_clear_error();
     if (ssl && expect_name(ssl, tls->name ? tls->name : host)
         && redisInitiateSSL(context, ssl) == REDIS_OK)
         return ssl;
-    if (!context->err)
-        apr_cpystrn(context->errstr, "no TLS session", sizeof(context->errstr));
+    apr_cpystrn(why, context->err ? context->errstr : "no session", sizeof(why));
+    apr_snprintf(context->errstr, sizeof(context->errstr), "TLS: %s", why);
     SSL_free(ssl);
     ERR_clear_error();
     return NULL;

@@ -32,6 +32,9 @@ test_packages() {
     need apache2-dev command -v apxs
     need libhiredis-dev pkg-config --exists hiredis
     need redis-server command -v redis-server
+    need openssl command -v openssl
+    need stunnel4 command -v stunnel4
+    need libssl-dev test -e /usr/include/openssl/ssl.h
 }
 
 lint_packages() {
