@@ -82,7 +82,13 @@ my $fresh = 1 << 20;    # numbers of clients that nobody has had
 for my $mpm (qw(event prefork)) {
     subtest "two hosts, one limit for each client ($mpm)" => sub {
         early_in_the_hour();
-        my @hosts = map { host("RateLimit one 5/1h\nRateLimit two 1000/1h algorithm=fixed-window", mpm => $mpm) } 1, 2;
+        my @primaries = $cluster->primaries;
+        my @replicas = grep { my $node = $_; !grep { $_ == $node } @primaries } $cluster->nodes;
+        my $seeds = 'cluster://' . join ',', map { '127.0.0.1:' . $_->port } @replicas;
+        my @hosts = map {
+            host("RateLimit one 5/1h\nRateLimit two 1000/1h algorithm=fixed-window", mpm => $mpm,
+                vars => { URL => $seeds })
+        } 1, 2;
         my $first = $fresh;
         $fresh += 100;
         my $sum = flood(\@hosts, requests => 2000,
@@ -95,10 +101,10 @@ for my $mpm (qw(event prefork)) {
         is_deeply [$cluster->keys_like("*{ip:$ip}*")],
             ["rl:{ip:$ip}:one:sliding-window:1h", "rl:{ip:$ip}:two:fixed-window:1h"], 'under their keys';
         is counted("rl:{ip:$ip}:two:fixed-window:1h"), 5, 'both rules of a client count together';
-        my @primaries = $cluster->primaries;
-        my @replicas = grep { my $node = $_; !grep { $_ == $node } @primaries } $cluster->nodes;
-        Process::wait_until(sub { $hosts[0]->get('/hello.txt'); !sum(map { connections($_) } @replicas) },
-            what => 'the connections to seeds to be let go') if $mpm eq 'event';
+        Process::wait_until(
+            sub { $_->get('/hello.txt') for @hosts; !sum(map { connections($_) } @replicas) },
+            what => 'the connections to seeds to be let go'
+        ) if $mpm eq 'event';
         my $children = $mpm eq 'event' ? 4 : 2 * (CLIENTS + 2);
         my @held = map { connections($_) } @primaries;
         is scalar(grep { $_ < 1 || $_ > $children } @held), 0, 'each child has a connection to each primary, not more';
