@@ -2,7 +2,9 @@
  * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
  *
  * This file is the module's record and its hooks, nothing else: it says when something happens, the
- * rooms in src say what. A request passes here up to three times. check_access decides what needs no
+ * rooms in src say what. A request passes here up to four times. quick_handler, before httpd looks at
+ * the path, decides what needs neither path nor section; not post_read_request, for httpd drops a
+ * connection on which that one refuses, and does not say so. check_access decides what needs no
  * authentication, before Require. fixups, after every other module, decides what does, and what only
  * a fast internal redirect such as DirectoryIndex has brought within reach. Where Satisfy Any holds,
  * under which an access hook's denial is not final, header_parser decides in its place.
@@ -22,12 +24,16 @@
 #include <http_log.h>
 #include <http_protocol.h>
 #include <http_request.h>
+#include <mpm_common.h>
 #include <mod_status.h>
 
 #include "src/config.h"
 #include "src/decide.h"
+#include "src/metrics.h"
+#include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
+#include "src/violation.h"
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
@@ -88,24 +94,39 @@ static int share_memory(server_rec *s)
 {
     apr_size_t local_size = tiers.settings->shared_memory;
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
+    void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
+    void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size());
     void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT, sizeof(rl_breakers));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !breakers || !local)
+    if (!stats || !denied || !held || !breakers || !local)
         return 0;
     tiers.breakers = breakers;
+    if (tiers.settings->redis)
+        tiers.breaker = rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name);
+    tiers.held = held;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
         tiers.stats = rl_stats_init(stats);
+    tiers.denied = rl_denied_attach(denied);
+    if (!tiers.denied)
+        tiers.denied = rl_denied_init(denied);
     tiers.local = local_tier(local, local_size);
     return 1;
+}
+
+/* httpd ends: what nobody has reported yet is reported. Not in a child, nor when it reloads. */
+static apr_status_t last_words(void *s)
+{
+    if (tiers.local && ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_EXITING)
+        rl_violation_flush(s, &tiers, 1);
+    return APR_SUCCESS;
 }
 
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     apr_array_header_t *rules = rl_config_rules();
 
-    (void)pconf;
     (void)plog;
     (void)ptemp;
     memset(&tiers, 0, sizeof(tiers));
@@ -120,7 +141,42 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         if (!rule->off)
             rule->row = rl_stats_row(tiers.stats, rule->name);
     }
+    rl_stats_keep(tiers.stats, rl_local_clock());
+    apr_pool_pre_cleanup_register(pconf, s, last_words);
     return OK;
+}
+
+/*
+ * Opens the violation logs, as httpd opens its own. A server that starts says at once that it
+ * cannot; one that reloads goes on, with the error log in their place.
+ */
+static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
+{
+    apr_array_header_t *logs = rl_config_logs();
+    int is_reload = ap_retained_data_get("ratelimit_redis:stats" LAYOUT) != NULL;
+    int opened = 1;
+
+    (void)plog;
+    (void)ptemp;
+    if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
+        return OK;
+    for (int i = 0; i < logs->nelts; i++)
+        opened &= rl_log_open(APR_ARRAY_IDX(logs, i, rl_log *), pconf);
+    if (!opened && is_reload)
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: denials go to the error log where a "
+                     "RateLimitLog could not be opened");
+    return opened || is_reload ? OK : HTTP_INTERNAL_SERVER_ERROR;
+}
+
+/* In the parent, every ten seconds or so. */
+static int monitor(apr_pool_t *pool, server_rec *s)
+{
+    (void)pool;
+    if (!tiers.local)
+        return DECLINED;
+    rl_stats_keep(tiers.stats, rl_local_clock());
+    rl_violation_flush(s, &tiers, 0);
+    return DECLINED;
 }
 
 /* --- Life of a child ---------------------------------------------------------------------- */
@@ -176,12 +232,17 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local)
+    if (!tiers.local || rl_quota_is_page(r))
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
     verdict = rl_decide(r, &tiers, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
+}
+
+static int quick_handler(request_rec *r, int is_lookup)
+{
+    return is_lookup ? DECLINED : decide(r, RL_PHASE_EARLY);
 }
 
 static int header_parser(request_rec *r)
@@ -202,10 +263,24 @@ static int fixups(request_rec *r)
 /* The response is on its way: what must not make a client wait is done now. */
 static int log_transaction(request_rec *r)
 {
-    (void)r;
+    if (tiers.local)
+        rl_decide_settle(r, &tiers);
     if (tiers.client)
         rl_client_probe(tiers.client);
     return DECLINED;
+}
+
+static int handler(request_rec *r)
+{
+    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+
+    if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
+        answer = rl_metrics;
+    else if (r->handler && !strcmp(r->handler, RL_QUOTA_HANDLER))
+        answer = rl_quota;
+    if (!answer)
+        return DECLINED;
+    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int status(request_rec *r, int flags)
@@ -234,12 +309,16 @@ static void register_hooks(apr_pool_t *pool)
 {
     ap_hook_pre_config(pre_config, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_check_config(check_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_open_logs(open_logs, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_post_config(post_config, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_monitor(monitor, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_child_init(child_init, NULL, NULL, APR_HOOK_MIDDLE);
+    ap_hook_quick_handler(quick_handler, NULL, NULL, APR_HOOK_REALLY_FIRST);
     ap_hook_header_parser(header_parser, NULL, NULL, APR_HOOK_REALLY_LAST);
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);
@@ -250,7 +329,7 @@ AP_DECLARE_MODULE(ratelimit_redis) = {
     rl_config_create_section,
     rl_config_merge_section,
     rl_config_create_server,
-    NULL,
+    rl_config_merge_server,
     rl_config_commands,
     register_hooks,
     AP_MODULE_FLAG_NONE

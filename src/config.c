@@ -14,6 +14,7 @@
 #include <string.h>
 
 #include <apr_lib.h>
+#include <apr_siphash.h>
 #include <apr_strings.h>
 
 #include <ap_expr.h>
@@ -40,16 +41,23 @@ typedef struct {
 
 static apr_array_header_t *all_rules;  /* of rl_rule * */
 static apr_array_header_t *all_places; /* of written */
+static apr_array_header_t *all_logs;   /* of rl_log * */
 
 void rl_config_begin(apr_pool_t *pool)
 {
     all_rules = apr_array_make(pool, 16, sizeof(rl_rule *));
     all_places = apr_array_make(pool, 16, sizeof(written));
+    all_logs = apr_array_make(pool, 2, sizeof(rl_log *));
 }
 
 apr_array_header_t *rl_config_rules(void)
 {
     return all_rules;
+}
+
+apr_array_header_t *rl_config_logs(void)
+{
+    return all_logs;
 }
 
 /* --- Create and merge --------------------------------------------------------------------- */
@@ -143,12 +151,39 @@ void *rl_config_create_server(apr_pool_t *pool, server_rec *s)
     settings->retry_max_ms = 2000;
     settings->shared_memory = 16 << 20;
     settings->ipv6_prefix = 64;
+    settings->delay_workers = 25;
     return settings;
 }
 
 const rl_settings *rl_config_settings(server_rec *main_server)
 {
-    return ap_get_module_config(main_server->module_config, &ratelimit_redis_module);
+    return rl_config_of_server(main_server);
+}
+
+const rl_settings *rl_config_of_server(const server_rec *server)
+{
+    return ap_get_module_config(server->module_config, &ratelimit_redis_module);
+}
+
+/* A virtual host has its own scope, or the main server's. */
+void *rl_config_merge_server(apr_pool_t *pool, void *outer_settings, void *inner_settings)
+{
+    const rl_settings *outer = outer_settings, *inner = inner_settings;
+    rl_settings *merged;
+
+    if (inner->scope || !outer->scope)
+        return inner_settings;
+    merged = apr_pmemdup(pool, inner, sizeof(*merged));
+    merged->scope = outer->scope;
+    merged->scope_hash = outer->scope_hash;
+    return merged;
+}
+
+const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings)
+{
+    const rl_settings *own = ap_get_module_config(server->module_config, &ratelimit_redis_module);
+
+    return own->log ? own->log : settings->log;
 }
 
 const rl_section *rl_config_of(const request_rec *r)
@@ -226,6 +261,10 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
     error = rl_rule_parse(cmd->pool, line, compile, cmd, &rule);
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
+    if (!rule->off && rule->phase == RL_PHASE_EARLY && cmd->path)
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": phase=early is for the server and for "
+                            "virtual hosts: sections are not known by then; path= and when= say where "
+                            "a rule holds", rule->name);
     if (!rule->off && is_unknown_status(rule->status))
         return apr_psprintf(cmd->pool, "RateLimit \"%s\": status=%d is none that httpd can send, "
                             "as 429 and 503 are", rule->name, rule->status);
@@ -480,16 +519,122 @@ static const char *cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *tex
     return NULL;
 }
 
-static const char *cmd_later(cmd_parms *cmd, void *config, const char *line)
+static const char *cmd_log(cmd_parms *cmd, void *config, const char *target, const char *first,
+                           const char *second)
+{
+    rl_settings *settings = settings_of(cmd);
+    const char *error = not_in_limit(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    if (settings->log)
+        return "RateLimitLog is given twice for one server; a virtual host may have its own";
+    error = rl_log_parse(cmd->pool, target, first, second, &settings->log);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimitLog: ", error, NULL);
+    APR_ARRAY_PUSH(all_logs, rl_log *) = settings->log;
+    return NULL;
+}
+
+/* The rule that was written before in this section. */
+static const char *cmd_tier(cmd_parms *cmd, void *config, const char *line)
+{
+    const char *error = not_in_limit(cmd), *name;
+    const rl_rule *rule;
+
+    if (error)
+        return error;
+    name = rl_rule_word(cmd->pool, &line);
+    rule = name ? named(config, name) : NULL;
+    if (!rule || rule->off)
+        return apr_psprintf(cmd->pool, "RateLimitTier \"%s\": there is no RateLimit of this name "
+                            "before it in this section", name ? name : "");
+    error = rl_rule_add_tier(cmd->pool, (rl_rule *)rule, line);
+    return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
+}
+
+static const char *cmd_scope(cmd_parms *cmd, void *config, const char *name)
+{
+    static const unsigned char any[APR_SIPHASH_KSIZE];
+    const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_LOC_FILE);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    if (!rl_rule_is_name(name))
+        return not_a_choice(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
+    settings->scope = name;
+    settings->scope_hash = apr_siphash24(name, strlen(name), any);
+    return NULL;
+}
+
+static const char *cmd_overrides(cmd_parms *cmd, void *config, int on)
 {
     (void)config;
-    (void)line;
-    return apr_psprintf(cmd->pool, "%s is not supported in this version", cmd->cmd->name);
+    settings_of(cmd)->overrides = on;
+    return ap_check_cmd_context(cmd, GLOBAL_ONLY);
+}
+
+static const char *cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    size_t length = strlen(text);
+    apr_int64_t percent;
+
+    (void)config;
+    if (error)
+        return error;
+    if (length > 1 && text[length - 1] == '%')
+        text = apr_pstrmemdup(cmd->pool, text, length - 1);
+    if (!whole_number(text, 0, 100, &percent))
+        return not_a_choice(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
+    settings_of(cmd)->delay_workers = (int)percent;
+    return NULL;
+}
+
+/* A factor of 0.001 to 1 in thousandths, as in 0.5; 0 if text is none. */
+static int factor(const char *text)
+{
+    int per_mille = (*text == '1') * 1000, unit = 100;
+
+    if ((*text != '0' && *text != '1') || (text[1] && text[1] != '.'))
+        return 0;
+    for (text += text[1] ? 2 : 1; apr_isdigit(*text) && unit; text++, unit /= 10)
+        per_mille += (*text - '0') * unit;
+    return *text || per_mille > 1000 ? 0 : per_mille;
+}
+
+static const char *cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[])
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+    rl_adaptive *steps = apr_palloc(cmd->pool, sizeof(*steps) * (size_t)(argc + 1));
+
+    (void)config;
+    if (error)
+        return error;
+    if (argc == 0 || argc % 2)
+        return "RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5 90 0.2";
+    for (int i = 0; i < argc / 2; i++) {
+        apr_int64_t load;
+
+        if (!whole_number(argv[2 * i], 0, 99, &load)
+            || (i && load <= steps[i - 1].above_percent))
+            return not_a_choice(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that grow "
+                                "from pair to pair, as in 70 0.5 90 0.2");
+        steps[i].above_percent = (int)load;
+        steps[i].per_mille = factor(argv[2 * i + 1]);
+        if (steps[i].per_mille == 0)
+            return not_a_choice(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
+    }
+    settings->adaptive = steps;
+    settings->adaptive_count = argc / 2;
+    return NULL;
 }
 
 #define ANYWHERE (RSRC_CONF | ACCESS_CONF)
-
-#define LATER(name, where) AP_INIT_RAW_ARGS(name, cmd_later, NULL, where, "not in this version")
 
 const command_rec rl_config_commands[] = {
     AP_INIT_RAW_ARGS("RateLimit", cmd_rule, NULL, ANYWHERE,
@@ -521,11 +666,18 @@ const command_rec rl_config_commands[] = {
                   "size of the local tier, as in 16M"),
     AP_INIT_TAKE1("RateLimitIPv6Prefix", cmd_ipv6_prefix, NULL, RSRC_CONF,
                   "one client per prefix of this length"),
-    LATER("RateLimitTier", ANYWHERE),
-    LATER("RateLimitScope", RSRC_CONF),
-    LATER("RateLimitLog", RSRC_CONF),
-    LATER("RateLimitOverrides", RSRC_CONF),
-    LATER("RateLimitAdaptive", RSRC_CONF),
+    AP_INIT_TAKE123("RateLimitLog", cmd_log, NULL, RSRC_CONF,
+                    "FILE or \"|program\", json or text, every=T; once for each server"),
+    AP_INIT_RAW_ARGS("RateLimitTier", cmd_tier, NULL, ANYWHERE,
+                     "RULE TIER QUOTA|unlimited [burst=N], as in: api gold 1000"),
+    AP_INIT_TAKE1("RateLimitScope", cmd_scope, NULL, RSRC_CONF,
+                  "counts of this virtual host are apart from those of other scopes"),
+    AP_INIT_FLAG("RateLimitOverrides", cmd_overrides, NULL, RSRC_CONF,
+                 "on: limits that Redis holds for single identities"),
+    AP_INIT_TAKE1("RateLimitDelayWorkers", cmd_delay_workers, NULL, RSRC_CONF,
+                  "percent of the workers that delay= may hold at a time"),
+    AP_INIT_TAKE_ARGV("RateLimitAdaptive", cmd_adaptive, NULL, RSRC_CONF,
+                      "LOAD FACTOR ..., as in 70 0.5 90 0.2"),
     {.name = NULL}
 };
 
@@ -548,18 +700,68 @@ static int has_anchor(const written *place)
     return 0;
 }
 
+static void warn(server_rec *s, const written *place, const char *what)
+{
+    ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s,
+                 "ratelimit: RateLimit \"%s\" (%s:%d): %s", place->rule->name, place->file,
+                 place->line, what);
+}
+
+static int refuse(server_rec *s, const written *place, const char *what)
+{
+    ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s,
+                 "ratelimit: RateLimit \"%s\" (%s:%d): %s", place->rule->name, place->file,
+                 place->line, what);
+    return 0;
+}
+
+static int check_place(server_rec *s, const rl_settings *settings, const written *place)
+{
+    const rl_rule *rule = place->rule;
+
+    if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
+        warn(s, place, "clients choose its key and get a fresh quota with each new value; put a rule "
+             "with key=ip or key=server beside it");
+    if (rule->adaptive && !settings->adaptive_count)
+        warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: RateLimitAdaptive 70 "
+             "0.5");
+    if (rule->limit.algorithm == RL_SLIDING_LOG && !settings->redis)
+        return refuse(s, place, "algorithm=sliding-log needs RateLimitRedis, as in: RateLimitRedis "
+                      "redis://127.0.0.1:6379; algorithm=sliding-window does not");
+    return 1;
+}
+
+/* Rules that share a counter share what its key holds: each must know what the others put there. */
+static void share_tails(void)
+{
+    for (int i = 0; i < all_rules->nelts; i++) {
+        const rl_rule *one = APR_ARRAY_IDX(all_rules, i, const rl_rule *);
+
+        for (int j = 0; j < all_rules->nelts; j++) {
+            rl_rule *other = APR_ARRAY_IDX(all_rules, j, rl_rule *);
+
+            if (other->counter == one->counter && (one->limit.block_ms || one->limit.on_response))
+                other->has_tail = 1;
+        }
+    }
+}
+
 int rl_config_check(apr_pool_t *pool, server_rec *main_server)
 {
     const written *places = (const written *)all_places->elts;
+    const rl_settings *settings = rl_config_settings(main_server);
+    int good = 1;
 
+    share_tails();
     for (int i = 0; i < all_places->nelts; i++) {
-        const rl_rule *rule = places[i].rule;
-
-        if (!rule->off && rl_rule_key_is_inventable(rule) && !has_anchor(&places[i]))
-            ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, main_server,
-                         "ratelimit: RateLimit \"%s\" (%s:%d): clients choose its key and get a "
-                         "fresh quota with each new value; put a rule with key=ip or key=server "
-                         "beside it", rule->name, places[i].file, places[i].line);
+        if (!places[i].rule->off)
+            good &= check_place(main_server, settings, &places[i]);
     }
-    return rl_config_redis_check(pool, main_server);
+    if (settings->overrides && !settings->redis) {
+        ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, main_server,
+                     "ratelimit: RateLimitOverrides on needs RateLimitRedis, where overrides are, as "
+                     "in: RateLimitRedis redis://127.0.0.1:6379");
+        good = 0;
+    }
+    return good & rl_config_redis_check(pool, main_server);
 }

@@ -11,6 +11,7 @@
 #include <httpd.h>
 #include <http_config.h>
 
+#include "log.h"
 #include "path.h"
 #include "redis/tls.h"
 #include "redis/topology.h"
@@ -42,6 +43,12 @@ typedef struct {
     unsigned normalize_said; /* which of them were said */
 } rl_section;
 
+/* A step of RateLimitAdaptive: the factor of quotas, in thousandths, above a load. */
+typedef struct {
+    int above_percent;
+    int per_mille;
+} rl_adaptive;
+
 typedef struct {
     const rl_topology *redis; /* NULL: this host alone */
     const char *redis_user, *redis_password;
@@ -57,6 +64,13 @@ typedef struct {
     int64_t retry_max_ms;
     apr_size_t shared_memory; /* bytes */
     int ipv6_prefix;
+    int overrides;        /* limits held in Redis for single identities */
+    int delay_workers;    /* percent of the workers that may be held by delay= at a time */
+    const rl_adaptive *adaptive; /* by growing load */
+    int adaptive_count;
+    const char *scope;    /* of a virtual host whose counts are apart from others; or NULL */
+    apr_uint64_t scope_hash; /* 0 without */
+    rl_log *log; /* NULL: the main server's; each virtual host has its own settings for it */
 } rl_settings;
 
 extern const command_rec rl_config_commands[];
@@ -64,21 +78,31 @@ extern const command_rec rl_config_commands[];
 void *rl_config_create_section(apr_pool_t *pool, char *where);
 void *rl_config_merge_section(apr_pool_t *pool, void *outer, void *inner);
 void *rl_config_create_server(apr_pool_t *pool, server_rec *s);
+void *rl_config_merge_server(apr_pool_t *pool, void *outer, void *inner);
 
 /* Forgets what an earlier reading of the configuration left; before each reading. */
 void rl_config_begin(apr_pool_t *pool);
 
 /*
- * Warns of what is valid but hardly meant; completes the settings. At httpd -t and at each start.
- * Returns 0 if directives contradict each other, which is logged.
+ * Settles what only all rules together say, warns of what is valid but hardly meant, and returns 0,
+ * with an error logged, if something cannot work. At httpd -t and at each start.
  */
 int rl_config_check(apr_pool_t *pool, server_rec *main_server);
 
 /* All rules that were read, each an rl_rule *, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);
 
+/* All violation logs, each an rl_log *. */
+apr_array_header_t *rl_config_logs(void);
+
 /* The settings; the main server's, whichever server is asked about. */
 const rl_settings *rl_config_settings(server_rec *main_server);
+
+/* The violation log of a server, or NULL if it has none; settings are the main server's. */
+const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings);
+
+/* The settings of a virtual host, of which only scope and log are its own. */
+const rl_settings *rl_config_of_server(const server_rec *server);
 
 /* The section that holds for a request, or NULL if nothing was said there. */
 const rl_section *rl_config_of(const request_rec *r);

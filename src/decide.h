@@ -13,37 +13,47 @@
 #include <httpd.h>
 
 #include "config.h"
+#include "denied.h"
 #include "identity.h"
+#include "load.h"
 #include "local.h"
 #include "redis/client.h"
 #include "stats.h"
+#include "terms.h"
 
 /* What a child decides with: made by post_config, and the client when the child starts. */
 typedef struct {
     const rl_settings *settings;
     rl_local *local;
     rl_stats *stats;
+    rl_denied *denied;
+    rl_held *held;
     rl_client *client;   /* NULL: this host alone */
     rl_breakers *breakers; /* of the nodes of Redis */
+    rl_breaker *breaker;   /* that of the one in the URL */
 } rl_tiers;
 
 /* What one rule said of one request. Lives as long as the request. */
 typedef struct rl_outcome {
     const rl_rule *rule;
-    rl_limit limit;        /* as it was applied: in fallback, this host's share */
+    rl_limit limit;        /* as it was applied: of a tier, an override; in fallback, this host's share */
     rl_identity identity;
+    const char *who;       /* its text, once it was needed */
     rl_source source;
     rl_local_kind kind;    /* of the entry in the local tier that decides, or remembers */
     uint64_t key;          /* of that entry */
     const char *redis_key; /* NULL: Redis was not asked */
     int64_t cost;          /* 0: the chain has charged this counter already */
-    int64_t now;           /* ms since the epoch that the state is of */
+    int64_t now;           /* tick that the state is of */
     rl_state state;        /* with the charge, if it was charged */
+    int64_t position;      /* where it was charged: see rl_limiter_position() */
     rl_state *seed;        /* in fallback: what Redis last said, this host's share of it */
     int64_t lag_ms;        /* the state may be older than now by so much */
+    int64_t hold_ms;       /* the request is to be held for so long */
     int shadow;
+    int exempt;            /* the rule does not limit this client: nothing else is set */
     int denies;
-    int charged;
+    int charged;           /* or pending, and then not settled yet */
     int renews;            /* memory denies, and this request is to ask whether Redis still does */
     int open;              /* Redis did not answer, and the rule does not count by itself */
     int closes;            /* and says on-failure=closed */
@@ -58,10 +68,13 @@ typedef struct {
     rl_outcome *shadow;  /* one that would have denied */
     int replied;         /* headers and notes were set before */
     const rl_section *section; /* where the last decision was made */
-    rl_identity_options options;
+    const char *uri;     /* for what path */
+    rl_phase phase;      /* and for rules up to which phase */
+    rl_terms terms;      /* of the request that is decided over */
     int64_t waited_us;   /* for Redis */
     int fallback;        /* Redis did not answer */
-    rl_outcome *closed;  /* and this rule says on-failure=closed */
+    int on_response;     /* something is pending until the response is known */
+    rl_outcome *closed;  /* Redis did not answer, and this rule says on-failure=closed */
 } rl_chain;
 
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
@@ -73,6 +86,22 @@ rl_chain *rl_decide_chain(const request_rec *r);
  * Unless DECLINED, the chain says more.
  */
 int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase);
+
+/*
+ * Looks how the rules that hold for r stand, all phases together, and charges nothing: a chain of its
+ * own in the request's pool, with an outcome for each; not what rl_decide_chain() finds. NULL if there
+ * are none.
+ */
+rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers);
+
+/*
+ * Settles what the chain of a request has pending, now that the response is known: to be called once
+ * for the initial request, when it has been answered. Never waits.
+ */
+void rl_decide_settle(request_rec *r, const rl_tiers *tiers);
+
+/* The text of an outcome's identity, made when it is first asked for. */
+const char *rl_decide_who(rl_chain *chain, rl_outcome *outcome);
 
 /* ms after which the client may try again, from now on; RL_NEVER if waiting does not help. */
 int64_t rl_decide_retry_after(const rl_outcome *outcome);

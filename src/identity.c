@@ -16,16 +16,11 @@
 #include <apr_random.h>
 #include <apr_strings.h>
 
-#include <ap_expr.h>
 #include <httpd.h>
-#include <http_log.h>
 #include <util_cookies.h>
 
 #include "identity.h"
 #include "path.h"
-
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
-APLOG_USE_MODULE(ratelimit_redis);
 
 #define PLAIN_MAX 64 /* bytes of a value that may stand readable */
 #define DIGEST_HEX 32
@@ -41,11 +36,10 @@ typedef struct {
     unsigned char bytes[16];
 } network;
 
-static void network_of(const request_rec *r, const rl_key_part *part,
-                       const rl_identity_options *options, network *n)
+static void network_of(const rl_terms *terms, const rl_key_part *part, network *n)
 {
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    const apr_sockaddr_t *address = r->useragent_addr;
+    const apr_sockaddr_t *address = terms->r->useragent_addr;
     const unsigned char *bytes = address->ipaddr_ptr;
     int size = address->ipaddr_len;
 
@@ -55,7 +49,7 @@ static void network_of(const request_rec *r, const rl_key_part *part,
         size = 4;
     }
     n->family = size == 4 ? 4 : 6;
-    n->prefix = size == 4 ? 32 : options->ipv6_prefix;
+    n->prefix = size == 4 ? 32 : terms->settings->ipv6_prefix;
     /* ip/24 speaks of IPv4: a /24 of IPv6 would be a whole provider. */
     if (part->number && (part->number <= 32) == (n->family == 4))
         n->prefix = part->number;
@@ -98,35 +92,27 @@ static const char *method_of(const request_rec *r)
     return r->header_only && r->method_number == M_GET ? "GET" : r->method;
 }
 
-static const char *path_of(const request_rec *r, const rl_key_part *part,
-                           const rl_identity_options *options)
+static const char *path_of(rl_terms *terms, const rl_key_part *part)
 {
-    apr_size_t length = strlen(r->uri);
-    char *path = apr_palloc(r->pool, length + 2);
+    const char *path = rl_terms_path(terms);
 
-    length = rl_path_normalise(path, r->uri, length, options->normalize);
-    if (part->number)
-        length = rl_path_segments(path, length, (unsigned)part->number);
-    path[length] = '\0';
-    return path;
+    if (!part->number)
+        return path;
+    return apr_pstrmemdup(terms->r->pool, path,
+                          rl_path_segments(path, strlen(path), (unsigned)part->number));
 }
 
-static const char *evaluate(request_rec *r, const rl_key_part *part)
+static const char *evaluate(rl_terms *terms, const rl_key_part *part)
 {
-    const char *error = NULL;
-    const char *value = ap_expr_str_exec(r, part->expr, &error);
+    rl_expr expr = {part->name, part->expr};
 
-    if (!error)
-        return value;
-    ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "ratelimit: expression \"%s\" failed: %s",
-                  part->name, error);
-    return NULL;
+    return rl_terms_string(terms, &expr);
 }
 
 /* The value of any part but an address; NULL or "" where there is none. */
-static const char *value_of(request_rec *r, const rl_key_part *part,
-                            const rl_identity_options *options)
+static const char *value_of(rl_terms *terms, const rl_key_part *part)
 {
+    request_rec *r = terms->r;
     const char *cookie = NULL;
 
     switch (part->kind) {
@@ -144,11 +130,11 @@ static const char *value_of(request_rec *r, const rl_key_part *part,
     case RL_KEY_HOST:
         return r->server->server_hostname ? r->server->server_hostname : "default";
     case RL_KEY_PATH:
-        return path_of(r, part, options);
+        return path_of(terms, part);
     case RL_KEY_SERVER:
         return "all";
     case RL_KEY_EXPR:
-        return evaluate(r, part);
+        return evaluate(terms, part);
     default:
         return NULL;
     }
@@ -225,12 +211,11 @@ static int is_address(const rl_key *key)
     return key->count == 1 && key->parts[0].kind == RL_KEY_IP;
 }
 
-static void address_identity(request_rec *r, const rl_key *key, const rl_identity_options *options,
-                             rl_identity *identity)
+static void address_identity(const rl_terms *terms, const rl_key *key, rl_identity *identity)
 {
     network n;
 
-    network_of(r, &key->parts[0], options, &n);
+    network_of(terms, &key->parts[0], &n);
     identity->key = key;
     identity->raw = identity->address;
     identity->length = network_raw(&n, identity->address);
@@ -240,8 +225,7 @@ static void address_identity(request_rec *r, const rl_key *key, const rl_identit
  * Joins the parts, each as kind, name, length and value, so that no two lists of parts give the
  * same bytes. Returns 0 if a part is empty.
  */
-static int joined_identity(request_rec *r, const rl_key *key, const rl_identity_options *options,
-                           rl_identity *identity)
+static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *identity)
 {
     const char *raw = "";
     apr_size_t length = 0;
@@ -257,19 +241,19 @@ static int joined_identity(request_rec *r, const rl_key *key, const rl_identity_
         if (part->kind == RL_KEY_IP) {
             network n;
 
-            network_of(r, part, options, &n);
+            network_of(terms, part, &n);
             value_size = network_raw(&n, address);
             value = (const char *)address;
         }
         else {
-            value = value_of(r, part, options);
+            value = value_of(terms, part);
             if (!value || !*value)
                 return 0;
             value_size = strlen(value);
         }
         head[0] = (apr_uint32_t)part->kind;
         head[1] = (apr_uint32_t)value_size;
-        longer = apr_palloc(r->pool, length + sizeof(head) + name_size + value_size);
+        longer = apr_palloc(terms->r->pool, length + sizeof(head) + name_size + value_size);
         memcpy(longer, raw, length);
         memcpy(longer + length, head, sizeof(head));
         memcpy(longer + length + sizeof(head), name, name_size);
@@ -283,46 +267,44 @@ static int joined_identity(request_rec *r, const rl_key *key, const rl_identity_
     return 1;
 }
 
-void rl_identity_find(request_rec *r, const rl_rule *rule, const rl_identity_options *options,
-                      rl_identity *identity)
+void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity)
 {
     for (int i = 0; i < rule->key_count; i++) {
         if (is_address(&rule->keys[i])) {
-            address_identity(r, &rule->keys[i], options, identity);
+            address_identity(terms, &rule->keys[i], identity);
             return;
         }
-        if (joined_identity(r, &rule->keys[i], options, identity))
+        if (joined_identity(terms, &rule->keys[i], identity))
             return;
     }
-    address_identity(r, &address_key, options, identity);
+    address_identity(terms, &address_key, identity);
 }
 
-static const char *part_text(request_rec *r, const rl_identity_options *options,
-                             const rl_key_part *part)
+static const char *part_text(rl_terms *terms, const rl_key_part *part)
 {
+    apr_pool_t *pool = terms->r->pool;
     const char *value, *text;
     network n;
 
     if (part->kind == RL_KEY_IP) {
-        network_of(r, part, options, &n);
-        return network_text(r->pool, &n);
+        network_of(terms, part, &n);
+        return network_text(pool, &n);
     }
     if (part->kind == RL_KEY_SERVER)
         return "server";
-    value = value_of(r, part, options);
+    value = value_of(terms, part);
     if (!value)
         value = ""; /* it was there when the identity was found */
-    text = apr_pstrcat(r->pool, label_of(r->pool, part), ":", value, NULL);
-    return may_be_secret(part) || !is_plain(value) ? digest(r->pool, text) : text;
+    text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
+    return may_be_secret(part) || !is_plain(value) ? digest(pool, text) : text;
 }
 
-const char *rl_identity_text(request_rec *r, const rl_identity_options *options,
-                             const rl_identity *identity)
+const char *rl_identity_text(rl_terms *terms, const rl_identity *identity)
 {
-    const char *text = part_text(r, options, &identity->key->parts[0]);
+    const char *text = part_text(terms, &identity->key->parts[0]);
 
     for (int i = 1; i < identity->key->count; i++)
-        text = apr_pstrcat(r->pool, text, "+", part_text(r, options, &identity->key->parts[i]),
+        text = apr_pstrcat(terms->r->pool, text, "+", part_text(terms, &identity->key->parts[i]),
                            NULL);
     return text;
 }

@@ -12,6 +12,7 @@
 #include <httpd.h>
 
 #include "rule.h"
+#include "terms.h"
 
 typedef struct {
     const rl_key *key; /* the alternative that applied */
@@ -20,18 +21,11 @@ typedef struct {
     unsigned char address[18]; /* what raw points to when the key is an address alone */
 } rl_identity;
 
-/* What else a key depends on. */
-typedef struct {
-    unsigned normalize; /* steps of rl_path_normalise() for path keys */
-    int ipv6_prefix;    /* 1 to 128: IPv6 clients are told apart by so many bits */
-} rl_identity_options;
-
 /*
  * Finds the identity of a request under a rule. It points into the request's pool and into
  * itself, so it must not be copied. Nothing is allocated for key=ip.
  */
-void rl_identity_find(request_rec *r, const rl_rule *rule, const rl_identity_options *options,
-                      rl_identity *identity);
+void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity);
 
 /*
  * The text of an identity that was found for this request, in its pool: parts joined by '+', as in
@@ -40,7 +34,6 @@ void rl_identity_find(request_rec *r, const rl_rule *rule, const rl_identity_opt
  * of the SHA-256 of header:name:VALUE, cookie:NAME:VALUE, env:NAME:VALUE, EXPRESSION:VALUE,
  * user:NAME or path:PATH. Only printable ASCII without blanks, quotes and braces.
  */
-const char *rl_identity_text(request_rec *r, const rl_identity_options *options,
-                             const rl_identity *identity);
+const char *rl_identity_text(rl_terms *terms, const rl_identity *identity);
 
 #endif

@@ -28,7 +28,8 @@ typedef struct rl_local rl_local;
 typedef enum {
     RL_LOCAL_COUNT = 1, /* counts of this host: sync=local, or no Redis */
     RL_LOCAL_FALLBACK,  /* counts of this host while Redis does not answer */
-    RL_LOCAL_SNAPSHOT   /* what Redis last said */
+    RL_LOCAL_SNAPSHOT,  /* what Redis last said */
+    RL_LOCAL_COMPLAINT  /* what was complained of */
 } rl_local_kind;
 
 /* Whose clock the windows of a count are aligned to. */
@@ -66,28 +67,39 @@ uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counte
                       const void *identity, size_t length);
 
 /*
- * The state of a count at *now, which moves forward if another process has already opened the next
- * window. seed, if not NULL, is what is known of the counter from elsewhere, rolled to *now: the
+ * The state of a count at *now (a tick of the limit's), which moves forward if another process has
+ * already moved the count on. seed, if not NULL, is what is known of the counter from elsewhere: the
  * count is at least that.
  */
-void rl_local_peek(const rl_local *table, uint64_t key, const rl_limit *limit,
-                   const rl_state *seed, int64_t *now, rl_state *state);
+void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
+                   int64_t *now, rl_state *state);
 
 /*
- * Charges cost to a count if the limit admits it, in one atomic step. Seed as above. Returns
- * whether it was charged; state is the counter after the charge or as it denied, at *now.
+ * Charges cost to a count if the limit admits it, in one atomic step; a denial that starts a block
+ * starts it. Seed as above. Returns whether it was charged; state is the count before the charge, at
+ * *now.
  */
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state);
 
-/* Takes a charge back from window number index; does nothing if that window is gone. */
-void rl_local_give_back(rl_local *table, uint64_t key, int64_t index, int64_t cost);
+/* Starts the block that a denial of cost in this state starts, if it does; the state then says so. */
+void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                    int64_t host_ms, int64_t now, rl_state *state);
+
+/* Takes back what was charged at a position: see rl_limiter_give_back(). */
+void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
+                        int64_t cost);
+
+/* Settles what became pending in a slot: see rl_limiter_settle(). now is a tick. */
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+                     int64_t cost, int charged, int64_t host_ms, int64_t now);
 
 /*
- * Keeps what Redis reported: the state at redis_now, asked for at sent_ms and
- * received at received_ms on the host's clock. An older report never replaces a newer one.
+ * Keeps what Redis reported: the state at tick redis_now, asked for at sent_ms and received at
+ * received_ms on the host's clock, and whether the limit is an override. An older report never
+ * replaces a newer one. What is pending is not kept.
  */
-void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit,
+void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms);
 
@@ -97,10 +109,10 @@ void rl_local_forget(rl_local *table, uint64_t key);
 /*
  * What the kept report says of cost units at host_ms. Aged from the moment of asking, so it is
  * never stricter than Redis itself. On any answer but UNKNOWN, and on UNKNOWN with *now above 0,
- * state and *now hold the report, rolled forward; Redis's clock may be behind *now by up to
- * *lag_ms.
+ * state and *now hold the report, rolled forward, and the limit the override that it was made
+ * with; Redis's clock may be behind *now by up to *lag_ms.
  */
-rl_recall rl_local_recall(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
 
 /*
@@ -108,6 +120,12 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, const rl_limit *limit, 
  * last report, this one included. At most one report per every_ms and key.
  */
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
+
+/*
+ * How many denials of key have not been reported, if the last report was more than every_ms ago;
+ * they then count as reported. 0 if there is nothing to say.
+ */
+uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
 
 typedef struct {
     uint64_t capacity;  /* entries that fit */

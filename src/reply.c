@@ -73,14 +73,21 @@ static char *retry_after(apr_pool_t *pool, int64_t wait_ms)
 
 static int shows(const rl_outcome *o)
 {
-    return o->rule->headers && !o->shadow && !o->open;
+    return o->rule->headers && !o->shadow && !o->open && !o->exempt;
 }
 
-/* In fallback a host's share is less than the rule says. */
+/* In fallback a host's share is less than the rule says; a tier or an override may say more. */
 static const char *quota(apr_pool_t *pool, const rl_outcome *o)
 {
     return o->limit.quota == o->rule->limit.quota ? o->rule->quota_text
                                                   : number(pool, o->limit.quota);
+}
+
+/* What there may be at once: of a bucket, what it holds. */
+static const char *capacity(apr_pool_t *pool, const rl_outcome *o)
+{
+    return rl_limiter_is_bucket(o->limit.algorithm) ? number(pool, rl_limiter_capacity(&o->limit))
+                                                    : quota(pool, o);
 }
 
 static int64_t remaining(const rl_outcome *o)
@@ -113,16 +120,16 @@ static int64_t reset_ms(const rl_outcome *o)
 /* The clock is the one that decided: the moment is then the same in every response. */
 static void x_ratelimit(request_rec *r, const rl_outcome *o)
 {
-    int64_t reset = seconds_up(o->now + reset_ms(o));
+    int64_t reset = seconds_up(o->now / rl_limiter_ticks(&o->limit) + reset_ms(o));
 
-    apr_table_addn(r->err_headers_out, "X-RateLimit-Limit", quota(r->pool, o));
+    apr_table_addn(r->err_headers_out, "X-RateLimit-Limit", capacity(r->pool, o));
     apr_table_addn(r->err_headers_out, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
     apr_table_addn(r->err_headers_out, "X-RateLimit-Reset", number(r->pool, reset));
 }
 
 static void draft_03(request_rec *r, const rl_outcome *o)
 {
-    apr_table_addn(r->err_headers_out, "RateLimit-Limit", quota(r->pool, o));
+    apr_table_addn(r->err_headers_out, "RateLimit-Limit", capacity(r->pool, o));
     apr_table_addn(r->err_headers_out, "RateLimit-Remaining", number(r->pool, remaining(o)));
     apr_table_addn(r->err_headers_out, "RateLimit-Reset",
                    number(r->pool, seconds_up(reset_ms(o))));
@@ -222,12 +229,21 @@ static void note(request_rec *r, int again, const char *name, const char *value)
     }
 }
 
+static int all_exempt(const rl_chain *chain)
+{
+    const rl_outcome *o = chain->first;
+
+    while (o && o->exempt)
+        o = o->next;
+    return !o;
+}
+
 static void set_notes(request_rec *r, int again, const rl_chain *chain)
 {
     const rl_outcome *o = chain->denial ? chain->denial
                           : chain->closed ? chain->closed : chain->shadow;
     const char *verdict = chain->denial || chain->closed ? "deny"
-                        : chain->shadow ? "shadow" : "pass";
+                        : chain->shadow ? "shadow" : all_exempt(chain) ? "exempt" : "pass";
 
     if (chain->section->notes != RL_NOTES_ALL && !o && !chain->fallback)
         return;
@@ -283,8 +299,7 @@ static const char *const content_types[] = {
     "application/problem+json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 };
 
-/* The weight of a media range in thousandths: q=0.5 is 500 (RFC 9110 §12.4.2). */
-static int weight_of(const char *parameters)
+int rl_reply_weight(const char *parameters)
 {
     const char *q = strstr(parameters, ";q=");
     int weight = 0;
@@ -310,7 +325,7 @@ static body_form negotiate(request_rec *r, body_form usual)
 
     while (accept && (item = ap_get_list_item(r->pool, &accept))) {
         size_t length = strcspn(item, ";");
-        int weight = weight_of(item + length);
+        int weight = rl_reply_weight(item + length);
 
         for (size_t i = 0; i < sizeof(acceptable) / sizeof(acceptable[0]); i++) {
             if (weight > best && strlen(acceptable[i].type) == length

@@ -47,6 +47,20 @@ typedef enum { RL_SYNC_REQUEST, RL_SYNC_LEASE, RL_SYNC_LOCAL } rl_sync;
 typedef enum { RL_FAIL_UNSET, RL_FAIL_LOCAL, RL_FAIL_OPEN, RL_FAIL_CLOSED } rl_on_failure;
 typedef enum { RL_PHASE_UNSET, RL_PHASE_EARLY, RL_PHASE_ACCESS, RL_PHASE_AUTH } rl_phase;
 
+/* A RateLimitTier of a rule: the quota of requests whose tier= has this value. */
+typedef struct {
+    const char *name;
+    int unlimited;
+    int64_t quota;
+    int64_t burst; /* of a bucket */
+} rl_tier;
+
+/* An expression, as text and as httpd's ap_expr_info_t; text NULL: there is none. */
+typedef struct {
+    const char *text;
+    const void *compiled;
+} rl_expr;
+
 typedef struct {
     const char *name;
     const char *text; /* QUOTA/WINDOW as written, for messages */
@@ -54,10 +68,25 @@ typedef struct {
     rl_limit limit;
     const rl_key *keys; /* alternatives, in order; never none */
     int key_count;
+    const char *path; /* glob on the normalised path, as written; NULL: all */
+    const char *path_normal; /* with all steps of normalisation */
+    const char *const *methods; /* NULL at the end; NULL: all */
+    rl_expr when;
+    rl_expr unless;
+    rl_expr cost_expr; /* text NULL: cost holds */
+    int64_t cost;
+    rl_expr tier;
+    const rl_tier *tiers;
+    int tier_count;
+    const char *tiers_text; /* for the script: see rl_ask */
+    const uint64_t *statuses; /* charge-on: bit n is status n; NULL: every request */
+    int adaptive;
+    int is_shared; /* its key is of no single client: server, host, path and method alone */
+    int has_tail; /* a rule of this counter blocks or charges on response; set when all are read */
     int status; /* of a denial: 400 to 599 */
     rl_on_failure on_failure; /* RL_FAIL_UNSET: the server's */
     rl_sync sync;
-    rl_phase phase; /* RL_PHASE_ACCESS or RL_PHASE_AUTH */
+    rl_phase phase;
     int headers;    /* may it show in responses? */
     int shadow;
     int off;          /* RateLimit NAME off: only the name counts */
@@ -79,6 +108,18 @@ typedef const char *(*rl_compile)(void *context, const char *text, int boolean,
  */
 const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile, void *context,
                           rl_rule **rule);
+
+/*
+ * Adds TIER QUOTA|unlimited [burst=N] to a rule. Returns NULL, or an error text that begins with the
+ * rule's name. Only while the configuration is read.
+ */
+const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line);
+
+/* The tier of this name, or NULL. */
+const rl_tier *rl_rule_tier(const rl_rule *rule, const char *name);
+
+/* Whether a response of this status is charged: by charge-on, or all. */
+int rl_rule_charges_on(const rl_rule *rule, int status);
 
 /*
  * The next word of a line, in the pool, with *line moved behind it; "" at the end. Blanks separate
@@ -104,6 +145,9 @@ int rl_rule_key_is_inventable(const rl_rule *rule);
 
 /* Whether the rule counts by address or all requests together, and so cannot be dodged. */
 int rl_rule_key_is_anchored(const rl_rule *rule);
+
+/* Whether text may be a name: of a rule, a tier, a scope. */
+int rl_rule_is_name(const char *text);
 
 /* Where text stands among names (NULL at their end); -1 if it does not. */
 int rl_rule_choice(const char *text, const char *const names[]);

@@ -1,33 +1,51 @@
 /*
  * stats: counters and histograms in shared memory.
  *
- * The histogram has eight buckets for each doubling, in the way of HdrHistogram: a value's bucket
- * is its highest set bit and the three bits below it, so counting costs a shift and an add, and a
- * quantile is known to 1/8 of its value.
+ * What requests wait for Redis is counted twice. Once by bounds that people know, for programs that
+ * draw histograms. And once, for quantiles, in eight buckets for each doubling, in the way of
+ * HdrHistogram: a value's bucket is its highest set bit and the three bits below it, so counting
+ * costs a shift and an add, and a quantile is known to 1/8 of its value.
+ *
+ * The past is kept in a ring of copies, so that a page can say what happened in the last minute. A
+ * request pays nothing for that. A copy is found by its time, which is void while it is written.
  */
 #include <stdatomic.h>
 #include <string.h>
 
 #include "stats.h"
 
-#define MAGIC UINT64_C(0x31544154534c5252) /* "RRLSTAT1", little endian */
-#define BUCKETS (8 * 32)
+#define MAGIC UINT64_C(0x32544154534c5252) /* "RRLSTAT2", little endian */
+#define NAME_SIZE 72
+#define KEPT 8
+#define KEEP_EVERY_MS 9000
+#define RECENT_MS 60000
+
+typedef struct {
+    rl_count at_ms; /* on the host's clock; 0: nothing is kept here */
+    rl_stats_counts counts;
+} kept;
 
 struct rl_stats {
     uint64_t magic;
     uint64_t size;
-    _Alignas(64) _Atomic uint64_t redis[RL_FAILURES];
-    _Atomic uint64_t waits[BUCKETS];
-    _Alignas(64) rl_stats_rule rows[RL_STATS_ROWS];
+    char names[RL_STATS_ROWS][NAME_SIZE]; /* of the rows; "" ends them */
+    _Alignas(64) rl_stats_counts now;
+    kept past[KEPT];
 };
 
 const char *const rl_source_names[RL_SOURCES] = {"local", "lease", "redis", "fallback"};
 const char *const rl_failure_names[RL_FAILURES] = {
     "answered", "open", "down", "busy", "late", "lost", "refused", "garbage"
 };
+const char *const rl_verdict_names[RL_VERDICTS] = {"pass", "deny", "shadow", "exempt", "veto"};
+
+const int64_t rl_stats_bounds_us[RL_STATS_BOUNDS] = {
+    50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000
+};
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)
-#define add(p) atomic_fetch_add_explicit((p), 1, memory_order_relaxed)
+#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
+#define add(p, n) atomic_fetch_add_explicit((p), (n), memory_order_relaxed)
 
 size_t rl_stats_size(void)
 {
@@ -54,25 +72,28 @@ int rl_stats_row(rl_stats *stats, const char *name)
 {
     int i = 0;
 
-    while (i < RL_STATS_ROWS - 1 && stats->rows[i].name[0] && strcmp(stats->rows[i].name, name))
+    while (i < RL_STATS_ROWS - 1 && stats->names[i][0] && strcmp(stats->names[i], name))
         i++;
-    if (!stats->rows[i].name[0])
-        strncpy(stats->rows[i].name, i < RL_STATS_ROWS - 1 ? name : "(others)",
-                sizeof(stats->rows[i].name) - 1);
+    if (!stats->names[i][0])
+        strncpy(stats->names[i], i < RL_STATS_ROWS - 1 ? name : "(others)", NAME_SIZE - 1);
     return i;
 }
 
-void rl_stats_count(rl_stats *stats, int row, rl_verdict verdict, rl_source source)
+const char *rl_stats_name(const rl_stats *stats, int row)
 {
-    add(&stats->rows[row].requests);
-    add(&stats->rows[row].verdicts[verdict]);
-    add(&stats->rows[row].sources[source]);
+    return row < RL_STATS_ROWS && stats->names[row][0] ? stats->names[row] : NULL;
 }
 
-void rl_stats_count_vetoed(rl_stats *stats, int row, rl_source source)
+/* --- Counting ----------------------------------------------------------------------------- */
+
+void rl_stats_count(rl_stats *stats, int row, rl_verdict verdict, rl_source source)
 {
-    add(&stats->rows[row].requests);
-    add(&stats->rows[row].sources[source]);
+    add(&stats->now.rows[row][verdict][source], 1);
+}
+
+void rl_stats_count_log(rl_stats *stats, rl_log_fate fate)
+{
+    add(&stats->now.log[fate], 1);
 }
 
 static int bucket_of(uint64_t us)
@@ -82,8 +103,8 @@ static int bucket_of(uint64_t us)
     if (us < 8)
         return (int)us;
     shift = 60 - __builtin_clzll(us);
-    if (shift >= BUCKETS / 8 - 1)
-        return BUCKETS - 1;
+    if (shift >= RL_STATS_BUCKETS / 8 - 1)
+        return RL_STATS_BUCKETS - 1;
     return shift * 8 + (int)(us >> shift);
 }
 
@@ -95,31 +116,146 @@ static int64_t bucket_end(int bucket)
     return bucket < 16 ? bucket : ((int64_t)(bucket % 8 + 8 + 1) << shift) - 1;
 }
 
+/* Where the breaker is open or there is no room, nothing is sent and nobody waits. */
+static int was_sent(rl_failure failure, int64_t waited_us)
+{
+    return failure == RL_ANSWERED || failure > RL_FAILED_BUSY
+        || (failure == RL_FAILED_DOWN && waited_us > rl_stats_bounds_us[0]);
+}
+
 void rl_stats_count_redis(rl_stats *stats, rl_failure failure, int64_t waited_us)
 {
-    add(&stats->redis[failure]);
-    add(&stats->waits[bucket_of(waited_us > 0 ? (uint64_t)waited_us : 0)]);
+    uint64_t us = waited_us > 0 ? (uint64_t)waited_us : 0;
+    int bound = 0;
+
+    add(&stats->now.redis[failure], 1);
+    if (!was_sent(failure, waited_us))
+        return;
+    while (bound < RL_STATS_BOUNDS && (int64_t)us > rl_stats_bounds_us[bound])
+        bound++;
+    add(&stats->now.waited_us, us);
+    add(&stats->now.waits[bucket_of(us)], 1);
+    add(&stats->now.bounded[bound], 1);
 }
 
-const rl_stats_rule *rl_stats_read_row(const rl_stats *stats, int row)
+/* --- Reading ------------------------------------------------------------------------------ */
+
+/* How many words of the counters are in use: all but the rows without a rule. */
+static size_t words_of(const rl_stats *stats)
 {
-    return row < RL_STATS_ROWS && stats->rows[row].name[0] ? &stats->rows[row] : NULL;
+    size_t row = 0;
+
+    while (row < RL_STATS_ROWS && stats->names[row][0])
+        row++;
+    return (offsetof(rl_stats_counts, rows) + row * sizeof(stats->now.rows[0])) / sizeof(rl_count);
 }
 
-uint64_t rl_stats_read_redis(const rl_stats *stats, rl_failure failure)
+static void copy(rl_stats_counts *to, const rl_stats_counts *from, size_t words)
 {
-    return load(&stats->redis[failure]);
+    rl_count *target = (rl_count *)to;
+    const rl_count *source = (const rl_count *)from;
+
+    for (size_t i = 0; i < words; i++)
+        store(&target[i], load(&source[i]));
 }
 
-int64_t rl_stats_quantile(const rl_stats *stats, int per_mille)
+void rl_stats_read(const rl_stats *stats, rl_stats_counts *counts)
+{
+    memset((void *)counts, 0, sizeof(*counts));
+    copy(counts, &stats->now, words_of(stats));
+}
+
+void rl_stats_keep(rl_stats *stats, int64_t host_ms)
+{
+    kept *oldest = &stats->past[0];
+    int64_t latest_ms = 0;
+
+    for (int i = 0; i < KEPT; i++) {
+        int64_t at_ms = (int64_t)load(&stats->past[i].at_ms);
+
+        if (at_ms < (int64_t)load(&oldest->at_ms))
+            oldest = &stats->past[i];
+        if (at_ms > latest_ms)
+            latest_ms = at_ms;
+    }
+    if (latest_ms && host_ms - latest_ms < KEEP_EVERY_MS)
+        return;
+    atomic_store(&oldest->at_ms, 0);
+    atomic_thread_fence(memory_order_release);
+    copy(&oldest->counts, &stats->now, words_of(stats));
+    atomic_store(&oldest->at_ms, (uint64_t)host_ms);
+}
+
+/* What was kept a minute ago: the latest that is so old, or else the first. */
+static const kept *minute_ago(const rl_stats *stats, int64_t host_ms, int64_t *at_ms)
+{
+    const kept *found = NULL;
+
+    *at_ms = 0;
+    for (int i = 0; i < KEPT; i++) {
+        int64_t at = (int64_t)atomic_load(&stats->past[i].at_ms);
+        int is_old = at <= host_ms - RECENT_MS;
+        int found_is_old = found && *at_ms <= host_ms - RECENT_MS;
+
+        if (at && (!found || (is_old ? !found_is_old || at > *at_ms : !found_is_old && at < *at_ms))) {
+            found = &stats->past[i];
+            *at_ms = at;
+        }
+    }
+    return found;
+}
+
+int64_t rl_stats_recent(const rl_stats *stats, int64_t host_ms, rl_stats_counts *counts)
+{
+    size_t words = words_of(stats);
+    rl_count *target = (rl_count *)counts;
+    int64_t at_ms;
+
+    for (int tries = 0; tries < KEPT; tries++) {
+        const kept *before = minute_ago(stats, host_ms, &at_ms);
+        const rl_count *source;
+
+        if (!before || at_ms >= host_ms)
+            return 0;
+        source = (const rl_count *)&before->counts;
+        for (size_t i = 0; i < words; i++)
+            store(&target[i], load(&target[i]) - load(&source[i]));
+        atomic_thread_fence(memory_order_acquire);
+        if ((int64_t)load(&before->at_ms) == at_ms)
+            return host_ms - at_ms;
+        for (size_t i = 0; i < words; i++) /* it was written over meanwhile */
+            store(&target[i], load(&((const rl_count *)&stats->now)[i]));
+    }
+    return 0;
+}
+
+uint64_t rl_stats_of_verdict(const rl_stats_counts *counts, int row, rl_verdict verdict)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < RL_SOURCES; i++)
+        sum += load(&counts->rows[row][verdict][i]);
+    return sum;
+}
+
+uint64_t rl_stats_of_source(const rl_stats_counts *counts, int row, rl_source source)
+{
+    uint64_t sum = 0;
+
+    for (int i = 0; i < RL_VERDICTS; i++)
+        sum += load(&counts->rows[row][i][source]);
+    return sum;
+}
+
+int64_t rl_stats_quantile(const rl_stats_counts *counts, int per_mille)
 {
     uint64_t total = 0, seen = 0, wanted;
 
-    for (int i = 0; i < BUCKETS; i++)
-        total += load(&stats->waits[i]);
+    for (int i = 0; i < RL_STATS_BUCKETS; i++)
+        total += load(&counts->waits[i]);
     wanted = (total * (uint64_t)per_mille + 999) / 1000;
-    for (int i = 0; i < BUCKETS && total; i++) {
-        seen += load(&stats->waits[i]);
+    for (int i = 0; i < RL_STATS_BUCKETS && total; i++) {
+        seen += load(&counts->waits[i]);
         if (seen >= wanted)
             return bucket_end(i);
     }

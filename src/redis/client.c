@@ -39,7 +39,7 @@
 #include "spread.h"
 
 #define IN_FLIGHT 1024
-#define GREETINGS_MAX 4
+#define GREETINGS_MAX (2 + RL_SCRIPTS)
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -48,7 +48,7 @@ struct rl_client {
     rl_client_options options;
     apr_pool_t *pool;
     rl_calls *calls;
-    char sha[RL_SCRIPT_SHA + 1];
+    rl_script_names names;
     rl_greeting greetings[GREETINGS_MAX];
     int greeting_count;
 
@@ -382,14 +382,14 @@ static void lead_until_done(rl_client *client, const rl_call *call, int64_t dead
         rl_node_hurry(call->node);
 }
 
-static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *charged)
+static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admitted)
 {
     if (!call->reply)
         return RL_FAILED_LOST;
     if (call->reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    *charged = rl_script_read(call->reply, asks, n);
-    return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+    *admitted = rl_script_read(call->reply, asks, n);
+    return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
 /* Whether the keys of a call lie at both ends of a slot's move. */
@@ -425,8 +425,8 @@ void rl_client_probe(rl_client *client)
 }
 
 /* One call, of one slot. *split: see rl_spread_calls. */
-static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64_t deadline_us,
-                         int *charged, int *split)
+static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
+                         int64_t deadline_us, int *admitted, int *split)
 {
     int length, leads = !client->options.threaded;
     rl_failure failure;
@@ -437,7 +437,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
     failure = rl_fleet_route(client->fleet, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
-    command = rl_script_decide(client->sha, asks, n, &length);
+    command = rl_script_decide(&client->names, asks, n, look_only, &length);
     call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
     if (!call)
         return RL_FAILED_BUSY;
@@ -446,8 +446,8 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
     failure = RL_FAILED_LATE;
     if (rl_call_wait(call, deadline_us)) {
         node = call->node;
-        *split = n > 1 && is_split(call->reply);
-        failure = read_call(call, asks, n, charged);
+        *split = is_split(call->reply);
+        failure = read_call(call, asks, n, admitted);
         rl_call_release(client->calls, call);
     }
     if (!node && failure == RL_FAILED_LATE)
@@ -457,7 +457,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int64
     return failure;
 }
 
-static void give_back(rl_client *client, int slot, const rl_ask *asks, int n)
+static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
 {
     rl_node *node;
     int length;
@@ -465,7 +465,7 @@ static void give_back(rl_client *client, int slot, const rl_ask *asks, int n)
 
     if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
         return;
-    command = rl_script_give_back(client->sha, asks, n, &length);
+    command = rl_script_undo(&client->names, asks, n, &length);
     if (command)
         enqueue(client, node, slot, command, length, NULL);
 }
@@ -477,52 +477,48 @@ typedef struct {
     int64_t deadline_us; /* of all calls together */
 } chain;
 
-static void give_back_group(void *context, int slot, const rl_ask *asks, int n)
-{
-    give_back(((const chain *)context)->client, slot, asks, n);
-}
-
-/* A look without a charge is a charge that is given back. */
-static rl_failure decide_group(void *context, int slot, rl_ask *asks, int n, int peek, int *charged,
-                               int *split)
+static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int look_only,
+                              int *admitted, int *split)
 {
     const chain *c = context;
-    rl_failure failure = decide(c->client, slot, asks, n, c->deadline_us, charged, split);
 
-    if (peek && failure == RL_ANSWERED && *charged)
-        give_back(c->client, slot, asks, n);
-    return failure;
+    return decide(c->client, slot, asks, n, look_only, c->deadline_us, admitted, split);
+}
+
+static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
+{
+    undo(((const chain *)context)->client, slot, asks, n);
 }
 
 /* --- The door ----------------------------------------------------------------------------- */
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged)
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
+                            int64_t deadline_us, int *admitted)
 {
     chain c = {client, deadline_us};
-    rl_spread_calls calls = {decide_group, give_back_group, &c};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
     rl_failure failure;
     int ignored = 0;
 
     if (!client->options.threaded)
         catch_up(client);
     if (!rl_fleet_is_cluster(client->fleet))
-        return decide(client, 0, asks, n, deadline_us, charged, &ignored);
-    failure = rl_spread_decide(&calls, asks, n, charged);
+        return decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+    failure = rl_spread_decide(&calls, asks, n, look_only, admitted);
     if (!client->options.threaded && client->queue.first)
         catch_up(client); /* what was given back */
     return failure;
 }
 
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n)
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 {
     chain c = {client, 0};
-    rl_spread_calls calls = {decide_group, give_back_group, &c};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
 
     if (rl_fleet_is_cluster(client->fleet))
-        rl_spread_give_back(&calls, asks, n);
+        rl_spread_undo(&calls, asks, n);
     else
-        give_back(client, 0, asks, n);
+        undo(client, 0, asks, n);
     if (!client->options.threaded)
         catch_up(client); /* out with it now: this child's next request may be long in coming */
 }
@@ -554,20 +550,22 @@ static void make_greetings(rl_client *client)
     if (db)
         add_greeting(client, "SELECT", 2,
                      (const char *[]){"SELECT", apr_itoa(client->pool, db)});
-    add_greeting(client, "SCRIPT LOAD", 3, (const char *[]){"SCRIPT", "LOAD", rl_script_source});
+    for (int i = 0; i < RL_SCRIPTS; i++)
+        add_greeting(client, "SCRIPT LOAD", 3,
+                     (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
 }
 
 /* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
 static char *make_probe(void *owner, const char *tag, int *length)
 {
-    static const rl_limit limit = {RL_FIXED_WINDOW, 1, RL_WINDOW_MIN_MS};
+    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
     rl_client *client = owner;
-    rl_ask ask = {NULL, &limit, 0, 0, 0, {0, 0, 0}};
+    rl_ask ask = {.limit = &limit};
     char key[256]; /* a prefix has at most 64 bytes */
 
     apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
     ask.key = key;
-    return rl_script_decide(client->sha, &ask, 1, length);
+    return rl_script_decide(&client->names, &ask, 1, 0, length);
 }
 
 static void make_fleet(rl_client *client)
@@ -576,7 +574,7 @@ static void make_fleet(rl_client *client)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .loading_count = 1,
+                               .greeting_count = client->greeting_count, .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
@@ -594,7 +592,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     client->pool = pool;
     client->lead = threaded ? LEAD_THREAD : LEAD_CALLER;
     client->alone = CALM;
-    rl_script_name(client->sha);
+    rl_script_name(&client->names);
     for (int i = LEAD_FREE; i <= LEAD_CALLER; i++) {
         client->wake_fd[i] = i && threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
         if (i && threaded && client->wake_fd[i] < 0)

@@ -12,8 +12,8 @@
  * what is still in flight to the I/O thread when his own reply is there. In a server with one
  * thread per process the caller has the lead always. All do the same steps in the same order.
  *
- * Created after fork, in the pool of the child. rl_client_decide() and rl_client_give_back() may
- * be called from any thread of the child.
+ * Created after fork, in the pool of the child. rl_client_decide() and rl_client_undo() may be
+ * called from any thread of the child.
  */
 #ifndef RL_CLIENT_H
 #define RL_CLIENT_H
@@ -47,15 +47,15 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 
 /*
  * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
- * for it until deadline_us on rl_link_clock() at the longest. RL_ANSWERED: *charged says whether
- * all was charged, and the asks what Redis reported. Anything else: nothing is known, and
- * something may have been charged.
+ * for it until deadline_us on rl_link_clock() at the longest; with look set nothing is charged.
+ * RL_ANSWERED: *admitted says whether all live rules admit, and so were charged, and the asks what Redis
+ * reported. Anything else: nothing is known, and something may have been charged.
  */
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int64_t deadline_us,
-                            int *charged);
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
+                            int *admitted);
 
-/* Gives back what n asks were charged, as their states say. Never waits; may be lost. */
-void rl_client_give_back(rl_client *client, const rl_ask *asks, int n);
+/* Gives back or settles n asks, as their kinds say. Never waits; may be lost. */
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n);
 
 /*
  * Where there is no I/O thread: probes an open breaker's Redis if a probe is due and nobody else is

@@ -1,74 +1,410 @@
--- One decision over all rules of a step, or one give-back. This is limiter.c in Lua: whoever
--- changes one changes both.
+-- One decision over all rules of a step; also what is given back or settled later. This is
+-- limiter.c in Lua: whoever changes one changes both. decide_plain.lua is this for plain rules.
 --
--- A key holds its counter as 14 bytes, little endian: the number of the window (6), the units
--- admitted in the window before it (4) and in it (4). Anything else under the key is taken for
--- nothing and overwritten, and so are counts that no rule can have. Time is this server's own, in ms.
+-- KEYS: a counter for each rule, then, where overrides are on, a hash of overrides for each.
+-- ARGV: how many rules, from the first, can deny (the others are shadow rules); negative: minus that
+--       minus 1, and nothing is charged, the caller only looks. Then for each rule its record and
+--       the ms that its key is to live. Then, where overrides are on, for each rule its name, and
+--       name, quota and burst of each of its tiers, with a blank behind each word.
 --
--- decide:    ARGV[1] = how many of KEYS, from the first, can deny; the others are shadow rules
---            then for each key: algorithm letter, window in ms, quota, cost
---            returns '1' (charged) or '0' (nothing charged but shadow rules that admit), then for
---            each key 14 bytes: the time that counts (6), prev (4), cur (4), before the charge
--- give-back: ARGV[1] = 'give-back', then for each key: window in ms, number of the window, cost
-local call, floor, pack, unpack = redis.call, math.floor, struct.pack, struct.unpack
-
-if ARGV[1] == 'give-back' then
-    for i, key in ipairs(KEYS) do
-        local state = redis.pcall('GET', key)
-        local ttl = call('PTTL', key)
-        if state and #state == 14 and ttl > 0 then
-            local index, prev, cur = unpack('<I6I4I4', state)
-            local given, cost = ARGV[3 * i] + 0, ARGV[3 * i + 1] + 0
-            if index == given then
-                cur = cur - math.min(cost, cur)
-            elseif index == given + 1 then
-                prev = prev - math.min(cost, prev)
-            end
-            call('PSETEX', key, ttl, pack('<I6I4I4', index, prev, cur))
-        end
-    end
-    return '1'
-end
+-- A record: kind, 1 byte: algorithm (sliding window 0, fixed window 1, bucket 2, log 3), + 4 its ticks
+-- are us, not ms, + 8 charged on response, + 16 blocks, + 32 overrides; what to do, 1 byte: 0 decide,
+-- 1 give back, 2 settle without a charge, 3 settle with one; 4 bytes each: window in ticks, quota, cost,
+-- capacity, delay in ticks, block in ms; 7 bytes: the window, tick or slot that was charged.
+--
+-- The reply: '1' (all charged) or '0' (nothing but shadow rules that admit), then for each rule what
+-- was there before the charge: the tick that counts (7 bytes); of a window, prev and cur (4 each); of a
+-- bucket, the level (8); of a log, the units used and the ms until the cost fits, until more fits,
+-- until all fits (4 each). For kinds of 8 and more also: the ms that a block still lasts, the slot, the
+-- units pending, quota and capacity (4 each), and 1 byte: 1 overridden, 2 unlimited, 3 the override
+-- is garbage.
+--
+-- Values, little endian. A window: its number (6), units in the one before (4) and in it (4). A
+-- bucket: tick (7), level (7), ms at which the key expires (6). A log: units used (4) and entries
+-- dropped (4), the tail, then 10 bytes a charge: ms (6), units (4). The tail: tick at which a block ends
+-- (7), a slot of 60 s (4), units pending in the one before (4) and in it (4); only a log has it always.
+-- Anything else under a key is taken for nothing and overwritten. Time is this server's own.
+local call, pcall = redis.call, redis.pcall
+local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
+local pack, unpack = struct.pack, struct.unpack
+local COUNT_MAX, PRODUCT_MAX, LOG_MAX, BLOCK_MAX = 1000000000, 2251799813685248, 10000, 2678400000
+local SLIDING, BUCKET, LOG = 0, 2, 3
+local GIVE_BACK, SETTLE, SETTLE_CHARGED = 1, 2, 3
+local HEAD, ENTRY, CHUNK = 27, 10, 64 -- of a log: bytes, bytes, entries read at once
 
 local t = call('TIME')
-local clock = t[1] * 1000 + floor(t[2] / 1000)
-local live, all, charged, reply = ARGV[1] + 0, true, {}, ''
+local ms = t[1] * 1000 + floor(t[2] / 1000)
+local us = t[1] * 1000000 + t[2]
 
-for i, key in ipairs(KEYS) do
-    local window, quota, cost = ARGV[4 * i - 1] + 0, ARGV[4 * i] + 0, ARGV[4 * i + 1] + 0
-    local now, index, prev, cur = clock, floor(clock / window), 0, 0
-    local state = redis.pcall('GET', key)
-    if state and #state == 14 then
-        local i0, p, c = unpack('<I6I4I4', state)
-        if p > 1000000000 or c > 1000000000 then
-            p, c = 0, 0
+local function read_rule(key, record, ttl)
+    local r = {key = key, ttl = ttl + 0, overridden = 0, due = {}}
+    local kind
+    kind, r.act, r.window, r.quota, r.cost, r.capacity, r.delay, r.block, r.position =
+        unpack('<BBI4I4I4I4I4I4I7', record)
+    r.algorithm, r.ticks, r.clock = kind % 4, 1, ms
+    if kind % 8 >= 4 then
+        r.ticks, r.clock = 1000, us
+    end
+    r.on_response, r.has_more = kind % 16 >= 8, kind >= 8
+    r.now = r.clock
+    return r
+end
+
+-- A number is a quota, a word a tier or unlimited.
+local function override(r, key, tiers)
+    local word = pcall('HGET', key, string.match(tiers, '^%S+'))
+    if type(word) ~= 'string' then
+        return
+    end
+    local quota, capacity
+    local _, at = string.find(tiers, ' ' .. word .. ' ', 1, true)
+    if string.find(word, '^%d+$') and #word <= 10 then
+        quota, capacity = word + 0, word + 0
+    elseif at and string.find(word, '^[%w._-]+$') then
+        quota, capacity = string.match(tiers, '^(%S+) (%d+)', at + 1)
+    end
+    if word == 'unlimited' or quota == 'unlimited' then
+        r.overridden, r.cost = 2, 0
+        return
+    end
+    quota = tonumber(quota)
+    capacity = r.algorithm == BUCKET and tonumber(capacity) or quota
+    if quota and quota <= (r.algorithm == LOG and LOG_MAX or COUNT_MAX)
+        and max(quota, capacity) * r.window <= PRODUCT_MAX
+        and capacity * r.window + r.delay * quota <= PRODUCT_MAX then
+        r.overridden, r.quota, r.capacity = 1, quota, quota > 0 and capacity or 0
+    else
+        r.overridden = 3
+    end
+end
+
+-- Entries of a log from number i on, 0 the oldest that was ever stored: as many as are read at once.
+local function entries(r, i)
+    local chunk = call('GETRANGE', r.key, HEAD + ENTRY * i, HEAD + ENTRY * (i + CHUNK) - 1)
+    local at = 1 - ENTRY
+    return function()
+        at = at + ENTRY
+        if at < #chunk then
+            return unpack('<I6I4', chunk, at)
         end
-        if i0 == index then
-            prev, cur = p, c
-        elseif i0 == index - 1 then
-            prev = c
-        elseif i0 > index then
-            prev, cur = p, c
-            if i0 == index + 1 then
-                index, now = i0, i0 * window
+    end
+end
+
+local function load_log(r)
+    local head = pcall('GETRANGE', r.key, 0, HEAD - 1)
+    r.used, r.dropped, r.count, r.last, r.added = 0, 0, 0, 0, {}
+    if type(head) ~= 'string' or #head < HEAD then
+        return nil
+    end
+    local used, dropped = unpack('<I4I4', head)
+    local count = (call('STRLEN', r.key) - HEAD) / ENTRY
+    if count % 1 > 0 or dropped > count or used > COUNT_MAX then
+        return nil
+    end
+    r.known, r.used, r.dropped, r.count = true, used, dropped, count
+    if count > dropped then
+        r.last = unpack('<I6', call('GETRANGE', r.key, -ENTRY, -1))
+    end
+    return string.sub(head, 9)
+end
+
+-- Reads what the key holds; returns the tail, if there is one.
+local function load_state(r)
+    if r.algorithm == LOG then
+        return load_log(r)
+    end
+    local value = pcall('GET', r.key)
+    local size = value and #value
+    r.index, r.prev, r.cur, r.at, r.level = 0, 0, 0, 0, 0
+    if r.algorithm == BUCKET and (size == 20 or size == 39) then
+        local at, level = unpack('<I7I7', value)
+        if level <= PRODUCT_MAX then
+            r.known, r.at, r.level = true, at, level
+            return size == 39 and string.sub(value, 21)
+        end
+    elseif r.algorithm ~= BUCKET and (size == 14 or size == 33) then
+        local index, prev, cur = unpack('<I6I4I4', value)
+        if prev <= COUNT_MAX and cur <= COUNT_MAX then
+            r.known, r.index, r.prev, r.cur = true, index, prev, cur
+            return size == 33 and string.sub(value, 15)
+        end
+    end
+end
+
+-- Moves the state to a moment; the time that counts is then in r.now.
+local function roll(r, moment)
+    r.now = moment
+    if r.algorithm == BUCKET then
+        local passed = moment - r.at
+        if passed < 0 and -passed <= r.window then
+            r.now = r.at
+            return
+        end
+        r.level, r.at = max(0, r.level - max(0, passed) * r.quota), moment
+    elseif r.algorithm == LOG then
+        if r.last > moment and r.last <= moment + r.window then
+            r.now = r.last
+        end
+    else
+        local index = floor(moment / r.window)
+        if r.index == index + 1 then
+            r.now = r.index * r.window
+        elseif r.index < index then
+            r.prev = r.index == index - 1 and r.cur or 0
+            r.index, r.cur = index, 0
+        else
+            r.index = index
+        end
+    end
+end
+
+local function charge(r, units)
+    if r.algorithm == BUCKET then
+        r.level = min(r.level + units * r.window, PRODUCT_MAX)
+    elseif r.algorithm == LOG then
+        r.last, r.used = max(r.last, r.now), r.used + units
+        r.added[#r.added + 1] = pack('<I6I4', r.last, units)
+    else
+        r.cur = min(r.cur + units, COUNT_MAX)
+    end
+end
+
+-- Reads the tail. What is pending since a slot that is over becomes a charge, at that time.
+local function roll_pending(r, tail)
+    local slot = floor(ms / 60000)
+    r.blocked, r.slot, r.before, r.pending = 0, slot, 0, 0
+    if not tail then
+        return
+    end
+    local s, before, pending
+    r.blocked, s, before, pending = unpack('<I7I4I4I4', tail)
+    if before + pending == 0 then
+        return
+    end
+    if s >= slot then
+        r.slot, r.before, r.pending = s <= slot + 2 and s or slot, before, pending
+    else
+        if before > 0 then
+            roll(r, (s + 1) * 60000 * r.ticks)
+            charge(r, before)
+        end
+        if s == slot - 1 then
+            r.before = pending
+        elseif pending > 0 then
+            roll(r, (s + 2) * 60000 * r.ticks)
+            charge(r, pending)
+        end
+    end
+end
+
+local function tail_of(r)
+    return pack('<I7I4I4I4', r.blocked > r.now and r.blocked or 0, r.slot, r.before, r.pending)
+end
+
+local function log_head(r)
+    return pack('<I4I4', r.used, r.dropped) .. tail_of(r)
+end
+
+-- Stores charges that were only pending, drops what has left the window, and sums up the waits. A
+-- log that a clock has left far behind becomes one entry of now.
+local function sum_up(r)
+    local dropped, first = r.dropped, nil
+    if r.last > r.clock + r.window then
+        r.dropped, r.count, r.last, r.added, dropped = 0, 1, r.clock, {}, 0
+        call('PSETEX', r.key, r.ttl, log_head(r) .. pack('<I6I4', r.clock, r.used))
+    elseif #r.added > 0 then
+        call('APPEND', r.key, table.concat(r.added))
+        r.count, r.added, dropped = r.count + #r.added, {}, nil
+    end
+    while not first and r.dropped < r.count do
+        for time, units in entries(r, r.dropped) do
+            if time > r.now - r.window then
+                first = time
+                break
+            end
+            r.dropped, r.used = r.dropped + 1, r.used - units
+        end
+    end
+    if dropped ~= r.dropped then
+        call('SETRANGE', r.key, 0, log_head(r))
+    end
+    r.next = first and first + r.window - r.now or 0
+    r.reset = first and r.last + r.window - r.now or 0
+    r.wait = 0
+    local i, over = r.dropped, r.cost <= r.quota and r.used + r.cost - r.quota or 0
+    while over > 0 and i < r.count do
+        for time, units in entries(r, i) do
+            i, over, r.wait = i + 1, over - units, time + r.window - r.now
+            if over <= 0 then
+                break
             end
         end
     end
-    local used = (cur + cost) * window
-    if ARGV[4 * i - 2] == 's' then
-        used = used + prev * (window - now % window)
-    end
-    if used <= quota * window then
-        charged[i] = pack('<I6I4I4', index, prev, cur + cost)
-    elseif i <= live then
-        all = false
-    end
-    reply = reply .. pack('<I6I4I4', now, prev, cur)
 end
 
-for i, key in ipairs(KEYS) do
-    if charged[i] and (all or i > live) then
-        call('PSETEX', key, 2 * ARGV[4 * i - 1], charged[i])
+-- Whether so many units fit. Both sides are multiplied by the window.
+local function fits(r, units)
+    local used, room
+    if r.algorithm == BUCKET then
+        used, room = r.level, r.capacity * r.window + r.delay * r.quota
+    elseif r.algorithm == LOG then
+        used, room = r.used * r.window, r.quota * r.window
+    else
+        used, room = r.cur * r.window, r.quota * r.window
+        if r.algorithm == SLIDING then
+            used = used + r.prev * (r.window - (r.now - r.index * r.window))
+        end
+    end
+    return units <= r.capacity and used + units * r.window <= room
+end
+
+local function report(r)
+    local state
+    if r.algorithm == BUCKET then
+        state = pack('<I7I8', r.now, r.level)
+    elseif r.algorithm == LOG then
+        state = pack('<I7I4I4I4I4', r.now, r.used, r.wait, r.next, r.reset)
+    else
+        state = pack('<I7I4I4', r.now, r.prev, r.cur)
+    end
+    if not r.has_more then
+        return state
+    end
+    return state .. pack('<I4I4I4I4I4B', max(0, ceil((r.blocked - r.now) / r.ticks)), r.slot,
+                         r.before + r.pending, r.quota, r.capacity, r.overridden)
+end
+
+-- The charges that have left the window go, too.
+local function give_back_log(r)
+    local left, cost = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1), r.cost
+    for at = #left + 1 - ENTRY, 1, -ENTRY do
+        local time, units = unpack('<I6I4', left, at)
+        if time == r.position and cost > 0 then
+            local back = min(cost, units)
+            local rest = units > back and pack('<I6I4', time, units - back) or ''
+            left = string.sub(left, 1, at - 1) .. rest .. string.sub(left, at + ENTRY)
+            r.used, cost = r.used - back, cost - back
+        end
+    end
+    r.left = left
+end
+
+-- What a charge at r.position left, less what has drained since.
+local function give_back(r)
+    if r.algorithm == BUCKET then
+        local drained = max(0, r.at - r.position) * r.quota
+        r.level = r.level - min(r.level, max(0, r.cost * r.window - drained))
+    elseif r.algorithm == LOG then
+        give_back_log(r)
+    elseif r.index == r.position then
+        r.cur = max(0, r.cur - r.cost)
+    elseif r.index == r.position + 1 then
+        r.prev = max(0, r.prev - r.cost)
     end
 end
-return (all and '1' or '0') .. reply
+
+-- Keeps the log short: what was dropped goes when it is more than what is left.
+local function store_log(r, ttl)
+    local added = table.concat(r.added)
+    if not r.known then
+        r.left = ''
+    elseif not r.left and r.dropped > CHUNK and 2 * r.dropped > r.count then
+        r.left = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1)
+    end
+    if r.left then
+        r.dropped = 0
+        call('PSETEX', r.key, ttl, log_head(r) .. r.left .. added)
+    else
+        call('SETRANGE', r.key, 0, log_head(r))
+        call('APPEND', r.key, added)
+        call('PEXPIRE', r.key, ttl)
+    end
+end
+
+local function store(r)
+    local block_ms = max(0, ceil((r.blocked - r.now) / r.ticks))
+    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 120000 + r.ttl or 0)
+    if r.algorithm == LOG then
+        store_log(r, ttl)
+        return
+    end
+    local value, tail = nil, ''
+    if block_ms > 0 or r.before + r.pending > 0 then
+        tail = tail_of(r)
+    end
+    if r.algorithm == BUCKET then
+        value = pack('<I7I7I6', r.at, r.level, ms + ttl)
+    else
+        value = pack('<I6I4I4', r.index, r.prev, r.cur)
+    end
+    call('PSETEX', r.key, ttl, value .. tail)
+end
+
+-- Units whose slot is gone have become a charge already.
+local function settle(r)
+    if r.position == r.slot then
+        r.pending = max(0, r.pending - r.cost)
+    elseif r.position == r.slot - 1 then
+        r.before = max(0, r.before - r.cost)
+    else
+        return
+    end
+    if r.act == SETTLE_CHARGED then
+        charge(r, r.cost)
+    end
+    store(r)
+end
+
+local n = #ARGV - 1 - #KEYS -- rules: overrides add as many to one as to the other
+local live, look, all, rules, reply = ARGV[1] + 0, false, true, {}, {}
+if live < 0 then
+    live, look = -1 - live, true
+end
+
+for i = 1, n do
+    local r = read_rule(KEYS[i], ARGV[2 * i], ARGV[2 * i + 1])
+    rules[i] = r
+    if KEYS[n + i] then
+        override(r, KEYS[n + i], ARGV[2 * n + 1 + i])
+    end
+    roll_pending(r, load_state(r))
+    roll(r, r.clock)
+    r.blocked = min(r.blocked, r.now + (r.block > 0 and r.block or BLOCK_MAX) * r.ticks)
+    if r.algorithm == LOG then
+        sum_up(r)
+    end
+    reply[i] = report(r)
+    r.admits = r.overridden == 2
+        or (r.now >= r.blocked and fits(r, r.before + r.pending + r.cost))
+    if r.act == 0 and not r.admits and i <= live then
+        all = false
+    end
+    -- A block starts even if another rule denies as well.
+    if r.act == 0 and not look and r.block > 0 and r.cost <= r.capacity and r.now >= r.blocked
+        and not r.admits and not fits(r, r.cost) then
+        r.blocked, r.starts_block = r.now + r.block * r.ticks, true
+    end
+end
+
+for i, r in ipairs(rules) do
+    if r.act == GIVE_BACK then
+        if r.known then
+            give_back(r)
+            store(r)
+        end
+    elseif r.act ~= 0 then
+        if r.known or r.act == SETTLE_CHARGED then
+            settle(r)
+        end
+    elseif r.starts_block then
+        store(r)
+    elseif r.admits and r.cost > 0 and not look and (all or i > live) then
+        if r.on_response then
+            r.pending = r.pending + r.cost
+        else
+            charge(r, r.cost)
+        end
+        store(r)
+    end
+end
+return (all and '1' or '0') .. table.concat(reply)

@@ -10,139 +10,273 @@
 #include <apr_sha1.h>
 
 #include "decide_lua.h"
+#include "decide_plain_lua.h"
 #include "script.h"
 
-const char *const rl_script_source = decide_lua;
+const char *const rl_script_sources[RL_SCRIPTS] = {decide_lua, decide_plain_lua};
 
-#define RECORD 14                      /* bytes a rule takes in a reply */
-#define TIME_MAX (INT64_C(1) << 47)    /* ms; the year 6429 */
+#define RECORD 33                      /* bytes that describe a rule */
+#define PLAIN_RECORD 26                /* without the position */
+#define TIME_MAX_MS (INT64_C(1) << 42) /* the year 2109 */
 #define NUMBER 24                      /* bytes for a number in text */
+#define WORDS_MAX (4 + 5 * RL_ASKS_MAX)
 
-/* The words of a command; text numbers live in it. */
+/* Kinds of a record. */
+enum { KIND_US = 4, KIND_ON_RESPONSE = 8, KIND_BLOCKS = 16, KIND_OVERRIDES = 32 };
+
+/* The words of a command; text numbers and records live in it. */
 typedef struct {
-    const char *word[4 + 5 * RL_ASKS_MAX];
-    size_t size[4 + 5 * RL_ASKS_MAX];
+    const char *word[WORDS_MAX];
+    size_t size[WORDS_MAX];
     int count;
-    char numbers[2 + 3 * RL_ASKS_MAX][NUMBER];
+    char numbers[2 + RL_ASKS_MAX][NUMBER];
     int number_count;
+    unsigned char records[RL_ASKS_MAX][RECORD];
 } words;
 
-void rl_script_name(char name[RL_SCRIPT_SHA + 1])
+void rl_script_name(rl_script_names *names)
 {
     static const char hex[] = "0123456789abcdef";
-    unsigned char sum[APR_SHA1_DIGESTSIZE];
-    apr_sha1_ctx_t sha;
 
-    apr_sha1_init(&sha);
-    apr_sha1_update(&sha, rl_script_source, (unsigned)strlen(rl_script_source));
-    apr_sha1_final(sum, &sha);
-    for (int i = 0; i < APR_SHA1_DIGESTSIZE; i++) {
-        name[2 * i] = hex[sum[i] >> 4];
-        name[2 * i + 1] = hex[sum[i] & 15];
+    for (int script = 0; script < RL_SCRIPTS; script++) {
+        char *name = names->sha[script];
+        unsigned char sum[APR_SHA1_DIGESTSIZE];
+        apr_sha1_ctx_t sha;
+
+        apr_sha1_init(&sha);
+        apr_sha1_update(&sha, rl_script_sources[script],
+                        (unsigned)strlen(rl_script_sources[script]));
+        apr_sha1_final(sum, &sha);
+        for (int i = 0; i < APR_SHA1_DIGESTSIZE; i++) {
+            name[2 * i] = hex[sum[i] >> 4];
+            name[2 * i + 1] = hex[sum[i] & 15];
+        }
+        name[RL_SCRIPT_SHA] = '\0';
     }
-    name[RL_SCRIPT_SHA] = '\0';
 }
 
-static void add(words *w, const char *word)
+/* --- Words -------------------------------------------------------------------------------- */
+
+static void add(words *w, const char *word, size_t size)
 {
     w->word[w->count] = word;
-    w->size[w->count++] = strlen(word);
+    w->size[w->count++] = size;
 }
 
 static void add_number(words *w, int64_t n)
 {
     char *text = w->numbers[w->number_count++];
     char *s = text + NUMBER - 1;
+    int64_t left = n < 0 ? -n : n;
 
     *s = '\0';
     do {
-        *--s = (char)('0' + n % 10);
-        n /= 10;
-    } while (n);
-    add(w, s);
+        *--s = (char)('0' + left % 10);
+        left /= 10;
+    } while (left);
+    if (n < 0)
+        *--s = '-';
+    add(w, s, (size_t)(text + NUMBER - 1 - s));
 }
 
-static void begin(words *w, const char *sha, const rl_ask *asks, int n)
+static unsigned char *put(unsigned char *s, int64_t n, int bytes)
 {
-    static const char *const counts[] = {"0", "1", "2", "3", "4", "5", "6", "7", "8", "9"};
-
-    w->count = w->number_count = 0;
-    add(w, "EVALSHA");
-    add(w, sha);
-    if (n < 10)
-        add(w, counts[n]);
-    else
-        add_number(w, n);
-    for (int i = 0; i < n; i++)
-        add(w, asks[i].key);
+    for (int i = 0; i < bytes; i++, n >>= 8)
+        s[i] = (unsigned char)n;
+    return s + bytes;
 }
 
-static char *finish(words *w, int *length)
+static int64_t get(const unsigned char **s, int bytes)
+{
+    uint64_t n = 0;
+
+    for (int i = bytes; i-- > 0;)
+        n = n << 8 | (*s)[i];
+    *s += bytes;
+    return (int64_t)n;
+}
+
+/* --- Commands ----------------------------------------------------------------------------- */
+
+static int kind_of(const rl_ask *ask)
+{
+    static const int algorithms[] = {
+        [RL_SLIDING_WINDOW] = 0, [RL_FIXED_WINDOW] = 1, [RL_TOKEN_BUCKET] = 2,
+        [RL_LEAKY_BUCKET] = 2, [RL_SLIDING_LOG] = 3
+    };
+
+    return algorithms[ask->limit->algorithm]
+        + (rl_limiter_ticks(ask->limit) > 1 ? KIND_US : 0)
+        + (ask->limit->on_response ? KIND_ON_RESPONSE : 0)
+        + (ask->limit->block_ms || ask->has_tail ? KIND_BLOCKS : 0)
+        + (ask->override_key ? KIND_OVERRIDES : 0);
+}
+
+/* Whether a reply says more than the state. */
+static int has_more(const rl_ask *ask)
+{
+    return kind_of(ask) >= KIND_ON_RESPONSE;
+}
+
+static void add_record(words *w, int i, const rl_ask *ask, size_t size)
+{
+    const rl_limit *limit = ask->limit;
+    int64_t ticks = rl_limiter_ticks(limit);
+    unsigned char *s = w->records[i];
+
+    s = put(s, kind_of(ask), 1);
+    s = put(s, ask->kind, 1);
+    s = put(s, limit->window_ms * ticks, 4);
+    s = put(s, limit->quota, 4);
+    s = put(s, ask->cost, 4);
+    s = put(s, rl_limiter_capacity(limit), 4);
+    s = put(s, limit->delay_ms * ticks, 4);
+    s = put(s, limit->block_ms, 4);
+    put(s, ask->position, 7);
+    add(w, (const char *)w->records[i], size);
+}
+
+/* How long a key may be needed, in ms: until nothing of it counts any more. */
+static int64_t lives_ms(const rl_limit *limit)
+{
+    int64_t quota = limit->quota ? limit->quota : 1, capacity = rl_limiter_capacity(limit);
+
+    if (!rl_limiter_is_bucket(limit->algorithm))
+        return 2 * limit->window_ms;
+    return 2 * (capacity * limit->window_ms / quota + limit->delay_ms) + limit->window_ms;
+}
+
+static char *command_of(const rl_script_names *names, const rl_ask *asks, int n, int plain,
+                        int64_t live, int *length)
 {
     char *command = NULL;
+    words w;
 
-    *length = (int)redisFormatCommandArgv(&command, w->count, w->word, w->size);
+    w.count = w.number_count = 0;
+    add(&w, "EVALSHA", 7);
+    add(&w, names->sha[plain ? RL_SCRIPT_PLAIN : RL_SCRIPT_FULL], RL_SCRIPT_SHA);
+    add_number(&w, asks[0].override_key ? 2 * n : n);
+    for (int i = 0; i < n; i++)
+        add(&w, asks[i].key, strlen(asks[i].key));
+    for (int i = 0; i < n && asks[i].override_key; i++)
+        add(&w, asks[i].override_key, strlen(asks[i].override_key));
+    add_number(&w, live);
+    for (int i = 0; i < n; i++) {
+        add_record(&w, i, &asks[i], plain ? PLAIN_RECORD : RECORD);
+        add_number(&w, lives_ms(asks[i].limit));
+    }
+    for (int i = 0; i < n && asks[i].override_key; i++)
+        add(&w, asks[i].tiers, strlen(asks[i].tiers));
+    *length = (int)redisFormatCommandArgv(&command, w.count, w.word, w.size);
     return *length > 0 ? command : NULL;
 }
 
-char *rl_script_decide(const char *sha, const rl_ask *asks, int n, int *length)
+char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int look,
+                       int *length)
 {
-    int live = 0;
-    words w;
+    int live = 0, plain = !look;
 
     while (live < n && !asks[live].shadow)
         live++;
-    begin(&w, sha, asks, n);
-    add_number(&w, live);
-    for (int i = 0; i < n; i++) {
-        add(&w, asks[i].limit->algorithm == RL_SLIDING_WINDOW ? "s" : "f");
-        add_number(&w, asks[i].limit->window_ms);
-        add_number(&w, asks[i].limit->quota);
-        add_number(&w, asks[i].cost);
-    }
-    return finish(&w, length);
+    for (int i = 0; i < n; i++)
+        plain = plain && !has_more(&asks[i]) && asks[i].limit->algorithm != RL_SLIDING_LOG;
+    return command_of(names, asks, n, plain, look ? -1 - live : live, length);
 }
 
-char *rl_script_give_back(const char *sha, const rl_ask *asks, int n, int *length)
+char *rl_script_undo(const rl_script_names *names, const rl_ask *asks, int n, int *length)
 {
-    words w;
-
-    begin(&w, sha, asks, n);
-    add(&w, "give-back");
-    for (int i = 0; i < n; i++) {
-        add_number(&w, asks[i].limit->window_ms);
-        add_number(&w, asks[i].state.index);
-        add_number(&w, asks[i].cost);
-    }
-    return finish(&w, length);
+    return command_of(names, asks, n, 0, 0, length);
 }
 
-static int64_t little_endian(const unsigned char *s, int bytes)
-{
-    int64_t n = 0;
+/* --- Replies ------------------------------------------------------------------------------ */
 
-    while (bytes-- > 0)
-        n = n << 8 | s[bytes];
-    return n;
+/* Bytes of the state in a reply, with its tick. */
+static size_t state_size(const rl_ask *ask)
+{
+    return ask->limit->algorithm == RL_SLIDING_LOG ? 7 + 16 : 7 + 8;
+}
+
+#define MORE 21 /* bytes that kinds with more options have behind it */
+
+static void read_state(const unsigned char **s, rl_ask *ask)
+{
+    const rl_limit *limit = ask->limit;
+    rl_state *state = &ask->state;
+
+    memset(state, 0, sizeof(*state));
+    ask->now = get(s, 7);
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        state->asked = ask->cost;
+        state->used = get(s, 4);
+        state->wait_ms = get(s, 4);
+        state->next_ms = get(s, 4);
+        state->reset_ms = get(s, 4);
+    }
+    else if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = ask->now;
+        state->level = get(s, 8);
+    }
+    else {
+        state->index = ask->now / limit->window_ms;
+        state->prev = get(s, 4);
+        state->cur = get(s, 4);
+    }
+}
+
+static int is_sane_state(const rl_limit *limit, const rl_state *state)
+{
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return state->used <= RL_COUNT_MAX && state->wait_ms <= limit->window_ms
+            && state->next_ms <= limit->window_ms && state->reset_ms <= limit->window_ms;
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return state->level >= 0 && state->level <= RL_PRODUCT_MAX;
+    return state->prev <= RL_COUNT_MAX && state->cur <= RL_COUNT_MAX;
+}
+
+/* Returns 0 if it makes no sense. */
+static int read_more(const unsigned char **s, rl_ask *ask)
+{
+    int64_t blocked_ms = get(s, 4), slot = get(s, 4), pending = get(s, 4), quota = get(s, 4);
+    int64_t capacity = get(s, 4), override = get(s, 1);
+
+    ask->state.blocked_until = blocked_ms ? ask->now + blocked_ms * rl_limiter_ticks(ask->limit)
+                                          : 0;
+    ask->state.pending = (rl_pending){slot, 0, pending};
+    ask->override = (rl_override)override;
+    if (override == RL_OVERRIDE_QUOTA) {
+        ask->limit->quota = quota;
+        ask->limit->burst = capacity;
+    }
+    return pending <= 2 * RL_COUNT_MAX && override <= RL_OVERRIDE_GARBAGE
+        && quota <= RL_COUNT_MAX && capacity <= RL_COUNT_MAX && rl_limiter_is_exact(ask->limit);
+}
+
+static size_t reply_size(const rl_ask *asks, int n)
+{
+    size_t size = 1;
+
+    for (int i = 0; i < n; i++)
+        size += state_size(&asks[i]) + (has_more(&asks[i]) ? MORE : 0);
+    return size;
 }
 
 int rl_script_read(const redisReply *reply, rl_ask *asks, int n)
 {
     const unsigned char *s = (const unsigned char *)reply->str;
+    int all;
 
-    if (reply->type != REDIS_REPLY_STRING || (size_t)reply->len != 1 + (size_t)n * RECORD
+    if (reply->type != REDIS_REPLY_STRING || (size_t)reply->len != reply_size(asks, n)
         || (*s != '0' && *s != '1'))
         return -1;
+    all = *s++ == '1';
     for (int i = 0; i < n; i++) {
-        const unsigned char *record = s + 1 + i * RECORD;
-        rl_state *state = &asks[i].state;
+        rl_ask *ask = &asks[i];
 
-        asks[i].now = little_endian(record, 6);
-        state->prev = little_endian(record + 6, 4);
-        state->cur = little_endian(record + 10, 4);
-        state->index = asks[i].now / asks[i].limit->window_ms;
-        if (asks[i].now >= TIME_MAX || state->prev > RL_COUNT_MAX || state->cur > RL_COUNT_MAX)
+        read_state(&s, ask);
+        ask->override = RL_OVERRIDE_NONE;
+        if (ask->now >= TIME_MAX_MS * rl_limiter_ticks(ask->limit)
+            || !is_sane_state(ask->limit, &ask->state) || (has_more(ask) && !read_more(&s, ask)))
             return -1;
     }
-    return *s == '1';
+    return all;
 }

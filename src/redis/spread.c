@@ -16,6 +16,7 @@ typedef struct {
     const rl_spread_calls *calls;
     rl_ask *asks;
     int n;
+    int look;
     int slot[RL_ASKS_MAX];
     char done[RL_ASKS_MAX];
     char taken[RL_ASKS_MAX]; /* charged live rules */
@@ -46,38 +47,64 @@ static void add(group *g, const rl_ask *ask, int from)
     g->asks[g->n++] = *ask;
 }
 
-static rl_failure call(spread *s, group *g, int peek, int *split)
+/* Whether a group that comes after a denial is only looked at. */
+static int is_spared(const spread *s, const group *g)
 {
-    int charged = 0;
+    if (!s->denied || g->asks[0].shadow)
+        return 0;
+    for (int i = 0; i < g->n; i++) {
+        if (g->asks[i].limit->block_ms)
+            return 0;
+    }
+    return 1;
+}
+
+static rl_failure call(spread *s, group *g, int *split)
+{
+    int admitted = 0, look = s->look || is_spared(s, g);
     rl_failure failure = s->calls->decide(s->calls->context, s->slot[g->from[0]], g->asks, g->n,
-                                          peek, &charged, split);
+                                          look, &admitted, split);
 
     if (failure != RL_ANSWERED || *split)
         return failure;
     for (int i = 0; i < g->n; i++) {
         s->asks[g->from[i]] = g->asks[i];
         s->done[g->from[i]] = 1;
-        s->taken[g->from[i]] = charged && !peek && !g->asks[i].shadow;
+        s->taken[g->from[i]] = admitted && !look && !g->asks[i].shadow;
     }
-    if (!charged && !g->asks[0].shadow)
+    if (!admitted && !g->asks[0].shadow)
         s->denied = 1;
     return RL_ANSWERED;
+}
+
+/*
+ * One rule alone. An identity's overrides are a second key, which may be at the other end: then the
+ * rule's own quota has to do.
+ */
+static rl_failure call_one(spread *s, int from)
+{
+    group g = {.n = 0};
+    rl_failure failure;
+    int split = 0;
+
+    add(&g, &s->asks[from], from);
+    failure = call(s, &g, &split);
+    if (split && g.asks[0].override_key) {
+        split = 0;
+        g.asks[0].override_key = g.asks[0].tiers = NULL;
+        failure = call(s, &g, &split);
+    }
+    return split ? RL_FAILED_REFUSED : failure;
 }
 
 /* Each rule of a group alone. */
 static rl_failure call_each(spread *s, const group *whole)
 {
-    for (int i = 0; i < whole->n; i++) {
-        group g = {.n = 0};
-        rl_failure failure;
-        int split = 0;
+    rl_failure failure = RL_ANSWERED;
 
-        add(&g, &s->asks[whole->from[i]], whole->from[i]);
-        failure = call(s, &g, s->denied && !g.asks[0].shadow, &split);
-        if (failure != RL_ANSWERED || split)
-            return split ? RL_FAILED_REFUSED : failure;
-    }
-    return RL_ANSWERED;
+    for (int i = 0; i < whole->n && failure == RL_ANSWERED; i++)
+        failure = call_one(s, whole->from[i]);
+    return failure;
 }
 
 /*
@@ -86,21 +113,21 @@ static rl_failure call_each(spread *s, const group *whole)
  */
 static rl_failure call_slot(spread *s, int first)
 {
-    int peek = s->denied && !s->asks[first].shadow, split = 0;
+    int apart = s->denied && !s->look && !s->asks[first].shadow, split = 0;
     group g = {.n = 0};
     rl_failure failure;
 
     for (int i = first; i < s->n; i++) {
-        if (!s->done[i] && s->slot[i] == s->slot[first] && (!peek || !s->asks[i].shadow))
+        if (!s->done[i] && s->slot[i] == s->slot[first] && (!apart || !s->asks[i].shadow))
             add(&g, &s->asks[i], i);
     }
-    failure = call(s, &g, peek, &split);
+    failure = call(s, &g, &split);
     return split ? call_each(s, &g) : failure;
 }
 
-/* Calls for each slot of the asks that are marked. */
-static void give_back(const rl_spread_calls *calls, const rl_ask *asks, int n, const int *slot,
-                      char *marked)
+/* A call for each slot of the asks that are marked. */
+static void undo(const rl_spread_calls *calls, const rl_ask *asks, int n, const int *slot,
+                 char *marked)
 {
     for (int first = 0; first < n; first++) {
         group g = {.n = 0};
@@ -112,18 +139,36 @@ static void give_back(const rl_spread_calls *calls, const rl_ask *asks, int n, c
             }
         }
         if (g.n)
-            calls->give_back(calls->context, slot[first], g.asks, g.n);
+            calls->undo(calls->context, slot[first], g.asks, g.n);
     }
 }
 
-rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int *charged)
+/* Gives back what live rules were charged, as the charge is known to this call alone. */
+static void give_back(spread *s)
 {
-    spread s = {.calls = calls, .asks = asks, .n = n};
+    rl_ask backs[RL_ASKS_MAX];
+
+    for (int i = 0; i < s->n; i++) {
+        const rl_ask *ask = &s->asks[i];
+
+        if (s->taken[i])
+            backs[i] = (rl_ask){
+                .key = ask->key, .limit = ask->limit, .cost = ask->cost, .has_tail = ask->has_tail,
+                .kind = ask->limit->on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK,
+                .position = rl_limiter_position(ask->limit, &ask->state, ask->now)};
+    }
+    undo(s->calls, backs, s->n, s->slot, s->taken);
+}
+
+rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
+                            int *admitted)
+{
+    spread s = {.calls = calls, .asks = asks, .n = n, .look = look};
     rl_failure failure = RL_ANSWERED;
     int split = 0;
 
     if (find_slots(asks, n, s.slot)) {
-        failure = calls->decide(calls->context, s.slot[0], asks, n, 0, charged, &split);
+        failure = calls->decide(calls->context, s.slot[0], asks, n, look, admitted, &split);
         if (!split)
             return failure;
         failure = RL_ANSWERED; /* the move may be over by now */
@@ -132,18 +177,18 @@ rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, i
         if (!s.done[i])
             failure = call_slot(&s, i);
     }
-    *charged = !s.denied;
+    *admitted = !s.denied;
     if (s.denied || failure != RL_ANSWERED)
-        give_back(calls, asks, n, s.slot, s.taken);
+        give_back(&s);
     return failure;
 }
 
-void rl_spread_give_back(const rl_spread_calls *calls, const rl_ask *asks, int n)
+void rl_spread_undo(const rl_spread_calls *calls, const rl_ask *asks, int n)
 {
     int slot[RL_ASKS_MAX];
     char marked[RL_ASKS_MAX];
 
     find_slots(asks, n, slot);
     memset(marked, 1, sizeof(marked));
-    give_back(calls, asks, n, slot, marked);
+    undo(calls, asks, n, slot, marked);
 }

@@ -30,7 +30,7 @@ typedef struct {
 
 static atomic_int stop;
 static int port;
-static char sha[RL_SCRIPT_SHA + 1];
+static rl_script_names names;
 static rl_client *client;
 
 static int64_t now_ns(void)
@@ -46,7 +46,7 @@ static int decide_blocking(redisContext *redis, rl_ask *ask)
 {
     redisReply *reply = NULL;
     int length, charged;
-    char *command = rl_script_decide(sha, ask, 1, &length);
+    char *command = rl_script_decide(&names, ask, 1, 0, &length);
 
     redisAppendFormattedCommand(redis, command, (size_t)length);
     redisFreeCommand(command);
@@ -61,14 +61,14 @@ static int decide_shared(rl_ask *ask)
 {
     int charged = 0;
 
-    return rl_client_decide(client, ask, 1, rl_link_clock() + 5000000, &charged) == RL_ANSWERED
+    return rl_client_decide(client, ask, 1, 0, rl_link_clock() + 5000000, &charged) == RL_ANSWERED
            && charged == 1;
 }
 
 static void *run(void *data)
 {
-    static const rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = 1000000000,
-                                   .window_ms = 1000};
+    rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = RL_COUNT_MAX, .window_ms = 1000,
+                      .burst = RL_COUNT_MAX};
     caller *c = data;
     redisContext *redis = client ? NULL : redisConnect("127.0.0.1", port);
     char key[64];
@@ -121,8 +121,9 @@ static void load_script(void)
 {
     redisContext *redis = redisConnect("127.0.0.1", port);
 
-    rl_script_name(sha);
-    freeReplyObject(redisCommand(redis, "SCRIPT LOAD %s", rl_script_source));
+    rl_script_name(&names);
+    for (int i = 0; i < RL_SCRIPTS; i++)
+        freeReplyObject(redisCommand(redis, "SCRIPT LOAD %s", rl_script_sources[i]));
     redisFree(redis);
 }
 

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 # What an administrator may write. Each mistake ends httpd -t with a message
-# that says what was read, what was expected and an example; what a later version
-# brings is refused by name; and nothing that is right is refused.
+# that says what was read, what was expected and an example; so do options that
+# contradict each other; what a later version brings is refused by name; and nothing
+# that is right is refused.
 
 use strict;
 use warnings;
@@ -17,7 +18,8 @@ sub refused {
     my ($config, @patterns) = @_;
     my ($status, $said) = Httpd->config_test(config => $config);
     my ($message) = $said =~ /Syntax error on line[^\n]*\n(.*)/s;
-    $message //= '';
+    # what is wrong with the whole of a configuration comes after its lines are read
+    $message //= join "\n", $said =~ /^ratelimit: (.*)/mg;
     my @missing = grep { $message !~ $_ } @patterns;
     (my $name = $config) =~ s/\n/; /g;
     $name = substr($name, 0, 90) . ' ...' if length $name > 90;
@@ -52,6 +54,20 @@ subtest 'all that is right is taken' => sub {
         '10/1m sync=request', '10/1m sync=local', '10/1m phase=access',
         '10/1m phase=auth key=user', "10/1m\tkey=ip\t shadow  status=503 ",
         '10/1m KEY=IP Algorithm=Fixed-Window', 'off',
+        '10/1m algorithm=token-bucket', '10/1m algorithm=token-bucket burst=1',
+        '10/1m algorithm=leaky-bucket burst=100 delay=500ms', '10/1m algorithm=leaky-bucket delay=10s',
+        '10/1m algorithm=leaky-bucket delay=0', '0/1m algorithm=token-bucket burst=5',
+        '10000/1m algorithm=sliding-log', '10/1m cost=10', '0/1m cost=10',
+        '10/1m algorithm=token-bucket burst=50 cost=50', '10/1m cost=%{HTTP:Content-Length}',
+        '10/1m "cost=%{HTTP:X-Cost}"', '10/1m path=/', '10/1m path=/api/**', '10/1m methods=POST',
+        '10/1m methods=POST,put,M-SEARCH', q(10/1m when="%{REQUEST_METHOD} == 'POST'"),
+        q(10/1m "when=%{REQUEST_METHOD} == 'POST'"), q(10/1m 'when=%{QUERY_STRING} == "a b"'),
+        '10/1m unless="-n %{QUERY_STRING} && %{REMOTE_ADDR} -ipmatch \'10.0.0.0/8\'"',
+        '10/1m tier=%{HTTP:X-Plan}', '10/1m tier=gold', '10/1m charge-on=401,403,5xx',
+        '10/1m charge-on=2xx', '10/1m charge-on=401 phase=access', '10/1m charge-on=401 phase=early',
+        '10/1m charge-on=403 key=user', '10/1m charge-on=401 key=env:X phase=access',
+        '10/1m block=100ms', '10/1m block=31d', '10/1m adaptive', '10/1m phase=early',
+        '10/1m phase=early path=/x methods=POST key=header:X-A|ip',
     );
     push @rules, 'RateLimit ' . 'n' x 64 . ' 1/1m', 'RateLimit A-z_0.9 1/1m', 'RateLimit "quoted" 1/1m';
     my $config = join "\n", @rules, <<'EOC';
@@ -68,11 +84,24 @@ RateLimitOnFailure closed nodes=100000
 RateLimitBreaker failures=1000 retry=1ms..10s
 RateLimitSharedMemory 64K
 RateLimitIPv6Prefix 128
+RateLimitScope everything.here
+RateLimitOverrides on
+RateLimitDelayWorkers 50%
+RateLimitAdaptive 0 0.999 50 0.5 99 0.001
+RateLimit tiered 10/1m tier=%{HTTP:X-Plan}
+RateLimitTier tiered gold 1000
+RateLimitTier "tiered" 'silver' 100
+RateLimitTier tiered barred 0
+RateLimitTier tiered inner unlimited
+RateLimit bucket 10/1m algorithm=token-bucket burst=50 tier=%{HTTP:X-Plan}
+RateLimitTier bucket gold 1000 burst=1
 EOC
     accepted 'every option and directive', $config;
     accepted 'the same anywhere but in the settings', <<'EOC', modules => ['proxy'], ports => 2;
 <VirtualHost *:@PORT2@>
     RateLimit a 1/1m
+    RateLimit early 1/1m phase=early
+    RateLimitScope second
     RateLimitEngine off
     <Location /a>
         RateLimit a 2/1m
@@ -80,6 +109,8 @@ EOC
         RateLimitResponse off
         RateLimitNotes denied
         RateLimitNormalize -case
+        RateLimit tiered 1/1m tier=%{HTTP:X-Plan}
+        RateLimitTier tiered gold 2
     </Location>
 </VirtualHost>
 <LocationMatch "^/b">
@@ -174,39 +205,113 @@ subtest 'options' => sub {
         'key=user phase=access' => qr/key=user needs phase=auth/,
         'key=%{remote_user} phase=access' => qr/reads the user/,
         'key=a-%{REMOTE_USER} phase=access' => qr/reads the user/,
-        'burst=0'            => qr/"0" is not a whole number of 1 to 1000000000/,
-        'burst=x'            => qr/"x" is not a whole number/,
-        'delay=2'            => qr/"2" is not a duration, as in 10s/,
-        'cost=-1'            => qr/"-1" is not a whole number/,
-        'block=soon'         => qr/"soon" is not a duration/,
-        'charge-on=4x1'      => qr/"4x1" is not a list of statuses, as in 401,403,5xx/,
+        'burst=0'            => qr/burst=0 is not a whole number of 1 to 1000000000, as in burst=100/,
+        'burst=x'            => qr/burst=x is not a whole number/,
+        'burst=1000000001'   => qr/burst=1000000001 is not a whole number of 1 to 1000000000/,
+        'delay=2'            => qr/delay=2 is not a duration of at most 10s, as in delay=500ms/,
+        'delay=11s'          => qr/delay=11s is not a duration of at most 10s/,
+        'cost=-1'            => qr/cost=-1 is neither a whole number .* nor an expression, as in cost=5/,
+        'cost=0'             => qr/cost=0 is neither a whole number of 1 to 1000000000/,
+        'cost=1.5'           => qr/cost=1\.5 is neither/,
+        'cost=1000000001'    => qr/cost=1000000001 is neither/,
+        'cost=many'          => qr/cost=many is neither/,
+        'cost=%{nosuch:x}'   => qr/cost=: .*is no expression/,
+        'block=soon'         => qr/block=soon is not a duration of at most 31d, as in block=10m/,
+        'block=0s'           => qr/block=0s is not a duration/,
+        'block=32d'          => qr/block=32d is not a duration of at most 31d/,
+        'charge-on=4x1'      => qr/charge-on=4x1 is not a list of statuses, as in charge-on=401,403,5xx/,
         'charge-on=401,'     => qr/not a list of statuses/,
+        'charge-on=600'      => qr/not a list of statuses/,
+        'charge-on=40'       => qr/not a list of statuses/,
+        'charge-on=401;403'  => qr/not a list of statuses/,
+        'path=api/**'        => qr{path=api/\*\* does not begin with a slash, as in path=/api/\*\*},
+        'methods=POST,'      => qr/methods=POST, is not a list of methods, as in methods=POST,PUT/,
+        'methods="P OST"'    => qr/is not a list of methods/,
+        'adaptive=1'         => qr/adaptive takes no value/,
+        'unless="-nosuch x"' => qr/unless=: .*is no expression/,
+        'tier='              => qr/tier= needs a value/,
         'when="%{X ="'       => qr/when=: .*is no expression/,
         'tier=%{nosuch:x}'   => qr/tier=: .*is no expression/,
     );
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $bad{$_} for sort keys %bad;
 };
 
+subtest 'options that contradict each other' => sub {
+    my %contradiction = (
+        'burst=20'                  => qr/burst= is for algorithm=token-bucket and leaky-bucket/,
+        'burst=20 algorithm=fixed-window' => qr/burst= is for algorithm=token-bucket/,
+        'burst=20 algorithm=sliding-log'  => qr/burst= is for algorithm=token-bucket/,
+        'delay=1s'                  => qr/delay= is for algorithm=leaky-bucket/,
+        'delay=1s algorithm=token-bucket' => qr/delay= is for algorithm=leaky-bucket/,
+        'algorithm=leaky-bucket delay=1s charge-on=401' => qr/delay= and charge-on= exclude each other/,
+        'algorithm=sliding-log sync=local' => qr/algorithm=sliding-log needs Redis.*sync=local/,
+        'cost=11'                   => qr/cost=11 is above the 10 there are: each request would be denied/,
+        'cost=6 algorithm=token-bucket burst=5' => qr/cost=6 is above the 5 there are/,
+        'charge-on=401 phase=auth'  => qr/charge-on=401 needs phase=access: a failed login never gets/,
+        'charge-on=4xx phase=auth'  => qr/charge-on=401 needs phase=access/,
+        'charge-on=401 key=user'    => qr/charge-on=401 needs phase=access/,
+        'charge-on=401 key=env:X'   => qr/charge-on=401 needs phase=access/,
+        'phase=early key=user'      => qr/key=user needs phase=auth/,
+        'phase=early key=path'      => qr/key=path excludes phase=early: .*path= does not/,
+        'phase=early key=ip+path:1' => qr/key=path excludes phase=early/,
+        'phase=early when="-n %{REMOTE_USER}"' => qr/reads the user/,
+        'phase=access tier=%{REMOTE_USER}' => qr/reads the user/,
+        'phase=access cost=%{REMOTE_USER}' => qr/reads the user/,
+    );
+    refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $contradiction{$_}
+        for sort keys %contradiction;
+    refused 'RateLimit login 10001/1m algorithm=sliding-log',
+        qr/sliding-log takes a quota of at most 10000, "10001\/1m" was read/;
+    refused 'RateLimit login 10/31d algorithm=token-bucket burst=1000000',
+        qr/too large to count exactly.*at most 840725/;
+    refused 'RateLimit login 30000000/1m algorithm=token-bucket burst=40000000',
+        qr/too large to count exactly.*at most 37529996/;
+    refused 'RateLimit login 35000000/1m algorithm=leaky-bucket burst=35000000 delay=10s',
+        qr/too large to count exactly with this delay=/;
+    refused 'RateLimit login 10/1m algorithm=sliding-log',
+        qr/"login".*algorithm=sliding-log needs RateLimitRedis, as in/;
+    accepted 'a log with Redis', "RateLimitRedis redis://h\nRateLimit login 10/1m algorithm=sliding-log";
+    refused "<$_>\nRateLimit login 10/1m phase=early\n</" . ($_ =~ /^(\w+)/)[0] . '>',
+        qr/"login": phase=early is for the server and for virtual hosts.*path= and when=/
+        for 'Location /x', 'LocationMatch /x', 'Directory /x', 'Files x', 'If "true"';
+    like accepted('adaptive by itself', 'RateLimit login 10/1m adaptive'),
+        qr/"login".*adaptive does nothing without RateLimitAdaptive/, 'with a warning';
+    unlike accepted('and with its steps', "RateLimitAdaptive 70 0.5\nRateLimit login 10/1m adaptive"),
+        qr/adaptive does nothing/, 'without';
+};
+
+subtest 'tiers' => sub {
+    my $rule   = 'RateLimit api 10/1m tier=%{HTTP:X-Plan}';
+    my $bucket = "$rule algorithm=token-bucket";
+    my %bad = (
+        'RateLimitTier'                  => qr/no RateLimit of this name before it/,
+        'RateLimitTier other gold 1'     => qr/"other": there is no RateLimit of this name before it/,
+        'RateLimitTier api'              => qr/"api": needs TIER QUOTA\|unlimited \[burst=N\], as in/,
+        'RateLimitTier api gold'         => qr/"api": needs TIER QUOTA\|unlimited/,
+        'RateLimitTier api gold 1 2 3'   => qr/"api": needs TIER QUOTA\|unlimited/,
+        'RateLimitTier api go/ld 1'      => qr/"api": "go\/ld" is no name for a tier/,
+        'RateLimitTier api gold many'    => qr/"many" is neither a quota .*nor unlimited, as in/,
+        'RateLimitTier api gold -1'      => qr/"-1" is neither a quota/,
+        'RateLimitTier api gold 10/1m'   => qr/"10\/1m" is neither a quota/,
+        'RateLimitTier api gold 1000000001' => qr/neither a quota of at most 1000000000/,
+        'RateLimitTier api gold 1 burst=2'  => qr/burst= is for algorithm=token-bucket/,
+        'RateLimitTier api gold 1 size=2'   => qr/"size=2" is not burst=N/,
+    );
+    refused "$rule\n$_", qr/^RateLimitTier /, $bad{$_} for sort keys %bad;
+    refused "RateLimitTier api gold 1\n$rule", qr/no RateLimit of this name before it/;
+    refused "$rule\n<Location /x>\nRateLimitTier api gold 1\n</Location>", qr/before it in this section/;
+    refused "RateLimit api off\nRateLimitTier api gold 1", qr/no RateLimit of this name/;
+    refused "$rule\nRateLimitTier api gold 1\nRateLimitTier api gold 2", qr/tier "gold" is given twice/;
+    refused "$bucket\nRateLimitTier api gold 1 burst=0", qr/"burst=0" is not burst=N/;
+    refused "$bucket\nRateLimitTier api gold unlimited burst=2", qr/burst= is for .* and for a quota/;
+    refused "$bucket\nRateLimitTier api gold 1 burst=50000000", qr/too large to count exactly/;
+    refused "RateLimit api 10/31d\nRateLimitTier api gold 1000000", qr/"api": "1000000" is too large/;
+    refused "RateLimitRedis redis://h\n$rule algorithm=sliding-log\nRateLimitTier api gold 10001",
+        qr/at most 10000, "10001" was read/;
+};
+
 subtest 'what a later version brings is refused by its name' => sub {
-    my %option = (
-        burst => 'burst=20', delay => 'delay=2s', cost => 'cost=3', path => 'path=/a/**',
-        methods => 'methods=POST,PUT', unless => q(unless="-n %{QUERY_STRING}"),
-        tier => 'tier=%{HTTP:X-Plan}', 'charge-on' => 'charge-on=401,403,5xx', block => 'block=1h',
-        adaptive => 'adaptive', 'algorithm=token-bucket' => 'algorithm=token-bucket burst=100',
-        'algorithm=leaky-bucket' => 'algorithm=leaky-bucket',
-        'algorithm=sliding-log'  => 'algorithm=sliding-log',
-        'sync=lease' => 'sync=lease', 'phase=early' => 'phase=early',
-    );
-    refused "RateLimit login 10/1m $option{$_}", qr/"login".*\Q$_\E/, $later for sort keys %option;
-    refused "RateLimit login 10/1m $_", qr/option when= is/, $later
-        for q(when="%{REQUEST_METHOD} == 'POST'"), q("when=%{REQUEST_METHOD} == 'POST'"),
-        q('when=%{QUERY_STRING} == "a b"');
-    my %directive = (
-        RateLimitTier      => 'login gold 100', RateLimitScope      => 'shop',
-        RateLimitLog       => 'logs/violations json every=10s', RateLimitOverrides => 'on',
-        RateLimitAdaptive  => '80 0.5',
-    );
-    refused "$_ $directive{$_}", qr/^$_ /, $later for sort keys %directive;
+    refused 'RateLimit login 10/1m sync=lease', qr/"login".*sync=lease/, $later;
 };
 
 subtest 'directives' => sub {
@@ -235,6 +340,16 @@ subtest 'directives' => sub {
         for '16MB', '1.5G', '-1', '0', '63K', '65G', '9' x 30, '9' x 30 . 'G', 'x', '16T';
     refused "RateLimitIPv6Prefix $_", qr/"\Q$_\E" was read.*1 to 128, as in 64/
         for '0', '129', '/64', '64x', '-1', '9' x 30;
+    refused "RateLimitScope $_", qr/RateLimitScope: "\Q$_\E" was read.*as in shop/
+        for 'a/b', 'a:b', 'x' x 65, '{x}', 'a*';
+    refused 'RateLimitOverrides maybe', qr/RateLimitOverrides must be On or Off/;
+    refused 'RateLimitOverrides on', qr/RateLimitOverrides on needs RateLimitRedis.*as in/;
+    refused "RateLimitDelayWorkers $_", qr/RateLimitDelayWorkers: .*0 to 100 percent, as in 25/
+        for '101', '-1', 'x', '%', '5%%', '2.5';
+    refused 'RateLimitAdaptive', qr/RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5/;
+    refused "RateLimitAdaptive $_", qr/RateLimitAdaptive: /, qr/as in 70 0\.5/
+        for '70', '70 0.5 90', '70 0', '70 1.1', '70 half', '70 -0.5', '70 0.0005', '70 .5', '100 0.5',
+        '-1 0.5', '70% 0.5', '70 0.5 70 0.4', '70 0.5 60 0.4';
 };
 
 subtest 'places' => sub {
@@ -249,12 +364,16 @@ subtest 'places' => sub {
         'RateLimitNotes all', 'RateLimitNormalize -case';
     my @settings = ('RateLimitRedis redis://h', 'RateLimitRedisTimeout 5ms', 'RateLimitRedisPrefix p',
         'RateLimitOnFailure open', 'RateLimitBreaker failures=2', 'RateLimitSharedMemory 1M',
-        'RateLimitIPv6Prefix 56');
+        'RateLimitIPv6Prefix 56', 'RateLimitOverrides off', 'RateLimitDelayWorkers 5',
+        'RateLimitAdaptive 70 0.5');
     for my $line (@settings) {
         my ($name) = $line =~ /(\w+)/;
         refused "<VirtualHost *:80>\n$line\n</VirtualHost>", qr/$name cannot occur within/;
         refused "<Location />\n$line\n</Location>", qr/$name not allowed in/;
     }
+    refused "<Location />\nRateLimitScope a\n</Location>", qr/RateLimitScope not allowed in/;
+    refused "<Location /x>\nRateLimit a 1/1m\n<Limit POST>\nRateLimitTier a b 1\n</Limit>\n</Location>",
+        qr/Limit/;
 };
 
 subtest 'a key that clients invent is warned of when it stands alone' => sub {

@@ -35,6 +35,8 @@ test_packages() {
     need openssl command -v openssl
     need stunnel4 command -v stunnel4
     need libssl-dev test -e /usr/include/openssl/ssl.h
+    need prometheus command -v promtool
+    need fail2ban command -v fail2ban-regex
 }
 
 lint_packages() {

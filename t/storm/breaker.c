@@ -72,14 +72,14 @@ static void (*const ways[])(int goes) = {refuse, say_nothing, fill_memory, forbi
 
 static rl_failure decide(int caller)
 {
-    static const rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = 1000000000,
-                                   .window_ms = 1000};
+    rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = RL_COUNT_MAX, .window_ms = 1000,
+                      .burst = RL_COUNT_MAX};
     char key[64];
     rl_ask a = {.key = key, .limit = &limit, .cost = 1};
     int charged;
 
     snprintf(key, sizeof(key), "rl:{ip:10.0.0.%d}:page:sliding-window:1s", caller);
-    return rl_client_decide(client, &a, 1, rl_link_clock() + TIMEOUT_MS * 1000, &charged);
+    return rl_client_decide(client, &a, 1, 0, rl_link_clock() + TIMEOUT_MS * 1000, &charged);
 }
 
 /* Requests as of a site that goes on whatever becomes of Redis. */

@@ -14,7 +14,7 @@
 #define THREADS 16
 #define BASE 1000000 /* what each thread's own counter begins with, times its number */
 
-static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX,
+static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX, .burst = RL_COUNT_MAX,
                                 .window_ms = RL_WINDOW_MAX_MS};
 
 static rl_client *client;
@@ -36,7 +36,7 @@ static rl_failure decide(const char *key, int64_t quota, int64_t cost, int64_t w
     rl_failure failure;
 
     limit.quota = quota;
-    failure = rl_client_decide(client, &ask, 1, rl_link_clock() + within_us, charged);
+    failure = rl_client_decide(client, &ask, 1, 0, rl_link_clock() + within_us, charged);
     *cur = ask.state.cur;
     return failure;
 }

@@ -10,7 +10,7 @@
 #define SIZE (1024 * 1024)
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-static const rl_limit hourly = {RL_SLIDING_WINDOW, 10, 3600000};
+static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, 10, 3600000);
 
 /* --- Making a table --- */
 
@@ -51,13 +51,13 @@ static void test_clock(void)
 {
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 1);
-    rl_state state = {0, 0, 0};
+    rl_state state = WINDOW(0, 0, 0);
 
     ok(rl_local_clock() <= rl_local_clock(), "the clock does not step back");
     ok(llabs(rl_local_now(table, RL_CLOCK_HOST, 5) - BASE - 5) <= 1000, "the wall clock runs beside it");
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 5), rl_local_now(table, RL_CLOCK_HOST, 5),
            "Redis's is taken for it before Redis was heard");
-    rl_local_remember(table, key, &hourly, &state, BASE + 7777, 1000, 1001);
+    rl_local_remember(table, key, &hourly, 0, &state, BASE + 7777, 1000, 1001);
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 2000), BASE + 8777, "and is Redis's own after that");
     munmap(table, SIZE);
 }
@@ -95,21 +95,24 @@ static int64_t next_moment(rng *r, int64_t now, int64_t window_ms)
 static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now)
 {
     int64_t cost = rng_one_in(r, 8) ? rng_between(r, 0, c->limit.quota + 1) : 1;
-    int64_t table_now = now, model_now = rl_limiter_roll(&c->limit, &c->state, now);
-    int admits = rl_limiter_admits(&c->limit, &c->state, model_now, cost), charged;
-    rl_state state;
+    rl_state state, model = c->state;
+    int64_t table_now = now, model_now = rl_limiter_roll(&c->limit, &model, now);
+    int admits = rl_limiter_admits(&c->limit, &model, model_now, cost), charged, agrees;
 
-    c->state.cur += admits ? cost : 0;
     charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now - BASE, &table_now, &state);
-    return charged == admits && table_now == model_now && same(&state, &c->state);
+    agrees = charged == admits && table_now == model_now && same(&state, &model);
+    rl_limiter_charge(&c->limit, &model, cost);
+    if (admits)
+        c->state = model;
+    return agrees;
 }
 
 static int give_back_agrees(rl_local *table, rng *r, counter *c)
 {
     int64_t index = c->state.index - rng_between(r, 0, 2), cost = rng_between(r, 0, 3);
 
-    rl_limiter_give_back(&c->state, index, cost);
-    rl_local_give_back(table, c->key, index, cost);
+    rl_limiter_give_back(&c->limit, &c->state, index, cost);
+    rl_local_give_back(table, c->key, &c->limit, index, cost);
     return 1;
 }
 
@@ -128,13 +131,14 @@ static void make_counters(rl_local *table, rng *r, counter *counters, int n)
     for (int i = 0; i < n; i++) {
         rl_limit *limit = &counters[i].limit;
 
+        memset(&counters[i], 0, sizeof(counters[i]));
         limit->algorithm = rng_one_in(r, 3) ? RL_FIXED_WINDOW : RL_SLIDING_WINDOW;
         limit->window_ms = rng_scaled(r, RL_WINDOW_MIN_MS, RL_WINDOW_MAX_MS);
         limit->quota = rng_scaled(r, 0, rng_one_in(r, 4) ? RL_PRODUCT_MAX / limit->window_ms : 30);
         if (limit->quota > RL_COUNT_MAX)
             limit->quota = RL_COUNT_MAX;
+        limit->burst = limit->quota;
         counters[i].key = key_of(table, RL_LOCAL_COUNT, i);
-        counters[i].state = (rl_state){0, 0, 0};
     }
 }
 
@@ -170,16 +174,17 @@ static void test_counts(int jitter_ms, const char *promise)
 static void test_late_caller(void)
 {
     rl_local *table = make_table(SIZE);
-    rl_limit limit = {RL_SLIDING_WINDOW, 10, 1000};
+    rl_limit limit = LIMIT(RL_SLIDING_WINDOW, 10, 1000);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
     int64_t now = BASE + 999;
     rl_state state;
 
     charge(table, key, &limit, 4, 999, &state);
-    ok(!charge(table, key, &limit, 7, 1000, &state), "a denial in the new window");
-    ok(rl_local_charge(table, key, &limit, 6, NULL, 999, &now, &state),
+    ok(charge(table, key, &limit, 1, 1000, &state), "a charge in the new window");
+    ok(rl_local_charge(table, key, &limit, 5, NULL, 999, &now, &state),
        "then a caller whose clock is a ms late");
     is_int(now, BASE + 1000, "is counted where the others are");
+    state = peek(table, key, &limit, 1000);
     ok(state.prev == 4 && state.cur == 6, "and cannot add to the window that was closed");
     munmap(table, SIZE);
 }
@@ -188,7 +193,7 @@ static void test_late_caller(void)
 static void test_stopped_caller(void)
 {
     rl_local *table = make_table(SIZE);
-    rl_limit limit = {RL_FIXED_WINDOW, 10, 100};
+    rl_limit limit = LIMIT(RL_FIXED_WINDOW, 10, 100);
     rl_state state;
     int over = 0;
 
@@ -208,22 +213,25 @@ static void test_seeds(void)
 {
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_FALLBACK, 1);
-    rl_state seed = {BASE / HOUR, 4, 8}, state;
+    rl_state seed = WINDOW(BASE / HOUR, 4, 8), state;
     int64_t now = BASE;
 
     rl_local_peek(table, key, &hourly, &seed, &now, &state);
     ok(same(&state, &seed), "a count is at least what is known from elsewhere");
     seed.prev = 0;
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 9,
+    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 8,
        "a charge begins there");
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 10,
+    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 9,
        "and goes on from what is here");
     ok(!rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state), "up to the quota");
-    seed.index--;
-    seed.cur = 1000;
+    seed = (rl_state)WINDOW(BASE / HOUR - 1, 1000, 4);
     key = key_of(table, RL_LOCAL_FALLBACK, 2);
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 1,
-       "what is known of another window is not mixed in");
+    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.prev == 4
+           && state.cur == 0, "what is known of the window before counts as such");
+    seed = (rl_state)WINDOW(BASE / HOUR - 2, 1000, 1000);
+    key = key_of(table, RL_LOCAL_FALLBACK, 3);
+    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.prev == 0
+           && state.cur == 0, "what is known of older ones not at all");
     munmap(table, SIZE);
 }
 
@@ -259,7 +267,7 @@ static int is_held(rl_local *table, uint64_t key)
 
 static void test_order_of_eviction(void)
 {
-    static const rl_limit second = {RL_FIXED_WINDOW, 10, 1000};
+    static const rl_limit second = LIMIT(RL_FIXED_WINDOW, 10, 1000);
     rl_local *table = make_table(SIZE);
     uint64_t rivals[16];
     int64_t host_ms = 20000;
@@ -298,12 +306,12 @@ static void test_flood(void)
 {
     rl_local *table = make_table(RL_LOCAL_MIN_SIZE);
     uint64_t alice = key_of(table, RL_LOCAL_COUNT, -1), snapshot = key_of(table, RL_LOCAL_SNAPSHOT, -1);
-    rl_state state, full = {BASE / HOUR, 0, 10};
+    rl_state state, full = WINDOW(BASE / HOUR, 0, 10);
     rl_local_stats stats;
     int64_t now, lag;
 
     charge(table, alice, &hourly, 10, 0, &state);
-    rl_local_remember(table, snapshot, &hourly, &full, BASE, 0, 1);
+    rl_local_remember(table, snapshot, &hourly, 0, &full, BASE, 0, 1);
     rl_local_read_stats(table, &stats);
     ok(stats.capacity * 64 <= RL_LOCAL_MIN_SIZE && stats.capacity * 64 > RL_LOCAL_MIN_SIZE - 1024,
        "a table has room for an entry in each 64 bytes: %" PRIu64, stats.capacity);
@@ -311,7 +319,7 @@ static void test_flood(void)
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)i), &hourly, 1, (int64_t)i, &state);
     ok(!charge(table, alice, &hourly, 1, 20000, &state), "a flood of ten times that frees no one "
        "who is denied");
-    is_int(rl_local_recall(table, snapshot, &hourly, 1, 20, &now, &state, &lag), RL_RECALL_DENY,
+    is_int(recall_of(table, snapshot, &hourly, 1, 20, &now, &state, &lag), RL_RECALL_DENY,
            "nor who Redis denies");
     rl_local_read_stats(table, &stats);
     is_int(stats.entries, stats.capacity, "the table is full");

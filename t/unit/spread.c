@@ -14,7 +14,9 @@
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 #define KEYS 12
 
-static const rl_limit limit = {RL_FIXED_WINDOW, 1, 60000};
+static rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = 60000};
+static rl_limit blocking = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = 60000,
+                            .block_ms = 1000};
 
 /* Keys of four slots: the tag says which. */
 static char names[KEYS][8];
@@ -25,6 +27,7 @@ static struct {
     int fails_at;   /* the number of the call that fails; 0: none */
     int split_slot; /* of this slot only single keys can be decided; -1: none */
     int wrong;      /* a call that must not be */
+    int look;       /* nothing may be charged */
     int denied;     /* a live rule has denied */
     char log[256];
 } model;
@@ -49,8 +52,9 @@ static void check_call(int slot, const rl_ask *asks, int n, int peek)
         model.wrong |= rl_slots_of_key(asks[i].key, strlen(asks[i].key)) != slot;
         model.wrong |= shadow && !asks[i].shadow;
         shadow |= asks[i].shadow;
-        model.wrong |= peek && asks[i].shadow;
-        model.wrong |= !peek && model.denied && !asks[i].shadow;
+        model.wrong |= peek && asks[i].shadow && !model.look;
+        model.wrong |= !peek && model.look;
+        model.wrong |= !peek && model.denied && !asks[i].shadow && asks[i].limit != &blocking;
         strncat(model.log, asks[i].key + 3, 1);
     }
     strcat(model.log, peek ? "? " : " ");
@@ -65,13 +69,14 @@ static rl_failure decide(void *context, int slot, rl_ask *asks, int n, int peek,
     check_call(slot, asks, n, peek);
     if (model.calls == model.fails_at)
         return RL_FAILED_LATE;
-    if (slot == model.split_slot && n > 1) {
+    if (slot == model.split_slot && (n > 1 || asks[0].override_key)) {
         *split = 1;
         return RL_FAILED_REFUSED;
     }
     *charged = 1;
     for (int i = 0; i < n; i++) {
         asks[i].now = 1;
+        asks[i].state.index = 7;
         asks[i].state.cur = model.count[number_of(&asks[i])];
         *charged &= asks[i].shadow || admits(&asks[i]);
     }
@@ -83,18 +88,19 @@ static rl_failure decide(void *context, int slot, rl_ask *asks, int n, int peek,
     return RL_ANSWERED;
 }
 
-static void give_back(void *context, int slot, const rl_ask *asks, int n)
+static void undo(void *context, int slot, const rl_ask *asks, int n)
 {
     (void)context;
     for (int i = 0; i < n; i++) {
         model.wrong |= rl_slots_of_key(asks[i].key, strlen(asks[i].key)) != slot;
-        model.wrong |= asks[i].shadow || !asks[i].now;
+        model.wrong |= asks[i].shadow || asks[i].kind != RL_ASK_GIVE_BACK || asks[i].position != 7;
+        model.wrong |= asks[i].override_key != NULL;
         model.count[number_of(&asks[i])] -= (int)asks[i].cost;
         model.given++;
     }
 }
 
-static const rl_spread_calls calls = {decide, give_back, NULL};
+static const rl_spread_calls calls = {decide, undo, NULL};
 
 /* An empty cluster where every key has this quota. */
 static void reset(int quota)
@@ -123,7 +129,7 @@ static int make_asks(const char *letters, rl_ask *asks)
 static char say(const char *letters, rl_ask *asks)
 {
     int n = make_asks(letters, asks), charged = -1;
-    rl_failure failure = rl_spread_decide(&calls, asks, n, &charged);
+    rl_failure failure = rl_spread_decide(&calls, asks, n, model.look, &charged);
 
     return failure != RL_ANSWERED ? 'F' : charged ? '1' : '0';
 }
@@ -171,6 +177,48 @@ static void test_shadows(void)
     model.quota[0] = 0;
     is_int(say("bA", asks), '1', "a shadow rule that denies vetoes nothing");
     is_int(model.given, 0, "and takes nothing back");
+}
+
+static void test_blocks(void)
+{
+    rl_ask asks[RL_ASKS_MAX];
+    int n, admitted;
+
+    reset(1);
+    model.quota[0] = 0;
+    n = make_asks("abc", asks);
+    asks[1].limit = &blocking;
+    rl_spread_decide(&calls, asks, n, 0, &admitted);
+    is_str(model.log, "a b c? ", "a rule that blocks is asked after a denial, too");
+    ok(!admitted && model.given == 1 && model.count[1] == 0, "and given back");
+}
+
+static void test_look(void)
+{
+    rl_ask asks[RL_ASKS_MAX];
+
+    reset(1);
+    model.look = 1;
+    model.quota[1] = 0;
+    is_int(say("abcE", asks), '0', "who only looks is told of a denial");
+    is_str(model.log, "ae? b? c? ", "by looks alone");
+    is_int(model.count[0] + model.count[4] + model.given, 0, "and nothing is charged");
+}
+
+static void test_overrides(void)
+{
+    rl_ask asks[RL_ASKS_MAX];
+    int n, admitted;
+
+    reset(1);
+    model.split_slot = rl_slots_of_key(names[0], 4);
+    n = make_asks("aeb", asks);
+    for (int i = 0; i < n; i++)
+        asks[i].override_key = asks[i].tiers = i < 2 ? names[0] : names[1];
+    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_ANSWERED,
+           "where the override is at the other end of a move, the rule's own quota counts");
+    ok(admitted && model.count[0] == 1 && model.count[4] == 1 && model.count[1] == 1, "for each");
+    is_int(model.wrong, 0, "and no other rule");
 }
 
 static void test_failures(void)
@@ -257,10 +305,11 @@ static void test_give_back(void)
     reset(1);
     n = make_asks("abe", asks);
     for (int i = 0; i < n; i++) {
-        asks[i].now = 1;
+        asks[i].kind = RL_ASK_GIVE_BACK;
+        asks[i].position = 7;
         model.count[number_of(&asks[i])] = 1;
     }
-    rl_spread_give_back(&calls, asks, n);
+    rl_spread_undo(&calls, asks, n);
     is_int(model.given, 3, "a later give-back reaches every slot");
     is_int(model.count[0] + model.count[1] + model.count[4] + model.wrong, 0, "the right ones");
 }
@@ -272,6 +321,9 @@ int main(void)
     test_one_slot();
     test_order();
     test_shadows();
+    test_blocks();
+    test_look();
+    test_overrides();
     test_failures();
     test_moving_slot();
     test_any();

@@ -1,0 +1,361 @@
+#!/usr/bin/perl
+# What a rule says beside its quota: for which requests it holds, what they cost,
+# whose quota is another one. Whatever goes wrong with that while requests are
+# served has one outcome: the rule holds as if the option that failed were not
+# there, the log says so once, and nobody gets an error. All of it by this host
+# alone and by Redis.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Httpd;
+use JSON::PP;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+my $config = <<'EOF';
+RateLimitHeaders draft-11
+RateLimitNotes all
+Header always set X-Verdict %{RATELIMIT_VERDICT}e
+Header always set X-Rule %{RATELIMIT_RULE}e
+RateLimit items 2/1d path=/Shop/*/items
+RateLimit deep 2/1d path=/deep/**
+<Location /posts>
+    RateLimit posts 2/1d methods=POST,put
+</Location>
+<Location /gets>
+    RateLimit gets 2/1d methods=GET
+</Location>
+<Location /when>
+    RateLimit when 1/1d when="%{HTTP:X-Plan} == 'free' && %{QUERY_STRING} != 'a b'"
+</Location>
+<Location /unless>
+    RateLimit unless 1/1d "unless=%{REMOTE_ADDR} -ipmatch '127.0.99.0/24'"
+</Location>
+<Location /both>
+    RateLimit both 1/1d when="-n %{HTTP:X-When}" unless="-n %{HTTP:X-Unless}" methods=GET path=/both/**
+</Location>
+<Location /three>
+    RateLimit three 10/1d cost=3
+</Location>
+<Location /cost>
+    RateLimit cost 10/1d cost=%{HTTP:X-Cost}
+</Location>
+<Location /bytes>
+    RateLimit bytes 1000/1d cost=%{HTTP:Content-Length}
+</Location>
+<Location /zero>
+    RateLimit zero 0/1d cost=5
+</Location>
+<Location /tier>
+    RateLimit tier 2/1d tier=%{HTTP:X-Plan}
+    RateLimitTier tier gold 4
+    RateLimitTier tier barred 0
+    RateLimitTier tier partner unlimited
+</Location>
+<Location /beside>
+    RateLimit tier 2/1d tier=%{HTTP:X-Plan}
+    RateLimitTier tier partner unlimited
+    RateLimit wide 3/1d
+</Location>
+<Location /bucket>
+    RateLimitHeaders draft-11 x-ratelimit draft-03
+    RateLimit bucket 2/1d algorithm=token-bucket burst=3 tier=%{HTTP:X-Plan}
+    RateLimitTier bucket gold 2 burst=5
+    RateLimitTier bucket plain 4
+</Location>
+<Location /day>
+    RateLimit short 2/1s algorithm=fixed-window
+    RateLimit day 5/1d
+</Location>
+<Location /shadow>
+    RateLimit dry 2/1d shadow
+    RateLimit live 4/1d
+</Location>
+<Location /unvetoed>
+    RateLimit tight 2/1d
+    RateLimit watching 5/1d shadow
+</Location>
+<Location /server-status>
+    SetHandler server-status
+    RateLimit off
+</Location>
+<Location /closed-shadow>
+    RateLimit never 0/1d shadow
+</Location>
+<Location /fails/when>
+    RateLimit fails-when 1/1d when="-n @NESTED@ && false"
+</Location>
+<Location /fails/unless>
+    RateLimit fails-unless 1/1d unless="-n @NESTED@ || true"
+</Location>
+<Location /fails/cost>
+    RateLimit fails-cost 2/1d cost=@NESTED@
+</Location>
+<Location /fails/tier>
+    RateLimit fails-tier 2/1d tier=@NESTED@
+    RateLimitTier fails-tier gold 100
+</Location>
+<Location /fails/key>
+    RateLimit fails-key 2/1d key=@NESTED@
+</Location>
+EOF
+
+# Deeper than httpd follows an expression: it parses, and fails when it is asked.
+my %vars = (NESTED => '%{tolower:' x 40 . '%{HTTP:X-Cost}' . '}' x 40);
+
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { return '127.0.1.' . ++$client }
+
+# The options of a request by a client that says its plan.
+sub of_plan { my ($name) = @_; return (headers => { 'X-Plan' => $name }) }
+
+sub check {
+    my ($httpd) = @_;
+    my $said = sub {    # the statuses of some requests in a row
+        my ($path, $times, @opt) = @_;
+        return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
+    };
+    my $left = sub {    # of the quota, after a request
+        my ($path, $from, @opt) = @_;
+        my $answer = $httpd->get($path, from => $from, @opt);
+        my ($n) = ($answer->header('RateLimit') // '') =~ /;r=(\d+)/;
+        return $answer->status == 429 ? 'denied' : $n // 'uncounted';
+    };
+
+    subtest 'path=' => sub {
+        my @from = (from => fresh());
+        is $said->('/shop/1/items', 1, @from), '404', 'a glob in another case';
+        is $said->('/shop/2/Items/?q', 2, @from), '404 429', 'all that it matches is one count';
+        is $said->('/shop/2/items/3', 3, @from), '404 404 404', 'what is longer is not matched';
+        is $said->('/shop/items', 3, @from), '404 404 404', 'nor what is shorter';
+        is $said->('//shop/./2/%69tems;v=1', 1, @from), '429', 'and no spelling gets around it';
+        @from = (from => fresh());
+        is $said->('/deep', 1, @from) . ' ' . $said->('/deep/a/b', 2, @from), '404 404 429',
+            '** is the path itself and all below it';
+        is $said->('/deeper', 2, @from), '404 404', 'and nothing beside it';
+    };
+
+    subtest 'methods=' => sub {
+        my @from = (from => fresh());
+        is $said->('/posts', 3, @from), '404 404 404', 'a GET is free';
+        is $said->('/posts', 1, @from, method => 'POST'), '404', 'one POST';
+        is $said->('/posts', 2, @from, method => 'PUT'), '405 429', 'and PUT are one count';
+        is $said->('/posts', 1, @from, method => 'post'), '429', 'a small letter is no way around it';
+        is $said->('/posts', 1, @from), '404', 'a GET still is free';
+        is $said->('/posts', 1, @from, method => 'DELETE',
+            headers => { 'X-HTTP-Method-Override' => 'POST' }), '405', 'an override is not heard';
+        @from = (from => fresh());
+        is $said->('/gets', 2, @from), '404 404', 'two GET';
+        is $said->('/gets', 1, @from, method => 'HEAD'), '429', 'HEAD is one, too';
+        is $said->('/gets', 1, @from, method => 'POST'), '404', 'POST is not';
+    };
+
+    subtest 'when= and unless=' => sub {
+        my @from = (from => fresh());
+        my @free = (@from, of_plan('free'));
+        is $said->('/when', 2, @from), '404 404', 'where it is not met the rule is not there';
+        is $httpd->get('/when', @from)->header('RateLimit'), undef, 'nor in the headers';
+        is $said->('/when', 2, @free), '404 429', 'where it is met the rule holds';
+        is $said->('/when?a%20b', 1, @free), '429', 'blanks in a quote are the expression\'s';
+        is $said->('/unless', 3, from => '127.0.99.' . ++$client), '404 404 404', 'unless= spares these';
+        is $said->('/unless', 2, from => fresh()), '404 429', 'and no others';
+        @from = (from => fresh());
+        my @with = (@from, headers => { 'X-When' => 1 });
+        is $said->('/both/x', 2, @from), '404 404', 'of all conditions';
+        is $said->('/both/x', 2, @from, headers => { 'X-When' => 1, 'X-Unless' => 1 }), '404 404', 'none';
+        is $said->('/both/x', 2, @with, method => 'POST'), '404 404', 'may';
+        is $said->('/both/x', 2, @with), '404 429', 'fail';
+    };
+
+    my $cost = sub { my ($from, $n) = @_; $left->('/cost', $from, headers => { 'X-Cost' => $n }) };
+
+    subtest 'cost=' => sub {
+        my $from = fresh();
+        is join(' ', map { $left->('/three', $from) } 1 .. 4), '7 4 1 denied', 'a number';
+        $from = fresh();
+        is $cost->($from, 4), 6, 'an expression';
+        is $cost->($from, 7), 'denied', 'what does not fit is denied';
+        is $cost->($from, 6), 0, 'and costs nothing: a cheaper one that fits passes';
+        is $cost->($from, 0), 'uncounted', '0 is not counted, and passes where nothing is left';
+        is $cost->($from, 1), 'denied', 'another does not';
+        is $cost->($from, '00'), 'uncounted', 'whatever way it is written';
+        for my $odd ('x', '-1', '-0', '+2', '1.5', '0x10', '1e3', '2 3', '1;2', "\xd9\xa3") {
+            is $cost->(fresh(), $odd), 9, "'$odd' costs 1";
+        }
+        is $left->('/cost', fresh()), 9, 'and so does nothing at all';
+        for my $huge ('11', '1000000000', '1000000001', '9223372036854775808', '9' x 200) {
+            my $answer = $httpd->get('/cost', from => fresh(), headers => { 'X-Cost' => $huge });
+            is $answer->status, 429, 'above the quota is denied: ' . substr $huge, 0, 30;
+            is $answer->header('Retry-After'), undef, 'and no waiting helps';
+            ok !exists decode_json($answer->body)->{retry_after}, 'says the body too';
+        }
+        is $said->('/zero', 2, from => fresh()), '429 429', 'a quota of 0 denies at any cost';
+    };
+
+    subtest 'cost by Content-Length' => sub {
+        my @post = (method => 'POST');
+        my $from = fresh();
+        is $left->('/bytes', $from, @post, body => 'x' x 600), 400, '600 bytes of 1,000';
+        is $left->('/bytes', $from, @post, body => 'x' x 401), 'denied', 'another 401 do not fit';
+        is $left->('/bytes', $from, @post, body => 'x' x 400), 0, 'but 400 do';
+        my $big = Client->request(port => $httpd->port, from => fresh(), timeout => 10,
+            raw => "POST /bytes HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000000\r\n\r\n");
+        is $big->status, 429, 'who announces more than there is is denied before he sends';
+    };
+
+    subtest 'tier=' => sub {
+        is $said->('/tier', 3, from => fresh()), '404 404 429', 'without a tier the rule\'s own quota';
+        is $said->('/tier', 3, from => fresh(), of_plan($_)), '404 404 429',
+            "the same with '" . substr($_, 0, 20) . "'"
+            for 'nosuch', 'Gold', 'gold 4', 'gold 1000000000 ', '"', '{}', 'x' x 3000;
+        is $said->('/tier', 5, from => fresh(), of_plan('gold')), '404 404 404 404 429', 'gold has 4';
+        my $barred = $httpd->get('/tier', from => fresh(), of_plan('barred'));
+        is $barred->status, 429, 'a tier of 0 never passes';
+        is $barred->header('Retry-After'), undef, 'and no waiting helps';
+        my @from = (from => fresh());
+        is $said->('/tier', 6, @from, of_plan('partner')), '404 404 404 404 404 404', 'unlimited does';
+        my $partner = $httpd->get('/tier', @from, of_plan('partner'));
+        is $partner->header('X-Verdict'), 'exempt', 'and is called exempt';
+        is $partner->header('X-Rule'), 'tier', 'from which rule';
+        is $partner->header('RateLimit'), undef, 'but hears of no limit';
+        is $said->('/tier', 3, @from), '404 404 429', 'nor has it spent anything';
+        is $said->('/tier', 3, @from, of_plan('gold')), '404 404 429',
+            'who has spent his own quota has what is left of a better one';
+        is $said->('/beside', 4, from => fresh(), of_plan('partner')), '404 404 404 429',
+            'a rule beside it still holds';
+    };
+
+    subtest 'tiers of a bucket' => sub {
+        is $said->('/bucket', 4, from => fresh()), '404 404 404 429', 'its own burst';
+        is $said->('/bucket', 6, from => fresh(), of_plan('gold')), '404 404 404 404 404 429', 'a larger one';
+        is $said->('/bucket', 5, from => fresh(), of_plan('plain')), '404 404 404 404 429',
+            'or, where none is said, the quota';
+        my $answer = $httpd->get('/bucket', from => fresh(), of_plan('gold'));
+        is $answer->header('X-RateLimit-Limit'), 5, 'X-RateLimit-Limit is the burst';
+        is $answer->header('X-RateLimit-Remaining'), 4, 'of which one is used';
+        is $answer->header('RateLimit-Limit'), 5, 'RateLimit-Limit too';
+        is $answer->header('RateLimit-Policy'), '"bucket";q=2;w=86400', 'the policy is the rate';
+    };
+
+    subtest 'a short and a long rule together' => sub {
+        my @from = (from => fresh());
+        my ($passed, $by_short, $denied) = (0, 0);
+        for (1 .. 200) {
+            my $answer = $httpd->get('/day', @from);
+            if ($answer->status != 429) { $passed++; next }
+            $denied = decode_json($answer->body);
+            my $by = "@{ $denied->{'violated-policies'} }";
+            last if $by =~ /day/;
+            is $by, 'short', 'the short one denies' if !$by_short++;
+            cmp_ok $denied->{retry_after_ms}, '<=', 1000, 'for its own time';
+            sleep $denied->{retry_after_ms} / 1000;
+        }
+        is $passed, 5, 'until the long one does: what the short one denied cost nothing';
+        ok $by_short, 'both had their say';
+        cmp_ok $denied->{retry_after}, '>', 3, 'and Retry-After is the longer';
+    };
+
+    subtest 'a shadow rule beside a live one' => sub {
+        my @from = (from => fresh());
+        my @answers = map { $httpd->get('/shadow', @from) } 1 .. 5;
+        is join(' ', map { $_->status } @answers), '404 404 404 404 429', 'denies nobody';
+        is join(' ', map { $_->header('X-Verdict') } @answers), 'pass pass shadow shadow deny',
+            'says when it would have';
+        is join(' ', map { $_->header('X-Rule') } @answers), 'live live dry dry live', 'by its name';
+        is $answers[2]->header('RateLimit-Policy'), '"live";q=4;w=86400', 'and shows no client its quota';
+        is $said->('/closed-shadow', 3, from => fresh()), '404 404 404', 'not even with a quota of 0';
+    };
+
+    subtest 'a shadow rule beside one that denies already' => sub {
+        is $said->('/unvetoed', 7, from => fresh()), '404 404 429 429 429 429 429', 'denied by the one';
+        my $watching = Status->of($httpd)->rule('watching');
+        is $watching->{Passed}, 5, 'the other counts on, as if it were alone';
+        is $watching->{Shadowed}, 2, 'and says when it would deny';
+    };
+
+    subtest 'expressions that fail while requests are served' => sub {
+        my @from = (from => fresh());
+        is $said->('/fails/when', 2, @from), '404 429', 'when=: the rule applies';
+        is $said->('/fails/unless', 2, @from), '404 429', 'unless=: the rule applies';
+        is $said->('/fails/cost', 3, @from), '404 404 429', 'cost=: 1';
+        is $said->('/fails/tier', 3, @from), '404 404 429', 'tier=: the rule\'s own quota';
+        is $said->('/fails/key', 3, @from), '404 404 429', 'key=: the address';
+        is $said->('/fails/key', 2, from => fresh()), '404 404', 'each its own';
+        $said->("/fails/$_", 5, @from) for qw(when unless cost tier key);
+        my @lines = $httpd->error_log_lines(qr/ratelimit: expression ".*" failed: /);
+        # cost=, tier= and key= are one text here
+        is scalar(@lines), 3, 'each is one line in the log' or diag join "\n", @lines;
+        my @costs = $httpd->error_log_lines(qr/rule=cost: cost=%\{HTTP:X-Cost\} gave no whole number/);
+        is scalar(@costs), 1, 'and so are all odd costs' or diag join "\n", @costs;
+        unlike $httpd->error_log, qr/0x10|1e3|1;2/, 'which does not repeat what clients sent';
+    };
+
+    my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $httpd->error_log;
+    is "@broken", '', 'no line of the log is broken';
+}
+
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $redis  = RedisServer->start;
+
+subtest 'by this host' => sub {
+    check(Httpd->start(modules => ['headers', 'status'], vars => \%vars, config => $config));
+};
+
+subtest 'by Redis' => sub {
+    check(Httpd->start(modules => ['headers', 'status'], vars => \%vars, redis => $redis,
+        config => $shared . $config));
+};
+
+my $scopes = <<'EOF';
+RateLimit login 1/1d
+<VirtualHost *:@PORT2@>
+    RateLimitScope shop
+</VirtualHost>
+<VirtualHost *:@PORT3@>
+    RateLimitScope forum
+</VirtualHost>
+<VirtualHost *:@PORT4@>
+    RateLimitScope shop
+    RateLimit login 2/1d
+</VirtualHost>
+EOF
+
+for my $where ('by this host', 'by Redis') {
+    subtest "RateLimitScope, $where" => sub {
+        my $httpd = Httpd->start(redis => $redis, ports => 4,
+            config => ($where eq 'by Redis' ? $shared : '') . $scopes);
+        my @from = (from => fresh());
+        my $at = sub { $httpd->get('/hello.txt', @from, port => $httpd->port($_[0]))->status };
+        is join(' ', map { $at->($_) } 0, 0, 1, 1, 2, 2), '200 429 200 429 200 429',
+            'each scope has its count';
+        is join(' ', map { $at->(3) } 1, 2), '200 429', 'virtual hosts of one scope share it';
+        return if $where ne 'by Redis';
+        my @keys = map { "rl:{ip:$from[1]}:${_}login:sliding-window:1d" } 'forum/', '', 'shop/';
+        is_deeply [sort @{ $redis->cmd('KEYS', "rl:{ip:$from[1]}:*") }], \@keys, 'and keys name it';
+    };
+}
+
+subtest 'RateLimitScope of the main server' => sub {
+    my $httpd = Httpd->start(redis => $redis, ports => 2, config => $shared . <<'EOF');
+RateLimitScope main
+RateLimit login 2/1d
+<VirtualHost *:@PORT2@>
+</VirtualHost>
+EOF
+    my @from = (from => fresh());
+    is join(' ', map { $httpd->get('/hello.txt', @from, port => $httpd->port($_))->status } 0, 1, 0),
+        '200 200 429', 'is that of its virtual hosts';
+    is $redis->cmd('EXISTS', "rl:{ip:$from[1]}:main/login:sliding-window:1d"), 1, 'in Redis too';
+};
+
+done_testing;

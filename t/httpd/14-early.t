@@ -1,0 +1,256 @@
+#!/usr/bin/perl
+# phase=early decides before httpd looks at the path: it counts what other hooks
+# never see, because httpd answers or refuses it first. In all else it is a rule
+# like others: charged once in a chain, given back, denied with the same response.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Http2;
+use Httpd;
+use JSON::PP;
+use Process;
+use RedisServer;
+use Test::More;
+
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { $client++; return sprintf '127.2.%d.%d', $client / 200, 1 + $client % 200 }
+
+# The status of a response to these bytes.
+sub raw {
+    my ($httpd, $from, $bytes, %opt) = @_;
+    return Client->request(port => $httpd->port, from => $from, raw => $bytes, close => 1, %opt);
+}
+
+my $pages = <<'EOF';
+LogFormat "%>s %U %{RATELIMIT_VERDICT}n %{RATELIMIT_RULE}n" early
+CustomLog @DIR@/access.log early
+Redirect /moved http://elsewhere.test/
+TraceEnable on
+<Location /forbidden>
+    Require all denied
+</Location>
+<Location /dropped>
+    RateLimit off
+</Location>
+EOF
+
+# What no rule in the access phase sees, each as a client sends it; the status it
+# has without a limit.
+my @unseen = (
+    ['a server-level Redirect', 302, "GET /moved HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['OPTIONS *',               200, "OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['TRACE',                   200, "TRACE / HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['a path above the root',   400, "GET /../../etc/passwd HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['a bad escape',            400, "GET /%zz HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['an encoded slash',        404, "GET /a%2fb HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['an encoded NUL',          404, "GET /a%00b HTTP/1.1\r\nHost: a\r\n\r\n"],
+);
+my @seen = (
+    ['what is not there', 404, "GET /nothing HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['what is forbidden', 403, "GET /forbidden HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['what is there',     200, "GET /hello.txt HTTP/1.1\r\nHost: a\r\n\r\n"],
+    ['a section without rules', 404, "GET /dropped HTTP/1.1\r\nHost: a\r\n\r\n"],
+);
+
+sub access_log {
+    my ($httpd) = @_;
+    open my $in, '<', $httpd->dir . '/access.log' or return '';
+    return join '', <$in>;
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "what httpd answers before its access hooks ($mpm)" => sub {
+        my $later = Httpd->start(mpm => $mpm, config => "RateLimit all 0/1d\n$pages");
+        my $early = Httpd->start(mpm => $mpm, config => "RateLimit all 1/1d phase=early\n$pages");
+        for my $case (@unseen, @seen) {
+            my ($what, $status, $bytes) = @$case;
+            my $from = fresh();
+            is raw($early, $from, $bytes)->status, $status, "$what is answered once";
+            is raw($early, $from, $bytes)->status, 429, 'and then denied';
+        }
+        is raw($later, fresh(), $_->[2])->status, $_->[1], "phase=access never sees $_->[0]" for @unseen;
+        Process::wait_until(sub { access_log($early) =~ m{^429 /dropped deny all$}m },
+            what => 'the last line of the access log');
+        is scalar(() = access_log($early) =~ /^429 .* deny all$/mg), @unseen + @seen,
+            'each denial is in the access log, with its notes';
+    };
+}
+
+my $config = <<'EOF';
+RemoteIPHeader X-Client
+RemoteIPInternalProxy 127.0.2.1
+SetEnvIf X-Tenant "^(.+)$" TENANT=$1
+RateLimitNotes all
+RewriteEngine on
+RewriteRule ^/pretty$ /login.html [PT]
+Header always set X-Rule %{RATELIMIT_RULE}e
+RateLimit early 3/1d phase=early
+RateLimit tenant 2/1d phase=early key=env:TENANT path=/tenant/**
+RateLimit login 1/1d phase=early path=/Login methods=POST
+RateLimit busy 2/1d phase=early cost=%{HTTP:X-Cost} when="%{HTTP:X-Busy} == 'yes'" status=503
+<Location /late>
+    RateLimit late 0/1d
+</Location>
+<Location /more>
+    RateLimit early 100/1d
+</Location>
+<VirtualHost *:@PORT2@>
+    ServerName one.test
+    RateLimit early 1/1d phase=early
+    ErrorDocument 429 /sorry.html
+</VirtualHost>
+<VirtualHost *:@PORT2@>
+    ServerName two.test
+    RateLimit off
+</VirtualHost>
+EOF
+
+sub check {
+    my (%opt) = @_;
+    my $httpd = Httpd->start(ports => 2, modules => [qw(headers remoteip setenvif rewrite)], %opt,
+        files => { 'sorry.html' => 'sorry' }, config => ($opt{shared} || '') . $config);
+    my $said = sub {
+        my ($path, $times, @opt) = @_;
+        return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
+    };
+    my $left = sub { $httpd->get('/hello.txt', @_)->header('X-RateLimit-Remaining') };
+
+    subtest 'is charged once in a chain' => sub {
+        for my $path ('/', '/dir/', '/pretty') {
+            my @from = (from => fresh());
+            my $answer = $httpd->get($path, @from);
+            is $answer->status, 200, $path;
+            is $answer->header('X-RateLimit-Remaining'), 2, 'costs one';
+            is scalar($answer->header_all('X-RateLimit-Remaining')), 1, 'in one line';
+            is $left->(@from), 1, 'no more';
+        }
+        my @from = (from => fresh());
+        is $httpd->get('/more', @from)->header('X-RateLimit-Remaining'), 2,
+            'also where a section has the same rule with a larger quota';
+        is $left->(@from), 1, 'which is not charged twice';
+    };
+
+    subtest 'what a later rule denies is given back' => sub {
+        my @from = (from => fresh());
+        is $said->('/late', 5, @from), '429 429 429 429 429', 'it denies';
+        Process::wait_until(sub {
+            my $there = $opt{redis}->cmd('GET', "rl:{ip:$from[1]}:early:sliding-window:1d");
+            return $there && unpack('x10 V', $there) == 0;
+        }, what => 'what was given back') if $opt{shared};
+        is $left->(@from), 2, 'and costs nothing';
+    };
+
+    subtest 'keys and conditions' => sub {
+        my @via = (from => '127.0.2.1');
+        is $said->('/hello.txt', 4, @via, headers => { 'X-Client' => '192.0.2.1' }), '200 200 200 429',
+            'the address is what mod_remoteip says';
+        is $said->('/hello.txt', 1, @via, headers => { 'X-Client' => '192.0.2.2' }), '200', 'each its own';
+        is join(' ', map { $said->('/tenant/x', 1, from => fresh(), headers => { 'X-Tenant' => 't' }) } 1 .. 3),
+            '404 404 429', 'SetEnvIf comes before';
+        for my $spelling ('/login', '//LOGIN', '/%6Cogin', '/x/../login/', '/login;x=1', '/%256Cogin?x') {
+            my @post = (from => fresh(), method => 'POST');
+            isnt $httpd->get('/login', @post)->status, 429, 'path= is of the raw path: /login';
+            is $httpd->get($spelling, @post)->status, 429, "and $spelling are one";
+        }
+        my @busy = (from => fresh(), headers => { 'X-Busy' => 'yes', 'X-Cost' => 2 });
+        is $said->('/hello.txt', 2, @busy), '200 503', 'when=, cost= and status=';
+        is $httpd->get('/hello.txt', @busy)->header('X-Rule'), 'busy', 'and notes';
+    };
+
+    subtest 'virtual hosts' => sub {
+        my @at = (from => fresh(), port => $httpd->port(1));
+        is $said->('/hello.txt', 2, @at, host => 'one.test'), '200 429', 'one has a quota of its own';
+        my $denied = $httpd->get('/nothing', @at, host => 'one.test');
+        is $denied->status . ' ' . $denied->body, '429 sorry', 'and an ErrorDocument';
+        is scalar($denied->header_all('Retry-After')), 1, 'with its headers';
+        is $said->('/hello.txt', 5, @at, host => 'two.test'), '200 200 200 200 200', 'the other none';
+        is $said->('/hello.txt', 1, @at, host => 'nowhere.test'), '429', 'an unknown Host is the first one';
+    };
+
+    subtest 'a connection that is kept' => sub {
+        my $kept = Client->new(port => $httpd->port, from => fresh());
+        is join(' ', map { $kept->request(path => '/hello.txt')->status } 1 .. 6),
+            '200 200 200 429 429 429', 'may go on asking';
+        my $pipe = Client->connect(port => $httpd->port, from => $kept->{from});
+        $pipe->syswrite("GET /a HTTP/1.1\r\nHost: a\r\n\r\nGET /b HTTP/1.1\r\nHost: a\r\n"
+            . "Connection: close\r\n\r\n");
+        my $pair = do { local $/; <$pipe> } // '';
+        is scalar(() = $pair =~ m{^HTTP/1\.1 429 }mg), 2, 'and is not closed by a denial';
+        my $from = fresh();
+        my $denied;
+        for (1 .. 4) {
+            $denied = $httpd->request(path => '/hello.txt', from => $from, method => 'POST', body => 'x' x 10);
+        }
+        is $denied->status, 429, 'a denial';
+        is decode_json($denied->body)->{error}, 'rate_limit_exceeded', 'with its whole body';
+        my $waits = Client->request(port => $httpd->port, from => $from, timeout => 10,
+            raw => "POST /hello.txt HTTP/1.1\r\nHost: a\r\nContent-Length: 100000\r\n\r\nxxx");
+        is $waits->status, 429, 'does not wait for a body';
+        is lc($waits->header('Connection') // ''), 'close', 'and ends the connection in its place';
+        my $both = Client->connect(port => $httpd->port, from => $from);
+        $both->syswrite("POST /a HTTP/1.1\r\nHost: a\r\nContent-Length: 34\r\n\r\n"
+            . "GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n");
+        my $answers = do { local $/; <$both> } // '';
+        is scalar(() = $answers =~ m{^HTTP/1\.1 }mg), 1, 'a body is never taken for a request';
+    };
+}
+
+subtest 'by this host' => sub { check() };
+
+my $redis = RedisServer->start;
+for my $mpm (qw(event prefork)) {
+    subtest "by Redis ($mpm)" => sub {
+        $redis->cmd('FLUSHALL');
+        check(mpm => $mpm, redis => $redis,
+            shared => "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n");
+    };
+}
+
+subtest 'what mod_cache answers' => sub {
+    my $httpd = Httpd->start(modules => [qw(cache cache_disk)], config => <<'EOF');
+CacheRoot @DIR@/run
+CacheEnable disk /
+CacheHeader on
+CacheMinExpire 3600
+RateLimit early 3/1d phase=early
+RateLimit later 1/1d phase=access
+EOF
+    Process::wait_until(sub {
+        ($httpd->get('/hello.txt', from => fresh())->header('X-Cache') // '') =~ /^HIT/;
+    }, what => 'a page in the cache');
+    my @answers = map { $httpd->get('/hello.txt', from => '127.0.2.252') } 1 .. 4;
+    is join(' ', map { $_->status } @answers), '200 200 200 429', 'is counted, where phase=access is not asked';
+    like $answers[2]->header('X-Cache'), qr/^HIT/, 'it came from the cache';
+};
+
+subtest 'HTTP/2' => sub {
+    my $httpd = Httpd->start(modules => ['http2'], config => <<'EOF');
+Protocols h2c http/1.1
+RateLimit early 3/1d phase=early
+EOF
+    my $h2 = Http2->new(port => $httpd->port, from => '127.0.2.250');
+    for my $n (1 .. 5) {
+        my $id     = $h2->ask(path => '/nothing');
+        my $answer = $h2->answers($id)->{$id};
+        is $answer->{status}, $n <= 3 ? 404 : 429, "stream $n";
+        like $answer->{body}, qr/^\{.*"error":"rate_limit_exceeded".*\}\n$/, 'hears why' if $n > 3;
+    }
+    my @open = map { $h2->ask(path => '/', method => 'POST', open => 1) } 1 .. 4;
+    my $said = $h2->answers(@open);
+    is join(' ', map { $said->{$_}{status} } @open), '429 429 429 429', 'a body that never comes holds nobody';
+    is $httpd->get('/hello.txt', from => '127.0.2.250')->status, 429, 'HTTP/1.1 has no other count';
+    $h2 = Http2->new(port => $httpd->port, from => '127.0.2.251');
+    my @ids = map { $h2->ask(path => '/hello.txt') } 1 .. 20;
+    my %count;
+    $count{ $_->{status} }++ for values %{ $h2->answers(@ids) };
+    is_deeply \%count, { 200 => 3, 429 => 17 }, 'streams side by side count one each';
+};
+
+done_testing;

@@ -1,0 +1,284 @@
+#!/usr/bin/perl
+# Buckets and logs: a burst and then a rate; a leaky bucket that holds requests
+# for a while rather than denying them, but never more than its share of the
+# workers, whatever happens to those; a log that forgets each request by itself.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Httpd;
+use IO::Select;
+use JSON::PP;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $redis  = RedisServer->start;
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { $client++; return sprintf '127.3.%d.%d', $client / 200, 1 + $client % 200 }
+
+sub said {
+    my ($httpd, $path, $times, @opt) = @_;
+    return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
+}
+
+my $config = <<'EOF';
+RateLimitHeaders x-ratelimit draft-03 draft-11
+<Location /token>
+    RateLimit token 10/1h algorithm=token-bucket burst=4
+</Location>
+<Location /rate>
+    RateLimit rate 1/1s algorithm=token-bucket burst=3
+</Location>
+<Location /dear>
+    RateLimit dear 10/1h algorithm=token-bucket burst=8 cost=%{HTTP:X-Cost}
+</Location>
+<Location /leaky>
+    RateLimit leaky 10/1h algorithm=leaky-bucket burst=2
+</Location>
+EOF
+
+for my $where ('by this host', 'by Redis') {
+    my $httpd = Httpd->start(redis => $redis, config => ($where eq 'by Redis' ? $shared : '') . $config);
+
+    subtest "a burst, $where" => sub {
+        my @from = (from => fresh());
+        my $first = $httpd->get('/token', @from);
+        is $first->status, 404, 'one passes';
+        is $first->header("$_-Limit"), 4, "$_-Limit is the burst" for qw(X-RateLimit RateLimit);
+        is $first->header("$_-Remaining"), 3, "$_-Remaining is what is left of it" for qw(X-RateLimit RateLimit);
+        is $first->header('RateLimit-Policy'), '"token";q=10;w=3600', 'the policy is the rate';
+        like $first->header('RateLimit'), qr/^"token";r=3;t=360$/, 't is the time of one unit';
+        is $first->header('RateLimit-Reset'), 360, 'and of all that is missing';
+        is said($httpd, '/token', 5, @from), '404 404 404 429 429', 'all of it passes, and no more';
+        my $denied = $httpd->get('/token', @from);
+        is $denied->header('X-RateLimit-Remaining'), 0, 'nothing is left';
+        my $wait = $denied->header('Retry-After');
+        ok $wait > 0 && $wait <= 360, 'the next unit is what one waits for';
+        cmp_ok $denied->header('RateLimit-Reset'), '>', 1000, 'the whole of it takes longer';
+        is said($httpd, '/leaky', 3, @from), '404 404 429', 'a leaky bucket without delay= does the same';
+    };
+
+    subtest "then a rate, $where" => sub {
+        my @from = (from => fresh());
+        my ($denied, $round) = (undef, 0);
+        for (1 .. 100) {
+            $denied = $httpd->get('/rate', @from);
+            last if $denied->status == 429;
+        }
+        for (1 .. ($where eq 'by Redis' ? 2 : 1)) {
+            my $wait = decode_json($denied->body)->{retry_after_ms};
+            cmp_ok $wait, '<=', 1100, 'a unit is there within a second';
+            sleep $wait / 1000;
+            my $start = time;
+            is $httpd->get('/rate', @from)->status, 404, 'who has waited passes';
+            $denied = $httpd->get('/rate', @from);
+            is $denied->status, 429, 'once' if time - $start < 0.9;
+            last if $denied->status != 429;
+        }
+    };
+
+    subtest "costs, $where" => sub {
+        my $from = fresh();
+        my $ask = sub {
+            my ($cost) = @_;
+            my $answer = $httpd->get('/dear', from => $from, headers => { 'X-Cost' => $cost });
+            return $answer->status == 429 ? 'denied' : $answer->header('X-RateLimit-Remaining');
+        };
+        is join(' ', map { $ask->($_) } 9, 3, 6, 5, 1), 'denied 5 denied 0 denied',
+            'above the burst never, else as long as they fit';
+        is $httpd->get('/dear', from => fresh(), headers => { 'X-Cost' => 9 })->header('Retry-After'), undef,
+            'and no waiting helps who asks for more than the bucket holds';
+    };
+}
+
+# --- Holding -----------------------------------------------------------------
+
+# Requests that are sent and not waited for: each when the one before is decided.
+sub send_one_by_one {
+    my ($httpd, $rule, $times, %opt) = @_;
+    my $before = Status->of($httpd)->rule($rule)->{Requests} // 0;
+    return map {
+        my $socket = Client->connect(port => $httpd->port, %opt);
+        $socket->syswrite("GET /hello.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        Status->wait_until($httpd, sub { $_[0]->rule($rule)->{Requests} >= $before + $_ },
+            what => 'the request to be decided');
+        $socket;
+    } 1 .. $times;
+}
+
+sub read_status {
+    my ($socket) = @_;
+    my $line = <$socket> // '';
+    return $line =~ m{^HTTP/1\.1 (\d+)} ? $1 : 'broken';
+}
+
+sub holding {
+    my ($where, $mpm, %opt) = @_;
+    return Httpd->start(mpm => $mpm, redis => $redis, modules => ['status'], %opt,
+        config => ($where eq 'by Redis' ? $shared : '') . Status::CONFIG
+            . "RateLimitDelayWorkers @{[delete $opt{share} // 12]}\n" . <<'EOF');
+RateLimit leaky 1/1s algorithm=leaky-bucket burst=1 delay=5s
+EOF
+}
+
+for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
+    my ($where, $mpm) = @$case;
+    subtest "delay= holds requests, but only its share of the workers, $where ($mpm)" => sub {
+        my $httpd = holding($where, $mpm, $mpm eq 'prefork' ? (children => 25) : (children => 1));
+        my $start = time;
+        my @sent  = send_one_by_one($httpd, 'leaky', 6, from => fresh());
+        my $in_time = time - $start < 1;    # before the first place is free again
+        is join(' ', map { read_status($_) } @sent), '200 200 200 200 429 429',
+            'one passes at once, three are held, the rest is denied' if $in_time;
+        note 'too slow to tell' if !$in_time;
+        cmp_ok time - $start, '>', 2.8, 'and the third of the held waited for three units';
+        my $rule = Status->of($httpd)->rule('leaky');
+        is $rule->{Passed} + $rule->{Denied}, 6, 'each is counted once';
+        my @places = send_one_by_one($httpd, 'leaky', 2, from => fresh());
+        is join(' ', map { read_status($_) } @places), '200 200', 'then the places are free again';
+    };
+}
+
+subtest 'RateLimitDelayWorkers 0 holds nobody' => sub {
+    my $httpd = holding('by this host', 'event', share => 0);
+    is said($httpd, '/hello.txt', 2, from => fresh()), '200 429', 'and denies as without delay=';
+};
+
+subtest 'a share is never less than one' => sub {
+    my $httpd = holding('by this host', 'event', share => 1, children => 1);
+    is said($httpd, '/hello.txt', 2, from => fresh()), '200 200', 'one is held';
+};
+
+subtest 'a bucket that two hosts share' => sub {
+    my @hosts = map { holding('by Redis', 'event') } 1, 2;
+    my @from  = (from => fresh());
+    is $hosts[0]->get('/hello.txt', @from)->status, 200, 'one passes at one host';
+    my $start = time;
+    is $hosts[1]->get('/hello.txt', @from)->status, 200, 'another at the other one';
+    my $elapsed = time - $start;
+    cmp_ok $elapsed, '>', 0.3, 'after its time';
+};
+
+# After places were taken by requests that will never give them back.
+sub places_come_back {
+    my ($httpd) = @_;
+    Process::wait_until(sub { said($httpd, '/hello.txt', 2, from => fresh()) eq '200 200' },
+        what => 'a request that is held', within => 20);
+    pass 'places end by themselves';
+}
+
+subtest 'places of a child that is killed' => sub {
+    my $httpd = holding('by this host', 'event', children => 1);
+    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh());
+    kill KILL => $httpd->children;
+    is join(' ', map { read_status($_) } @held[2, 3]), 'broken broken', 'the held go with it';
+    places_come_back($httpd);
+};
+
+subtest 'a graceful restart' => sub {
+    my $httpd = holding('by this host', 'event', children => 1);
+    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh());
+    $httpd->graceful(old => 0);
+    is join(' ', map { read_status($_) } @held), '200 200 200 200', 'lets the held finish';
+    places_come_back($httpd);
+};
+
+# --- The log -----------------------------------------------------------------
+
+my $log = "RateLimit log 5/1h algorithm=sliding-log cost=%{HTTP:X-Cost}\n";
+
+subtest 'a log' => sub {
+    my ($httpd, $other) = map { Httpd->start(redis => $redis, config => $shared . $log) } 1, 2;
+    my @from = (from => fresh());
+    my $ask = sub {
+        my ($host, $cost) = @_;
+        return $host->get('/hello.txt', @from, headers => { 'X-Cost' => $cost });
+    };
+    is join(' ', map { $ask->($_->[0], $_->[1])->status } [$httpd, 2], [$other, 4], [$other, 3], [$httpd, 1]),
+        '200 429 200 429', 'two hosts share it, with costs';
+    my $denied = $ask->($other, 1);
+    is $denied->header('X-RateLimit-Remaining'), 0, 'nothing is left';
+    ok $denied->header('Retry-After') > 3590, 'until the first request has left the window';
+    is $ask->($httpd, 6)->header('Retry-After'), undef, 'what is dearer than the quota never fits';
+    is $ask->($httpd, 0)->status, 200, 'what costs nothing always does';
+    my $key = "rl:{ip:$from[1]}:log:sliding-log:1h";
+    my $lives = $redis->cmd('PTTL', $key);
+    ok $lives > 0 && $lives <= 7_300_000, 'the key expires';
+    cmp_ok $redis->cmd('STRLEN', $key), '<', 100, 'and holds no more than was admitted';
+};
+
+subtest 'a log forgets each request by itself' => sub {
+    my $httpd = Httpd->start(redis => $redis, config => $shared . 'RateLimit log 2/2s algorithm=sliding-log');
+    my @from  = (from => fresh());
+    my $first = time;
+    is $httpd->get('/hello.txt', @from)->status, 200, 'one';
+    my $first_done = time;
+    sleep 1.2;
+    my $second = time;
+    is $httpd->get('/hello.txt', @from)->status, 200, 'another';
+    my $denied = $httpd->get('/hello.txt', @from);
+    SKIP: {
+        skip 'too slow to tell', 4 if time - $first > 1.8;
+        is $denied->status, 429, 'a third is one too many';
+        my $wait = decode_json($denied->body)->{retry_after_ms};
+        cmp_ok $wait, '<=', 900, 'until the first has left';
+        sleep $wait / 1000;
+        skip 'too slow to tell', 2 if time - $second > 1.9;
+        is $httpd->get('/hello.txt', @from)->status, 200, 'then there is room for one';
+        is $httpd->get('/hello.txt', @from)->status, 429, 'and not for two' if time - $second < 1.9;
+    }
+};
+
+subtest 'a log whose Redis dies' => sub {
+    my $own   = RedisServer->start;
+    my $httpd = Httpd->start(redis => $own, config => "RateLimitRedis \@REDIS\@\n$log");
+    my @from  = (from => fresh());
+    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh()); $own->cmd('DBSIZE') },
+        what => 'Redis to decide');
+    my $said = said($httpd, '/hello.txt', 3, @from);
+    is $said, '200 200 200', 'three of five';
+    $own->kill9;
+    is said($httpd, '/hello.txt', 1, from => fresh()), '200', 'others pass';
+    my $sum = Client->flood(targets => [$httpd->port], connections => 8, requests => 40,
+        path => '/hello.txt', from => fresh());
+    is_deeply $sum->{status}, { 200 => 5, 429 => 35 }, 'and are counted by this host';
+};
+
+# --- Waiting -----------------------------------------------------------------
+
+for my $algorithm (qw(sliding-log token-bucket leaky-bucket)) {
+    subtest "who waits as long as Retry-After says is admitted: $algorithm" => sub {
+        my @hosts = map { Httpd->start(redis => $redis, config => $shared
+                . "RateLimit short 4/1500ms algorithm=$algorithm cost=%{HTTP:X-Cost}") } 1, 2;
+        my ($turn, $address) = (0, fresh());
+        my $ask = sub {
+            $hosts[$turn++ % 2]->get('/hello.txt', from => $address, headers => { 'X-Cost' => $_[0] });
+        };
+        for my $cost (1, 2, 3) {
+            my $answer;
+            for (1 .. 1000) {
+                $answer = $ask->($cost);
+                last if $answer->status == 429;
+            }
+            is $answer->status, 429, "cost $cost: the quota ends";
+            $answer = $ask->($cost);    # from memory, or by the other host
+            next if $answer->status == 200;
+            my $said = decode_json($answer->body)->{retry_after_ms};
+            is $answer->header('Retry-After'), int(($said + 999) / 1000) || 1, 'seconds are rounded up';
+            sleep $said / 1000;
+            is $ask->($cost)->status, 200, "after $said ms the client is admitted, by either host";
+        }
+    };
+}
+
+done_testing;

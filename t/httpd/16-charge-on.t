@@ -1,0 +1,364 @@
+#!/usr/bin/perl
+# charge-on= counts responses, not requests: failed logins but not good ones. Until
+# a response is known its request is pending: so guesses sent side by side cannot
+# pass the quota together, and good logins sent side by side are at most asked to
+# come back in a second. What is pending is settled whatever becomes of the client,
+# the child or Redis.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Digest::SHA qw(sha1_base64);
+use Httpd;
+use IO::Select;
+use IO::Socket::INET;
+use JSON::PP;
+use MIME::Base64 qw(encode_base64);
+use Ports;
+use Process;
+use RedisServer;
+use Test::More;
+
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $redis  = RedisServer->start;
+my $users  = 'alice:{SHA}' . sha1_base64('secret') . "=\n";
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { $client++; return sprintf '127.4.%d.%d', $client / 200, 1 + $client % 200 }
+
+sub with_password { return { Authorization => 'Basic ' . encode_base64("alice:$_[0]", '') } }
+
+my @good  = (headers => with_password('secret'));
+my @wrong = (headers => with_password('guess'));
+
+# A response. One is on its way before its request is settled: who comes at once may
+# be asked to come again in a second, and is then let in, or denied for long.
+sub ask {
+    my ($httpd, $path, @opt) = @_;
+    my $answer;
+    Process::wait_until(sub {
+        $answer = $httpd->get($path, @opt);
+        return $answer->status != 429 || $answer->header('Retry-After') != 1;
+    }, what => 'what is pending to be settled');
+    return $answer;
+}
+
+# The statuses of some requests in a row, as text.
+sub said {
+    my ($httpd, $path, $times, @opt) = @_;
+    return join ' ', map { ask($httpd, $path, @opt)->status } 1 .. $times;
+}
+
+# What a key holds: units charged and pending, and until when it is blocked.
+sub counted {
+    my ($from, $rule, $store) = @_;
+    my $value = ($store || $redis)->cmd('GET', "rl:{ip:$from}:$rule:sliding-window:1d") // '';
+    my ($prev, $cur) = unpack 'x6 V V', $value;
+    my ($slot, $before, $pending) = length $value == 33 ? unpack 'x21 V V V', $value : (0, 0, 0);
+    return { charged => ($prev // 0) + ($cur // 0), pending => $before + $pending, value => $value,
+        slot => $slot };
+}
+
+# A response is on its way before its request is settled.
+sub settled {
+    my ($from, $rule, $charged) = @_;
+    return Process::wait_until(sub {
+        my $now = counted($from, $rule);
+        return $now->{charged} == $charged && $now->{pending} == 0;
+    }, what => "$charged charged and nothing pending");
+}
+
+my $auth = <<'EOF';
+    AuthType Basic
+    AuthName test
+    AuthUserFile @DOCROOT@/users
+    Require valid-user
+EOF
+my $config = <<"EOF";
+<Location /private>
+$auth
+    RateLimit guesses 3/1d phase=access charge-on=401
+</Location>
+<Location /private/closed>
+    Require all denied
+</Location>
+<Location /many>
+$auth
+    RateLimit many 5/1d phase=access charge-on=401 block=1h
+</Location>
+<Location /document>
+$auth
+    ErrorDocument 401 /sorry.html
+    RateLimit document 3/1d phase=access charge-on=401
+</Location>
+<Location /lost>
+    RateLimit lost 2/1d charge-on=404,5xx
+</Location>
+<Location /hard>
+    RateLimit hard 1/1d
+    RateLimit errors 3/1d charge-on=4xx
+</Location>
+<Location /after>
+    RateLimit errors 3/1d charge-on=4xx
+    RateLimit after 1/1d phase=auth
+</Location>
+<Location /dear>
+    RateLimit dear 10/1d charge-on=404 cost=4
+</Location>
+<Location /fixed>
+    RateLimit fixed 2/1d charge-on=404 algorithm=fixed-window
+</Location>
+<Location /bucket>
+    RateLimit bucket 2/1d charge-on=404 algorithm=token-bucket
+</Location>
+RateLimit scan 3/1d phase=early charge-on=404 path=/scan/**
+<Directory \@DOCROOT\@/rewritten>
+    RewriteEngine on
+    RewriteRule ^there\$ /hello.txt [L]
+    RewriteRule ^nowhere\$ /nothing [L]
+    RateLimit rewritten 2/1d phase=access charge-on=404
+</Directory>
+EOF
+
+sub host {
+    my (%opt) = @_;
+    return Httpd->start(
+        modules => [qw(auth_basic authn_file authz_user rewrite)],
+        redis   => $redis,
+        files   => { users => $users, 'sorry.html' => 'sorry', 'scan/x.html' => 'x',
+            map { ("$_/x.html" => 'x') } qw(private private/closed many document lost hard after rewritten) },
+        %opt,
+        config => ($opt{shared} ? $shared : '') . $config,
+    );
+}
+
+sub check {
+    my ($httpd, $where) = @_;
+    my $by_redis = $where eq 'by Redis';
+
+    subtest 'failed logins are charged, good ones are not' => sub {
+        my @from = (from => fresh());
+        is said($httpd, '/private/x.html', 8, @from, @good), '200 ' x 7 . '200', 'good ones pass';
+        is said($httpd, '/private/x.html', 2, @from, @wrong), '401 401', 'two guesses';
+        is said($httpd, '/private/x.html', 4, @from, @good), '200 200 200 200', 'do no harm';
+        is said($httpd, '/private/closed/x.html', 3, @from, @good), '403 403 403', 'nor does another refusal';
+        is said($httpd, '/private/x.html', 1, @from), '401', 'no password is a failed login, too';
+        my $denied = ask($httpd, '/private/x.html', @from, @good);
+        is $denied->status, 429, 'the third ends it, also for the right password';
+        cmp_ok $denied->header('Retry-After'), '>', 1, 'for as long as the window says';
+        is said($httpd, '/private/x.html', 1, from => fresh(), @good), '200', 'elsewhere she gets in';
+    };
+
+    subtest 'whatever httpd makes of the request on the way' => sub {
+        my @from = (from => fresh());
+        my $refused = ask($httpd, '/document/x.html', @from, @wrong);
+        is $refused->status . ' ' . $refused->body, '401 sorry', 'an ErrorDocument';
+        is said($httpd, '/document/x.html', 2, @from, @good), '200 200', 'is no login';
+        is said($httpd, '/document/x.html', 3, @from, @wrong), '401 401 429', 'and counts as what it is';
+        is said($httpd, '/rewritten/there', 4, @from), '200 200 200 200', 'a rewrite: the status at its end';
+        is said($httpd, '/rewritten/nowhere', 3, @from), '404 404 429', 'counts';
+        is said($httpd, '/scan/x.html', 5, @from), '200 200 200 200 200', 'a scanner that finds something';
+        is said($httpd, '/scan/nothing', 4, @from), '404 404 404 429', 'or does not, at phase=early';
+        is said($httpd, '/scan/%zz', 1, @from), '429', 'is denied';
+        is said($httpd, '/lost/nothing', 3, @from, method => 'HEAD'), '404 404 429', 'a HEAD';
+    };
+
+    subtest 'a denial is no response that is charged' => sub {
+        my @from = (from => fresh());
+        is said($httpd, '/hard/x.html', 1, @from), '200', 'one passes';
+        is said($httpd, '/hard/nothing', 6, @from), '429 429 429 429 429 429', 'a rule beside denies';
+        is said($httpd, '/after/x.html', 1, @from), '200', 'one passes';
+        is said($httpd, '/after/nothing', 6, @from), '429 429 429 429 429 429', 'a later rule denies';
+        settled($from[1], 'errors', 0) if $by_redis;
+        is_deeply decode_json(ask($httpd, '/after/x.html', @from)->body)->{'violated-policies'}, ['after'],
+            'and nothing else';
+    };
+
+    subtest 'costs and algorithms' => sub {
+        my @from = (from => fresh());
+        is said($httpd, '/dear', 3, @from), '404 404 429', 'a cost';
+        is said($httpd, '/fixed', 3, @from), '404 404 429', 'a fixed window';
+        is said($httpd, '/bucket', 3, @from), '404 404 429', 'a bucket';
+    };
+
+    subtest 'guesses side by side do not pass the quota together' => sub {
+        my $from = fresh();
+        my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
+            path => '/many/x.html', from => $from, @wrong);
+        is_deeply $sum->{status}, { 401 => 5, 429 => 395 }, 'exactly the quota is tried';
+        my $denied = ask($httpd, '/many/x.html', from => $from, @good);
+        cmp_ok $denied->header('Retry-After'), '>', 3000, 'then block= holds';
+    };
+
+    subtest 'good logins side by side ban nobody' => sub {
+        my $from = fresh();
+        my (%soft, %blocked);
+        my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
+            path => '/many/x.html', from => $from, @good, on_response => sub {
+                my ($number, $answer) = @_;
+                $soft{ $answer->header('Retry-After') }++ if $answer->status == 429;
+            });
+        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'they pass';
+        is_deeply [grep { $_ != 1 } keys %soft], [], 'or are asked to come back in a second';
+        cmp_ok $sum->{status}{200}, '>=', 5, 'as many as there may be';
+        settled($from, 'many', 0) if $by_redis;
+        is said($httpd, '/many/x.html', 1, from => $from, @good), '200', 'then they pass';
+        is said($httpd, '/many/x.html', 5, from => $from, @wrong), '401 401 401 401 401',
+            'and all the quota is there, for no block has begun';
+    };
+
+    my @odd = $httpd->error_log_lines(qr/ratelimit.*(?:failed|error)/i);
+    is "@odd", '', 'nothing in the log';
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "by this host ($mpm)" => sub {
+        check(host(mpm => $mpm, $mpm eq 'prefork' ? (children => 26) : ()), 'by this host');
+    };
+    subtest "by Redis ($mpm)" => sub {
+        $redis->cmd('FLUSHALL');
+        check(host(mpm => $mpm, shared => 1, $mpm eq 'prefork' ? (children => 26) : ()), 'by Redis');
+    };
+}
+
+subtest 'guesses over two hosts' => sub {
+    $redis->cmd('FLUSHALL');
+    my @hosts = map { host(shared => 1) } 1, 2;
+    my $from = fresh();
+    my $sum = Client->flood(targets => [map { $_->port } @hosts], connections => 48, requests => 1000,
+        path => '/private/x.html', from => $from, @wrong);
+    is_deeply $sum->{status}, { 401 => 3, 429 => 997 }, 'exactly the quota is tried';
+    settled($from, 'guesses', 3);
+    pass 'three are charged, nothing is pending';
+};
+
+# --- While a response is on its way -------------------------------------------
+
+# A backend that answers when it is told to.
+my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
+    ReuseAddr => 1) or die "listen: $!\n";
+
+sub behind {
+    my (%opt) = @_;
+    return Httpd->start(modules => [qw(proxy proxy_http)], vars => { BACKEND => $backend->sockport },
+        redis => $redis, %opt, config => ($opt{shared} // '') . <<'EOF');
+ProxyPass /app http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on
+<Location /app>
+    RateLimit app 1/1d charge-on=403,5xx block=1h
+</Location>
+EOF
+}
+
+# A request that the backend has, and has not answered. The one before may not be
+# settled yet: then it is asked again.
+sub pending_request {
+    my ($httpd, %opt) = @_;
+    my ($socket, $there);
+    Process::wait_until(sub {
+        $socket = Client->connect(port => $httpd->port, %opt);
+        $socket->syswrite("GET /app HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        my ($ready) = IO::Select->new($backend, $socket)->can_read(20);
+        return $ready && $ready == $backend;
+    }, what => 'a request to pass');
+    $there = $backend->accept;
+    $there->sysread(my $request, 65_536);
+    return ($socket, $there);
+}
+
+sub answer {
+    my ($there, $status) = @_;
+    $there->syswrite("HTTP/1.1 $status x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
+    close $there;
+}
+
+sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
+
+for my $where ('by this host', 'by Redis') {
+    subtest "what is pending, $where" => sub {
+        my $by_redis = $where eq 'by Redis';
+        my ($httpd, $other) = map { behind($by_redis ? (shared => $shared) : ()) } 1, 2;
+        $other = $httpd if !$by_redis;
+        my @from = (from => fresh());
+        my ($one, $there) = pending_request($httpd, @from);
+        for my $host ($httpd, $other, $httpd) {
+            my $soft = $host->get('/app', @from);
+            is $soft->status, 429, 'keeps others out';
+            is $soft->header('Retry-After'), 1, 'for a second';
+        }
+        answer($there, 200);
+        like rest($one), qr{^HTTP/1\.1 200 }, 'when it ends well';
+        settled($from[1], 'app', 0) if $by_redis;
+        for my $host ($httpd, $other) {
+            my ($two, $here) = pending_request($host, @from);
+            answer($here, 200);
+            like rest($two), qr{^HTTP/1\.1 200 }, 'the next one passes at once, no denial was remembered';
+        }
+        ($one, $there) = pending_request($httpd, @from);
+        answer($there, 403);
+        like rest($one), qr{^HTTP/1\.1 403 }, 'when it ends in what is charged';
+        settled($from[1], 'app', 1) if $by_redis;
+        cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'the denial is a hard one';
+    };
+
+    subtest "a client that vanishes is settled, $where" => sub {
+        my $httpd = behind($where eq 'by Redis' ? (shared => $shared) : ());
+        my @from  = (from => fresh());
+        my ($gone, $there) = pending_request($httpd, @from);
+        close $gone;
+        is $httpd->get('/app', @from)->status, 429, 'while the backend works the request is pending';
+        answer($there, 200);
+        settled($from[1], 'app', 0) if $where eq 'by Redis';
+        ($gone, $there) = pending_request($httpd, @from);
+        pass 'then it is not, and nothing was charged';
+        close $gone;
+        close $there;
+        settled($from[1], 'app', 1) if $where eq 'by Redis';
+        cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000,
+            'one whose backend fails is charged as 502';
+    };
+}
+
+subtest 'a child that is killed' => sub {
+    my $httpd = behind(shared => $shared, children => 1);
+    my @from  = (from => fresh());
+    my ($one, $there) = pending_request($httpd, @from);
+    is counted($from[1], 'app')->{pending}, 1, 'leaves its request pending';
+    my @children = $httpd->children;
+    kill KILL => @children;
+    rest($one);
+    Process::wait_until(sub { my ($now) = $httpd->children; $now && $now != $children[0] },
+        what => 'a new child');
+    is $httpd->get('/app', @from)->header('Retry-After'), 1, 'which keeps others out for a while';
+    # as if two slots of a minute had passed
+    my $now = counted($from[1], 'app');
+    my $value = $now->{value};
+    substr $value, 21, 4, pack 'V', $now->{slot} - 2;
+    $redis->cmd('SET', "rl:{ip:$from[1]}:app:sliding-window:1d", $value, 'KEEPTTL');
+    cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'then it has become a charge';
+};
+
+subtest 'a Redis that dies meanwhile' => sub {
+    my $own   = RedisServer->start;
+    my $httpd = behind(shared => "RateLimitRedis \@REDIS\@\n", redis => $own, children => 1);
+    my @from  = (from => fresh());
+    my ($one, $there);
+    Process::wait_until(sub {
+        ($one, $there) = pending_request($httpd, from => $from[1] = fresh());
+        return 1 if counted($from[1], 'app', $own)->{pending};
+        answer($there, 200);
+        return 0;
+    }, what => 'Redis to count');
+    $own->kill9;
+    answer($there, 403);
+    like rest($one), qr{^HTTP/1\.1 403 }, 'nobody waits for it';
+    ($one, $there) = pending_request($httpd, from => fresh());
+    answer($there, 403);
+    like rest($one), qr{^HTTP/1\.1 403 }, 'this host counts on';
+};
+
+done_testing;
