@@ -29,7 +29,8 @@ typedef struct {
     rl_denied *denied;
     rl_held *held;
     rl_client *client;   /* NULL: this host alone */
-    rl_breaker *breaker;
+    rl_breakers *breakers; /* of the nodes of Redis */
+    rl_breaker *breaker;   /* that of the one in the URL */
 } rl_tiers;
 
 /* What one rule said of one request. Lives as long as the request. */
