@@ -38,8 +38,6 @@ const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url)
     error = rl_topology_parse(cmd->pool, url, &topology);
     if (!error && topology->tls)
         error = rl_tls_missing();
-    if (!error && topology->kind != RL_TOPOLOGY_SINGLE)
-        error = "sentinel:// and cluster:// are not supported in this version";
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
     settings_of(cmd->server)->redis = topology;
