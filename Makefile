@@ -31,7 +31,8 @@ MAKEFLAGS += --no-print-directory
 
 UNIT_ROOMS = path limiter rule rule_key rule_options local local_count local_snapshot stats denied \
              redis/breaker redis/errors redis/script redis/topology redis/tls redis/link \
-             redis/resolver redis/node redis/call redis/client
+             redis/resolver redis/node redis/call redis/client \
+             redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)

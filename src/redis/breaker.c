@@ -145,6 +145,19 @@ int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_t
     return closes;
 }
 
+void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
+{
+    store(&b->backoff_ms, (uint64_t)options->retry_min_ms);
+    store(&b->probe_at, (uint64_t)now_ms);
+}
+
+void rl_breaker_forget(rl_breaker *b)
+{
+    store(&b->reconnects, 0);
+    store(&b->recent, 0);
+    store(&b->state, RL_BREAKER_CLOSED);
+}
+
 /* --- The table ---------------------------------------------------------------------------- */
 
 /* FNV-1a, but never 0. */

@@ -74,6 +74,12 @@ int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms);
  */
 int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms);
 
+/* Open for a reason that is gone, as when the node has moved: the next probe is due at once. */
+void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
+
+/* Closed as if nothing had been: nobody asks the node any more. */
+void rl_breaker_forget(rl_breaker *b);
+
 /* Three probes in time, one behind the other, close it, over half a second. Returns 1 then. */
 int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_time,
                       int64_t now_ms);
@@ -82,7 +88,7 @@ rl_breaker_state rl_breaker_read(const rl_breaker *b);
 
 /* --- The table ---------------------------------------------------------------------------- */
 
-#define RL_BREAKERS 64     /* nodes with a breaker of their own; what is beyond shares with others */
+#define RL_BREAKERS 256    /* nodes with a breaker of their own; what is beyond shares with others */
 #define RL_BREAKER_NAME 56 /* bytes of a name that are kept for people, with the NUL */
 
 /* In shared memory, zeroed at first: empty. */

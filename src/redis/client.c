@@ -35,11 +35,11 @@
 
 #include "call.h"
 #include "client.h"
+#include "fleet.h"
+#include "spread.h"
 
 #define IN_FLIGHT 1024
-#define NODES_MAX RL_BREAKERS
 #define GREETINGS_MAX (2 + RL_SCRIPTS)
-#define TRIES 2 /* how often a call that did not run is sent again */
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -64,17 +64,11 @@ struct rl_client {
     apr_thread_t *thread;
 
     /* the lead's */
-    rl_node *nodes[NODES_MAX];
-    int node_count;
+    rl_fleet *fleet;
     rl_call_list held; /* calls for nodes that requests may wait for */
     int out;        /* calls in flight */
     int alone;      /* calls in a row that were alone in flight, up to CALM */
 };
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
 
 /* --- Calls -------------------------------------------------------------------------------- */
 
@@ -84,10 +78,11 @@ static void wake(rl_client *client, lead who)
 }
 
 /*
- * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is not
- * NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
+ * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is
+ * not NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
  */
-static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int length, int *leads)
+static rl_call *enqueue(rl_client *client, rl_node *node, int slot, char *command, int length,
+                        int *leads)
 {
     rl_call *call = rl_call_make(client->calls, node, leads != NULL, command, length);
     lead sleeper = LEAD_FREE;
@@ -95,6 +90,7 @@ static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int len
 
     if (!call)
         return NULL;
+    call->slot = slot;
     pthread_mutex_lock(&client->lock);
     stopped = client->stopped;
     if (!stopped) {
@@ -118,27 +114,16 @@ static rl_call *enqueue(rl_client *client, rl_node *node, char *command, int len
     return NULL;
 }
 
-static int send_call(rl_client *client, rl_call *call)
+/* Counts, holds back or completes a call as its next step says. */
+static void go_on(rl_client *client, rl_call *call, rl_call_next next, redisReply *reply)
 {
-    int sent = rl_node_send(call->node, call->command, call->length, call);
-
-    client->out += sent;
-    return sent;
-}
-
-/*
- * Does what an error asks for. Returns 1 if the call is on its way again, which is only right where it
- * certainly did not run.
- */
-static int resend(rl_client *client, rl_call *call, const char *error)
-{
-    rl_error_action action = rl_node_refused(call->node, rl_error_of(error));
-
-    if ((action != RL_DO_RELOAD && action != RL_DO_RETRY) || call->tries == TRIES
-        || rl_call_is_forsaken(call))
-        return 0;
-    call->tries++;
-    return send_call(client, call);
+    client->out += next == RL_CALL_GOES;
+    if (next == RL_CALL_WAITS)
+        rl_call_append(&client->held, call);
+    if (next == RL_CALL_ENDS)
+        rl_call_complete(client->calls, call, reply);
+    else if (reply)
+        freeReplyObject(reply);
 }
 
 /* A node's answer to a call. */
@@ -146,12 +131,14 @@ static void on_reply(void *owner, void *done, redisReply *reply)
 {
     rl_client *client = owner;
     rl_call *call = done;
+    rl_call_next next = RL_CALL_ENDS;
 
+    if (rl_fleet_take(client->fleet, done, reply))
+        return;
     client->out--;
-    if (reply && reply->type == REDIS_REPLY_ERROR && resend(client, call, reply->str))
-        freeReplyObject(reply);
-    else
-        rl_call_complete(client->calls, call, reply);
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        next = rl_fleet_refused(client->fleet, call, reply->str);
+    go_on(client, call, next, reply);
 }
 
 /* --- The lead ----------------------------------------------------------------------------- */
@@ -163,10 +150,8 @@ static void send_list(rl_client *client, rl_call *call)
         next = call->next;
         if (rl_call_is_forsaken(call))
             rl_call_complete(client->calls, call, NULL);
-        else if (rl_node_is_awaited(call->node))
-            rl_call_append(&client->held, call);
-        else if (!send_call(client, call))
-            rl_call_complete(client->calls, call, NULL);
+        else
+            go_on(client, call, rl_fleet_send(client->fleet, call), NULL);
     }
 }
 
@@ -191,29 +176,27 @@ static void send_queued(rl_client *client)
 /* One look at everything that is due; what there is to send leaves at once. */
 static void look(rl_client *client, int64_t now_us)
 {
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_look(client->nodes[i], now_us);
+    rl_fleet_look(client->fleet, now_us);
     send_queued(client);
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_step(client->nodes[i], 0, now_us);
+    rl_fleet_step(client->fleet, NULL, 0, now_us);
     rl_call_wake(client->calls);
 }
 
-/* Makes ready to wait; the last of fds is wake_fd. Returns until when, until_us at the latest. */
-static int64_t gather(rl_client *client, int wake_fd, int64_t until_us,
-                      struct pollfd fds[NODES_MAX + 1])
+/* What is waited for: nodes, then what else the fleet has, at last a wake-up. */
+typedef struct {
+    struct pollfd fds[RL_FLEET_FDS + 1];
+    int nodes, count;
+} waiting;
+
+/* Makes ready to wait. Returns for how long, until until_us at the latest. */
+static int64_t gather(rl_client *client, int wake_fd, int64_t until_us, waiting *w)
 {
-    int64_t now_us = rl_link_clock();
+    int others;
 
-    for (int i = 0; i < client->node_count; i++) {
-        int64_t due_us;
-
-        fds[i].fd = rl_node_wait(client->nodes[i], now_us, &fds[i].events, &due_us);
-        fds[i].revents = 0;
-        until_us = least(due_us, until_us);
-    }
-    fds[client->node_count] = (struct pollfd){wake_fd, POLLIN, 0};
-    return until_us - now_us;
+    w->nodes = rl_fleet_wait(client->fleet, w->fds, &others, &until_us);
+    w->count = w->nodes + others + 1;
+    w->fds[w->count - 1] = (struct pollfd){wake_fd, POLLIN, 0};
+    return until_us - rl_link_clock();
 }
 
 /* Returns what woke it: a wake-up or nothing of it. */
@@ -236,13 +219,11 @@ static int wait_for(struct pollfd *fds, int count, int64_t wait_us)
 /* Waits for the nodes, at most until until_us, and lets them move on. */
 static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
 {
-    struct pollfd fds[NODES_MAX + 1];
-    int64_t wait_us = gather(client, wake_fd, until_us, fds), now_us;
+    waiting w;
+    int64_t wait_us = gather(client, wake_fd, until_us, &w);
 
-    wait_for(fds, client->node_count + 1, wait_us);
-    now_us = rl_link_clock();
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_step(client->nodes[i], fds[i].revents, now_us);
+    wait_for(w.fds, w.count, wait_us);
+    rl_fleet_step(client->fleet, w.fds, w.nodes, rl_link_clock());
     rl_call_wake(client->calls);
 }
 
@@ -260,13 +241,8 @@ static int may_sleep(rl_client *client)
 /* Whether there is nothing to do until another call comes. */
 static int is_settled(const rl_client *client)
 {
-    if (client->out || client->held.first || client->alone < CALM)
-        return 0;
-    for (int i = 0; i < client->node_count; i++) {
-        if (!rl_node_is_settled(client->nodes[i]))
-            return 0;
-    }
-    return 1;
+    return !client->out && !client->held.first && client->alone == CALM
+        && rl_fleet_is_settled(client->fleet);
 }
 
 /* Gives the lead away: to nobody, or to the thread. Returns 1 if it is free. */
@@ -304,24 +280,29 @@ static int take_lead(rl_client *client)
 
 /*
  * Gives the lead away if it can and waits without it: for the other side to close a connection,
- * but not for replies, which are a caller's.
+ * but not for replies, which are a caller's. Returns 1 if a connection has news.
  */
-static void park(rl_client *client)
+static int park(rl_client *client)
 {
-    struct pollfd fds[NODES_MAX + 1];
-    int count = client->node_count + 1;
-    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, fds);
+    waiting w;
+    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, &w);
 
-    for (int i = 0; i < count - 1; i++)
-        fds[i].events = POLLRDHUP;
-    if (leave(client))
-        wait_for(fds, count, wait_us);
+    for (int i = 0; i < w.nodes; i++)
+        w.fds[i].events = POLLRDHUP;
+    if (!leave(client))
+        return 0;
+    wait_for(w.fds, w.count, wait_us);
+    for (int i = 0; i < w.count - 1; i++) {
+        if (w.fds[i].revents)
+            return 1;
+    }
+    return 0;
 }
 
 static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 {
     rl_client *client = data;
-    int wake_fd = client->wake_fd[LEAD_THREAD];
+    int wake_fd = client->wake_fd[LEAD_THREAD], news = 0;
     int64_t now_us;
 
     (void)thread;
@@ -333,15 +314,14 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
             continue;
         }
         now_us = rl_link_clock();
-        for (int i = 0; i < client->node_count; i++) {
-            if (rl_node_is_open(client->nodes[i]))
-                rl_node_probe(client->nodes[i], now_us);
-        }
+        rl_fleet_probe(client->fleet, now_us);
         look(client, now_us);
-        if (is_settled(client))
-            park(client);
-        else
-            wait_and_step(client, wake_fd, may_sleep(client) ? INT64_MAX : 0);
+        if (!news && is_settled(client)) {
+            news = park(client);
+            continue;
+        }
+        wait_and_step(client, wake_fd, !news && may_sleep(client) ? INT64_MAX : 0);
+        news = 0;
     }
     return NULL;
 }
@@ -357,8 +337,7 @@ static void close_all(rl_client *client)
     pthread_mutex_lock(&client->lock);
     client->stopped = 1;
     pthread_mutex_unlock(&client->lock);
-    for (int i = 0; i < client->node_count; i++)
-        rl_node_close(client->nodes[i], "the server stops");
+    rl_fleet_close(client->fleet, "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
     rl_call_wake(client->calls);
 }
@@ -399,16 +378,8 @@ static void lead_until_done(rl_client *client, const rl_call *call, int64_t dead
     }
     if (client->options.threaded)
         leave(client);
-    else
+    else if (call->node)
         rl_node_hurry(call->node);
-}
-
-/* Which node gets a call: there is one. */
-static rl_node *route(rl_client *client, const rl_ask *asks, int n)
-{
-    (void)asks;
-    (void)n;
-    return client->nodes[0];
 }
 
 static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admitted)
@@ -421,6 +392,13 @@ static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admit
     return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
+/* Whether the keys of a call lie at both ends of a slot's move. */
+static int is_split(const redisReply *reply)
+{
+    return reply && reply->type == REDIS_REPLY_ERROR
+        && rl_error_of(reply->str) == RL_ERROR_TRYAGAIN;
+}
+
 /* One thread, no I/O thread: see what the nodes have been through since the last request. */
 static void catch_up(rl_client *client)
 {
@@ -428,30 +406,17 @@ static void catch_up(rl_client *client)
     look(client, rl_link_clock());
 }
 
-static int is_any_open(const rl_client *client)
-{
-    for (int i = 0; i < client->node_count; i++) {
-        if (rl_node_is_open(client->nodes[i]))
-            return 1;
-    }
-    return 0;
-}
-
 void rl_client_probe(rl_client *client)
 {
     int64_t now_us, until_us;
     int probing;
 
-    if (client->options.threaded || !is_any_open(client))
+    if (client->options.threaded || !rl_fleet_is_any_open(client->fleet))
         return;
     now_us = rl_link_clock();
     until_us = now_us + client->options.timeout_ms * 1000;
     do {
-        probing = 0;
-        for (int i = 0; i < client->node_count; i++) {
-            if (rl_node_is_open(client->nodes[i]))
-                probing |= rl_node_probe(client->nodes[i], now_us);
-        }
+        probing = rl_fleet_probe(client->fleet, now_us);
         look(client, now_us);
         if (probing)
             wait_and_step(client, -1, until_us);
@@ -459,8 +424,9 @@ void rl_client_probe(rl_client *client)
     } while (probing && now_us < until_us);
 }
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
-                            int64_t deadline_us, int *admitted)
+/* One call, of one slot. *split: see rl_spread_calls. */
+static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
+                         int64_t deadline_us, int *admitted, int *split)
 {
     int length, leads = !client->options.threaded;
     rl_failure failure;
@@ -468,14 +434,11 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
     char *command;
     rl_call *call;
 
-    if (!client->options.threaded)
-        catch_up(client);
-    node = route(client, asks, n);
-    failure = rl_node_allows(node);
+    failure = rl_fleet_route(client->fleet, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
     command = rl_script_decide(&client->names, asks, n, look_only, &length);
-    call = command ? enqueue(client, node, command, length, &leads) : NULL;
+    call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
     if (!call)
         return RL_FAILED_BUSY;
     if (leads)
@@ -483,25 +446,79 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
     failure = RL_FAILED_LATE;
     if (rl_call_wait(call, deadline_us)) {
         node = call->node;
+        *split = is_split(call->reply);
         failure = read_call(call, asks, n, admitted);
         rl_call_release(client->calls, call);
     }
-    if (rl_node_count(node, failure) && client->options.threaded)
+    if (!node && failure == RL_FAILED_LATE)
+        rl_fleet_hurry_all(client->fleet);
+    if (node && !*split && rl_node_count(node, failure) && client->options.threaded)
         wake(client, LEAD_THREAD);
+    return failure;
+}
+
+static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
+{
+    rl_node *node;
+    int length;
+    char *command;
+
+    if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
+        return;
+    command = rl_script_undo(&client->names, asks, n, &length);
+    if (command)
+        enqueue(client, node, slot, command, length, NULL);
+}
+
+/* --- Calls of several slots --------------------------------------------------------------- */
+
+typedef struct {
+    rl_client *client;
+    int64_t deadline_us; /* of all calls together */
+} chain;
+
+static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int look_only,
+                              int *admitted, int *split)
+{
+    const chain *c = context;
+
+    return decide(c->client, slot, asks, n, look_only, c->deadline_us, admitted, split);
+}
+
+static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
+{
+    undo(((const chain *)context)->client, slot, asks, n);
+}
+
+/* --- The door ----------------------------------------------------------------------------- */
+
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
+                            int64_t deadline_us, int *admitted)
+{
+    chain c = {client, deadline_us};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
+    rl_failure failure;
+    int ignored = 0;
+
+    if (!client->options.threaded)
+        catch_up(client);
+    if (!rl_fleet_is_cluster(client->fleet))
+        return decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+    failure = rl_spread_decide(&calls, asks, n, look_only, admitted);
+    if (!client->options.threaded && client->queue.first)
+        catch_up(client); /* what was given back */
     return failure;
 }
 
 void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 {
-    rl_node *node = route(client, asks, n);
-    int length;
-    char *command;
+    chain c = {client, 0};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
 
-    if (rl_node_allows(node) != RL_ANSWERED)
-        return;
-    command = rl_script_undo(&client->names, asks, n, &length);
-    if (command)
-        enqueue(client, node, command, length, NULL);
+    if (rl_fleet_is_cluster(client->fleet))
+        rl_spread_undo(&calls, asks, n);
+    else
+        undo(client, 0, asks, n);
     if (!client->options.threaded)
         catch_up(client); /* out with it now: this child's next request may be long in coming */
 }
@@ -539,34 +556,33 @@ static void make_greetings(rl_client *client)
 }
 
 /* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
-static const char *make_probe(rl_client *client, int *length)
+static char *make_probe(void *owner, const char *tag, int *length)
 {
     rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
+    rl_client *client = owner;
     rl_ask ask = {.limit = &limit};
-    char *command, *copy;
+    char key[256]; /* a prefix has at most 64 bytes */
 
-    ask.key = apr_pstrcat(client->pool, client->options.prefix,
-                          ":{probe}:probe:fixed-window:100ms", NULL);
-    command = rl_script_decide(&client->names, &ask, 1, 0, length);
-    copy = apr_pmemdup(client->pool, command, (apr_size_t)*length);
-    redisFreeCommand(command);
-    return copy;
+    apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
+    ask.key = key;
+    return rl_script_decide(&client->names, &ask, 1, 0, length);
 }
 
-static void add_node(rl_client *client, const rl_endpoint *at)
+static void make_fleet(rl_client *client)
 {
     const rl_client_options *o = &client->options;
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .loading_count = RL_SCRIPTS,
+                               .greeting_count = client->greeting_count,
+                               .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
+                               .breakers = o->breakers, .log = o->log,
+                               .log_context = o->log_context};
 
-    options.probe = make_probe(client, &options.probe_length);
-    client->nodes[client->node_count++] =
-        rl_node_create(client->pool, &options, at->name, at);
+    options.probe = make_probe(client, "probe", &options.probe_length);
+    client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
@@ -590,7 +606,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     rl_call_clear(&client->queue);
     rl_call_clear(&client->held);
     make_greetings(client);
-    add_node(client, &options->topology->endpoints[0]);
+    make_fleet(client);
     if (!threaded)
         look(client, rl_link_clock()); /* begins to look the name up and to connect */
     else if (!start_thread(client))

@@ -6,9 +6,9 @@
  *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
  *
  * hiredis does the protocol and the socket, in non-blocking mode and without its own event layer;
- * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in flight
- * is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a late
- * reply must never be taken for the next one.
+ * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in
+ * flight is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a
+ * late reply must never be taken for the next one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,7 +24,7 @@
 
 #include "link.h"
 
-#define UNREAD_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
+#define REPLY_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
 
 struct rl_link {
     rl_link_options options;
@@ -50,6 +50,8 @@ rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
     rl_link *link = apr_pcalloc(pool, sizeof(*link));
 
     link->options = *options;
+    if (!link->options.reply_max)
+        link->options.reply_max = REPLY_MAX;
     link->size = options->in_flight + options->greeting_count + options->loading_count;
     link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
     return link;
@@ -267,6 +269,10 @@ static void take_replies(rl_link *link)
         }
         if (!reply)
             break;
+        if (link->count == 0 && link->options.on_push) {
+            link->options.on_push(link->options.owner, reply);
+            continue;
+        }
         if (link->count == 0) {
             freeReplyObject(reply);
             rl_link_close(link, "a reply that nobody asked for");
@@ -278,7 +284,8 @@ static void take_replies(rl_link *link)
         else
             link->options.on_reply(link->options.owner, call, reply);
     }
-    if (link->context && link->context->reader->len - link->context->reader->pos > UNREAD_MAX)
+    if (link->context
+        && link->context->reader->len - link->context->reader->pos > link->options.reply_max)
         rl_link_close(link, "a reply without end");
 }
 
@@ -293,6 +300,11 @@ static void receive(rl_link *link, int64_t now_us)
     if (link->state == RL_LINK_READY)
         link->due_us = now_us + link->options.silent_us;
     take_replies(link);
+}
+
+int rl_link_in_flight(const rl_link *link)
+{
+    return link->count;
 }
 
 int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)

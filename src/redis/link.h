@@ -47,7 +47,10 @@ typedef struct {
     int loading_count;  /* how many of them, the last ones, load what calls need */
     const rl_tls *tls;  /* NULL: in clear */
     int in_flight;      /* calls that may be sent and unanswered */
+    size_t reply_max;   /* bytes a reply may have; 0: 64 KB, all that calls need */
     rl_link_reply on_reply;
+    /* Takes what comes when nothing is owed, and frees it. NULL: that ends the connection. */
+    void (*on_push)(void *owner, redisReply *reply);
     void *owner;
 } rl_link_options;
 
@@ -79,6 +82,9 @@ rl_error_kind rl_link_refusal(const rl_link *link);
  * in flight; returns 0 otherwise. They go out at the next rl_link_step().
  */
 int rl_link_send(rl_link *link, const char *command, int length, void *call);
+
+/* How many calls are in flight. */
+int rl_link_in_flight(const rl_link *link);
 
 /* The descriptor (-1: none), the poll events to wait for, and when to step at the latest. */
 int rl_link_wait(const rl_link *link, short *events, int64_t *due_us);

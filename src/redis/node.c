@@ -28,12 +28,13 @@
 struct rl_node {
     rl_node_options options;
     const char *name;
-    rl_breaker *breaker;
+    rl_breaker *_Atomic breaker;
 
     atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
+    atomic_int resting;   /* nobody needs the server */
 
     /* the owner's */
     rl_link *link;
@@ -51,6 +52,7 @@ struct rl_node {
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
     int64_t backoff_ms;
+    unsigned troubles;
     int probing;
     int probe_sent;
     int probes_owed;     /* replies to probes that are to come */
@@ -101,7 +103,7 @@ const char *rl_node_name(const rl_node *node)
 
 int rl_node_is_open(const rl_node *node)
 {
-    return rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
+    return !node->resting && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
 }
 
 rl_failure rl_node_allows(rl_node *node)
@@ -143,6 +145,8 @@ int rl_node_count(rl_node *node, rl_failure failure)
 /* Asks for the addresses, unless that is going on. */
 static void begin_resolve(rl_node *node)
 {
+    if (!node->at)
+        return; /* nobody knows yet where the server is */
     if (node->at->path || rl_resolver_is_address(node->at->host)) {
         apr_cpystrn(node->addresses[0].text, node->at->path ? "" : node->at->host,
                     RL_ADDRESS_SIZE);
@@ -207,6 +211,20 @@ static void probed(rl_node *node, int in_time)
         say(node, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", node->name);
 }
 
+/*
+ * Where a guided node's server is, is to be asked anew; there is no failure before nobody knows of
+ * a place to try. Returns 1 if the node is guided.
+ */
+static int forget_place(rl_node *node)
+{
+    node->troubles++;
+    if (!node->options.guided)
+        return 0;
+    node->at = NULL;
+    node->address_count = 0;
+    return 1;
+}
+
 rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
 {
     const rl_error *error = &rl_errors[kind];
@@ -215,7 +233,7 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
     atomic_store_explicit(&node->trouble, (int)kind, memory_order_relaxed);
     if (error->action == RL_DO_RELOAD)
         rl_link_reload(node->link);
-    else if (error->action == RL_DO_REDISCOVER)
+    else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
         node->misplaced = kind;
     else if (error->action == RL_DO_OPEN
              && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms()))
@@ -223,8 +241,8 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
     return error->action;
 }
 
-/* No connection could be made. Once the breaker is open, it alone says when to try again. */
-static void round_failed(rl_node *node, const char *why, int64_t now_us)
+/* Once the breaker is open, it alone says when to try again. */
+void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
 {
     node->patient = node->in_round = node->resolving = 0;
     if (node->probing)
@@ -235,6 +253,15 @@ static void round_failed(rl_node *node, const char *why, int64_t now_us)
     node->connect_at_us = now_us;
     if (!rl_node_is_open(node))
         node->connect_at_us += node->backoff_ms * 1000;
+}
+
+/* No connection could be made. */
+static void round_failed(rl_node *node, const char *why, int64_t now_us)
+{
+    node->in_round = node->resolving = 0;
+    node->connect_at_us = now_us;
+    if (!forget_place(node))
+        rl_node_fail(node, why, now_us);
 }
 
 static void link_failed(rl_node *node, int64_t now_us)
@@ -263,8 +290,8 @@ static int has_address(rl_node *node, int64_t now_us)
 {
     int none_left = node->address >= node->address_count;
 
-    node->resolving = node->resolver && (none_left || node->stale)
-        && now_us < node->resolve_until_us;
+    node->resolving = !node->at || (node->resolver && (none_left || node->stale)
+                                    && now_us < node->resolve_until_us);
     if (node->resolving)
         return 0;
     if (!none_left)
@@ -314,6 +341,7 @@ static void disconnected(rl_node *node, int64_t now_us)
 {
     int misplaced = node->misplaced != RL_ERROR_OTHER;
 
+    forget_place(node);
     node->misplaced = RL_ERROR_OTHER;
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
     if (!misplaced) /* else the breaker says it, if there is no better server */
@@ -348,6 +376,8 @@ int rl_node_probe(rl_node *node, int64_t now_us)
 {
     int64_t lasts_ms = node->options.connect_ms + node->options.timeout_ms;
 
+    if (node->resting)
+        return 0;
     if (!node->probing
         && rl_breaker_claim_probe(node->breaker, 2 * lasts_ms, now_us / 1000)) {
         node->probing = 1;
@@ -367,7 +397,7 @@ static void leave_if_useless(rl_node *node)
 
     if (node->misplaced) {
         apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
-        rl_node_move(node, node->at, why);
+        rl_node_move(node, node->options.guided ? NULL : node->at, why);
     }
     else if (atomic_load(&node->failures) >= node->options.failures) {
         rl_link_close(node->link, "too many calls in a row failed");
@@ -376,6 +406,8 @@ static void leave_if_useless(rl_node *node)
 
 void rl_node_look(rl_node *node, int64_t now_us)
 {
+    if (node->resting)
+        return;
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);
@@ -411,10 +443,13 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                         const rl_endpoint *at)
 {
     rl_node *node = apr_pcalloc(pool, sizeof(*node));
-    rl_link_options link = {options->connect_ms * 1000,
-                            options->timeout_ms * SILENT_DEADLINES * 1000, options->greetings,
-                            options->greeting_count, options->loading_count, options->tls,
-                            options->in_flight, on_reply, node};
+    rl_link_options link = {.connect_us = options->connect_ms * 1000,
+                            .silent_us = options->timeout_ms * SILENT_DEADLINES * 1000,
+                            .greetings = options->greetings,
+                            .greeting_count = options->greeting_count,
+                            .loading_count = options->loading_count, .tls = options->tls,
+                            .in_flight = options->in_flight, .reply_max = options->reply_max,
+                            .on_reply = on_reply, .owner = node};
 
     node->options = *options;
     node->name = name;
@@ -433,8 +468,25 @@ int rl_node_is_awaited(const rl_node *node)
         && (node->in_round || node->state == RL_LINK_CONNECTING);
 }
 
+int rl_node_is_ready(const rl_node *node)
+{
+    return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY;
+}
+
+int rl_node_is_idle(const rl_node *node)
+{
+    return rl_link_in_flight(node->link) == 0 && !node->probing;
+}
+
+unsigned rl_node_troubles(const rl_node *node)
+{
+    return node->troubles;
+}
+
 int rl_node_is_settled(const rl_node *node)
 {
+    if (node->resting)
+        return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
         && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
         && atomic_load(&node->failures) < node->options.failures;
@@ -456,6 +508,8 @@ static int64_t next_look(const rl_node *node, int64_t now_us)
 {
     int64_t idle_us = now_us + IDLE_MS * 1000;
 
+    if (node->resting)
+        return INT64_MAX;
     if (node->probing)
         return least(node->probe_until_us, idle_us);
     if (rl_node_is_open(node))
@@ -484,16 +538,81 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us)
     rl_link_step(node->link, revents, now_us);
 }
 
+/* It is known that the connection is of no use, and why: that is no failure. */
+static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
+{
+    if (node->state == RL_LINK_READY) {
+        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
+        atomic_store(&node->failures, 0);
+        node->patient = 1;
+    }
+    node->misplaced = RL_ERROR_OTHER;
+    node->state = RL_LINK_DOWN;
+    if (to)
+        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    else
+        forget_place(node);
+}
+
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
-    node->at = at;
-    node->stale = 1;
     if (node->resolver)
         rl_resolver_end(node->resolver);
     node->resolver = NULL;
+    rl_link_close(node->link, why);
+    node->stale = 1;
     node->in_round = 0;
     node->connect_at_us = 0;
-    rl_link_close(node->link, why);
+    if (node->options.guided)
+        leave_place(node, at, why);
+    node->at = at;
+}
+
+void rl_node_doubt(rl_node *node)
+{
+    if (node->state == RL_LINK_READY || !node->at)
+        return;
+    node->at = NULL;
+    node->address_count = node->in_round = 0;
+    rl_link_close(node->link, "another server is the primary now");
+    node->state = RL_LINK_DOWN;
+}
+
+void rl_node_set_probe(rl_node *node, const char *probe, int length)
+{
+    node->options.probe = probe;
+    node->options.probe_length = length;
+}
+
+void rl_node_rest(rl_node *node)
+{
+    if (node->resolver)
+        rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+    node->in_round = node->resolving = node->probing = node->probe_sent = 0;
+    node->resting = 1;
+    rl_link_close(node->link, "");
+    node->state = RL_LINK_DOWN;
+    rl_breaker_forget(node->breaker);
+}
+
+void rl_node_become(rl_node *node)
+{
+    rl_node_rest(node);
+    node->stale = 1;
+    node->breaker = rl_breaker_of(node->options.breakers, node->name);
+}
+
+void rl_node_wake(rl_node *node, int64_t now_us)
+{
+    if (!node->resting)
+        return;
+    node->resting = 0;
+    node->patient = 1;
+    node->connect_at_us = now_us;
+    node->backoff_ms = node->options.retry.retry_min_ms;
+    atomic_store(&node->failures, 0);
+    rl_node_look(node, now_us);
 }
 
 void rl_node_close(rl_node *node, const char *why)

@@ -6,8 +6,8 @@
  * breaker's server is probed. Who has calls for it hands them over one by one; which calls these
  * are, and who waits for them, is not known here.
  *
- * One owner at a time steps a node; functions say if any thread may call them. None ever waits. Times
- * are µs on rl_link_clock().
+ * One owner at a time steps a node; functions say if any thread may call them. None ever waits.
+ * Times are µs on rl_link_clock().
  */
 #ifndef RL_NODE_H
 #define RL_NODE_H
@@ -29,8 +29,11 @@ typedef struct {
     int loading_count;
     const rl_tls *tls;
     int in_flight;
+    size_t reply_max;         /* as in rl_link_options */
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
     int probe_length;
+    int guided;               /* before each connection it is asked anew where the server is */
+    int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
@@ -41,7 +44,9 @@ typedef struct {
 
 /*
  * Makes a node that is not connected yet. options are copied, what they point to is not. name is
- * for people and stays the same wherever the node moves to.
+ * for people and stays the same wherever the node moves to. Of a guided node at may be NULL, and is
+ * forgotten when a connection was lost or could not be made: then requests wait for rl_node_move()
+ * or rl_node_fail() as they wait for a connection.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at);
@@ -56,6 +61,7 @@ rl_failure rl_node_allows(rl_node *node);
 /* Counts what became of a call. Returns 1 if the owner has to look at the node because of it. */
 int rl_node_count(rl_node *node, rl_failure failure);
 
+/* Its breaker is open, and it does not rest. */
 int rl_node_is_open(const rl_node *node);
 
 /* --- The owner ---------------------------------------------------------------------------- */
@@ -66,8 +72,9 @@ int rl_node_is_open(const rl_node *node);
 void rl_node_look(rl_node *node, int64_t now_us);
 
 /*
- * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To be
- * called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under way.
+ * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To
+ * be called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under
+ * way.
  */
 int rl_node_probe(rl_node *node, int64_t now_us);
 
@@ -76,6 +83,15 @@ int rl_node_is_awaited(const rl_node *node);
 
 /* Connected, and nothing to be done but to send and to receive. */
 int rl_node_is_settled(const rl_node *node);
+
+/* Connected: calls can be sent. */
+int rl_node_is_ready(const rl_node *node);
+
+/* No call is in flight. */
+int rl_node_is_idle(const rl_node *node);
+
+/* How often a connection was lost or could not be made: grows. */
+unsigned rl_node_troubles(const rl_node *node);
 
 /* One request has waited in vain for the connection: others shall not. */
 void rl_node_hurry(rl_node *node);
@@ -101,6 +117,22 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us);
  * once its name has been resolved again.
  */
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
+
+/* There is no place where a guided node's server could be. */
+void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
+
+/* Where a guided node's server is, is being asked: it stays connected, but connects no more. */
+void rl_node_doubt(rl_node *node);
+
+/* The node's name and endpoint have changed in place: they mean another server. It rests. */
+void rl_node_become(rl_node *node);
+
+/* Another probe, which lives until the next one is set. */
+void rl_node_set_probe(rl_node *node, const char *probe, int length);
+
+/* Nobody needs the server: ends the connection and forgets failures, until the node is woken. */
+void rl_node_rest(rl_node *node);
+void rl_node_wake(rl_node *node, int64_t now_us);
 
 /* Ends the connection; every call in flight gets its NULL. */
 void rl_node_close(rl_node *node, const char *why);

@@ -27,7 +27,7 @@ __attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char
                                                     int64_t timeout_ms, int64_t connect_ms,
                                                     rl_breaker_options retry)
 {
-    rl_client_options options = {0};
+    rl_client_options options = {.topology = NULL};
     rl_topology *topology;
     const char *error = rl_topology_parse(pool, url, &topology);
 
