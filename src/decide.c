@@ -222,11 +222,13 @@ static void look_at_snapshot(step *s, rl_outcome *o)
     rl_recall recall = rl_local_recall(s->tiers->local, o->key, &limit, o->cost, s->host_ms,
                                        &o->now, &o->state, &o->lag_ms);
 
-    o->renews = recall == RL_RECALL_ASK;
     if (recall == RL_RECALL_UNKNOWN)
         return;
+    /* A block is for Redis to start: memory, which knows that it will deny, must not come first. */
+    o->renews = recall == RL_RECALL_ASK
+        || rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
     o->limit = limit;
-    if (recall == RL_RECALL_DENY)
+    if (!o->renews)
         deny_from_memory(o);
 }
 
