@@ -29,6 +29,8 @@
 
 #include "src/config.h"
 #include "src/decide.h"
+#include "src/metrics.h"
+#include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
 #include "src/violation.h"
@@ -94,12 +96,14 @@ static int share_memory(server_rec *s)
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
     void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
     void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size());
-    void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
+    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT, sizeof(rl_breakers));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !denied || !held || !breaker || !local)
+    if (!stats || !denied || !held || !breakers || !local)
         return 0;
-    tiers.breaker = breaker;
+    tiers.breakers = breakers;
+    if (tiers.settings->redis)
+        tiers.breaker = rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name);
     tiers.held = held;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
@@ -200,7 +204,10 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         return;
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
-    options.node = settings->redis;
+    options.topology = settings->redis;
+    options.user = settings->redis_user;
+    options.password = settings->redis_password;
+    options.tls = settings->redis_tls;
     options.prefix = settings->prefix;
     options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
     options.timeout_ms = settings->timeout_ms;
@@ -208,7 +215,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     options.failures = settings->breaker_failures;
     options.retry.retry_min_ms = settings->retry_min_ms;
     options.retry.retry_max_ms = settings->retry_max_ms;
-    options.breaker = tiers.breaker;
+    options.breakers = tiers.breakers;
     options.log = log_redis;
     options.log_context = s;
     tiers.client = rl_client_create(pchild, &options);
@@ -229,6 +236,8 @@ static int decide(request_rec *r, rl_phase phase)
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
+    if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
+        return DECLINED;
     verdict = rl_decide(r, &tiers, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
@@ -263,6 +272,19 @@ static int log_transaction(request_rec *r)
     return DECLINED;
 }
 
+static int handler(request_rec *r)
+{
+    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+
+    if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
+        answer = rl_metrics;
+    else if (r->handler && !strcmp(r->handler, RL_QUOTA_HANDLER))
+        answer = rl_quota;
+    if (!answer)
+        return DECLINED;
+    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
+}
+
 static int status(request_rec *r, int flags)
 {
     return tiers.local ? rl_status(r, flags, &tiers) : OK;
@@ -280,10 +302,9 @@ static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 
 static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
-    (void)pconf;
     (void)plog;
     (void)ptemp;
-    return rl_config_check(s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
+    return rl_config_check(pconf, s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static void register_hooks(apr_pool_t *pool)
@@ -299,6 +320,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_check_access(check_access, NULL, NULL, APR_HOOK_REALLY_FIRST,
                          AP_AUTH_INTERNAL_PER_CONF);
     ap_hook_fixups(fixups, NULL, NULL, APR_HOOK_REALLY_LAST);
+    ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);

@@ -19,8 +19,6 @@
  */
 #include "limiter.h"
 
-#define US_WINDOW_MAX_MS INT64_C(60000) /* buckets up to here count time in µs */
-
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -34,22 +32,6 @@ static int64_t most(int64_t a, int64_t b)
 static int64_t divide_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
-}
-
-int rl_limiter_is_bucket(rl_algorithm algorithm)
-{
-    return algorithm == RL_TOKEN_BUCKET || algorithm == RL_LEAKY_BUCKET;
-}
-
-int64_t rl_limiter_ticks(const rl_limit *limit)
-{
-    return rl_limiter_is_bucket(limit->algorithm) && limit->window_ms <= US_WINDOW_MAX_MS ? 1000
-                                                                                          : 1;
-}
-
-int64_t rl_limiter_capacity(const rl_limit *limit)
-{
-    return rl_limiter_is_bucket(limit->algorithm) && limit->quota ? limit->burst : limit->quota;
 }
 
 /* The window in ticks. */
@@ -131,16 +113,16 @@ static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64
     charge(limit, state, units);
 }
 
-/* A clock that stepped back leaves the slots where they are, up to two ahead. */
+/* A clock that stepped back leaves what is pending in its slots, up to two ahead. */
 static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
 {
     rl_pending was = state->pending;
     int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
 
-    if (was.slot == slot || (was.slot > slot && was.slot <= slot + 2))
+    if (was.prev + was.cur > 0 && was.slot >= slot && was.slot <= slot + 2)
         return;
     state->pending.slot = slot;
-    if (was.slot > slot)
+    if (was.slot >= slot)
         return;
     overdue(limit, state, was.prev, was.slot + 1);
     state->pending.prev = was.slot == slot - 1 ? was.cur : 0;
@@ -149,10 +131,22 @@ static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
         overdue(limit, state, was.cur, was.slot + 2);
 }
 
+/* No block ends later than one that starts now would: else a clock has stepped back. */
+static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t most_ms = limit->block_ms ? limit->block_ms : RL_WINDOW_MAX_MS;
+
+    state->blocked_until = least(state->blocked_until, now + most_ms * rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now)
 {
-    roll_pending(limit, state, now);
-    return roll(limit, state, now);
+    if (limit->on_response || state->pending.prev || state->pending.cur)
+        roll_pending(limit, state, now);
+    now = roll(limit, state, now);
+    if (state->blocked_until)
+        roll_block(limit, state, now);
+    return now;
 }
 
 /* --- Verdicts ----------------------------------------------------------------------------- */
@@ -262,6 +256,12 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
     return divide_up(over, limit->quota * rl_limiter_ticks(limit));
 }
 
+/* A quota that became 0 while a bucket was in use leaves its level for ever. */
+static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota == 0 && state->level + cost > 0;
+}
+
 /* How long the algorithm itself denies cost units, pending ones and blocks apart. */
 static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
 {
@@ -274,19 +274,22 @@ static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t no
     return wait_for_window(limit, state, now, cost);
 }
 
+/* How long a block lasts. */
+static int64_t blocked_for(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (now >= state->blocked_until)
+        return 0;
+    return divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
+}
+
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost)
 {
-    int64_t blocked_ms = 0, wait_ms;
-
-    if (cost > rl_limiter_capacity(limit))
+    if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
         return RL_NEVER;
     if (rl_limiter_is_soft(limit, state, now, cost))
         return RL_SOFT_RETRY_MS;
-    if (now < state->blocked_until)
-        blocked_ms = divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
-    wait_ms = wait_for(limit, state, now, cost);
-    return most(wait_ms, blocked_ms);
+    return most(wait_for(limit, state, now, cost), blocked_for(limit, state, now));
 }
 
 int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t now)
@@ -315,7 +318,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
     if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
     if (limit->delay_ms > 0) /* what is left without a delay */
-        return rl_limiter_hold(limit, state, remaining + 1);
+        return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 
@@ -358,8 +361,8 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     if (rl_limiter_is_bucket(limit->algorithm)) {
         int64_t back = cost * window_of(limit), passed = state->at - position;
 
-        if (passed > 0)
-            back -= passed > back / most(limit->quota, 1) ? back : passed * limit->quota;
+        if (passed > 0 && limit->quota > 0)
+            back -= passed > back / limit->quota ? back : passed * limit->quota;
         state->level -= least(back, state->level);
     }
     else if (state->index == position) {

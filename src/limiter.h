@@ -19,6 +19,7 @@
 #define RL_PRODUCT_MAX (INT64_C(1) << 51)        /* the largest quota x window, in ticks */
 #define RL_WINDOW_MIN_MS INT64_C(100)
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
+#define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
 #define RL_LOG_QUOTA_MAX 10000                   /* of a sliding log */
 #define RL_PENDING_SLOT_MS INT64_C(60000)        /* what is never settled becomes a charge after 1 to 2 */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
@@ -78,13 +79,23 @@ typedef struct {
 } rl_state;
 
 /* Whether the algorithm keeps a level. */
-int rl_limiter_is_bucket(rl_algorithm algorithm);
+static inline int rl_limiter_is_bucket(rl_algorithm algorithm)
+{
+    return algorithm == RL_TOKEN_BUCKET || algorithm == RL_LEAKY_BUCKET;
+}
 
 /* Ticks in a ms: 1 or 1000. */
-int64_t rl_limiter_ticks(const rl_limit *limit);
+static inline int64_t rl_limiter_ticks(const rl_limit *limit)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->window_ms <= RL_US_WINDOW_MAX_MS
+        ? 1000 : 1;
+}
 
 /* The most units that can ever be admitted at once. */
-int64_t rl_limiter_capacity(const rl_limit *limit);
+static inline int64_t rl_limiter_capacity(const rl_limit *limit)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota ? limit->burst : limit->quota;
+}
 
 /*
  * Whether all sums stay exact: max(quota, burst) x window, with the delay's share, within
@@ -120,13 +131,13 @@ int rl_limiter_blocks(const rl_limit *limit, const rl_state *state, int64_t now,
 /* The ms for which an admitted request is to be held: 0 but for leaky buckets with a delay. */
 int64_t rl_limiter_hold(const rl_limit *limit, const rl_state *state, int64_t cost);
 
-/* The most units that would be admitted now: 0 to the capacity. */
+/* The most units that would be admitted now, without being held: 0 to the capacity. */
 int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64_t now);
 
 /*
  * The ms after which cost units are admitted if nothing else is until then: 0 when they are now,
- * RL_NEVER when they are dearer than the capacity. Exact, to the ms: one ms earlier they are still
- * denied. A log knows it for the cost that was asked; for another, when there is more room at all.
+ * RL_NEVER when they are dearer than the capacity, or wait for a bucket whose quota is 0. Exact, to
+ * the ms: one ms earlier they are still denied. A log knows it for the cost that was asked; for another, when there is more room at all.
  */
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost);

@@ -299,8 +299,7 @@ static const char *const content_types[] = {
     "application/problem+json", "text/html; charset=utf-8", "text/plain; charset=utf-8"
 };
 
-/* The weight of a media range in thousandths: q=0.5 is 500 (RFC 9110 §12.4.2). */
-static int weight_of(const char *parameters)
+int rl_reply_weight(const char *parameters)
 {
     const char *q = strstr(parameters, ";q=");
     int weight = 0;
@@ -326,7 +325,7 @@ static body_form negotiate(request_rec *r, body_form usual)
 
     while (accept && (item = ap_get_list_item(r->pool, &accept))) {
         size_t length = strcspn(item, ";");
-        int weight = weight_of(item + length);
+        int weight = rl_reply_weight(item + length);
 
         for (size_t i = 0; i < sizeof(acceptable) / sizeof(acceptable[0]); i++) {
             if (weight > best && strlen(acceptable[i].type) == length

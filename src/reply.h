@@ -18,6 +18,12 @@ void rl_reply_register(apr_pool_t *pool);
  */
 int rl_reply(request_rec *r, int status);
 
+/*
+ * The weight in thousandths that the parameters of a media range give it, as ap_get_list_item()
+ * spells them: ";q=0.5" is 500 (RFC 9110 §12.4.2).
+ */
+int rl_reply_weight(const char *parameters);
+
 /* Carries notes, environment and headers of a chain on to a request it was redirected to. */
 void rl_reply_carry(request_rec *r);
 

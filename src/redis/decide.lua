@@ -27,7 +27,7 @@
 local call, pcall = redis.call, redis.pcall
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack, unpack = struct.pack, struct.unpack
-local COUNT_MAX, PRODUCT_MAX, LOG_MAX = 1000000000, 2251799813685248, 10000
+local COUNT_MAX, PRODUCT_MAX, LOG_MAX, BLOCK_MAX = 1000000000, 2251799813685248, 10000, 2678400000
 local SLIDING, BUCKET, LOG = 0, 2, 3
 local GIVE_BACK, SETTLE, SETTLE_CHARGED = 1, 2, 3
 local HEAD, ENTRY, CHUNK = 27, 10, 64 -- of a log: bytes, bytes, entries read at once
@@ -67,7 +67,8 @@ local function override(r, key, tiers)
         r.overridden, r.cost = 2, 0
         return
     end
-    quota, capacity = tonumber(quota), tonumber(capacity)
+    quota = tonumber(quota)
+    capacity = r.algorithm == BUCKET and tonumber(capacity) or quota
     if quota and quota <= (r.algorithm == LOG and LOG_MAX or COUNT_MAX)
         and max(quota, capacity) * r.window <= PRODUCT_MAX
         and capacity * r.window + r.delay * quota <= PRODUCT_MAX then
@@ -95,10 +96,13 @@ local function load_log(r)
     if type(head) ~= 'string' or #head < HEAD then
         return nil
     end
-    r.known = true
-    r.used, r.dropped = unpack('<I4I4', head)
-    r.count = (call('STRLEN', r.key) - HEAD) / ENTRY
-    if r.count > 0 then
+    local used, dropped = unpack('<I4I4', head)
+    local count = (call('STRLEN', r.key) - HEAD) / ENTRY
+    if count % 1 > 0 or dropped > count or used > COUNT_MAX then
+        return nil
+    end
+    r.known, r.used, r.dropped, r.count = true, used, dropped, count
+    if count > dropped then
         r.last = unpack('<I6', call('GETRANGE', r.key, -ENTRY, -1))
     end
     return string.sub(head, 9)
@@ -174,9 +178,12 @@ local function roll_pending(r, tail)
     end
     local s, before, pending
     r.blocked, s, before, pending = unpack('<I7I4I4I4', tail)
-    if s == slot or (s > slot and s <= slot + 2) then
-        r.slot, r.before, r.pending = s, before, pending
-    elseif s < slot then
+    if before + pending == 0 then
+        return
+    end
+    if s >= slot then
+        r.slot, r.before, r.pending = s <= slot + 2 and s or slot, before, pending
+    else
         if before > 0 then
             roll(r, (s + 1) * 60000 * r.ticks)
             charge(r, before)
@@ -190,8 +197,12 @@ local function roll_pending(r, tail)
     end
 end
 
+local function tail_of(r)
+    return pack('<I7I4I4I4', r.blocked > r.now and r.blocked or 0, r.slot, r.before, r.pending)
+end
+
 local function log_head(r)
-    return pack('<I4I4I7I4I4I4', r.used, r.dropped, r.blocked, r.slot, r.before, r.pending)
+    return pack('<I4I4', r.used, r.dropped) .. tail_of(r)
 end
 
 -- Stores charges that were only pending, drops what has left the window, and sums up the waits. A
@@ -263,29 +274,70 @@ local function report(r)
                          r.before + r.pending, r.quota, r.capacity, r.overridden)
 end
 
+-- The charges that have left the window go, too.
+local function give_back_log(r)
+    local left, cost = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1), r.cost
+    for at = #left + 1 - ENTRY, 1, -ENTRY do
+        local time, units = unpack('<I6I4', left, at)
+        if time == r.position and cost > 0 then
+            local back = min(cost, units)
+            local rest = units > back and pack('<I6I4', time, units - back) or ''
+            left = string.sub(left, 1, at - 1) .. rest .. string.sub(left, at + ENTRY)
+            r.used, cost = r.used - back, cost - back
+        end
+    end
+    r.left = left
+end
+
 -- What a charge at r.position left, less what has drained since.
 local function give_back(r)
     if r.algorithm == BUCKET then
         local drained = max(0, r.at - r.position) * r.quota
         r.level = r.level - min(r.level, max(0, r.cost * r.window - drained))
     elseif r.algorithm == LOG then
-        for i = r.count - 1, r.dropped, -1 do
-            local at = HEAD + ENTRY * i
-            local time, units = unpack('<I6I4', call('GETRANGE', r.key, at, at + ENTRY - 1))
-            if time == r.position and units > 0 then
-                local back = min(r.cost, units)
-                call('SETRANGE', r.key, at, pack('<I6I4', time, units - back))
-                r.used, r.cost = r.used - back, r.cost - back
-            end
-            if time < r.position or r.cost == 0 then
-                break
-            end
-        end
+        give_back_log(r)
     elseif r.index == r.position then
         r.cur = max(0, r.cur - r.cost)
     elseif r.index == r.position + 1 then
         r.prev = max(0, r.prev - r.cost)
     end
+end
+
+-- Keeps the log short: what was dropped goes when it is more than what is left.
+local function store_log(r, ttl)
+    local added = table.concat(r.added)
+    if not r.known then
+        r.left = ''
+    elseif not r.left and r.dropped > CHUNK and 2 * r.dropped > r.count then
+        r.left = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1)
+    end
+    if r.left then
+        r.dropped = 0
+        call('PSETEX', r.key, ttl, log_head(r) .. r.left .. added)
+    else
+        call('SETRANGE', r.key, 0, log_head(r))
+        call('APPEND', r.key, added)
+        call('PEXPIRE', r.key, ttl)
+    end
+end
+
+local function store(r)
+    local block_ms = max(0, ceil((r.blocked - r.now) / r.ticks))
+    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 120000 + r.ttl or 0)
+    if r.algorithm == LOG then
+        store_log(r, ttl)
+        return
+    end
+    local value, tail = nil, ''
+    if block_ms > 0 or r.before + r.pending > 0 then
+        tail = tail_of(r)
+    end
+    if r.algorithm == BUCKET then
+        value = pack('<I7I7I6', r.at, r.level, ms + ttl)
+    else
+        value = pack('<I6I4I4', r.index, r.prev, r.cur)
+    end
+    call('PSETEX', r.key, ttl, value .. tail)
 end
 
 -- Units whose slot is gone have become a charge already.
@@ -300,40 +352,7 @@ local function settle(r)
     if r.act == SETTLE_CHARGED then
         charge(r, r.cost)
     end
-end
-
--- Keeps the log short: what was dropped goes when it is more than what is left.
-local function store_log(r, ttl)
-    local added = table.concat(r.added)
-    r.count = r.count + #r.added
-    if r.dropped > CHUNK and 2 * r.dropped > r.count then
-        local left = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1)
-        r.dropped = 0
-        call('PSETEX', r.key, ttl, log_head(r) .. left .. added)
-        return
-    end
-    call('SETRANGE', r.key, 0, log_head(r))
-    call('APPEND', r.key, added)
-    call('PEXPIRE', r.key, ttl)
-end
-
-local function store(r)
-    local block_ms = max(0, ceil((r.blocked - r.now) / r.ticks))
-    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 120000 + r.ttl or 0)
-    if r.algorithm == LOG then
-        store_log(r, ttl)
-        return
-    end
-    local value, tail = nil, ''
-    if block_ms > 0 or r.before + r.pending > 0 then
-        tail = pack('<I7I4I4I4', r.blocked, r.slot, r.before, r.pending)
-    end
-    if r.algorithm == BUCKET then
-        value = pack('<I7I7I6', r.at, r.level, ms + ttl)
-    else
-        value = pack('<I6I4I4', r.index, r.prev, r.cur)
-    end
-    call('PSETEX', r.key, ttl, value .. tail)
+    store(r)
 end
 
 local n = #ARGV - 1 - #KEYS -- rules: overrides add as many to one as to the other
@@ -350,6 +369,7 @@ for i = 1, n do
     end
     roll_pending(r, load_state(r))
     roll(r, r.clock)
+    r.blocked = min(r.blocked, r.now + (r.block > 0 and r.block or BLOCK_MAX) * r.ticks)
     if r.algorithm == LOG then
         sum_up(r)
     end
@@ -372,9 +392,10 @@ for i, r in ipairs(rules) do
             give_back(r)
             store(r)
         end
-    elseif r.act == SETTLE_CHARGED or (r.act == SETTLE and r.known) then
-        settle(r)
-        store(r)
+    elseif r.act ~= 0 then
+        if r.known or r.act == SETTLE_CHARGED then
+            settle(r)
+        end
     elseif r.starts_block then
         store(r)
     elseif r.admits and r.cost > 0 and not look and (all or i > live) then

@@ -88,12 +88,12 @@ static unsigned char *put(unsigned char *s, int64_t n, int bytes)
 
 static int64_t get(const unsigned char **s, int bytes)
 {
-    int64_t n = 0;
+    uint64_t n = 0;
 
     for (int i = bytes; i-- > 0;)
         n = n << 8 | (*s)[i];
     *s += bytes;
-    return n;
+    return (int64_t)n;
 }
 
 /* --- Commands ----------------------------------------------------------------------------- */
@@ -226,7 +226,8 @@ static void read_state(const unsigned char **s, rl_ask *ask)
 static int is_sane_state(const rl_limit *limit, const rl_state *state)
 {
     if (limit->algorithm == RL_SLIDING_LOG)
-        return state->used <= RL_COUNT_MAX;
+        return state->used <= RL_COUNT_MAX && state->wait_ms <= limit->window_ms
+            && state->next_ms <= limit->window_ms && state->reset_ms <= limit->window_ms;
     if (rl_limiter_is_bucket(limit->algorithm))
         return state->level >= 0 && state->level <= RL_PRODUCT_MAX;
     return state->prev <= RL_COUNT_MAX && state->cur <= RL_COUNT_MAX;

@@ -13,36 +13,69 @@ static void must(int holds)
         abort();
 }
 
+/* Whatever is believed can be counted with, and says how long to wait. */
 static void must_decide(const rl_ask *ask)
 {
     const rl_limit *limit = ask->limit;
     rl_state state = ask->state;
     int64_t now, wait;
 
-    must(ask->now >= 0 && ask->now < INT64_C(1) << 47);
-    must(state.prev >= 0 && state.prev <= RL_COUNT_MAX);
-    must(state.cur >= 0 && state.cur <= RL_COUNT_MAX);
+    must(ask->now >= 0 && ask->now < (INT64_C(1) << 42) * rl_limiter_ticks(limit));
+    must(rl_limiter_is_exact(limit));
+    must(ask->override <= RL_OVERRIDE_GARBAGE);
     now = rl_limiter_roll(limit, &state, ask->now);
-    must(now == ask->now && state.index == ask->state.index);
+    must(now == ask->now);
     wait = rl_limiter_retry_after(limit, &state, now, ask->cost);
-    must(wait == RL_NEVER || (wait >= 0 && wait <= 2 * limit->window_ms));
-    must((wait == 0) == rl_limiter_admits(limit, &state, now, ask->cost));
-    must(rl_limiter_remaining(limit, &state, now) <= limit->quota);
+    must(wait >= 0 || wait == RL_NEVER);
+    must(wait == 0 || !rl_limiter_admits(limit, &state, now, ask->cost));
+    must(limit->algorithm == RL_SLIDING_LOG
+         || (wait == 0) == rl_limiter_admits(limit, &state, now, ask->cost));
+    must(rl_limiter_remaining(limit, &state, now) >= 0);
+    must(rl_limiter_remaining(limit, &state, now) <= rl_limiter_capacity(limit));
     must(rl_limiter_reset(limit, &state, now) >= 0);
+    if (rl_limiter_admits(limit, &state, now, ask->cost)) {
+        int64_t held = rl_limiter_hold(limit, &state, ask->cost);
+
+        must(held >= 0 && held <= limit->delay_ms);
+    }
     rl_limiter_next_unit(limit, &state, now);
+    rl_limiter_charge(limit, &state, ask->cost);
+    rl_limiter_give_back(limit, &state, rl_limiter_position(limit, &state, now), ask->cost);
 }
 
-static void read_reply(const redisReply *reply, int n)
+#define KINDS 8
+
+static void make_limits(rl_limit *limits, int n)
 {
-    static const rl_limit limits[] = {
-        {RL_SLIDING_WINDOW, 10, 60000},
-        {RL_FIXED_WINDOW, RL_COUNT_MAX, RL_WINDOW_MIN_MS},
-        {RL_SLIDING_WINDOW, RL_PRODUCT_MAX / RL_WINDOW_MAX_MS, RL_WINDOW_MAX_MS}};
+    static const rl_limit kinds[KINDS] = {
+        {.algorithm = RL_SLIDING_WINDOW, .quota = 10, .window_ms = 60000},
+        {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX, .window_ms = RL_WINDOW_MIN_MS},
+        {.algorithm = RL_SLIDING_WINDOW, .quota = RL_PRODUCT_MAX / RL_WINDOW_MAX_MS,
+         .window_ms = RL_WINDOW_MAX_MS},
+        {.algorithm = RL_TOKEN_BUCKET, .quota = 100, .window_ms = 1000, .block_ms = 60000},
+        {.algorithm = RL_LEAKY_BUCKET, .quota = 10, .window_ms = 60001, .delay_ms = 10000},
+        {.algorithm = RL_SLIDING_LOG, .quota = RL_LOG_QUOTA_MAX, .window_ms = 60000},
+        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 60000, .on_response = 1},
+        {.algorithm = RL_TOKEN_BUCKET, .quota = 0, .window_ms = RL_WINDOW_MAX_MS}};
+
+    for (int i = 0; i < n; i++) {
+        limits[i] = kinds[i % KINDS];
+        limits[i].burst = limits[i].quota;
+    }
+}
+
+/* The reply to n rules, of all kinds from kind number first on. */
+static void read_reply(const redisReply *reply, int first, int n)
+{
+    rl_limit limits[RL_ASKS_MAX + KINDS];
     rl_ask asks[RL_ASKS_MAX];
     int said;
 
+    make_limits(limits, n + KINDS);
     for (int i = 0; i < n; i++)
-        asks[i] = (rl_ask){"k", &limits[i % 3], i % 5 ? i : RL_COUNT_MAX, 0, 0, {0, 0, 0}};
+        asks[i] = (rl_ask){.key = "k", .limit = &limits[first + i],
+                           .override_key = first % 2 ? "o" : NULL, .tiers = "t ",
+                           .cost = i % 5 ? i : RL_COUNT_MAX};
     said = rl_script_read(reply, asks, n);
     must(said >= -1 && said <= 1);
     for (int i = 0; said >= 0 && i < n; i++)
@@ -68,7 +101,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     void *reply;
 
     if (size > 1) {
-        int n = data[0] % (RL_ASKS_MAX + 1);
+        int first = data[0] >> 4 & 7, n = 1 + data[0] % 16;
 
         bytes = malloc(size);
         memcpy(bytes, data + 1, size - 1);
@@ -83,7 +116,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
             redisReaderFeed(reader, bytes, size);
         }
         while (redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
-            read_reply(reply, n);
+            read_reply(reply, first, n);
             freeReplyObject(reply);
         }
         free(bytes);

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 # Every file of conf/examples is loaded as it is into a real httpd, gets traffic,
-# and denies where its comments promise it. The files that a2enmod links are tried
-# in the same way.
+# and denies where its comments promise it: here those about logins and about hosts
+# that share a load balancer, in 82 to 84 the others. The files that a2enmod links are
+# tried in the same way.
 
 use strict;
 use warnings;
@@ -9,48 +10,36 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Certificates;
 use Client;
-use Cwd qw(abs_path);
-use Digest::SHA qw(sha256_hex);
-use File::Basename qw(basename);
+use Digest::SHA qw(sha1_base64 sha256_hex);
+use Examples;
 use Httpd;
+use IO::Socket::INET;
+use Ports;
 use Process;
 use RedisServer;
 use Test::More;
 
-my $conf = abs_path("$FindBin::Bin/../../conf");
+my $conf    = $Examples::CONF;
+my $patient = $Examples::PATIENT;
 
-# A busy machine is no reason to count alone: these tests are about the examples.
-my $patient = 'RateLimitRedisTimeout 10s connect=10s';
+*statuses = \&Examples::statuses;
 
-my %stories = (
+my $tests = join '', map { Examples::slurp($_) } glob "$FindBin::Bin/8*.t";
+ok $tests =~ /'\Q$_\E' *=>/, "$_ has a test" for Examples::names();
+
+Examples::run(
     'login.conf'            => \&login_slows_guessing_down,
+    'basic-auth.conf'       => \&basic_auth_counts_wrong_passwords,
     'api-behind-proxy.conf' => \&api_counts_keys_and_addresses,
+    'redis-over-stunnel.conf' => \&redis_is_asked_through_stunnel,
 );
-
-for my $file (glob "$conf/examples/*.conf") {
-    my $name = basename($file);
-    ok $stories{$name}, "$name has a test" or next;
-    subtest $name => sub { $stories{$name}->($file) };
-}
 subtest 'ratelimit_redis.conf' => \&shipped_configuration_lets_the_admin_in;
 done_testing;
 
-# The statuses of so many requests, as { 200 => 10, 429 => 1 }.
-sub statuses {
-    my ($httpd, $times, @request) = @_;
-    my %seen;
-    $seen{ $httpd->request(@request)->status }++ for 1 .. $times;
-    return \%seen;
-}
-
-# Quotas of a minute are counted below: none turns while it is.
-sub minute_with {
-    my ($seconds) = @_;
-    Process::wait_until(sub { time % 60 < 60 - $seconds }, what => 'a minute', within => 60);
-}
-
-# A login here answers a form with 303, as most do.
+# A login here answers a good password with 303 and shows its form again for a bad one,
+# as most do. The password stands in the query, where httpd can see it.
 sub login_host {
     my ($file, %opt) = @_;
     return Httpd->start(%opt, modules => ['rewrite'], files => { login => "<form>\n" }, config => <<"EOC");
@@ -59,23 +48,46 @@ Include $file
 <Directory \@DOCROOT\@>
     RewriteEngine on
     RewriteCond %{REQUEST_METHOD} =POST
-    RewriteRule (?i)^login /welcome [R=303,L]
+    RewriteCond %{QUERY_STRING} =good
+    RewriteRule (?i)^login /welcome [R=303,QSD,L]
+    RewriteCond %{REQUEST_METHOD} =POST
+    RewriteRule (?i)^login login [END]
 </Directory>
 EOC
 }
 
+# A response is counted when it has been sent, which the client may be ahead of: what
+# is asked for again until the denial is a block, and not for what is still under way.
+sub until_blocked {
+    my ($host, @request) = @_;
+    my $denied;
+    Process::wait_until(
+        sub {
+            $denied = $host->request(@request);
+            die 'not denied but ' . $denied->status . "\n" if $denied->status != 429;
+            return $denied->header('Retry-After') > 1;
+        },
+        what => 'a block', within => 30,
+    );
+    return $denied;
+}
+
 sub login_slows_guessing_down {
     my ($file) = @_;
-    my $host  = login_host($file, before => '');
-    minute_with(25);
+    my $host = login_host($file, before => '');
+    Examples::time_left(25, 900);
+    my @good  = (path => '/login?good', method => 'POST', body => 'password=right');
     my @guess = (path => '/login', method => 'POST', body => 'password=guess');
 
-    is_deeply statuses($host, 10, @guess), { 303 => 10 }, 'ten tries pass';
-    my $denied = $host->request(@guess);
-    is $denied->status, 429, 'the next one is denied';
-    like $denied->header('Retry-After'), qr/^[1-9]\d*$/, 'it says when to come back';
-    is $denied->header('X-RateLimit-Limit'), undef, 'and not how many tries there are';
-    like $denied->body, qr/^Too many requests\. Try again in \d+ seconds?\.$/, 'in plain text';
+    is_deeply statuses($host, 30, @good), { 303 => 30 }, 'good logins cost nothing';
+    is_deeply statuses($host, 10, @guess), { 200 => 10 }, 'ten wrong passwords are heard';
+    my $denied = until_blocked($host, @guess);
+    my $wait   = $denied->header('Retry-After');
+    # until one of ten fits again: late in a window sooner than early in it
+    ok $wait > 880 && $wait <= 990, "then the address waits a quarter of an hour ($wait s)";
+    is $denied->header('X-RateLimit-Limit'), undef, 'and is not told how many tries there are';
+    like $denied->body, qr/^Too many requests\. Try again in \d+ seconds\.$/, 'in plain text';
+    is $host->request(@good)->status, 429, 'a right password does not show';
 
     for my $spelling ('/Login', '/login/', '//login', '/login;x=1', '/login.php', '/log%69n',
         '/./login', '/x/../login', '/login?x=1')
@@ -83,17 +95,20 @@ sub login_slows_guessing_down {
         is $host->request(@guess, path => $spelling)->status, 429, "$spelling is the same form";
     }
     is $host->get('/login')->status, 200, 'the form still shows';
-    is $host->request(@guess, from => '127.0.0.2')->status, 303, 'others may log in';
+    is $host->request(@good, from => '127.0.0.2')->status, 303, 'others may log in';
 
+    my $together = Examples::at_once($host, 60, 30, @guess, from => '127.0.0.3');
+    is $together->{200}, 10, 'of guesses sent at once ten are heard';
+    is $together->{429}, 50, 'and no more';
+
+    Examples::time_left(25, 60);
     my %passed;
     for (1 .. 10) {    # 700 guesses, ten from each address
-        my $flood = Client->flood(
-            targets => [$host->port], requests => 70, connections => 70, method => 'POST',
-            path => '/login', body => 'password=guess', from => [map { "127.0.1.$_" } 1 .. 70],
-        );
-        $passed{$_} += $flood->{status}{$_} for keys %{ $flood->{status} };
+        my $flood = Examples::at_once($host, 70, 70, @guess,
+            from => [map { "127.0.1.$_" } 1 .. 70]);
+        $passed{$_} += $flood->{$_} for keys %$flood;
     }
-    is_deeply \%passed, { 303 => 700 }, 'guesses from many addresses pass: nobody is locked out';
+    is_deeply \%passed, { 200 => 700 }, 'guesses from many addresses pass: nobody is locked out';
     my ($line) = $host->wait_for_log(qr/rule=login-flood/);
     like $line, qr/would deny \(shadow\)/, 'and are logged';
 
@@ -103,7 +118,30 @@ sub login_slows_guessing_down {
     } 1, 2;
     my %seen;
     $seen{ $hosts[$_ % 2]->request(@guess)->status }++ for 1 .. 12;
-    is_deeply \%seen, { 303 => 10, 429 => 2 }, 'with Redis two hosts give ten tries together';
+    is_deeply \%seen, { 200 => 10, 429 => 2 }, 'with Redis two hosts hear ten tries together';
+    until_blocked($hosts[0], @guess);
+    is $hosts[1]->request(@good)->status, 429, 'and both keep to a block';
+}
+
+sub basic_auth_counts_wrong_passwords {
+    my ($file) = @_;
+    my $host = Httpd->start(
+        modules => [qw(auth_basic authn_file authz_user)],
+        files   => { 'private/page.html' => "secret\n",
+            '../users' => 'ann:{SHA}' . sha1_base64('right') . "=\n" },
+        config  => "Define USERS \@DIR\@/users\nInclude $file\n",
+    );
+    Examples::time_left(25, 600);
+    my @page  = (path => '/private/page.html');
+    my @right = (@page, headers => { Authorization => 'Basic YW5uOnJpZ2h0' });    # ann:right
+    my @wrong = (@page, headers => { Authorization => 'Basic YW5uOndyb25n' });    # ann:wrong
+
+    is_deeply statuses($host, 70, @page),  { 401 => 70 }, 'to be asked for a password is no guess';
+    is_deeply statuses($host, 70, @right), { 200 => 70 }, 'the right one costs nothing';
+    is_deeply statuses($host, 50, @wrong), { 401 => 50 }, 'fifty wrong ones are heard';
+    until_blocked($host, @wrong);
+    is $host->request(@right)->status, 429, 'then no password is looked at any more';
+    is $host->request(@right, from => '127.0.0.2')->status, 200, 'but that of others';
 }
 
 sub api_counts_keys_and_addresses {
@@ -115,7 +153,7 @@ EOC
         'api/items' => "items\n", 'api/search' => "found\n", 'api/health' => "fine\n" });
     my @hosts = map { api_host($file, $redis, $backend) } 1, 2;
     my $host  = $hosts[0];
-    minute_with(25);
+    Examples::time_left(25, 60);
     my @mine  = (path => '/api/items', headers =>
             { 'X-Api-Key' => 'key of mine', 'X-Forwarded-For' => '203.0.113.7' });
 
@@ -201,18 +239,19 @@ EOC
 }
 
 sub shipped_configuration_lets_the_admin_in {
-    is slurp("$conf/ratelimit_redis.load"),
+    is Examples::slurp("$conf/ratelimit_redis.load"),
         "LoadModule ratelimit_redis_module /usr/lib/apache2/modules/mod_ratelimit_redis.so\n",
         'a2enmod finds the module where make install puts it';
     my ($code, $said) =
         Httpd->config_test(modules => ['status'], config => "Include $conf/ratelimit_redis.conf");
     is $code, 0, 'the configuration loads' or diag $said;
 
-    # What is commented out is there to be uncommented.
-    my @lines = slurp("$conf/ratelimit_redis.conf") =~ /^ *#(RateLimit.*)$/mg;
+    # What is commented out is there to be uncommented; some of it needs a Redis.
+    my @lines = Examples::slurp("$conf/ratelimit_redis.conf") =~ /^ *#(RateLimit.*)$/mg;
     ok @lines > 5, 'it shows settings';
     for my $line (@lines) {
-        is +(Httpd->config_test(config => $line))[0], 0, $line;
+        my $redis = $line =~ /^RateLimitRedis / ? '' : 'RateLimitRedis redis://127.0.0.1:6379';
+        is +(Httpd->config_test(config => "$redis\n$line"))[0], 0, $line;
     }
 
     my $httpd = Httpd->start(modules => ['status'], config => <<"EOC");
@@ -225,11 +264,49 @@ EOC
     is_deeply statuses($httpd, 5, path => '/'), { 200 => 3, 429 => 2 }, 'a site is limited';
     is_deeply statuses($httpd, 5, path => '/server-status?auto'), { 200 => 5 },
         'its status is not';
+    is_deeply statuses($httpd, 5, path => '/ratelimit-metrics'), { 200 => 5 }, 'nor are its metrics';
 }
 
-sub slurp {
+# The stunnel.conf in the comments is used as it stands there, but for places and names.
+sub redis_is_asked_through_stunnel {
     my ($file) = @_;
+    my $ca     = Certificates->new;
+    my $server = $ca->issue('redis', 'DNS:localhost');
+    my ($tls, $port) = (Ports::free(), Ports::free());
+    my $redis = RedisServer->start(conf => ["tls-port $tls", 'tls-auth-clients no',
+        "tls-cert-file $server->{cert}", "tls-key-file $server->{key}",
+        'tls-ca-cert-file ' . $ca->file]);
+    my $dir = Process::tempdir('stunnel');
     open my $in, '<', $file or die "$file: $!\n";
-    local $/;
-    return scalar <$in>;
+    my $conf = join '', map { /^#     (\w.* =.*\n|\[.*\n)/ ? $1 : () } <$in>;
+    $conf =~ s/127\.0\.0\.1:6378/127.0.0.1:$port/ or die "no accept in $file\n";
+    $conf =~ s/^connect = .*/connect = 127.0.0.1:$tls/m or die "no connect in $file\n";
+    $conf =~ s/^checkHost = .*/checkHost = localhost/m or die "no checkHost in $file\n";
+    $conf =~ s/^CAfile = .*/'CAfile = ' . $ca->file/me or die "no CAfile in $file\n";
+    open my $out, '>', "$dir/redis.conf" or die "$dir/redis.conf: $!\n";
+    print $out $conf;
+    close $out or die "$dir/redis.conf: $!\n";
+    Process::spawn(command => ['stunnel4', "$dir/redis.conf"], log => "$dir/log", name => 'stunnel');
+    Process::wait_until(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) },
+        what => 'stunnel to listen');
+    my $host = Httpd->start(modules => ['headers'], config => <<"EOC");
+Define STUNNEL 127.0.0.1:$port
+$patient
+Include $file
+<Location /hello.txt>
+    RateLimit one 3/1h
+    RateLimitNotes all
+    Header always set X-Source %{RATELIMIT_SOURCE}e
+</Location>
+EOC
+    is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides' for 1 .. 3;
+    is $host->get('/hello.txt')->status, 429, 'up to the quota';
+    is scalar(@{ $redis->cmd('KEYS', '*:one:*') }), 1, 'where its count is';
+    $redis->kill9;
+    is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
+    $redis->restart;
+    Process::wait_until(sub {
+        $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source') eq 'redis'
+    }, what => 'Redis to decide again', within => 30);
+    pass 'and it decides again when it is back';
 }

@@ -8,11 +8,18 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use File::Temp qw(tempfile);
+use Examples;
 use Httpd;
 use Test::More;
 
 my $root   = "$FindBin::Bin/../..";
-my $readme = slurp("$root/README.md");
+my $readme = Examples::slurp("$root/README.md");
+
+# In place of the file of a password.
+my ($out, $secret) = tempfile(UNLINK => 1);
+print $out "password\n";
+close $out or die "$secret: $!\n";
 
 # What the examples use beside the module.
 my @modules = qw(status remoteip proxy proxy_http);
@@ -21,6 +28,7 @@ subtest 'examples are good configurations' => sub {
     my @examples = $readme =~ /^```apache\n(.*?)^```$/msg;
     ok @examples >= 4, scalar(@examples) . ' examples';
     for my $example (@examples) {
+        $example =~ s{file:/etc/\S+}{file:$secret};
         my ($code, $said) = check("Define APACHE_LOG_DIR \@DIR\@\n$example");
         is $code, 0, (split /\n/, $example)[0] or diag $said;
         unlike $said, qr/ratelimit:/, 'without a warning';
@@ -29,39 +37,41 @@ subtest 'examples are good configurations' => sub {
 
 subtest 'directives' => sub {
     my ($working, $refused) = in_two(
-        slurp("$root/src/config.c") =~ /(?:AP_INIT_\w+|LATER)\("(RateLimit\w*)"/g
+        Examples::slurp("$root/src/config.c") =~ /(?:AP_INIT_\w+|LATER)\("(RateLimit\w*)"/g
     );
     is_deeply [sort(table('Directives'))], $working, 'those that work are in the table';
     is_deeply [sort grep { /^RateLimit/ } words('Not in this version')], $refused,
         'those that do not are in the list';
 };
 
-# A good value of each option that takes a special one.
+# A good value of each option that takes a special one, with what else it needs.
 my %value = (
     'key=' => 'ip', 'algorithm=' => 'fixed-window', 'status=' => 429, 'on-failure=' => 'open',
-    'sync=' => 'local', 'phase=' => 'access', 'headers=' => 'off', 'delay=' => '1s', 'block=' => '1s',
-    'when=' => 'true', 'unless=' => 'true', 'charge-on=' => 401,
+    'sync=' => 'local', 'phase=' => 'access', 'headers=' => 'off', 'block=' => '1s',
+    'delay=' => '1s algorithm=leaky-bucket', 'burst=' => '5 algorithm=token-bucket',
+    'when=' => 'true', 'unless=' => 'true', 'charge-on=' => 401, 'path=' => '/a/**',
+    'methods=' => 'GET', 'tier=' => '%{ENV:PLAN}',
 );
 
 subtest 'options' => sub {
     my ($known) = rule('no-such-option') =~ /known are (.*)/;
-    my ($working, $refused) = ([], []);
-    for my $option (sort split /, /, $known) {
-        my $said = rule($option . ($option =~ /=$/ ? $value{$option} // 1 : ''));
-        my $list = $said =~ /option \Q$option\E is not supported in this version/ ? $refused : $working;
-        push @$list, $option;
-        like $said, qr/Syntax OK/, "$option is taken" if $list == $working;
-    }
-    is_deeply [sort(table('Options'))], $working, 'those that work are in the table';
-    my %listed = map { $_ => 1 } words('Not in this version');
-    is_deeply [grep { !$listed{$_} } @$refused], [], 'those that do not are in the list';
-    is_deeply [grep { $listed{$_} } @$working], [], 'and none that does';
+    my @known = sort split /, /, $known;
+    like rule($_ . (/=$/ ? $value{$_} // 1 : '')), qr/Syntax OK/, "$_ is taken" for @known;
+    is_deeply [sort(table('Options'))], \@known, 'all of them are in the table';
+};
+
+subtest 'algorithms' => sub {
+    my ($known) = rule('algorithm=x') =~ /is none of (.*)/;
+    is_deeply [sort(table('Algorithms'))], [sort split /, | and /, $known], 'all are in the table';
+};
+
+subtest 'examples that are files' => sub {
+    my %linked = map { $_ => 1 } $readme =~ m{\(conf/examples/([\w-]+\.conf)\)}g;
+    is_deeply [sort keys %linked], [Examples::names()], 'each is named, and there';
 };
 
 subtest 'what is refused by value' => sub {
-    my @values = grep { /\w=\w/ } words('Not in this version');
-    ok @values >= 3, "@values";
-    for my $value (@values, map { "algorithm=$_" } qw(token-bucket leaky-bucket)) {
+    for my $value (grep { /\w=\w/ } words('Not in this version')) {
         like rule($value), qr/\Q$value\E is not supported in this version/, $value;
     }
     for my $url (grep { m{://$} } words('Not in this version')) {
@@ -97,10 +107,3 @@ sub table { return section($_[0]) =~ /^\| `([\w-]+=?)/mg }
 
 # All that stands there as code.
 sub words { return map { split ' ' } section($_[0]) =~ /`([^`]+)`/g }
-
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<', $file or die "$file: $!\n";
-    local $/;
-    return scalar <$in>;
-}

@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "states.h"
 #include "local.h"
 
 #define UNUSED __attribute__((unused))
@@ -52,20 +53,29 @@ UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
     return NULL;
 }
 
-/* A charge at host_ms; the clock of its windows is BASE ahead. */
+/* A charge at host_ms; the clock of its windows is BASE ahead. state is the count before it. */
 UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                          int64_t host_ms, rl_state *state)
 {
-    int64_t now = BASE + host_ms;
+    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
 
     return rl_local_charge(table, key, limit, cost, NULL, host_ms, &now, state);
 }
 
+/* What the report says of cost, for a rule of this limit. */
+UNUSED static rl_recall recall_of(rl_local *table, uint64_t key, const rl_limit *rule, int64_t cost,
+                                  int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
+{
+    rl_limit limit = *rule;
+
+    return rl_local_recall(table, key, &limit, cost, host_ms, now, state, lag_ms);
+}
+
 /* What a count holds at host_ms. */
-UNUSED static rl_state peek(const rl_local *table, uint64_t key, const rl_limit *limit,
+UNUSED static rl_state peek(rl_local *table, uint64_t key, const rl_limit *limit,
                             int64_t host_ms)
 {
-    int64_t now = BASE + host_ms;
+    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
     rl_state state;
 
     rl_local_peek(table, key, limit, NULL, &now, &state);

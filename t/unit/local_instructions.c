@@ -23,8 +23,8 @@
 enum { LIVE_S = 100 }; /* when most of it happens, on the host's clock */
 #define NOW (LIVE_S * INT64_C(1000))
 
-static const rl_limit hourly = {RL_SLIDING_WINDOW, QUOTA, 3600000};
-static const rl_limit brief = {RL_SLIDING_WINDOW, QUOTA, 1000};
+static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, 3600000);
+static const rl_limit brief = LIMIT(RL_SLIDING_WINDOW, QUOTA, 1000);
 
 static rl_local *table;
 static char *image; /* the table as each run finds it */
@@ -164,14 +164,14 @@ static void charge_alice_before_the_edge(void)
 
 static void give_alice_back(void)
 {
-    rl_local_give_back(table, alice, BASE / HOUR, 1);
+    rl_local_give_back(table, alice, &hourly, BASE / HOUR, 1);
 }
 
 static void remember_alice(void)
 {
-    rl_state state = {BASE / HOUR, 3, QUOTA};
+    rl_state state = WINDOW(BASE / HOUR, 3, QUOTA);
 
-    rl_local_remember(table, alice, &hourly, &state, BASE + NOW, NOW, NOW + 1);
+    rl_local_remember(table, alice, &hourly, 0, &state, BASE + NOW, NOW, NOW + 1);
 }
 
 /* --- What must hold --- */
@@ -219,7 +219,7 @@ static int recalled(void)
     int64_t now, lag;
     rl_state state;
 
-    rl_local_recall(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
+    recall_of(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
     if (now == 0)
         return 0;
     if (state.prev == 3 && state.cur == QUOTA)
@@ -229,11 +229,11 @@ static int recalled(void)
 
 static void test_killed_remembering(void)
 {
-    rl_state older = {BASE / HOUR, 1, 7};
+    rl_state older = WINDOW(BASE / HOUR, 1, 7);
     int n = 0, finished = 0, wrong = 0, torn = 0;
 
     prepare(0);
-    rl_local_remember(table, alice, &hourly, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
+    rl_local_remember(table, alice, &hourly, 0, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
     memcpy(image, table, SIZE);
     while (!finished) {
         pid_t pid = start(remember_alice, n++);

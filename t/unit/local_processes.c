@@ -17,10 +17,10 @@
 #define SIZE (1024 * 1024)
 #define WORKERS 6
 
-static const rl_limit hourly = {RL_SLIDING_WINDOW, 10000, 3600000};
-static const rl_limit small = {RL_FIXED_WINDOW, 7, 3600000};
+static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, 10000, 3600000);
+static const rl_limit small = LIMIT(RL_FIXED_WINDOW, 7, 3600000);
 
-static const rl_limit wide = {RL_FIXED_WINDOW, 1000000, 3600000};
+static const rl_limit wide = LIMIT(RL_FIXED_WINDOW, 1000000, 3600000);
 
 static rl_local *table;
 
@@ -104,13 +104,13 @@ static void test_many_keys(void)
 static void *run_thread(void *number)
 {
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, -9);
-    rl_state state = {BASE / HOUR, 0, 5};
+    rl_state state = WINDOW(BASE / HOUR, 0, 5);
     int64_t now, lag;
 
     charge_many_keys(*(int *)number);
     for (int i = 0; i < 4000; i++) {
-        rl_local_remember(table, key, &hourly, &state, BASE, 1000 + i, 1001 + i);
-        rl_local_recall(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
+        rl_local_remember(table, key, &hourly, 0, &state, BASE, 1000 + i, 1001 + i);
+        recall_of(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
         rl_local_report(table, key, 1000 + i, 1000);
     }
     return NULL;
@@ -145,7 +145,7 @@ static void charge_and_give_back(int number)
         if (!charge(table, key, &hourly, 1, 1000, &state))
             continue;
         if (i & 1)
-            rl_local_give_back(table, key, state.index, 1);
+            rl_local_give_back(table, key, &hourly, state.index, 1);
         else
             shared->admitted[0]++;
     }
@@ -165,7 +165,7 @@ static void test_give_back(void)
  * stopped for up to 30 s between reading it and charging; longer the others wait for it.
  */
 enum { TURNS = 400, STOPPED = 3000 };
-static const rl_limit turning = {RL_FIXED_WINDOW, 50, 1000};
+static const rl_limit turning = LIMIT(RL_FIXED_WINDOW, 50, 1000);
 
 static void charge_over_edges(int number)
 {
@@ -211,17 +211,17 @@ static void charge_until_killed(int number)
         int i = (int)(rng_next(&r) % KEYS);
         uint64_t key = key_of(table, RL_LOCAL_COUNT, 10000 + i);
         uint64_t snapshot = key_of(table, RL_LOCAL_SNAPSHOT, 10000 + i);
-        rl_state state, report = {BASE / HOUR, i, 1000 + i};
+        rl_state state, report = WINDOW(BASE / HOUR, i, 1000 + i);
         int64_t now, lag;
 
         if (charge(table, key, &hourly, 1, 1000, &state)) {
             if (rng_one_in(&r, 4))
-                rl_local_give_back(table, key, state.index, 1);
+                rl_local_give_back(table, key, &hourly, state.index, 1);
             else
                 shared->admitted[i]++;
         }
-        rl_local_remember(table, snapshot, &hourly, &report, BASE, 1000, 1001);
-        rl_local_recall(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
+        rl_local_remember(table, snapshot, &hourly, 0, &report, BASE, 1000, 1001);
+        recall_of(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
         shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
         rl_local_report(table, key, 1000, 10000);
         /* New keys come and drive each other out, but none of these: they are fuller. */

@@ -32,20 +32,69 @@ static const char *parse(const char *line, rl_rule **rule)
 
 /* --- Good lines --- */
 
+static const char *named(const char *name, int64_t n)
+{
+    return n ? apr_psprintf(pool, " %s %" PRId64, name, n) : "";
+}
+
+static const char *quoted(const char *name, const char *text)
+{
+    return text ? apr_psprintf(pool, " %s[%s]", name, text) : "";
+}
+
+static const char *print_limit(const rl_rule *rule)
+{
+    const rl_limit *limit = &rule->limit;
+    const char *on = "";
+
+    for (int status = 0; limit->on_response && status < 700; status++) {
+        if (rl_rule_charges_on(rule, status) && !rl_rule_charges_on(rule, status - 1))
+            on = apr_psprintf(pool, "%s %d", on, status);
+        if (rl_rule_charges_on(rule, status) && !rl_rule_charges_on(rule, status + 1))
+            on = apr_psprintf(pool, "%s-%d", on, status);
+    }
+    return apr_pstrcat(pool, named("burst", limit->burst == limit->quota ? 0 : limit->burst),
+                       named("delay", limit->delay_ms), named("block", limit->block_ms),
+                       limit->on_response ? " on" : "", on, NULL);
+}
+
+static const char *print_terms(const rl_rule *rule)
+{
+    const char *methods = NULL;
+
+    for (int i = 0; rule->methods && rule->methods[i]; i++)
+        methods = apr_pstrcat(pool, i ? methods : "", i ? "," : "", rule->methods[i], NULL);
+    return apr_pstrcat(pool, named("cost", rule->cost == 1 ? 0 : rule->cost),
+                       quoted("cost", rule->cost_expr.text), quoted("path", rule->path),
+                       quoted("normal", rule->path_normal), quoted("methods", methods),
+                       quoted("when", rule->when.text), quoted("unless", rule->unless.text),
+                       quoted("tier", rule->tier.text), rule->adaptive ? " adaptive" : "", NULL);
+}
+
+static const char *print_denial(const rl_rule *rule)
+{
+    static const char *const failures[] = {"", " local", " open", " closed"};
+    static const char *const phases[] = {" unset", " early", "", " auth"};
+
+    return apr_pstrcat(pool, named("status", rule->status == 429 ? 0 : rule->status),
+                       failures[rule->on_failure], rule->sync == RL_SYNC_LOCAL ? " here" : "",
+                       phases[rule->phase], rule->headers ? "" : " quiet",
+                       rule->shadow ? " shadow" : "", rule->is_shared ? " shared" : "", NULL);
+}
+
 /* A rule as one line; what stands at its default is left out. */
 static const char *print(const rl_rule *rule)
 {
     static const char *const kinds[] = {"ip", "user", "header", "cookie", "env", "method", "host",
                                         "path", "server", "expr"};
-    static const char *const failures[] = {"", " local", " open", " closed"};
-    static const char *const phases[] = {" unset", " early", "", " auth"};
+    static const char *const algorithms[] = {"sliding", "fixed", "log", "bucket", "leaky"};
     const char *text;
 
     if (rule->off)
         return apr_psprintf(pool, "%s off", rule->name);
     text = apr_psprintf(pool, "%s %s %" PRId64 "/%" PRId64 " ", rule->name,
-                        rule->limit.algorithm == RL_FIXED_WINDOW ? "fixed" : "sliding",
-                        rule->limit.quota, rule->limit.window_ms);
+                        algorithms[rule->limit.algorithm], rule->limit.quota,
+                        rule->limit.window_ms);
     for (int i = 0; i < rule->key_count; i++) {
         for (int j = 0; j < rule->keys[i].count; j++) {
             const rl_key_part *p = &rule->keys[i].parts[j];
@@ -57,11 +106,7 @@ static const char *print(const rl_rule *rule)
                 text = apr_psprintf(pool, "%s(%s)", text, p->name);
         }
     }
-    return apr_psprintf(pool, "%s%s%s%s%s%s%s", text,
-                        rule->status == 429 ? "" : apr_psprintf(pool, " %d", rule->status),
-                        failures[rule->on_failure], rule->sync == RL_SYNC_LOCAL ? " here" : "",
-                        phases[rule->phase], rule->headers ? "" : " quiet",
-                        rule->shadow ? " shadow" : "");
+    return apr_pstrcat(pool, text, print_limit(rule), print_terms(rule), print_denial(rule), NULL);
 }
 
 static const struct {
@@ -84,8 +129,8 @@ static const struct {
     {"a-B_c.9 1/1m", "a-B_c.9 sliding 1/60000 ip"},
     {"a 1/1m algorithm=fixed-window", "a fixed 1/60000 ip"},
     {"a 1/1m ALGORITHM=Sliding-Window", "a sliding 1/60000 ip"},
-    {"a 1/1m status=503 headers=off shadow", "a sliding 1/60000 ip 503 quiet shadow"},
-    {"a 1/1m headers=on status=400", "a sliding 1/60000 ip 400"},
+    {"a 1/1m status=503 headers=off shadow", "a sliding 1/60000 ip status 503 quiet shadow"},
+    {"a 1/1m headers=on status=400", "a sliding 1/60000 ip status 400"},
     {"a 1/1m on-failure=local", "a sliding 1/60000 ip local"},
     {"a 1/1m on-failure=open", "a sliding 1/60000 ip open"},
     {"a 1/1m on-failure=closed sync=request", "a sliding 1/60000 ip closed"},
@@ -100,7 +145,7 @@ static const struct {
     {"a 1/1m key=HEADER:x|cookie:Sid|ip", "a sliding 1/60000 header(x)|cookie(Sid)|ip"},
     {"a 1/1m key=ip+path", "a sliding 1/60000 ip+path"},
     {"a 1/1m key=ip+path:2+method|host", "a sliding 1/60000 ip+path(2)+method|host"},
-    {"a 1/1m key=server", "a sliding 1/60000 server"},
+    {"a 1/1m key=server", "a sliding 1/60000 server shared"},
     {"a 1/1m key=%{HTTP_HOST}", "a sliding 1/60000 expr(%{HTTP_HOST})"},
     {"a 1/1m key=%{REMOTE_USER}", "a sliding 1/60000 expr(%{REMOTE_USER}) auth"},
     {"a 1/1m key=%{a+b|c}+ip|host", "a sliding 1/60000 expr(%{a+b|c})+ip|host"},
@@ -111,6 +156,60 @@ static const struct {
     {"a 1/1m key='%{md5:a \"b\"}'", "a sliding 1/60000 expr(%{md5:a \"b\"})"},
     {"a 1/1m key=\"%{md5:a \\\"b\\\\}\"", "a sliding 1/60000 expr(%{md5:a \"b\\})"},
     {"\"a\" '1/1m' \"shadow\"", "a sliding 1/60000 ip shadow"},
+    {"a 1/1m key=host+path:1", "a sliding 1/60000 host+path(1) shared"},
+    {"a 1/1m key=method|server", "a sliding 1/60000 method|server shared"},
+    {"a 1/1m key=ip", "a sliding 1/60000 ip"},
+    {"a 1/1m key=path|header:x", "a sliding 1/60000 path|header(x)"},
+    {"a 1/1m algorithm=sliding-log", "a log 1/60000 ip"},
+    {"a 10000/1m algorithm=sliding-log", "a log 10000/60000 ip"},
+    {"a 9/1m algorithm=token-bucket", "a bucket 9/60000 ip"},
+    {"a 9/1m algorithm=token-bucket burst=20", "a bucket 9/60000 ip burst 20"},
+    {"a 9/1m burst=1 algorithm=token-bucket", "a bucket 9/60000 ip burst 1"},
+    {"a 37529996/1m algorithm=token-bucket", "a bucket 37529996/60000 ip"},
+    {"a 0/1m algorithm=token-bucket burst=5", "a bucket 0/60000 ip burst 5"},
+    {"a 9/1m algorithm=leaky-bucket", "a leaky 9/60000 ip"},
+    {"a 9/1m algorithm=leaky-bucket delay=0", "a leaky 9/60000 ip"},
+    {"a 9/1m algorithm=leaky-bucket burst=2 delay=500ms", "a leaky 9/60000 ip burst 2 delay 500"},
+    {"a 9/1m algorithm=leaky-bucket delay=10s", "a leaky 9/60000 ip delay 10000"},
+    {"a 9/1m delay=0", "a sliding 9/60000 ip"},
+    {"a 9/1m block=10m", "a sliding 9/60000 ip block 600000"},
+    {"a 9/1m block=31d", "a sliding 9/60000 ip block 2678400000"},
+    {"a 9/1m block=1ms", "a sliding 9/60000 ip block 1"},
+    {"a 9/1m charge-on=401", "a sliding 9/60000 ip on 401-401"},
+    {"a 9/1m charge-on=401,403,5xx", "a sliding 9/60000 ip on 401-401 403-403 500-599"},
+    {"a 9/1m charge-on=4XX,500", "a sliding 9/60000 ip on 400-500"},
+    {"a 9/1m charge-on=1xx,2xx,3xx,4xx,5xx", "a sliding 9/60000 ip on 100-599"},
+    {"a 9/1m key=user charge-on=402,403", "a sliding 9/60000 user on 402-403 auth"},
+    {"a 9/1m key=env:X charge-on=401 phase=access", "a sliding 9/60000 env(X) on 401-401"},
+    {"a 9/1m charge-on=401 block=1h algorithm=token-bucket",
+     "a bucket 9/60000 ip block 3600000 on 401-401"},
+    {"a 9/1m cost=9", "a sliding 9/60000 ip cost 9"},
+    {"a 0/1m cost=5", "a sliding 0/60000 ip cost 5"},
+    {"a 9/1m cost=20 algorithm=token-bucket burst=20", "a bucket 9/60000 ip burst 20 cost 20"},
+    {"a 9/1m cost=%{HTTP:X-Cost}", "a sliding 9/60000 ip cost[%{HTTP:X-Cost}]"},
+    {"a 9/1m cost=0%{HTTP:X-Cost}", "a sliding 9/60000 ip cost[0%{HTTP:X-Cost}]"},
+    {"a 9/1m cost=5%{HTTP:X-Cost}", "a sliding 9/60000 ip cost[5%{HTTP:X-Cost}]"},
+    {"a 9/1m cost=length('abc')", "a sliding 9/60000 ip cost[length('abc')]"},
+    {"a 9/1m path=/api/**", "a sliding 9/60000 ip path[/api/**] normal[/api/**]"},
+    {"a 9/1m path=//API/./v1/", "a sliding 9/60000 ip path[//API/./v1/] normal[/api/v1]"},
+    {"a 9/1m path=/", "a sliding 9/60000 ip path[/] normal[/]"},
+    {"a 9/1m path=/a/../../b;x=1", "a sliding 9/60000 ip path[/a/../../b;x=1] normal[/b]"},
+    {"a 9/1m path=/%41b", "a sliding 9/60000 ip path[/%41b] normal[/ab]"},
+    {"a 9/1m methods=POST", "a sliding 9/60000 ip methods[POST]"},
+    {"a 9/1m methods=GET,POST,M-SEARCH", "a sliding 9/60000 ip methods[GET,POST,M-SEARCH]"},
+    {"a 9/1m when=\"%{a} == 'b c'\"", "a sliding 9/60000 ip when[%{a} == 'b c']"},
+    {"a 9/1m \"unless=-n req('X')\" when=true", "a sliding 9/60000 ip when[true] unless[-n req('X')]"},
+    {"a 9/1m when=\"%{REMOTE_USER} == 'b'\"", "a sliding 9/60000 ip when[%{REMOTE_USER} == 'b'] auth"},
+    {"a 9/1m unless=\"-n env('X')\"", "a sliding 9/60000 ip unless[-n env('X')] auth"},
+    {"a 9/1m cost=%{note:x}", "a sliding 9/60000 ip cost[%{note:x}] auth"},
+    {"a 9/1m tier=%{HTTP:X-Plan}", "a sliding 9/60000 ip tier[%{HTTP:X-Plan}]"},
+    {"a 9/1m tier=%{env:PLAN}", "a sliding 9/60000 ip tier[%{env:PLAN}] auth"},
+    {"a 9/1m tier=%{env:PLAN} phase=access", "a sliding 9/60000 ip tier[%{env:PLAN}]"},
+    {"a 9/1m adaptive", "a sliding 9/60000 ip adaptive"},
+    {"a 9/1m phase=early", "a sliding 9/60000 ip early"},
+    {"a 9/1m phase=early path=/a key=ip|server",
+     "a sliding 9/60000 ip|server path[/a] normal[/a] early"},
+    {"a 9/1m phase=access", "a sliding 9/60000 ip"},
 };
 
 static void test_good(void)
@@ -162,7 +261,7 @@ static const struct {
     {"login 1000000001/1s", "a quota above 1000000000"},
     {"login 9223372036854775809/1s", "a quota above 1000000000"},
     {"login 99999999999999999999999/1s", "a quota above 1000000000"},
-    {"login 840726/31d", "the quota is at most 840725"},
+    {"login 840726/31d", "quota and burst are at most 840725"},
     {"login 1000000000/38m", "too large to count exactly"},
     {"login 10/1m keys=ip", "\"keys=ip\" is no option; known are key=, algorithm="},
     {"login 10/1m \"\" shadow", "\"\""},
@@ -194,9 +293,6 @@ static const struct {
     {"login 10/1m key=user phase=access", "key=user needs phase=auth"},
     {"login 10/1m key=ip|user phase=access", "key=user needs phase=auth"},
     {"login 10/1m algorithm=leaky", "algorithm=leaky is none of sliding-window"},
-    {"login 10/1m algorithm=sliding-log", "algorithm=sliding-log is not supported in this version"},
-    {"login 10/1m algorithm=token-bucket", "is not supported in this version"},
-    {"login 10/1m algorithm=leaky-bucket", "is not supported in this version"},
     {"login 10/1m status=399", "status=399 is not a status of 400 to 599"},
     {"login 10/1m status=600", "is not a status of 400 to 599"},
     {"login 10/1m status=429x", "is not a status of 400 to 599"},
@@ -204,26 +300,68 @@ static const struct {
     {"login 10/1m sync=never", "sync=never is none of request, lease and local"},
     {"login 10/1m sync=lease", "sync=lease is not supported in this version"},
     {"login 10/1m phase=late", "phase=late is none of early, access and auth"},
-    {"login 10/1m phase=early", "phase=early is not supported in this version"},
     {"login 10/1m headers=maybe", "headers=maybe is neither on nor off"},
-    {"login 10/1m burst=20", "option burst= is not supported in this version"},
-    {"login 10/1m burst=0", "burst=: \"0\" is not a whole number"},
-    {"login 10/1m delay=2s", "option delay= is not supported in this version"},
-    {"login 10/1m delay=2", "delay=: \"2\" is not a duration"},
-    {"login 10/1m cost=2", "option cost= is not supported in this version"},
-    {"login 10/1m cost=two", "cost=: \"two\" is not a whole number"},
-    {"login 10/1m cost=%{bad}", "cost=: \"%{bad}\" is no expression"},
-    {"login 10/1m path=/a methods=GET", "option path= is not supported in this version"},
-    {"login 10/1m methods=GET,POST", "option methods= is not supported in this version"},
-    {"login 10/1m when=\"%{a} == 'b c'\"", "option when= is not supported in this version"},
-    {"login 10/1m when=bad", "when=: \"bad\" is no expression"},
-    {"login 10/1m unless=true", "option unless= is not supported in this version"},
-    {"login 10/1m tier=%{a}", "option tier= is not supported in this version"},
-    {"login 10/1m charge-on=401,5xx", "option charge-on= is not supported in this version"},
-    {"login 10/1m charge-on=401,", "is not a list of statuses"},
+    {"login 10/1m burst=20", "burst= is for algorithm=token-bucket and leaky-bucket"},
+    {"login 10/1m burst=20 algorithm=sliding-log", "burst= is for algorithm=token-bucket"},
+    {"login 10/1m algorithm=token-bucket burst=0", "burst=0 is not a whole number of 1 to 1000000000"},
+    {"login 10/1m algorithm=token-bucket burst=-1", "burst=-1 is not a whole number"},
+    {"login 10/1m algorithm=token-bucket burst=2x", "burst=2x is not a whole number"},
+    {"login 10/1m algorithm=token-bucket burst=1000000001", "is not a whole number of 1 to"},
+    {"login 10/1m algorithm=token-bucket burst=37529997", "quota and burst are at most 37529996"},
+    {"login 37529997/1m algorithm=token-bucket", "quota and burst are at most 37529996"},
+    {"login 10/1m delay=2s", "delay= is for algorithm=leaky-bucket"},
+    {"login 10/1m delay=2s algorithm=token-bucket", "delay= is for algorithm=leaky-bucket"},
+    {"login 10/1m delay=2", "delay=2 is not a duration of at most 10s"},
+    {"login 10/1m delay=-1s", "delay=-1s is not a duration"},
+    {"login 10/1m delay=11s algorithm=leaky-bucket", "delay=11s is not a duration of at most 10s"},
+    {"login 10/1m delay=1s algorithm=leaky-bucket charge-on=401", "delay= and charge-on= exclude"},
+    {"login 37529996/1m delay=10s algorithm=leaky-bucket", "too large to count exactly with this delay="},
+    {"login 10001/1m algorithm=sliding-log", "takes a quota of at most 10000, \"10001/1m\" was read"},
+    {"login 10/1m algorithm=sliding-log sync=local", "needs Redis and excludes sync=local"},
+    {"login 10/1m sync=local algorithm=sliding-log", "needs Redis and excludes sync=local"},
+    {"login 10/1m cost=two", "cost=two is neither a whole number of 1 to 1000000000 nor an expression"},
+    {"login 10/1m cost=0", "cost=0 is neither a whole number"},
+    {"login 10/1m cost=-1", "cost=-1 is neither a whole number"},
+    {"login 10/1m cost=1.5", "cost=1.5 is neither a whole number"},
+    {"login 10/1m cost=1000000001", "cost=1000000001 is neither a whole number"},
+    {"login 10/1m cost=%{bad}", "cost=: \"%{bad}\" is no expression: syntax error"},
+    {"login 10/1m cost=11", "cost=11 is above the 10 there are: each request would be denied"},
+    {"login 10/1m cost=11 algorithm=token-bucket burst=5", "cost=11 is above the 5 there are"},
+    {"login 10/1m path=api", "path=api does not begin with a slash"},
+    {"login 10/1m path=**", "path=** does not begin with a slash"},
+    {"login 10/1m path=", "option path= needs a value"},
+    {"login 10/1m methods=,", "methods=, is not a list of methods"},
+    {"login 10/1m methods=GET,", "methods=GET, is not a list of methods"},
+    {"login 10/1m methods=GET,,POST", "is not a list of methods"},
+    {"login 10/1m \"methods=GET POST\"", "is not a list of methods"},
+    {"login 10/1m methods=G3T", "is not a list of methods"},
+    {"login 10/1m when=bad", "when=: \"bad\" is no expression: syntax error"},
+    {"login 10/1m when=", "option when= needs a value"},
+    {"login 10/1m unless=bad", "unless=: \"bad\" is no expression"},
+    {"login 10/1m when=true when=false", "option when is given twice"},
+    {"login 10/1m tier=bad", "tier=: \"bad\" is no expression"},
+    {"login 10/1m charge-on=401,", "charge-on=401, is not a list of statuses"},
     {"login 10/1m charge-on=600", "is not a list of statuses"},
-    {"login 10/1m block=1m", "option block= is not supported in this version"},
-    {"login 10/1m adaptive", "option adaptive is not supported in this version"},
+    {"login 10/1m charge-on=099", "is not a list of statuses"},
+    {"login 10/1m charge-on=6xx", "is not a list of statuses"},
+    {"login 10/1m charge-on=4x", "is not a list of statuses"},
+    {"login 10/1m charge-on=40x", "is not a list of statuses"},
+    {"login 10/1m charge-on=4010", "is not a list of statuses"},
+    {"login 10/1m charge-on=failed", "is not a list of statuses"},
+    {"login 10/1m charge-on=401 phase=auth", "charge-on=401 needs phase=access"},
+    {"login 10/1m charge-on=4xx key=user", "charge-on=401 needs phase=access"},
+    {"login 10/1m charge-on=401 key=env:X", "charge-on=401 needs phase=access"},
+    {"login 10/1m charge-on=401 tier=%{note:x}", "charge-on=401 needs phase=access"},
+    {"login 10/1m block=1", "block=1 is not a duration of at most 31d"},
+    {"login 10/1m block=0s", "block=0s is not a duration"},
+    {"login 10/1m block=32d", "block=32d is not a duration of at most 31d"},
+    {"login 10/1m adaptive=on", "option adaptive takes no value"},
+    {"login 10/1m key=user phase=early", "key=user needs phase=auth"},
+    {"login 10/1m phase=access when=\"%{REMOTE_USER} == 'a'\"", "any key, tier or expression that reads"},
+    {"login 10/1m phase=early tier=%{REMOTE_USER}", "reads the user: before authentication"},
+    {"login 10/1m phase=access key=%{remote_user}", "reads the user: before authentication"},
+    {"login 10/1m phase=early key=path", "key=path excludes phase=early"},
+    {"login 10/1m phase=early key=ip+path:2|ip", "key=path excludes phase=early"},
 };
 
 static void test_bad(void)
@@ -232,18 +370,126 @@ static void test_bad(void)
         rl_rule *rule;
         const char *error = parse(bad[i].line, &rule);
 
-        ok(error && strstr(error, bad[i].part), "refused: %s", bad[i].line);
-        if (!error || !strstr(error, bad[i].part))
+        if (!ok(error && strstr(error, bad[i].part), "refused: %s", bad[i].line))
             diag("said: %s", error ? error : print(rule));
     }
 }
 
 static void test_without_expressions(void)
 {
+    static const char *const lines[] = {"a 1/1m key=%{HTTP_HOST}", "a 1/1m when=true",
+                                        "a 1/1m unless=true", "a 1/1m cost=%{a}",
+                                        "a 1/1m tier=%{a}"};
     rl_rule *rule;
-    const char *error = rl_rule_parse(pool, "a 1/1m key=%{HTTP_HOST}", NULL, NULL, &rule);
 
-    ok(error && strstr(error, "known to httpd only"), "without httpd there are no expressions");
+    for (size_t i = 0; i < COUNT(lines); i++) {
+        const char *error = rl_rule_parse(pool, lines[i], NULL, NULL, &rule);
+
+        ok(error && strstr(error, "known to httpd only"), "without httpd there are no expressions: %s",
+           lines[i]);
+    }
+}
+
+/* --- Statuses and tiers --- */
+
+static void test_charges_on(void)
+{
+    rl_rule *rule;
+
+    parse("a 1/1m", &rule);
+    ok(rl_rule_charges_on(rule, 200) && rl_rule_charges_on(rule, 599),
+       "a rule without charge-on= charges every response");
+    parse("a 1/1m charge-on=403", &rule);
+    ok(rl_rule_charges_on(rule, 403) && !rl_rule_charges_on(rule, 402)
+           && !rl_rule_charges_on(rule, 404), "with it those statuses");
+    ok(!rl_rule_charges_on(rule, -1) && !rl_rule_charges_on(rule, 600)
+           && !rl_rule_charges_on(rule, 100000), "and none that there is not");
+}
+
+/* On a rule of each algorithm, all lines in turn; error NULL: it is taken. */
+static const struct {
+    const char *rule, *line, *error;
+} tiers[] = {
+    {"a 10/1m tier=%{x}", "gold 1000", NULL},
+    {NULL, "  silver \t 100 ", NULL},
+    {NULL, "\"bronze\" '0'", NULL},
+    {NULL, "staff unlimited", NULL},
+    {NULL, "boss UNLIMITED", NULL},
+    {NULL, "gold 5", "\"a\": tier \"gold\" is given twice"},
+    {NULL, "Gold 5", NULL},
+    {NULL, "", "needs TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x", "needs TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x \"\"", "needs TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x 5 burst=5 more", "needs TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "\"x 5", "needs TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x/y 5", "\"x/y\" is no name for a tier"},
+    {NULL, "\"x y\" 5", "\"x y\" is no name for a tier"},
+    {NULL, "x -5", "\"-5\" is neither a quota of at most 1000000000 nor unlimited"},
+    {NULL, "x 5/1m", "\"5/1m\" is neither a quota"},
+    {NULL, "x many", "\"many\" is neither a quota"},
+    {NULL, "x 1000000001", "\"1000000001\" is neither a quota"},
+    {NULL, "x 5 burst=10", "burst= is for algorithm=token-bucket and leaky-bucket"},
+    {"a 10/31d", "x 840726", "quota and burst are at most 840725"},
+    {NULL, "x 840725", NULL},
+    {"a 10/1m algorithm=sliding-log", "x 10001", "takes a quota of at most 10000, \"10001\" was read"},
+    {NULL, "x 10000", NULL},
+    {"a 10/1m algorithm=token-bucket burst=50", "x 20", NULL},
+    {NULL, "y 20 burst=100", NULL},
+    {NULL, "z 20 BURST=5", NULL},
+    {NULL, "v 20 burst=0", "\"burst=0\" is not burst=N with a whole number of 1 to 1000000000"},
+    {NULL, "v 20 burst=many", "\"burst=many\" is not burst=N"},
+    {NULL, "v 20 bust=5", "\"bust=5\" is not burst=N"},
+    {NULL, "v unlimited burst=5", "burst= is for algorithm=token-bucket and leaky-bucket, and for"},
+    {NULL, "v 20 burst=37529997", "quota and burst are at most 37529996"},
+    {NULL, "v 37529997", "quota and burst are at most 37529996"},
+    {"a 10/1m algorithm=leaky-bucket delay=10s", "v 37529996", "with this delay="},
+    {NULL, "v 30000000", NULL},
+};
+
+static void test_tiers(void)
+{
+    rl_rule *rule = NULL;
+
+    for (size_t i = 0; i < COUNT(tiers); i++) {
+        const char *error;
+        int count;
+
+        if (tiers[i].rule)
+            parse(tiers[i].rule, &rule);
+        count = rule->tier_count;
+        error = rl_rule_add_tier(pool, rule, tiers[i].line);
+        if (!ok(tiers[i].error ? error && strstr(error, tiers[i].error)
+                                     && !strncmp(error, "\"a\": ", 5) && rule->tier_count == count
+                               : !error && rule->tier_count == count + 1,
+                "tier %s: %s", tiers[i].line, tiers[i].error ? "refused" : "taken"))
+            diag("said: %s", error ? error : "nothing");
+    }
+}
+
+static void test_tier_quotas(void)
+{
+    rl_rule *rule;
+    const rl_tier *tier;
+
+    parse("api 10/1m algorithm=token-bucket burst=50", &rule);
+    ok(!rl_rule_tier(rule, "gold"), "a rule without tiers has none");
+    is_str(rule->tiers_text, "api ", "and its name is all that the script hears");
+    rl_rule_add_tier(pool, rule, "gold 1000 burst=2000");
+    rl_rule_add_tier(pool, rule, "free 0");
+    rl_rule_add_tier(pool, rule, "staff unlimited");
+    rl_rule_add_tier(pool, rule, "plain 20");
+    tier = rl_rule_tier(rule, "gold");
+    ok(tier && tier->quota == 1000 && tier->burst == 2000 && !tier->unlimited, "a tier is found");
+    tier = rl_rule_tier(rule, "plain");
+    ok(tier && tier->quota == 20 && tier->burst == 20, "its burst is its quota, not the rule's");
+    tier = rl_rule_tier(rule, "free");
+    ok(tier && tier->quota == 0 && !tier->unlimited, "a quota of 0 is one");
+    tier = rl_rule_tier(rule, "staff");
+    ok(tier && tier->unlimited, "and unlimited is none");
+    ok(!rl_rule_tier(rule, "GOLD") && !rl_rule_tier(rule, "") && !rl_rule_tier(rule, "gol"),
+       "others are not known");
+    is_str(rule->tiers_text, "api gold 1000 2000 free 0 0 staff unlimited 0 plain 20 20 ",
+           "the script hears of them all");
 }
 
 /* --- Words and durations --- */
@@ -320,7 +566,12 @@ static const struct {
     {"a 10/1m", "b 10/1m", 0},
     {"a 10/1m", "A 10/1m", 0},
     {"a 10/1m", "a 10/2m", 0},
+    {"a 10/1m", "a 10/1m cost=5 path=/a methods=GET when=true adaptive block=1h charge-on=5xx", 1},
     {"a 10/1m", "a 10/1m algorithm=fixed-window", 0},
+    {"a 10/1m algorithm=token-bucket", "a 20/1m algorithm=token-bucket burst=90", 1},
+    {"a 10/1m algorithm=token-bucket", "a 10/1m algorithm=leaky-bucket", 0},
+    {"a 10/1m algorithm=leaky-bucket", "a 10/1m algorithm=leaky-bucket delay=1s", 1},
+    {"a 10/1m algorithm=sliding-log", "a 10/1m", 0},
 };
 
 static void test_counters(void)
@@ -369,6 +620,9 @@ int main(void)
     test_good();
     test_bad();
     test_without_expressions();
+    test_charges_on();
+    test_tiers();
+    test_tier_quotas();
     test_words();
     test_durations();
     test_counters();

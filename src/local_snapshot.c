@@ -1,0 +1,220 @@
+/*
+ * local_snapshot: what Redis last said of a counter.
+ *
+ * The state of a reply, aged from the moment of asking and put through limiter.c, denies only what
+ * Redis would deny now. How the words of a snapshot are written and read is told in local.c.
+ */
+#include <string.h>
+
+#include "local_table.h"
+
+/* A snapshot's second word: lag, 16 bits; ms, 48 bits. */
+#define LAG_SHIFT 48
+#define LAG_MAX UINT64_C(0xffff)
+
+/* For any cost a log denies: what a block does. */
+#define ANY_COST UINT32_MAX
+
+/* What Redis said, and when. */
+typedef struct {
+    int64_t asked_ms;
+    int64_t redis_now_ms;
+    int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
+    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's cost that was asked << 32 | used */
+    int64_t quota;    /* an override's; -1: the rule's own */
+    int64_t denied_ms; /* from redis_now_ms on: a block; of a log, until the cost fits */
+} report;
+
+static uint32_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
+{
+    static const int covered[] = {ASKED_MS, REDIS_NOW, UNITS, TERMS};
+    uint64_t sum = key;
+
+    for (int i = 0; i < 4; i++) {
+        sum = (sum ^ w[covered[i]]) * UINT64_C(0x9e3779b97f4a7c15);
+        sum ^= sum >> 29;
+    }
+    return (uint32_t)(sum >> 32);
+}
+
+/* Reads a report whole, or not at all. */
+static int read_report(const entry *e, uint64_t key, report *said)
+{
+    uint64_t w[ENTRY_WORDS];
+
+    for (int i = 0; i < ENTRY_WORDS; i++)
+        w[i] = load(&e->words[i]);
+    if (w[CHECK] >> 32 != checksum(key, w))
+        return 0;
+    said->asked_ms = (int64_t)w[ASKED_MS];
+    said->redis_now_ms = (int64_t)(w[REDIS_NOW] & ((UINT64_C(1) << LAG_SHIFT) - 1));
+    said->lag_ms = (int64_t)(w[REDIS_NOW] >> LAG_SHIFT);
+    said->units = w[UNITS];
+    said->quota = (int64_t)(w[TERMS] >> 32) - 1;
+    said->denied_ms = (int64_t)(w[TERMS] & UINT32_MAX);
+    return 1;
+}
+
+static void pack_report(uint64_t key, const report *said, uint64_t w[ENTRY_WORDS])
+{
+    int64_t lag_ms = said->lag_ms < (int64_t)LAG_MAX ? said->lag_ms : (int64_t)LAG_MAX;
+    uint32_t renew = (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+
+    w[ASKED_MS] = (uint64_t)said->asked_ms;
+    w[REDIS_NOW] = (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->redis_now_ms;
+    w[UNITS] = said->units;
+    w[TERMS] = (uint64_t)(said->quota + 1) << 32 | (uint64_t)said->denied_ms;
+    w[CHECK] = (uint64_t)checksum(key, w) << 32 | renew;
+}
+
+/* The limit and the state that a report speaks of, at the time it was made. */
+static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
+{
+    int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
+
+    memset(state, 0, sizeof(*state));
+    if (said->quota >= 0)
+        limit->quota = limit->burst = said->quota;
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = now;
+        state->level = (int64_t)said->units;
+    }
+    else if (limit->algorithm == RL_SLIDING_LOG) {
+        state->used = (int64_t)(said->units & UINT32_MAX);
+        state->asked = (int64_t)(said->units >> 32);
+        state->wait_ms = said->denied_ms;
+    }
+    else {
+        state->index = now / limit->window_ms;
+        state->prev = (int64_t)(said->units >> 32);
+        state->cur = (int64_t)(said->units & UINT32_MAX);
+    }
+    if (limit->algorithm != RL_SLIDING_LOG || state->asked == ANY_COST)
+        state->blocked_until = said->denied_ms ? now + said->denied_ms * ticks : 0;
+}
+
+static void describe(const rl_limit *limit, const rl_state *state, int64_t redis_now,
+                     report *said)
+{
+    int64_t ticks = rl_limiter_ticks(limit);
+    uint64_t asked = (uint64_t)state->asked;
+
+    said->denied_ms = max64(0, (state->blocked_until - redis_now) / ticks);
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        said->units = (uint64_t)state->level;
+    }
+    else if (limit->algorithm == RL_SLIDING_LOG) {
+        said->units = (said->denied_ms ? (uint64_t)ANY_COST : asked) << 32 | (uint64_t)state->used;
+        said->denied_ms = said->denied_ms ? said->denied_ms : state->wait_ms;
+    }
+    else {
+        said->units = (uint64_t)state->prev << 32 | (uint64_t)state->cur;
+    }
+}
+
+/* Follows Redis's clock, but not its jitter: what needs it needs no more. */
+static void hear_clock(rl_local *table, int64_t offset_ms)
+{
+    int64_t off_by = (int64_t)load(&table->redis_offset_ms) - offset_ms;
+
+    if (off_by > 50 || off_by < -50)
+        store(&table->redis_offset_ms, (uint64_t)offset_ms);
+}
+
+void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
+                       const rl_state *state, int64_t redis_now, int64_t sent_ms,
+                       int64_t received_ms)
+{
+    entry *e = rl_local_claim(table, key, sent_ms);
+    uint64_t w[ENTRY_WORDS], asked_ms;
+    pair count, pending;
+    report said, old;
+
+    said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
+    hear_clock(table, said.redis_now_ms - sent_ms);
+    /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
+    if (!e || (overridden && limit->burst != limit->quota && limit->quota)
+        || (read_report(e, key, &old) && old.asked_ms > sent_ms))
+        return;
+    said.asked_ms = sent_ms;
+    /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
+    said.lag_ms = received_ms - sent_ms + 2;
+    said.quota = overridden ? limit->quota : -1;
+    describe(limit, state, redis_now, &said);
+    pack_report(key, &said, w);
+    asked_ms = load_first(&e->words[ASKED_MS]);
+    count = read_pair(&e->words[REDIS_NOW]);
+    pending = read_pair(&e->words[CHECK]);
+    if (load(&e->key) == key && swap(&e->words[ASKED_MS], &asked_ms, w[ASKED_MS])
+        && swap_pair(&e->words[REDIS_NOW], count, pair_of(w[REDIS_NOW], w[UNITS]))
+        && swap_pair(&e->words[CHECK], pending, pair_of(w[CHECK], w[TERMS])))
+        rl_local_touch(e, limit, state, redis_now, sent_ms);
+}
+
+void rl_local_forget(rl_local *table, uint64_t key)
+{
+    entry *e = rl_local_find(table, key);
+    uint64_t check = e ? load_first(&e->words[CHECK]) : 0;
+
+    if (e && load(&e->key) == key)
+        swap(&e->words[CHECK], &check, ~check);
+}
+
+/* Takes it on to ask again, if that is due and nobody else has. */
+static int is_due(entry *e, int64_t host_ms)
+{
+    uint64_t check = load(&e->words[CHECK]);
+    uint32_t renew = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+
+    return (int32_t)((uint32_t)host_ms - (uint32_t)check) >= 0
+        && swap(&e->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | renew);
+}
+
+/* One more ask for renewal in this second? */
+static int may_renew(rl_local *table, int64_t host_ms)
+{
+    uint64_t second = (uint64_t)(host_ms / 1000) << 32;
+    uint64_t spent = load(&table->renewals), next;
+
+    do {
+        next = spent >= second ? spent + 1 : second + 1; /* others may have a later second */
+        if ((next & 0xffffffff) > RL_RENEWALS_PER_SECOND)
+            return 0;
+    } while (!swap(&table->renewals, &spent, next));
+    return 1;
+}
+
+/* Whether a report denies cost, as far as it can know. */
+static int still_denies(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
+                        int64_t age_ms)
+{
+    if (now < state->blocked_until)
+        return 1;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return cost == state->asked && age_ms < state->wait_ms;
+    return !rl_limiter_admits(limit, state, now, cost);
+}
+
+rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
+                          int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
+{
+    entry *e = rl_local_find(table, key);
+    int64_t age_ms;
+    report said;
+
+    *now = 0;
+    if (!e || !read_report(e, key, &said))
+        return RL_RECALL_UNKNOWN;
+    unpack_report(&said, limit, state);
+    age_ms = max64(0, host_ms - said.asked_ms) + 1;
+    *lag_ms = said.lag_ms;
+    *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
+    *now = rl_limiter_roll(limit, state, *now);
+    if (!still_denies(limit, state, *now, cost, age_ms))
+        return RL_RECALL_UNKNOWN;
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        state->wait_ms = max64(0, state->wait_ms - age_ms);
+        state->next_ms = state->reset_ms = state->wait_ms;
+    }
+    return is_due(e, host_ms) && may_renew(table, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+}

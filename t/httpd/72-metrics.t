@@ -1,0 +1,158 @@
+#!/usr/bin/perl
+# What Prometheus sees: both formats in good form, the numbers that clients count, never falling,
+# with labels that no client can choose.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Httpd;
+use Metrics;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+
+my $redis  = RedisServer->start;
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $rules  = <<'EOT';
+<Location /hello.txt>
+    RateLimit one 100/1h
+    RateLimit trial 30/1h shadow
+</Location>
+<Location /page.html>
+    RateLimit two 30/1h sync=local key=header:X-Key|ip
+    RateLimit two-ip 100000/1h sync=local
+</Location>
+EOT
+
+sub host {
+    my ($config, %opt) = @_;
+    return Httpd->start(redis => $redis, modules => ['status'], %opt,
+        config => "$config\n" . Metrics::CONFIG . Status::CONFIG);
+}
+
+sub flood {
+    my ($host, $requests, %opt) = @_;
+    return Client->flood(targets => [$host->port], connections => 16, requests => $requests,
+        path => '/hello.txt', %opt)->{status};
+}
+
+my $requests = 'apache_ratelimit_requests_total';
+
+subtest 'the numbers are those that clients count' => sub {
+    my $host = host($shared . $rules);
+    is(Metrics->of($host)->value($requests), 0, 'nothing is counted yet');
+    is_deeply flood($host, 500), { 200 => 100, 429 => 400 }, 'one is used up';
+    is_deeply flood($host, 100, path => '/page.html'), { 200 => 30, 429 => 70 }, 'two as well';
+    my $metrics = Metrics->of($host);
+    is $metrics->value($requests, rule => 'one', verdict => 'pass'), 100, 'those that passed';
+    is $metrics->value($requests, rule => 'one', verdict => 'deny'), 400, 'those that were denied';
+    is $metrics->value($requests, rule => 'two', verdict => 'deny', source => 'local'), 70,
+        'by whom they were';
+    is $metrics->value($requests, rule => 'two-ip', verdict => 'veto'), 70,
+        'those that another rule denied';
+    cmp_ok $metrics->value($requests, rule => 'trial', verdict => 'shadow'), '>=', 70,
+        'those that would have been denied';
+    my $answers = $metrics->value('apache_ratelimit_redis_answers_total');
+    is $metrics->value($requests, rule => 'one', source => 'redis'), $answers, 'Redis answered these';
+    is $metrics->value('apache_ratelimit_redis_duration_seconds_count'), $answers, 'each in some time';
+    cmp_ok $metrics->value('apache_ratelimit_redis_duration_seconds_sum'), '>', 0, 'above none';
+    is $metrics->value('apache_ratelimit_redis_errors_total'), 0, 'without an error';
+    is $metrics->value('apache_ratelimit_breaker_state'), 0, 'the breaker is closed';
+    cmp_ok $metrics->value('apache_ratelimit_local_entries'), '>=', 3, 'the table has entries';
+    is(Metrics->of($host, open => 1)->value($_), $metrics->value($_), "$_ is so in OpenMetrics")
+        for $requests, 'apache_ratelimit_redis_answers_total', 'apache_ratelimit_local_entries';
+
+    my $before = $metrics->series;
+    $host->graceful;
+    my $after = Metrics->of($host)->series;
+    is_deeply [grep { ($after->{$_} // -1) < $before->{$_} } keys %$before], [],
+        'nothing falls or goes over a graceful restart';
+    is flood($host, 10)->{429}, 10, 'more denials';
+    is(Metrics->of($host)->value($requests, rule => 'one', verdict => 'deny'), 410, 'add to the others');
+};
+
+subtest 'both formats are in good form' => sub {
+    my $host = host($shared . $rules);
+    flood($host, 200);
+    my $plain = $host->get('/ratelimit-metrics');
+    is $plain->header('Content-Type'), 'text/plain; version=0.0.4; charset=utf-8', 'text is the default';
+    is $plain->header('Cache-Control'), 'no-store', 'for now only';
+    my %accept = (
+        Metrics::OPEN() => 1,
+        'application/openmetrics-text' => 1,
+        'application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.6,text/plain;q=0.5,*/*;q=0.2' => 1,
+        'text/plain;version=0.0.4' => 0,
+        'text/plain,application/openmetrics-text;q=0.9' => 0,
+        'application/openmetrics-text;q=0' => 0,
+        '*/*' => 0,
+    );
+    for my $accept (sort keys %accept) {
+        my $type = $host->get('/ratelimit-metrics', headers => { Accept => $accept })->header('Content-Type');
+        is $type =~ /openmetrics/ ? 1 : 0, $accept{$accept}, "Accept: $accept";
+    }
+    my $open = Metrics->of($host, open => 1);
+    for my $family ($open->families) {
+        my $is = $open->family($family);
+        ok $is->{UNIT} || $is->{TYPE} eq 'gauge', "$family has a type, a help and a unit";
+    }
+    like $open->text, qr/_bucket\{le="0\.00005"\}.*_bucket\{le="1\.0"\}/s, 'waits from 50 us to 1 s';
+    unlike $open->text, qr/lease/, 'of leases there is nothing yet';
+  SKIP: {
+        skip 'no promtool', 1 unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
+        my $file = $host->file('metrics.txt', $plain->body);
+        my $said = `promtool check metrics <$file 2>&1`;
+        is "$?:$said", '0:', 'promtool has nothing to say';
+    }
+};
+
+subtest 'who may ask how' => sub {
+    my $host = host($shared . $rules);
+    my $get  = $host->get('/ratelimit-metrics');
+    my $head = $host->get('/ratelimit-metrics', method => 'HEAD');
+    is $head->status, 200, 'HEAD is GET';
+    is $head->header('Content-Type'), $get->header('Content-Type'), 'with its headers';
+    is $head->body, '', 'without its body';
+    for my $method (qw(POST PUT DELETE OPTIONS PATCH MADEUP)) {
+        my $answer = $host->get('/ratelimit-metrics', method => $method);
+        is $answer->status, 405, "$method is not allowed";
+        like $answer->header('Allow') // '', qr/GET/, 'and told what is';
+    }
+};
+
+subtest 'no client makes a series' => sub {
+    my $host = host($shared . $rules);
+    my $before = keys %{ Metrics->of($host)->series };
+    $host->get("/page.html?$_", headers => { 'X-Key' => "key-$_", Host => "h$_.test" }, from => "127.0.1.$_")
+        for 1 .. 50;
+    my $metrics = Metrics->of($host);
+    is scalar(keys %{ $metrics->series }), $before, 'fifty clients, and not one series more';
+    unlike $metrics->text, qr/key-\d|127\.0\.1\.|\.test/, 'none of them is named';
+};
+
+subtest 'without Redis' => sub {
+    my $host = host($rules);
+    my $metrics = Metrics->of($host);
+    is_deeply [grep { /redis|breaker/ } $metrics->families], [], 'nothing is said of it';
+    ok $metrics->family('apache_ratelimit_local_entries'), 'but of memory';
+};
+
+subtest 'a Redis that fails' => sub {
+    my $gone = RedisServer->start;
+    my $host = Httpd->start(redis => $gone, modules => ['status'], config => Metrics::CONFIG
+        . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 50ms\n$rules");
+    $gone->kill9;
+    is flood($host, 300)->{429}, 200, 'this host counts alone';
+    my $metrics = Metrics->of($host);
+    is $metrics->value($requests, rule => 'one', source => 'fallback'), 300, 'which shows';
+    cmp_ok $metrics->value('apache_ratelimit_redis_errors_total'), '>=', 200, 'with the reasons';
+    Process::wait_until(sub { flood($host, 5, from => '127.0.0.5');
+        Metrics->of($host)->value('apache_ratelimit_breaker_state') == 1 }, what => 'the breaker to open');
+    cmp_ok(Metrics->of($host)->value('apache_ratelimit_breaker_opens_total'), '>=', 1, 'and is counted');
+};
+
+done_testing;

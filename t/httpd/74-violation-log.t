@@ -1,0 +1,287 @@
+#!/usr/bin/perl
+# The violation log: who was denied, by which rule, how far over; once and then by number, also
+# when the client has gone away; in a file or a program, as CustomLog; whatever clients send.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Httpd;
+use JSON::PP ();
+use Metrics;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $json = JSON::PP->new->utf8;
+
+sub host {
+    my ($config, %opt) = @_;
+    return Httpd->start(modules => ['status'], %opt, config => "$config\n" . Status::CONFIG);
+}
+
+sub slurp {
+    my ($file) = @_;
+    open my $in, '<:raw', $file or return '';
+    local $/;
+    return scalar(<$in>) // '';
+}
+
+# The lines of a log, each a hash; a broken one dies.
+sub lines {
+    my ($host, $name) = @_;
+    return map { $json->decode($_) } split /\n/, slurp($host->dir . '/' . ($name || 'v.log'));
+}
+
+# The same of a text log.
+sub texts {
+    my ($host, $name) = @_;
+    return map { { line => $_, map { split /=/, $_, 2 } /(?<= )([a-z-]+=\S*)/g } }
+        split /\n/, slurp($host->dir . "/$name");
+}
+
+sub sum { my $sum = 0; $sum += $_->{denials} for @_; return $sum }
+
+# The hour must not turn while a test counts.
+my $left = 3600 - time % 3600;
+sleep $left + 1 if $left < 120;
+
+subtest 'a line says who, what, why and how far over' => sub {
+    my $host = host(<<'EOT', modules => [qw(status unique_id)]);
+RateLimitLog v.log
+<Location /hello.txt>
+    RateLimit one 2/1h
+</Location>
+<Location /page.html>
+    RateLimit quiet 1/500ms algorithm=fixed-window shadow key=path
+    RateLimit nobody 0/1m
+</Location>
+EOT
+    my $before = time;
+    $host->get('/Hello.txt/../hello.txt?secret=1', from => '127.0.0.2') for 1 .. 2;
+    is scalar(lines($host)), 0, 'who passes is not in it';
+    my $denied = $host->get('/hello.txt?secret=1', from => '127.0.0.2', host => 'www.example.org');
+    is $denied->status, 429, 'the third is denied';
+    my ($line, @more) = lines($host);
+    is scalar(@more), 0, 'one denial, one line';
+    my ($time, $wait, $id) = delete @$line{qw(time retry_after_ms request_id)};
+    is_deeply $line, {
+        verdict => 'deny', rule => 'one', algorithm => 'sliding-window', limit => 2,
+        window_ms => 3600000, source => 'local', severity => 'low', denials => 1,
+        address => '127.0.0.2', identity => 'ip:127.0.0.2', method => 'GET',
+        host => 'www.example.org', path => '/hello.txt',
+    }, 'its fields';
+    like $time, qr/^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'when';
+    is int(($wait + 999) / 1000), $denied->header('Retry-After'), 'the wait the client was told';
+    like $id, qr/^[\w@-]{20,}$/, 'the id of mod_unique_id';
+    unlike slurp($host->dir . '/v.log'), qr/secret/, 'the query is not in it';
+    is_deeply [$host->error_log_lines(qr/ratelimit: denied/)], [], 'nor is the denial in the error log';
+
+    $host->get('/page.html', from => '127.0.0.3') for 1 .. 2;
+    my %by_rule = map { $_->{rule} => $_ } lines($host);
+    is $by_rule{quiet}{verdict}, 'shadow', 'a shadow rule says so' if $by_rule{quiet};
+    is $by_rule{nobody}{retry_after_ms}, undef, 'where no waiting helps there is no wait';
+    is $by_rule{nobody}{limit}, 0, 'a limit of none is one';
+};
+
+subtest 'as text' => sub {
+    my $host = host(<<'EOT');
+RateLimitLog v.txt text every=60s
+RateLimit one 0/1h key=path
+EOT
+    $host->get('/a%20b');
+    my ($line) = texts($host, 'v.txt');
+    like $line->{line}, qr/^20\d\d-\d\d-\d\dT[\d:.]+Z verdict=deny rule=one algorithm=sliding-window limit=0 window-ms=3600000 source=local severity=medium denials=1 retry-after-ms=- address=127\.0\.0\.1 identity=[0-9a-f]{32} request-id=- method=GET host=localhost path=\/a%20b$/,
+        'one line of names and values, without a blank in any';
+};
+
+subtest 'a flood is a line at its start, and one for each interval' => sub {
+    for my $mpm (qw(event prefork)) {
+        my $host = host("RateLimitLog v.log every=2s\nRateLimit one 5/1h", mpm => $mpm);
+        my $start = time;
+        my $denied = 0;
+        while (time - $start < 3.5) {
+            $denied += Client->flood(targets => [$host->port], connections => 8, requests => 200,
+                path => '/hello.txt')->{status}{429};
+            sleep 0.1;
+        }
+        my $lasted = time - $start;
+        Process::wait_until(sub { sum(lines($host)) == $denied }, within => 40,
+            what => "all $denied denials to be in the log");
+        my @lines = lines($host);
+        pass "$mpm: after the flood has stopped the rest is written, without a request";
+        cmp_ok scalar(@lines), '<=', 2 + $lasted / 2, 'at most a line for each interval: ' . @lines;
+        cmp_ok scalar(@lines), '>=', 2, 'and at least two';
+        is $lines[0]{denials}, 1, 'the first for the first denial';
+        is $lines[0]{severity}, 'low', 'which is nothing much';
+        my ($worst) = sort { $b->{denials} <=> $a->{denials} } @lines;
+        is $worst->{severity}, $worst->{denials} >= 500 ? 'critical' : 'high', 'a later one is';
+        is $lines[-1]{method}, undef, 'the last one is about no request in particular';
+        is $lines[-1]{identity}, 'ip:127.0.0.1', 'but says who';
+    }
+};
+
+subtest 'what is left is written when httpd ends' => sub {
+    my $host = host("RateLimitLog v.log every=1d\nRateLimit one 5/1h");
+    my $denied = Client->flood(targets => [$host->port], connections => 8, requests => 100,
+        path => '/hello.txt')->{status}{429};
+    is sum(lines($host)), 1, 'one line yet';
+    $host->graceful;
+    is sum(lines($host)), 1, 'a graceful restart is no end';
+    $host->stop;
+    is sum(lines($host)), $denied, 'the end is';
+};
+
+subtest 'the error log gets the rest, too' => sub {
+    my $host = host('RateLimit one 5/1h');
+    Client->flood(targets => [$host->port], connections => 8, requests => 100, path => '/hello.txt');
+    $host->stop;
+    my @lines = $host->error_log_lines(qr/ratelimit: denied/);
+    is scalar(@lines), 2, 'a line at the start, a line at the end';
+    like $lines[1], qr/ rule=one .* identity=ip:127\.0\.0\.1 .* denials=94 address=127\.0\.0\.1, and none since/,
+        'with the number';
+};
+
+subtest 'each virtual host has its own, or the server\'s' => sub {
+    my $host = host(<<'EOT', ports => 3);
+RateLimitLog server.log
+RateLimit one 0/1h
+<VirtualHost *:@PORT2@>
+    RateLimitLog own.log text
+</VirtualHost>
+<VirtualHost *:@PORT3@>
+    ServerName third
+</VirtualHost>
+EOT
+    is(Client->request(port => $host->port($_), path => '/hello.txt', from => "127.0.0.2$_")->status, 429,
+        "server $_ denies") for 0 .. 2;
+    is_deeply [map { $_->{address} } lines($host, 'server.log')], ['127.0.0.20', '127.0.0.22'],
+        'the server\'s log has what has none of its own';
+    is_deeply [map { $_->{address} } texts($host, 'own.log')], ['127.0.0.21'], 'the other has its own';
+};
+
+subtest 'a file is rotated by a graceful restart' => sub {
+    my $host = host("RateLimitLog v.log\nRateLimit one 0/1h");
+    $host->get('/hello.txt', from => '127.0.0.2');
+    rename $host->dir . '/v.log', $host->dir . '/v.log.1';
+    $host->get('/hello.txt', from => '127.0.0.3');
+    is scalar(lines($host, 'v.log.1')), 2, 'children write to the file they have';
+    $host->graceful;
+    $host->get('/hello.txt', from => '127.0.0.4');
+    is_deeply [map { $_->{address} } lines($host)], ['127.0.0.4'], 'then to a new one';
+    is scalar(lines($host, 'v.log.1')), 2, 'and the old one is closed';
+};
+
+subtest 'a program gets the lines' => sub {
+    for my $mpm (qw(event prefork)) {
+        my $host = host(qq(RateLimitLog "|\$/bin/cat >>\@DIR\@/piped.log"\nRateLimit one 0/1h), mpm => $mpm);
+        my $sum = Client->flood(targets => [$host->port], connections => 16, requests => 100,
+            path => '/hello.txt', from => [map { "127.0.2.$_" } 1 .. 16]);
+        Process::wait_until(sub { lines($host, 'piped.log') == 16 }, what => 'sixteen lines');
+        $host->graceful;
+        $host->get('/hello.txt', from => '127.0.3.1');
+        Process::wait_until(sub { lines($host, 'piped.log') >= 17 }, what => 'one more');
+        pass "$mpm: one line for each client, also over a graceful restart";
+        $host->stop;
+    }
+};
+
+subtest 'a program that does not read stops nobody' => sub {
+    my $host = host(<<'EOT' . Metrics::CONFIG);
+RateLimitLog "|/bin/sleep 600"
+RateLimit one 0/1h
+EOT
+    my $sum = Client->flood(targets => [$host->port], connections => 250, requests => 500,
+        path => '/hello.txt', from => [map { "127.0.4.$_" } 1 .. 250]);
+    $sum = Client->flood(targets => [$host->port], connections => 250, requests => 500,
+        path => '/hello.txt', from => [map { "127.0.5.$_" } 1 .. 250]);
+    is_deeply $sum->{status}, { 429 => 500 }, 'each request has its answer';
+    my $metrics = Metrics->of($host);
+    my ($lost, $written) = map { $metrics->value('apache_ratelimit_log_lines_total', fate => $_) }
+        qw(lost written);
+    cmp_ok $lost, '>', 0, 'what did not fit in the pipe is lost';
+    is $lost + $written, 500, 'and counted';
+    like $host->get('/server-status')->body, qr/lines of the violation log were lost/, 'and shown';
+};
+
+subtest 'a log that cannot be opened' => sub {
+    my $error = eval { host("RateLimitLog no/such/dir/v.log\nRateLimit one 0/1h"); '' } // $@;
+    like $error, qr/RateLimitLog \S+no\/such\/dir\/v\.log cannot be opened/, 'is said at the start';
+    my $config = "RateLimitLog dir/v.log\nRateLimit one 0/1h\n" . Status::CONFIG;
+    my $host = host('RateLimit one 0/1h');
+    $host->graceful(config => $config);
+    is $host->get('/hello.txt')->status, 429, 'a reload goes on';
+    like $host->error_log, qr/denials go to the error log where a RateLimitLog could not be opened/, 'says so';
+    is scalar($host->error_log_lines(qr/ratelimit: denied/)), 1, 'and logs denials there';
+};
+
+subtest 'whatever clients send, a line is one line of good JSON' => sub {
+    my $host = host(<<'EOT', modules => [qw(status unique_id)]);
+<VirtualHost *:@PORT@>
+    RateLimitLog v.txt text
+    ServerName text
+    RateLimit one 0/1h key=path
+</VirtualHost>
+<VirtualHost *:@PORT@>
+    RateLimitLog w.log json
+    ServerName json
+    RateLimit two 0/1h key=path
+</VirtualHost>
+EOT
+    my @bytes = map { sprintf '%%%02X', $_ } 1 .. 0x2e, 0x30 .. 255;
+    my @paths = (map({ "/x${_}y" } @bytes), '/' . '%22' x 3000, '/' . '%C3%A9' x 2000, '/' . '%FF' x 2500,
+        '/%F0%9F%98%80', '/%ED%A0%80', '/%C0%AF', '/%F5%80%80%80', '/%E2%80%AE', '/%C2%85');
+    for my $name (qw(text json)) {
+        for my $path (@paths) {
+            my $answer = $host->get($path, host => $name);
+            die "$path: " . $answer->status unless $answer->status =~ /^4/;
+        }
+    }
+    my $raw = slurp($host->dir . '/w.log');
+    my @lines = eval { lines($host, 'w.log') };
+    is $@, '', 'all of it is JSON';
+    cmp_ok scalar(@lines), '>', 220, scalar(@lines) . ' lines';
+    unlike $raw, qr/[^\x20-\x7e\n]/, 'printable ASCII';
+    cmp_ok length((sort { length $b <=> length $a } split /\n/, $raw)[0]), '<', 4096, 'no line is too long';
+    my %path = map { $_->{path} => 1 } @lines;
+    ok $path{$_}, 'the path ' . JSON::PP->new->ascii->allow_nonref->encode($_) . ' is there'
+        for '/x"y', "/x\ny", '/x%FFy', "/\x{1F600}", "/%ED%A0%80", "/%C0%AF", "/\x{202e}", "/x<y", "/x\x7fy";
+    my @texts = split /\n/, slurp($host->dir . '/v.txt');
+    is scalar(grep { !/^\S+Z( [a-z-]+=[\x21-\x7e]+){15}$/ } @texts), 0, 'text lines are as they should be';
+    is scalar(@texts), scalar(@lines), 'as many';
+};
+
+my %wrong = (
+    '' => qr/takes one, two or three arguments/,
+    'v.log v.log2 json' => qr/"v\.log2" was read, expected json or text, and every=T, each once, as in: RateLimitLog/,
+    'v.log json text' => qr/"text" was read, expected/,
+    'v.log json json' => qr/"json" was read, expected/,
+    'v.log every=1s every=2s' => qr/"every=2s" was read, expected/,
+    'v.log every=0s' => qr/"every=0s" was read, expected a time of 1s to 1d, as in: RateLimitLog/,
+    'v.log every=500ms' => qr/expected a time of 1s to 1d/,
+    'v.log every=2d' => qr/expected a time of 1s to 1d/,
+    'v.log every=soon' => qr/expected a time of 1s to 1d/,
+    'v.log json every=1s more' => qr/takes one, two or three arguments/,
+    '"|"' => qr/"\|" was read, expected a file or "\|program", as in: RateLimitLog/,
+    '"| "' => qr/was read, expected a file/,
+    "v.log\nRateLimitLog w.log" => qr/RateLimitLog is given twice for one server/,
+);
+
+subtest 'mistakes are said at httpd -t' => sub {
+    for my $line (sort keys %wrong) {
+        my ($code, $said) = Httpd->config_test(config => "RateLimitLog $line");
+        isnt $code, 0, "RateLimitLog $line";
+        like $said, $wrong{$line}, 'with what is wrong';
+    }
+    my ($code, $said) = Httpd->config_test(config => "<Location />\nRateLimitLog v.log\n</Location>");
+    like $said, qr/RateLimitLog not allowed/, 'not in a section';
+    ($code) = Httpd->config_test(config => 'RateLimitLog v.log every=1m TEXT');
+    is $code, 0, 'order and case do not matter';
+};
+
+done_testing;

@@ -1,0 +1,232 @@
+#!/usr/bin/perl
+# What conf/examples say of APIs and applications: plans, users, costs, uploads,
+# webhooks.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Digest::SHA qw(sha1_base64);
+use Examples;
+use Httpd;
+use MIME::Base64 qw(encode_base64);
+use RedisServer;
+use Test::More;
+
+*statuses = \&Examples::statuses;
+*at_once  = \&Examples::at_once;
+
+Examples::run(
+    'api-plans.conf' => \&plans_have_quotas,
+    'api-keys.conf'  => \&keys_have_plans,
+    'per-user.conf'  => \&users_have_quotas_and_so_do_addresses,
+    'costs.conf'     => \&what_is_dear_draws_more,
+    'uploads.conf'   => \&bytes_are_counted,
+    'webhooks.conf'  => \&deliveries_queue,
+);
+done_testing;
+
+# Users whose passwords are their names, and what they send.
+sub users { return join '', map { "$_:{SHA}" . sha1_base64($_) . "=\n" } @_ }
+
+sub as {
+    my ($user, %more) = @_;
+    return (headers => { Authorization => 'Basic ' . encode_base64("$user:$user", ''), %more });
+}
+
+# The claims are set where mod_auth_openidc and its like do: not before the user is known.
+sub plans_have_quotas {
+    my ($file) = @_;
+    my $redis = RedisServer->start;
+    my $host  = Httpd->start(
+        redis   => $redis,
+        modules => [qw(auth_basic authn_file authz_user rewrite)],
+        files   => { 'api/items' => "items\n", '../users' => users(qw(bob sue guy eve)) },
+        config  => <<"EOC");
+RateLimitRedis \@REDIS\@
+$Examples::PATIENT
+Include $file
+<Location "/api/">
+    AuthType Basic
+    AuthName api
+    AuthUserFile \@DIR\@/users
+    Require valid-user
+</Location>
+<Directory \@DOCROOT\@>
+    RewriteEngine on
+    RewriteCond %{REMOTE_USER} =sue
+    RewriteRule ^ - [E=OIDC_CLAIM_plan:silver]
+    RewriteCond %{REMOTE_USER} =guy
+    RewriteRule ^ - [E=OIDC_CLAIM_plan:gold]
+    RewriteCond %{REMOTE_USER} =eve
+    RewriteRule ^ - [E=OIDC_CLAIM_plan:closed]
+</Directory>
+EOC
+    Examples::time_left(30, 60);
+    my %api  = (path => '/api/items');
+    my $none = $host->request(%api, as('bob'));
+    is $none->header('X-RateLimit-Limit'), 20, 'without a plan there are 20 a minute';
+    is $none->header('RateLimit-Policy'), '"minute";q=20;w=60, "day";q=1000;w=86400',
+        'and 1000 a day';
+    is_deeply statuses($host, 20, %api, as('bob')), { 200 => 19, 429 => 1 }, 'so it is';
+    is $host->request(%api, as('bob', OIDC_CLAIM_plan => 'gold', 'OIDC-CLAIM-plan' => 'gold'))->status,
+        429, 'a header makes no plan';
+
+    my $silver = $host->request(%api, as('sue'));
+    is $silver->header('RateLimit-Policy'), '"minute";q=100;w=60, "day";q=20000;w=86400',
+        'silver has 100 and 20000';
+    is_deeply at_once($host, 105, 4, %api, as('sue')), { 200 => 99, 429 => 6 }, 'so it is';
+    my $gold = $host->request(%api, as('guy'));
+    is $gold->header('RateLimit-Policy'), '"minute";q=500;w=60', 'gold has 500, and no end of them';
+    is $redis->cmd('EXISTS', 'rl:{user:guy}:day:sliding-window:1d'), 0, 'whose days are not counted';
+
+    my $closed = $host->request(%api, as('eve'));
+    is $closed->status, 429, 'who did not pay has none';
+    is $closed->header('Retry-After'), undef, 'and no use in waiting';
+
+    my $strangers = at_once($host, 610, 4, %api, from => '127.0.0.2');
+    is_deeply $strangers, { 401 => 600, 429 => 10 }, 'who has no login counts by address';
+}
+
+sub keys_have_plans {
+    my ($file) = @_;
+    my $host = Httpd->start(
+        modules => ['rewrite'],
+        files   => { 'api/items' => "items\n", '../keys' => <<'EOK' },
+k1  acme/gold
+k2  acme/gold
+k3  globex/silver
+k4  initech/bronze
+EOK
+        config => "Define API_KEYS \@DIR\@/keys\nInclude $file\n");
+    Examples::time_left(30, 60);
+    my %api = (path => '/api/items');
+    my $key = sub { return (headers => { 'X-Api-Key' => $_[0] }) };
+
+    my $first = $host->request(%api, $key->('k1'));
+    is $first->header('X-RateLimit-Limit'), 500, 'gold has 500';
+    is $host->request(%api, $key->('k2'))->header('X-RateLimit-Remaining'), 498,
+        'for all keys of a customer together';
+    is_deeply at_once($host, 105, 4, %api, $key->('k3')), { 200 => 100, 429 => 5 },
+        'silver has 100';
+    is_deeply at_once($host, 25, 4, %api, $key->('k4')), { 200 => 20, 429 => 5 },
+        'a plan without a line of its own has 20';
+    is $host->request(%api, $key->('k1'), from => '127.0.0.2')->status, 200,
+        'a customer may come from anywhere';
+
+    my $made_up = at_once($host, 30, 4, %api, from => '127.0.0.3',
+        headers => sub { return { 'X-Api-Key' => "k1$_[0]" } });
+    is_deeply $made_up, { 200 => 20, 429 => 10 }, 'keys that are none count by address';
+    my @tricks = ('k1|k3', '${api-keys:k1}', 'acme/gold', ' ', '%1', "k5|acme/gold");
+    is_deeply [map { $host->request(%api, $key->($_), from => '127.0.0.3')->status } @tricks],
+        [map { 429 } @tricks], 'however they are spelt';
+}
+
+sub users_have_quotas_and_so_do_addresses {
+    my ($file) = @_;
+    my $host = Httpd->start(
+        modules => [qw(auth_basic authn_file authz_user)],
+        files   => { 'app/page.html' => "page\n", '../users' => users(qw(ann bob)) },
+        config  => "Define USERS \@DIR\@/users\nInclude $file\n",
+    );
+    Examples::time_left(30, 60);
+    my %app  = (path => '/app/page.html');
+    my @from = map { "127.0.2.$_" } 1 .. 4;
+    is_deeply at_once($host, 70, 4, %app, as('ann'), from => \@from), { 200 => 60, 429 => 10 },
+        'a user has 60, wherever he is';
+    is $host->request(%app, as('bob'), from => $from[0])->status, 200, 'another has his own';
+    is_deeply at_once($host, 310, 8, %app, as('ann'), from => '127.0.0.9'), { 429 => 310 },
+        'who has used them up is denied from any address';
+    is $host->request(%app, as('bob'), from => '127.0.0.9')->status, 200,
+        'which is not charged for that';
+
+    my $flood = at_once($host, 310, 8, %app, as('nobody'), from => '127.0.0.8');
+    is_deeply $flood, { 401 => 300, 429 => 10 }, 'an address has 300, before a password is looked at';
+    is $host->request(%app, as('bob'), from => '127.0.0.8')->status, 429, 'right or wrong';
+}
+
+sub what_is_dear_draws_more {
+    my ($file) = @_;
+    my $host = Httpd->start(config => "Include $file",
+        files => { map { ("api/$_" => $_) } qw(items search report) });
+    # what comes back meanwhile is less than a report, and more than nothing
+    my $left = sub { return $host->get($_[0])->header('X-RateLimit-Remaining') };
+
+    is $left->('/api/items'), 99, 'a plain request takes one of 100';
+    my $after = $left->('/api/search');
+    ok $after >= 94 && $after < 100, "a search five ($after are left)";
+    $after = $host->get('/api/report');
+    is $after->status, 200, 'a report passes';
+    is $after->header('X-RateLimit-Limit'), 5, 'of which there are five an hour';
+    is_deeply [map { $host->get('/api/report', from => '127.0.0.2')->status } 1 .. 3],
+        [200, 200, 429], 'of three in a row the third is more than there is';
+    is $host->get('/api/items', from => '127.0.0.2')->status, 200, 'while the rest goes on';
+
+    my $denied = $host->get('/api/report', from => '127.0.0.2');
+    my $wait   = $denied->header('Retry-After');
+    ok $wait >= 1 && $wait <= 13, "and it says when there will be enough ($wait s)";
+}
+
+sub bytes_are_counted {
+    my ($file) = @_;
+    my $host = Httpd->start(config => "Include $file", files => { upload => "form\n" });
+    Examples::time_left(30, 3600);
+    my $post = sub {
+        my ($from, $length, $body) = @_;
+        return $host->request(path => '/upload', method => 'POST', from => $from,
+            headers => { 'Content-Length' => $length }, body => $body);
+    };
+    # Only what they announce is sent of these: no body is waited for.
+    my $mega = 'x' x 1_000_000;
+
+    my $small = $host->request(path => '/upload', method => 'POST', body => $mega);
+    isnt $small->status, 429, 'a megabyte passes';
+    is $small->header('X-RateLimit-Limit'), 20, 'of 20 uploads';
+    my $huge = $post->('127.0.0.2', 60_000_000, '');
+    is $huge->status, 429, 'more than there ever is does not';
+    is $huge->header('Retry-After'), undef, 'and need not come again';
+    is $huge->header('Connection'), 'close', 'nor is its body waited for';
+
+    my $chunked = sub {
+        return $host->request(path => '/upload', method => 'POST', from => $_[0],
+            headers => { 'Transfer-Encoding' => 'chunked', @_[1 .. $#_] }, body => "1\r\nx\r\n0\r\n\r\n");
+    };
+    my @passed = grep { $chunked->('127.0.0.3')->status != 429 } 1 .. 8;
+    is @passed, 5, 'five that announce nothing are taken for 50 MB';
+    @passed = grep { $chunked->('127.0.0.4', 'Content-Length' => 1)->status != 429 } 1 .. 8;
+    is @passed, 5, 'also when they say so';
+
+    my %tiny = (path => '/upload', method => 'PUT', body => 'x', from => '127.0.0.5');
+    my $many = statuses($host, 22, %tiny);
+    is $many->{429}, 2, 'of small ones there are 20';
+    is_deeply statuses($host, 30, path => '/upload', from => '127.0.0.5'), { 200 => 30 },
+        'to look at the form costs nothing';
+    is_deeply [$host->error_log_lines(qr/no whole number/)], [], 'no cost is guessed';
+}
+
+sub deliveries_queue {
+    my ($file) = @_;
+    my $host = Httpd->start(mpm => 'event', config => "Define SENDERS 127.0.3.0/24\nInclude $file",
+        files => { 'hooks/payments' => "ok\n", 'hooks/mail' => "ok\n" });
+    Examples::time_left(30, 60);
+    my %deliver = (path => '/hooks/payments', from => '127.0.3.1');
+
+    my $heap = Client->flood(targets => [$host->port], requests => 40, connections => 20, %deliver);
+    my $most = 20 + int($heap->{seconds} + 0.1);
+    my $came = $heap->{status}{200};
+    ok $came >= 25 && $came <= $most, "of 40 deliveries 20 pass at once, and 5 after a while ($came)"
+        or diag "at most $most in $heap->{seconds} s";
+    is $heap->{status}{503}, 40 - $came, 'the others are told to come again';
+    is $host->get('/hooks/mail', from => '127.0.3.1')->status, 200, 'another sender has his own count';
+
+    my $stranger = at_once($host, 15, 4, path => '/hooks/mail', from => '127.0.0.2');
+    is_deeply $stranger, { 200 => 10, 429 => 5 }, 'who is no sender has ten';
+    my $denied = $host->get('/hooks/mail', from => '127.0.0.2');
+    is $denied->status, 429, 'and then none';
+    is $host->get('/hooks/mail', from => '127.0.3.2')->status, 200, 'and used up nobody\'s turn';
+    is_deeply statuses($host, 12, path => '/hooks/other', from => '127.0.0.4'),
+        { 404 => 10, 429 => 2 }, 'a path that is no sender\'s counts by address alone';
+}

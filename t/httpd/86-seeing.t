@@ -1,0 +1,184 @@
+#!/usr/bin/perl
+# conf/examples/seeing.conf and what stands in conf/examples/monitoring beside it: each recipe does
+# what its comment says, every query names a metric that there is, Prometheus and fail2ban take
+# their files.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Examples;
+use Httpd;
+use JSON::PP ();
+use Metrics;
+use Process;
+use RedisServer;
+use Test::More;
+
+my $examples   = "$Examples::CONF/examples";
+my $monitoring = "$examples/monitoring";
+
+*slurp = \&Examples::slurp;
+
+sub has { my ($program) = @_; return grep { -x "$_/$program" } split /:/, $ENV{PATH} }
+
+sub host {
+    my ($config, %opt) = @_;
+    my $host = Httpd->start(modules => [qw(status headers include mime filter)], %opt, config => <<"EOT");
+Define APACHE_LOG_DIR \@DIR\@
+Define RATELIMIT_ERRORS \@DOCROOT\@/errors
+Include $examples/seeing.conf
+$config
+EOT
+    $host->file('errors/slow-down.html', slurp("$examples/slow-down.html"));
+    return $host;
+}
+
+sub log_lines { my ($host, $name) = @_; return split /\n/, slurp($host->dir . "/$name") }
+
+my $rules = <<'EOT';
+<Location /hello.txt>
+    RateLimit one 1/1h
+</Location>
+<Location /login.html>
+    RateLimit login 1/1h
+</Location>
+<Location /page.html>
+    RateLimit trial 1/1h shadow
+</Location>
+Alias /comments @DOCROOT@/hello.txt
+EOT
+
+sub log_by_notes {
+    my $host = host($rules);
+    $host->get('/hello.txt') for 1 .. 3;
+    $host->get('/page.html') for 1 .. 2;
+    # httpd writes it when the response is on its way
+    my @lines;
+    Process::wait_until(sub { (@lines = log_lines($host, 'ratelimit-requests.log')) >= 3 },
+        what => 'three lines');
+    is scalar(@lines), 3, 'a line for each request that was denied or would have been, none for others';
+    like $lines[$_], qr{^\[[^\]]+\] 127\.0\.0\.1 "GET /hello\.txt HTTP/1\.1" 429 deny one local 0$},
+        'a denial, with its notes' for 0, 1;
+    like $lines[2], qr{"GET /page\.html HTTP/1\.1" 200 shadow trial local 0$}, 'one of a shadow rule';
+    my ($denial) = map { JSON::PP->new->decode($_) } log_lines($host, 'ratelimit.log');
+    is $denial->{rule}, 'one', 'and the violation log has its line';
+}
+
+sub header_by_notes {
+    my $host = host($rules);
+    is $host->get('/hello.txt')->header('X-RateLimit-Verdict'), undef, 'who passes has none';
+    is_deeply [$host->get('/hello.txt')->header_all('X-RateLimit-Verdict')], ['deny by one'],
+        'a denial has one, on its own page, too';
+    $host->get('/page.html');
+    is_deeply [$host->get('/page.html')->header_all('X-RateLimit-Verdict')], ['shadow by trial'],
+        'so has what would have been denied';
+}
+
+sub error_page_by_variables {
+    my $host = host($rules);
+    $host->get($_) for '/hello.txt', '/login.html';
+    my $denied = $host->get('/hello.txt');
+    is $denied->status, 429, 'a denial';
+    like $denied->body, qr{<p>Too many requests \(one, 0 left\)\.</p>}, 'has the page, filled in';
+    like $denied->header('Retry-After'), qr/^\d+$/, 'and says when to come back';
+    is $denied->header('X-Hint'), undef, 'without what is for another rule';
+    $denied = $host->get('/login.html');
+    like $denied->body, qr{<p>Too many attempts to log in\.</p>}, 'another rule has another text';
+    like $denied->header('X-Hint'), qr/forgotten/, 'and by <If> another header';
+    unlike $denied->body, qr/<!--#/, 'nothing is left of SSI';
+}
+
+sub expression_decides {
+    my $host = host($rules);
+    my %post = (method => 'POST', body => 'text');
+    is $host->get('/comments', %post)->status, 200, 'five may write' for 1 .. 5;
+    is $host->get('/comments', %post)->status, 403, 'then writing is refused';
+    is $host->get('/comments')->status, 200, 'and reading is not';
+    is $host->get('/comments', %post, from => '127.0.0.2')->status, 200, 'others write on';
+}
+
+Examples::run('seeing.conf' => sub {
+    subtest 'a log of its own by the notes'        => \&log_by_notes;
+    subtest 'a response header by the notes'       => \&header_by_notes;
+    subtest 'an error page by the variables'       => \&error_page_by_variables;
+    subtest 'an expression decides by the verdict' => \&expression_decides;
+});
+
+# Every metric there is, with Redis.
+my $redis = RedisServer->start;
+my $host  = host("RateLimitRedis \@REDIS\@\n$rules", redis => $redis);
+$host->get('/hello.txt') for 1 .. 2;
+my %is_metric = map { $_ => 1 } Metrics->of($host)->names;
+
+# The names of metrics in a query.
+sub metrics_in { return $_[0] =~ /\b(apache_ratelimit_\w+)/g }
+
+subtest 'the dashboard asks for what there is' => sub {
+    my $board = JSON::PP->new->decode(slurp("$monitoring/grafana.json"));
+    my @queries;
+    for my $panel (@{ $board->{panels} }) {
+        ok @{ $panel->{targets} } && $panel->{title}, 'a panel: ' . ($panel->{title} // '?');
+        push @queries, map { $_->{expr} } @{ $panel->{targets} };
+    }
+    push @queries, map { $_->{definition} // () } @{ $board->{templating}{list} };
+    my %asked = map { $_ => 1 } map { metrics_in($_) } @queries;
+    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], scalar(keys %asked) . ' metrics, all real';
+    is_deeply [grep { !metrics_in($_) } @queries], [], 'each query asks for one';
+};
+
+subtest 'alerts ask for what there is' => sub {
+    my $text = slurp("$monitoring/ratelimit.rules.yml");
+    my %asked = map { $_ => 1 } grep { !/^apache_ratelimit_denials$/ } metrics_in($text);
+    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], 'metrics that are there';
+    my @alerts = $text =~ /alert: (\w+)/g;
+    my %tested = map { $_ => 1 } slurp("$monitoring/ratelimit.rules.test.yml") =~ /alertname: (\w+)/g;
+    is_deeply [grep { !$tested{$_} } @alerts], [], 'each of ' . @alerts . ' alerts is tested';
+  SKIP: {
+        skip 'no promtool', 2 unless has('promtool');
+        for my $check ('check config prometheus.yml', 'check rules ratelimit.rules.yml',
+            'test rules ratelimit.rules.test.yml')
+        {
+            my $said = `cd $monitoring && promtool $check 2>&1`;
+            is $?, 0, "promtool $check" or diag $said;
+        }
+    }
+};
+
+subtest 'fail2ban bans whom the logs name' => sub {
+    plan skip_all => 'no fail2ban-regex' unless has('fail2ban-regex');
+    my $denying = Httpd->start(ports => 2, config => <<'EOT');
+RateLimitLog v.json json
+RateLimit no 0/1h key=path
+RateLimit trial 0/1h shadow
+<VirtualHost *:@PORT2@>
+    RateLimitLog v.txt text
+    RateLimit no2 0/1h
+</VirtualHost>
+EOT
+    my $plain = Httpd->start(config => "RateLimit no 0/1h\nRateLimit trial 0/1h shadow");
+    # paths that try to look like a line about somebody else
+    my @forged = ('/","address":"9.9.9.9","x":"', '/%0A%7B%22time%22:%222026-01-01T00:00:00.000Z%22,%22verdict%22:%22deny%22',
+        '/x%20address=9.9.9.9%20', '/%0A2026-01-01T00:00:00.000Z%20verdict=deny%20address=9.9.9.9', '/]%20[client%209.9.9.9]');
+    for my $path ('/a', @forged) {
+        $denying->get($path, from => '127.0.0.7');
+        Client->request(port => $denying->port(1), path => $path, from => '127.0.0.8');
+        $plain->get($path, from => '127.0.0.9');
+    }
+    my %log = ($denying->dir . '/v.json' => '127.0.0.7', $denying->dir . '/v.txt' => '127.0.0.8',
+        $plain->dir . '/error.log' => '127.0.0.9');
+    for my $file (sort keys %log) {
+        my $said = `fail2ban-regex -o id $file $monitoring/fail2ban-filter.conf 2>&1`;
+        my %banned = map { $_ => 1 } grep { /\S/ } split /\n/, $said;
+        is_deeply [sort keys %banned], [$log{$file}], "$file: the client, and nobody else";
+        my $summary = `fail2ban-regex $file $monitoring/fail2ban-filter.conf 2>&1`;
+        my ($matched) = $summary =~ /(\d+) matched/;
+        my $lines = grep { /verdict=?"?:?"?deny|ratelimit: denied/ } split /\n/, slurp($file);
+        is $matched, $lines, "all $lines denials are seen, no shadow denial";
+    }
+};
+
+done_testing;

@@ -1,0 +1,131 @@
+package Metrics;
+
+# What ratelimit-metrics says, read as strictly as a scraper may.
+#
+#   my $metrics = Metrics->of($httpd);               # 0.0.4
+#   my $open = Metrics->of($httpd, open => 1);       # OpenMetrics
+#   is $metrics->value('apache_ratelimit_requests_total', rule => 'login', verdict => 'deny'), 12;
+#
+# value() sums all samples of that name whose labels are such. Metrics::CONFIG
+# is the section that serves them. Dies where the text breaks a rule of its
+# format: a sample without its family, a family twice or in pieces, a series
+# twice, a histogram that falls, a counter without _total, no end.
+
+use strict;
+use warnings;
+
+use constant CONFIG => <<'EOT';
+<Location /ratelimit-metrics>
+    SetHandler ratelimit-metrics
+    RateLimit off
+</Location>
+EOT
+
+use constant OPEN => 'application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3';
+
+sub of {
+    my ($class, $httpd, %opt) = @_;
+    my $page = $httpd->get('/ratelimit-metrics', $opt{open} ? (headers => { Accept => OPEN }) : ());
+    die 'ratelimit-metrics answers ' . $page->status . "\n" unless $page->status == 200;
+    return $class->parse($page->body, $opt{open});
+}
+
+sub parse {
+    my ($class, $text, $open) = @_;
+    my $self = bless { text => $text, open => $open, samples => [], families => {} }, $class;
+    die "no newline at the end\n" unless $text =~ /\n\z/;
+    die "no # EOF at the end\n" if $open && $text !~ s/^# EOF\n\z//m;
+    my $family;
+    for my $line (split /\n/, $text, -1) {
+        next if $line eq '';
+        if ($line =~ /^# (HELP|TYPE|UNIT) (\S+) (.+)/) { $family = $self->_header($family, $1, $2, $3) }
+        elsif ($line =~ /^#/)                          { die "what is $line\n" }
+        else                                           { $self->_sample($family, $line) }
+    }
+    $self->_check_histograms;
+    return $self;
+}
+
+sub text     { $_[0]{text} }
+sub families { my ($self) = @_; return sort keys %{ $self->{families} } }
+sub family   { my ($self, $name) = @_; return $self->{families}{$name} }
+
+# All names that a query may ask for.
+sub names {
+    my ($self) = @_;
+    my %names = map { $_->{name} => 1 } @{ $self->{samples} };
+    return sort keys %names;
+}
+
+sub value {
+    my ($self, $name, %labels) = @_;
+    my @found = grep {
+        my $sample = $_;
+        $sample->{name} eq $name && !grep { ($sample->{labels}{$_} // '') ne $labels{$_} } keys %labels;
+    } @{ $self->{samples} };
+    die "no sample $name\n" unless @found;
+    my $sum = 0;
+    $sum += $_->{value} for @found;
+    return $sum;
+}
+
+# Each series and its value.
+sub series {
+    my ($self) = @_;
+    return { map { $_->{series} => $_->{value} } @{ $self->{samples} } };
+}
+
+sub _header {
+    my ($self, $family, $word, $name, $text) = @_;
+    if (!$family || $family->{name} ne $name) {
+        die "$name twice, or in pieces\n" if $self->{families}{$name};
+        $family = $self->{families}{$name} = { name => $name };
+    }
+    die "$word of $name twice\n" if exists $family->{$word};
+    die "$word of $name after its samples\n" if $family->{samples};
+    $family->{$word} = $text;
+    die "a bad name: $name\n" unless $name =~ /^[a-z_][a-z0-9_]*$/;
+    die "$name has no unit $text\n" if $word eq 'UNIT' && $name !~ /_\Q$text\E$/;
+    return $family;
+}
+
+sub _sample {
+    my ($self, $family, $line) = @_;
+    my ($name, $labels, $value) = $line =~ /^([a-z_][a-z0-9_]*)(?:\{(.*)\})? (\d+(?:\.\d+)?)$/
+        or die "no sample: $line\n";
+    my $base = $family->{name} // die "a sample without a family: $line\n";
+    my $type = $family->{TYPE} // die "$base has no type\n";
+    die "$base has no help\n" unless $family->{HELP};
+    my $suffix = $type eq 'histogram' ? '_(?:bucket|sum|count)'
+        : $type eq 'counter' && $self->{open} ? '_total' : '';
+    die "$name does not belong to $base\n" unless $name =~ /^\Q$base\E$suffix$/;
+    die "$name is a counter\n" if $type eq 'counter' && $name !~ /_total$/;
+    my %labels;
+    while (length($labels // '')) {
+        $labels =~ s/^([a-z_]+)="((?:[^"\\\n]|\\[\\"n])*)"(?:,(?=.)|$)// or die "bad labels: $line\n";
+        die "$1 twice: $line\n" if exists $labels{$1};
+        $labels{$1} = $2;
+    }
+    my $series = join ',', $name, map { "$_=$labels{$_}" } sort keys %labels;
+    die "$series twice\n" if $self->{seen}{$series}++;
+    $family->{samples}++;
+    push @{ $self->{samples} },
+        { name => $name, labels => \%labels, value => $value, series => $series };
+}
+
+sub _check_histograms {
+    my ($self) = @_;
+    for my $name (grep { $self->{families}{$_}{TYPE} eq 'histogram' } $self->families) {
+        my @buckets = grep { $_->{name} eq "${name}_bucket" } @{ $self->{samples} };
+        my ($bound, $value) = (-1, 0);
+        for my $bucket (@buckets) {
+            my $le = $bucket->{labels}{le} eq '+Inf' ? 9**99 : $bucket->{labels}{le};
+            die "$name is out of order\n" if $le <= $bound || $bucket->{value} < $value;
+            ($bound, $value) = ($le, $bucket->{value});
+        }
+        die "$name has no last bucket\n" unless @buckets && $bound == 9**99;
+        die "$name has another count\n" unless $self->value("${name}_count") == $value;
+    }
+}
+
+1;

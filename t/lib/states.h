@@ -1,0 +1,13 @@
+/* Limits and states in short, for tests: initializers, and as values with a cast before them. */
+#ifndef STATES_H
+#define STATES_H
+
+#include "limiter.h"
+
+#define LIMIT(kind, units, ms) {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (units)}
+#define BUCKET(kind, units, ms, holds) \
+    {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (holds)}
+#define WINDOW(number, before, now) {.index = (number), .prev = (before), .cur = (now)}
+#define LEVEL(tick, units) {.at = (tick), .level = (units)}
+
+#endif
