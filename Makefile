@@ -5,6 +5,8 @@
 #   make demo       shows the module at work on two hosts and one Redis
 #   make lint       clang, cppcheck, perl -c, gcc's analyzer
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
+#   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
+#   make storm      many losses of Redis and many restarts: what is held stays flat
 #   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
 #   make bench      measures
 #   make install    copies the module and its configuration, below DESTDIR
@@ -27,11 +29,14 @@ MAKEFLAGS += --no-print-directory
 
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
-UNIT_ROOMS = path limiter rule rule_key rule_options local local_count local_snapshot redis/breaker redis/script redis/link redis/topology
-UNIT_ROOMS += stats denied
+UNIT_ROOMS = path limiter rule rule_key rule_options local local_count local_snapshot stats denied \
+             redis/breaker redis/errors redis/script redis/topology redis/tls redis/link \
+             redis/resolver redis/node redis/call redis/client \
+             redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)
+STORM_T  := $(wildcard t/storm/*.c)
 LUA      := $(wildcard src/redis/*.lua)
 PERL     := $(wildcard t/*.pl t/*/*.pl t/*/*.pm t/*/*.t)
 
@@ -39,6 +44,7 @@ MODULE   := $(BUILD)/mod_ratelimit_redis.so
 OBJ      := $(SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ := $(UNIT_SRC:%.c=$(BUILD)/%.o)
 UNIT     := $(UNIT_T:%.c=$(BUILD)/%)
+STORM    := $(STORM_T:%.c=$(BUILD)/%)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(wildcard t/fuzz/*.c))
 LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 
@@ -48,7 +54,11 @@ HTTPD_INC := $(shell $(APXS) -q INCLUDEDIR 2>/dev/null)
 LIBEXEC   := $(shell $(APXS) -q LIBEXECDIR 2>/dev/null)
 LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
 CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS))
-LIBS       = -lhiredis -laprutil-1 -lapr-1 -pthread
+# TLS to Redis, where hiredis has it: src/redis/tls.h says when.
+
+TLS       := $(shell echo built RL_TLS_BUILT | $(CC) $(CPPFLAGS) -include src/redis/tls.h -E -P - \
+                 2>/dev/null | grep 'built 1')
+LIBS       = $(if $(TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis -laprutil-1 -lapr-1 -pthread
 
 # The local tier swaps two words at once, which every x86-64 has been able to since 2006.
 
@@ -94,7 +104,7 @@ $(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS)
 
--include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d) $(FUZZ:=.d)
+-include $(OBJ:.o=.d) $(UNIT_OBJ:.o=.d) $(UNIT:=.d) $(STORM:=.d) $(FUZZ:=.d)
 
 deps:
 	@t/lib/deps.sh test
@@ -103,11 +113,19 @@ deps:
 test: deps
 	@$(MAKE) check
 
-check: $(MODULE) $(UNIT)
-	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS)
+check: $(MODULE) $(UNIT) $(STORM)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
-unit: $(UNIT)
-	$(if $(UNIT),$(PROVE) $(UNIT))
+# What asks a Redis, for another one that RL_REDIS_SERVER names.
+
+REDIS_UNIT := $(shell grep -l '"redis.h"' $(UNIT_T))
+REDIS_T    := $(shell grep -l 'RedisServer' t/httpd/*.t)
+
+check-redis: $(MODULE) $(REDIS_UNIT:%.c=$(BUILD)/%)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) $(REDIS_UNIT:%.c=$(BUILD)/%) $(REDIS_T)
+
+unit: $(UNIT) $(STORM)
+	$(PROVE) $(UNIT) $(STORM)
 
 demo: deps
 	@$(MAKE) all
@@ -126,6 +144,22 @@ sanitize: deps
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PROVE) -r $(TESTS)
 
+# The same as in make check, but longer.
+
+STORM_CYCLES   = 1000
+STORM_RESTARTS = 40
+
+storm: deps
+	@$(MAKE) $(MODULE) $(STORM)
+	@RL_MODULE=$(CURDIR)/$(MODULE) STORM_CYCLES=$(STORM_CYCLES) \
+	    STORM_RESTARTS=$(STORM_RESTARTS) $(PROVE) -j2 --timer $(STORM) t/storm
+
+# The root stays in build/debian13 and is used again.
+
+test-debian13:
+	@[ "$$(id -u)" != 0 ] || t/lib/deps.sh debian13
+	@t/lib/debian13.sh
+
 # What was found stays in build/fuzz/corpus; an input that fails lies in build/fuzz.
 
 FUZZ_SECONDS = 10
@@ -143,7 +177,7 @@ lint:
 	@$(MAKE) analyse
 
 analyse: $(LUA_H)
-	$(CLANG) -std=gnu11 $(MACHINE) $(CPPFLAGS) -It/lib $(WARN) -fsyntax-only $(SRC) $(UNIT_T)
+	$(CLANG) -std=gnu11 $(MACHINE) $(CPPFLAGS) -It/lib $(WARN) -fsyntax-only $(SRC) $(UNIT_T) $(STORM_T)
 	for f in $(UNIT_SRC); do $(COMPILE) -fanalyzer -S -o /dev/null $$f || exit 1; done
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr -Isrc -I$(BUILD) \
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
@@ -164,5 +198,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check unit demo sanitize fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check check-redis test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:

@@ -96,12 +96,14 @@ static int share_memory(server_rec *s)
     void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
     void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
     void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size());
-    void *breaker = shared_memory(s, "ratelimit_redis:breaker" LAYOUT, sizeof(rl_breaker));
+    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT, sizeof(rl_breakers));
     void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
 
-    if (!stats || !denied || !held || !breaker || !local)
+    if (!stats || !denied || !held || !breakers || !local)
         return 0;
-    tiers.breaker = breaker;
+    tiers.breakers = breakers;
+    if (tiers.settings->redis)
+        tiers.breaker = rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name);
     tiers.held = held;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)
@@ -202,7 +204,10 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
         return;
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
-    options.node = settings->redis;
+    options.topology = settings->redis;
+    options.user = settings->redis_user;
+    options.password = settings->redis_password;
+    options.tls = settings->redis_tls;
     options.prefix = settings->prefix;
     options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
     options.timeout_ms = settings->timeout_ms;
@@ -210,7 +215,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     options.failures = settings->breaker_failures;
     options.retry.retry_min_ms = settings->retry_min_ms;
     options.retry.retry_max_ms = settings->retry_max_ms;
-    options.breaker = tiers.breaker;
+    options.breakers = tiers.breakers;
     options.log = log_redis;
     options.log_context = s;
     tiers.client = rl_client_create(pchild, &options);
@@ -227,10 +232,12 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local || rl_quota_is_page(r))
+    if (!tiers.local)
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
+    if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
+        return DECLINED;
     verdict = rl_decide(r, &tiers, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
@@ -295,10 +302,9 @@ static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
 
 static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
-    (void)pconf;
     (void)plog;
     (void)ptemp;
-    return rl_config_check(s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
+    return rl_config_check(pconf, s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static void register_hooks(apr_pool_t *pool)

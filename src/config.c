@@ -23,6 +23,7 @@
 #include <http_protocol.h>
 
 #include "config.h"
+#include "config_redis.h"
 #include "local.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -95,6 +96,7 @@ static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *
     if (inner->drops_inherited || outer->rule_count == 0) {
         merged->rules = inner->rules;
         merged->rule_count = inner->rule_count;
+        merged->phases = inner->phases;
         return;
     }
     if (inner->rule_count == 0)
@@ -108,6 +110,7 @@ static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *
         rules[n++] = inner->rules[i];
     merged->rules = rules;
     merged->rule_count = n;
+    merged->phases = outer->phases | inner->phases;
 }
 
 static int said(int inner, int outer)
@@ -228,6 +231,7 @@ static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
         memcpy(rules, section->rules, size);
     rules[section->rule_count++] = rule;
     section->rules = rules;
+    section->phases |= rule->off ? 0 : 1u << rule->phase;
     APR_ARRAY_PUSH(all_rules, rl_rule *) = rule;
     place->rule = rule;
     place->section = section;
@@ -382,21 +386,6 @@ static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, a
 
     *n = apr_strtoi64(text, &end, 10);
     return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
-}
-
-static const char *cmd_redis(cmd_parms *cmd, void *config, const char *url)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_node *node;
-
-    (void)config;
-    if (error)
-        return error;
-    error = rl_topology_parse(cmd->pool, url, &node);
-    if (error)
-        return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
-    settings_of(cmd)->redis = node;
-    return NULL;
 }
 
 #define TIMEOUT_MAX_MS 10000
@@ -648,16 +637,7 @@ static const char *cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *co
     return NULL;
 }
 
-static const char *cmd_later(cmd_parms *cmd, void *config, const char *line)
-{
-    (void)config;
-    (void)line;
-    return apr_psprintf(cmd->pool, "%s is not supported in this version", cmd->cmd->name);
-}
-
 #define ANYWHERE (RSRC_CONF | ACCESS_CONF)
-
-#define LATER(name, where) AP_INIT_RAW_ARGS(name, cmd_later, NULL, where, "not in this version")
 
 const command_rec rl_config_commands[] = {
     AP_INIT_RAW_ARGS("RateLimit", cmd_rule, NULL, ANYWHERE,
@@ -672,8 +652,12 @@ const command_rec rl_config_commands[] = {
                   "denied or all"),
     AP_INIT_ITERATE("RateLimitNormalize", cmd_normalize, NULL, ANYWHERE,
                     "[+-]case [+-]slashes [+-]dots [+-]trailing [+-]params [+-]encoding"),
-    AP_INIT_TAKE1("RateLimitRedis", cmd_redis, NULL, RSRC_CONF,
-                  "redis://host[:port][/db] or unix:///path[?db=N]"),
+    AP_INIT_TAKE1("RateLimitRedis", rl_config_redis, NULL, RSRC_CONF,
+                  "URL with redis://, rediss://, unix://, sentinel:// or cluster://"),
+    AP_INIT_TAKE1("RateLimitRedisAuth", rl_config_redis_auth, NULL, RSRC_CONF,
+                  "file:PATH of a file with password, or user password"),
+    AP_INIT_TAKE_ARGV("RateLimitRedisTLS", rl_config_redis_tls, NULL, RSRC_CONF,
+                      "ca=FILE cert=FILE key=FILE name=HOST"),
     AP_INIT_TAKE12("RateLimitRedisTimeout", cmd_timeout, NULL, RSRC_CONF,
                    "a duration and connect=duration, as in 25ms connect=250ms"),
     AP_INIT_TAKE1("RateLimitRedisPrefix", cmd_prefix, NULL, RSRC_CONF, "prefix of all keys"),
@@ -697,8 +681,6 @@ const command_rec rl_config_commands[] = {
                   "percent of the workers that delay= may hold at a time"),
     AP_INIT_TAKE_ARGV("RateLimitAdaptive", cmd_adaptive, NULL, RSRC_CONF,
                       "LOAD FACTOR ..., as in 70 0.5 90 0.2"),
-    LATER("RateLimitRedisAuth", RSRC_CONF),
-    LATER("RateLimitRedisTLS", RSRC_CONF),
     {.name = NULL}
 };
 
@@ -767,7 +749,7 @@ static void share_tails(void)
     }
 }
 
-int rl_config_check(server_rec *main_server)
+int rl_config_check(apr_pool_t *pool, server_rec *main_server)
 {
     const written *places = (const written *)all_places->elts;
     const rl_settings *settings = rl_config_settings(main_server);
@@ -784,5 +766,5 @@ int rl_config_check(server_rec *main_server)
                      "in: RateLimitRedis redis://127.0.0.1:6379");
         good = 0;
     }
-    return good;
+    return good & rl_config_redis_check(pool, main_server);
 }

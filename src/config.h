@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "path.h"
+#include "redis/tls.h"
 #include "redis/topology.h"
 #include "rule.h"
 
@@ -33,6 +34,7 @@ typedef enum { RL_NOTES_DENIED, RL_NOTES_ALL } rl_notes;
 typedef struct {
     const rl_rule *const *rules; /* "off" among them; each name once */
     int rule_count;
+    unsigned phases; /* of the rules: bit n is rl_phase n */
     int drops_inherited; /* RateLimit off */
     int engine;
     int headers;
@@ -49,7 +51,10 @@ typedef struct {
 } rl_adaptive;
 
 typedef struct {
-    const rl_node *redis; /* NULL: this host alone */
+    const rl_topology *redis; /* NULL: this host alone */
+    const char *redis_user, *redis_password;
+    const char *redis_auth_exposed; /* the file of the password if everybody can read it */
+    rl_tls *redis_tls;
     int64_t timeout_ms;   /* what one request chain may spend on Redis */
     int64_t connect_ms;
     const char *prefix;
@@ -83,7 +88,7 @@ void rl_config_begin(apr_pool_t *pool);
  * Settles what only all rules together say, warns of what is valid but hardly meant, and returns 0,
  * with an error logged, if something cannot work. At httpd -t and at each start.
  */
-int rl_config_check(server_rec *main_server);
+int rl_config_check(apr_pool_t *pool, server_rec *main_server);
 
 /* All rules that were read, each an rl_rule *, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);

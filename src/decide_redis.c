@@ -210,7 +210,8 @@ void rl_step_ask_redis(rl_step *s)
     s->ask_count = 0;
     if (!s->tiers->client)
         return;
-    add_asks(s, 0);
+    if (!rl_step_is_denied(s) || s->look)
+        add_asks(s, 0);
     add_asks(s, 1);
     if (s->ask_count == 0)
         return;

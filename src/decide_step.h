@@ -35,13 +35,19 @@ uint64_t rl_step_key(const rl_step *s, const rl_outcome *o);
 /* Sets whether the state denies. */
 void rl_step_judge(rl_outcome *o);
 
+/* Whether a live rule denies. */
+int rl_step_is_denied(const rl_step *s);
+
 /* Denies by what memory says. */
 void rl_step_deny_from_memory(rl_outcome *o);
 
 /* Charges an outcome's state, as the count itself was charged, and keeps what that meant. */
 void rl_step_mark_charged(rl_outcome *o);
 
-/* Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more. */
+/*
+ * Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more. Where
+ * memory has denied already only shadow rules are asked about, which nobody vetoes.
+ */
 void rl_step_ask_redis(rl_step *s);
 
 /* Takes back what live rules were charged in this step and in earlier ones of the chain. */

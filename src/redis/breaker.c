@@ -10,6 +10,7 @@
  * is harmless; the one transition that must happen once, to open, is a compare-and-swap.
  */
 #include <stdatomic.h>
+#include <stddef.h>
 
 #include "breaker.h"
 
@@ -20,6 +21,7 @@
 #define CALLS_TO_JUDGE 20
 
 _Static_assert(sizeof(rl_breaker) == 64, "a breaker is one cache line");
+_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 128, "and so is what stands beside it");
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)
 #define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
@@ -141,4 +143,60 @@ int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_t
     store(&b->probe_at, (uint64_t)now_ms + jittered(backoff, now_ms));
     store(&b->claim_until, 0);
     return closes;
+}
+
+void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
+{
+    store(&b->backoff_ms, (uint64_t)options->retry_min_ms);
+    store(&b->probe_at, (uint64_t)now_ms);
+}
+
+void rl_breaker_forget(rl_breaker *b)
+{
+    store(&b->reconnects, 0);
+    store(&b->recent, 0);
+    store(&b->state, RL_BREAKER_CLOSED);
+}
+
+/* --- The table ---------------------------------------------------------------------------- */
+
+/* FNV-1a, but never 0. */
+static uint64_t id_of(const char *name)
+{
+    uint64_t id = UINT64_C(0xcbf29ce484222325);
+
+    for (; *name; name++)
+        id = (id ^ (unsigned char)*name) * UINT64_C(0x100000001b3);
+    return id ? id : 1;
+}
+
+/*
+ * Places are taken from the first and never given back. Who takes one writes the name beside it;
+ * should he die before, the node has no name for people and works all the same.
+ */
+rl_breaker *rl_breaker_of(rl_breakers *all, const char *name)
+{
+    uint64_t id = id_of(name);
+
+    for (int i = 0; i < RL_BREAKERS; i++) {
+        uint64_t found = 0;
+
+        if (swap(&all->nodes[i].id, &found, id)) {
+            for (int n = 0; n < RL_BREAKER_NAME - 1 && name[n]; n++)
+                store(&all->nodes[i].name[n], name[n]);
+            found = id;
+        }
+        if (found == id)
+            return &all->nodes[i].breaker;
+    }
+    return &all->nodes[id % RL_BREAKERS].breaker;
+}
+
+rl_breaker *rl_breaker_at(rl_breakers *all, int i, char name[RL_BREAKER_NAME])
+{
+    if (i >= RL_BREAKERS || !load(&all->nodes[i].id))
+        return NULL;
+    for (int n = 0; n < RL_BREAKER_NAME; n++)
+        name[n] = load(&all->nodes[i].name[n]);
+    return &all->nodes[i].breaker;
 }

@@ -1,7 +1,8 @@
 /*
  * breaker: whether it makes sense to ask a node of Redis at all.
  *
- * One breaker per node, in memory that all children share, so that what one learns all know. All
+ * One breaker per node, in memory that all children share, so that what one learns all know. They
+ * stand in a table of fixed size, found by the names of the nodes. All
  * functions may be called from any thread of any process; none blocks. Times are ms on a clock that
  * all processes of the host share and that never steps back: rl_link_clock() / 1000.
  */
@@ -9,6 +10,8 @@
 #define RL_BREAKER_H
 
 #include <stdint.h>
+
+#include "errors.h"
 
 /* Why a decision was not made by Redis. The names are those of logs and metrics. */
 typedef enum {
@@ -71,10 +74,37 @@ int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms);
  */
 int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms);
 
+/* Open for a reason that is gone, as when the node has moved: the next probe is due at once. */
+void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
+
+/* Closed as if nothing had been: nobody asks the node any more. */
+void rl_breaker_forget(rl_breaker *b);
+
 /* Three probes in time, one behind the other, close it, over half a second. Returns 1 then. */
 int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_time,
                       int64_t now_ms);
 
 rl_breaker_state rl_breaker_read(const rl_breaker *b);
+
+/* --- The table ---------------------------------------------------------------------------- */
+
+#define RL_BREAKERS 256    /* nodes with a breaker of their own; what is beyond shares with others */
+#define RL_BREAKER_NAME 56 /* bytes of a name that are kept for people, with the NUL */
+
+/* In shared memory, zeroed at first: empty. */
+typedef struct {
+    _Alignas(64) _Atomic uint64_t errors[RL_ERROR_KINDS]; /* that any node has answered */
+    _Alignas(64) struct {
+        _Atomic uint64_t id; /* of the node's name; 0: nobody's */
+        _Atomic char name[RL_BREAKER_NAME];
+        rl_breaker breaker;
+    } nodes[RL_BREAKERS];
+} rl_breakers;
+
+/* The breaker of a node, the same for all who call it by the same name. */
+rl_breaker *rl_breaker_of(rl_breakers *all, const char *name);
+
+/* The i-th of the breakers in use, and its node's name; NULL if there are not so many. */
+rl_breaker *rl_breaker_at(rl_breakers *all, int i, char name[RL_BREAKER_NAME]);
 
 #endif

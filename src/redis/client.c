@@ -1,24 +1,28 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * A call is a slot: the command, who waits for it, and the reply. Slots are made once and bound
- * what can be in flight. A caller fills a slot, queues it, wakes the I/O thread if that sleeps, and
- * waits on the slot's own semaphore until its deadline. If the deadline comes first the slot is
- * abandoned: its reply is still read, in order, and dropped, and only then is the slot free again.
+ * A caller makes a call (call.h), queues it, wakes who has the lead if he sleeps, and waits for the
+ * call until its deadline. Who has the lead carries it: he sends all that is queued at once,
+ * without waiting for more: while one batch is on its way the next gathers by itself. What belongs
+ * to whom:
  *
- * The I/O thread sends all that is queued at once, without waiting for more: while one batch is on
- * its way the next gathers by itself. It alone connects and, with the breaker's claim, probes.
- * Where there is no I/O thread the caller does the same steps in the same order. Nobody looks at the
- * link between its requests: what comes then is found by the next one.
+ * - The lock guards the queue, who has the lead, and whether he sleeps. It is never held over a
+ *   system call.
+ * - Nodes, what is held back for them, and the counts of what is out belong to the lead. The lead
+ *   changes hands under the lock alone, so what its last holder did is seen by the next one.
+ * - The lead is free only while nothing is queued, held back or in flight, and every node is up
+ *   with nothing to do. A caller takes it with his call, in the same step. The I/O thread parks
+ *   then: it waits for a connection to be closed by the other side, which it can see without
+ *   reading, and for its time to look at everything.
+ * - A caller gives the lead back as soon as his call is done or his deadline has come, to nobody if
+ *   all that holds again, else to the I/O thread. Callers who came together lately say that more
+ *   will: then the I/O thread keeps the lead until so many calls have come alone.
  *
- * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
- * that cannot be made again, or too many failures in a second, open the breaker for all children.
- * Only a call answered in time proves a connection: one that ends unproven was not made.
+ * Where there is no I/O thread the lead is never free, but the one caller's. Nobody looks at the
+ * nodes between its requests: what comes then is found by the next one.
  */
-#include <errno.h>
 #include <poll.h>
 #include <pthread.h>
-#include <semaphore.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -29,419 +33,199 @@
 #include <apr_strings.h>
 #include <apr_thread_proc.h>
 
+#include "call.h"
 #include "client.h"
-#include "link.h"
+#include "fleet.h"
+#include "spread.h"
 
 #define IN_FLIGHT 1024
-#define SILENT_DEADLINES 4
-#define IDLE_MS 100 /* how often a link that is down looks at the breaker */
+#define GREETINGS_MAX (2 + RL_SCRIPTS)
+#define CALM 32 /* calls that came alone before callers may lead again */
 
-typedef enum { CALL_DECISION, CALL_GIVE_BACK, CALL_PROBE } call_kind;
-
-/* A call leaves PENDING once: to whoever comes first, the reply or the caller's deadline. */
-typedef enum { CALL_PENDING, CALL_DONE, CALL_ABANDONED } call_state;
-
-typedef struct call {
-    atomic_int state; /* call_state */
-    sem_t done;       /* posted when it becomes CALL_DONE and somebody waits */
-    int reloaded;     /* sent again after NOSCRIPT */
-    call_kind kind;
-    char *command;
-    int length;
-    redisReply *reply; /* NULL with done: lost */
-    struct call *next;
-} call;
+typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
 
 struct rl_client {
     rl_client_options options;
-    rl_link *link;
     apr_pool_t *pool;
+    rl_calls *calls;
     rl_script_names names;
-    const char *probe_key;
+    rl_greeting greetings[GREETINGS_MAX];
+    int greeting_count;
 
-    pthread_mutex_t lock; /* for what follows, up to accepting */
-    call *calls;
-    call *free;
-    call *queue;
-    call **queue_end;
-    int sleeping;
+    pthread_mutex_t lock; /* for what follows, up to stopped */
+    rl_call_list queue;
+    lead lead;
+    int sleeping;      /* who has the lead is to be woken if there is something new */
+    int thread_wants;  /* the I/O thread is to have the lead next */
+    int stopped;
 
-    atomic_int accepting; /* calls may be queued: the link is up, or coming up for the first time */
-    atomic_int failures;  /* in a row */
-    atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int stopping;
-    int wake_fd;
+    int wake_fd[LEAD_CALLER + 1]; /* who sleeps with the lead waits for his */
     apr_thread_t *thread;
 
-    /* the owner's of the link */
-    rl_link_state state; /* as last seen */
-    int patient;         /* requests may wait for the connection that is being made */
-    int64_t connect_at_us;
-    int64_t backoff_ms;
-    apr_pool_t *address_pool;
-    apr_array_header_t *addresses;
-    int address;
-    int probing;
-    const call *probe;   /* that is out; NULL: none yet */
-    int64_t probe_until_us;
+    /* the lead's */
+    rl_fleet *fleet;
+    rl_call_list held; /* calls for nodes that requests may wait for */
+    int out;        /* calls in flight */
+    int alone;      /* calls in a row that were alone in flight, up to CALM */
 };
-
-static int64_t least(int64_t a, int64_t b)
-{
-    return a < b ? a : b;
-}
-
-static int64_t now_ms(void)
-{
-    return rl_link_clock() / 1000;
-}
-
-static void say(rl_client *client, rl_log_level level, const char *format, ...)
-{
-    char text[320];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    client->options.log(client->options.log_context, level, text);
-}
-
-static int is_open(const rl_client *client)
-{
-    return rl_breaker_read(client->options.breaker) == RL_BREAKER_OPEN;
-}
-
-static void say_opened(rl_client *client, const char *why)
-{
-    say(client, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure decides until it answers "
-        "again: %s", client->options.node->name, why);
-}
 
 /* --- Calls -------------------------------------------------------------------------------- */
 
-static int make_calls(rl_client *client)
+static void wake(rl_client *client, lead who)
 {
-    client->calls = apr_pcalloc(client->pool, sizeof(call) * IN_FLIGHT);
-    for (int i = 0; i < IN_FLIGHT; i++) {
-        call *c = &client->calls[i];
-
-        if (sem_init(&c->done, 0, 0))
-            return 0;
-        c->next = client->free;
-        client->free = c;
-    }
-    client->queue_end = &client->queue;
-    return pthread_mutex_init(&client->lock, NULL) == 0;
-}
-
-/* Takes a slot for a command and queues it; NULL, and the command is freed, if all are in use. */
-static call *enqueue(rl_client *client, call_kind kind, char *command, int length)
-{
-    int wake = 0;
-    call *c;
-
-    pthread_mutex_lock(&client->lock);
-    c = client->free;
-    if (c) {
-        client->free = c->next;
-        c->reloaded = 0;
-        atomic_store(&c->state, kind == CALL_DECISION ? CALL_PENDING : CALL_ABANDONED);
-        c->kind = kind;
-        c->command = command;
-        c->length = length;
-        c->reply = NULL;
-        c->next = NULL;
-        *client->queue_end = c;
-        client->queue_end = &c->next;
-        wake = client->sleeping;
-        client->sleeping = 0;
-    }
-    pthread_mutex_unlock(&client->lock);
-    if (!c)
-        redisFreeCommand(command);
-    if (wake)
-        eventfd_write(client->wake_fd, 1);
-    return c;
-}
-
-static void release(rl_client *client, call *c)
-{
-    redisFreeCommand(c->command);
-    if (c->reply)
-        freeReplyObject(c->reply);
-    pthread_mutex_lock(&client->lock);
-    c->next = client->free;
-    client->free = c;
-    pthread_mutex_unlock(&client->lock);
-}
-
-/* A call has got its reply, or lost it. Once it is done it is its caller's. */
-static void complete(rl_client *client, call *c, redisReply *reply)
-{
-    c->reply = reply;
-    if (atomic_exchange(&c->state, CALL_DONE) == CALL_ABANDONED)
-        release(client, c);
-    else if (client->options.threaded)
-        sem_post(&c->done);
-}
-
-static void probed(rl_client *client, int in_time)
-{
-    client->probing = 0;
-    client->probe = NULL;
-    if (rl_breaker_probed(client->options.breaker, &client->options.retry, in_time, now_ms()))
-        say(client, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed",
-            client->options.node->name);
-}
-
-static int is_error(const redisReply *reply, const char *prefix)
-{
-    return reply && reply->type == REDIS_REPLY_ERROR && strstr(reply->str, prefix);
-}
-
-/* Whether nobody waits for a decision any more: then it must not be charged either. */
-static int is_forsaken(call *c)
-{
-    return c->kind == CALL_DECISION && atomic_load(&c->state) == CALL_ABANDONED;
-}
-
-/* The link's answer to a call. */
-static void on_reply(void *owner, void *done, redisReply *reply)
-{
-    rl_client *client = owner;
-    call *c = done;
-
-    if (is_error(reply, "NOSCRIPT") && !c->reloaded && !is_forsaken(c)) {
-        rl_link_reload(client->link);
-        c->reloaded = 1;
-        if (rl_link_send(client->link, c->command, c->length, c)) {
-            freeReplyObject(reply);
-            return;
-        }
-    }
-    if (c == client->probe)
-        probed(client, reply && reply->type == REDIS_REPLY_STRING);
-    complete(client, c, reply);
-}
-
-/* Sends what is queued; what cannot be sent is lost. */
-static void send_queued(rl_client *client)
-{
-    call *c, *next;
-
-    pthread_mutex_lock(&client->lock);
-    c = client->queue;
-    client->queue = NULL;
-    client->queue_end = &client->queue;
-    pthread_mutex_unlock(&client->lock);
-    for (; c; c = next) {
-        next = c->next;
-        if (is_forsaken(c) || !rl_link_send(client->link, c->command, c->length, c))
-            complete(client, c, NULL);
-    }
-}
-
-/* --- The link's life ---------------------------------------------------------------------- */
-
-/* Errors that the next call would meet as well: asking again soon is of no use. */
-static const struct {
-    const char *says;
-    const char *means;
-} lasting[] = {
-    {"OOM ", "its memory is full: raise maxmemory or give the limits an instance of their own"},
-    {"MISCONF ", "it refuses writes because it cannot save to disk"},
-    {"NOAUTH ", "it wants a password"},
-    {"WRONGPASS ", "it does not accept the password"},
-    {"NOPERM ", "its user may not run what is needed"},
-    {"READONLY ", "it is a replica that takes no writes"},
-    {"max number of clients", "it has no room for more clients: raise maxclients"},
-};
-
-static void open_if_lasting(rl_client *client, const char *error)
-{
-    for (size_t i = 0; i < sizeof(lasting) / sizeof(lasting[0]); i++) {
-        if (strstr(error, lasting[i].says)
-            && rl_breaker_open(client->options.breaker, client->options.retry.retry_max_ms,
-                               now_ms())) {
-            say_opened(client, lasting[i].means);
-            return;
-        }
-    }
+    eventfd_write(client->wake_fd[who], 1);
 }
 
 /*
- * Where there is no I/O thread a request would have to wait for the resolver: addresses are then
- * those that were found when the client was made.
+ * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is
+ * not NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
  */
-static void find_addresses(rl_client *client)
+static rl_call *enqueue(rl_client *client, rl_node *node, int slot, char *command, int length,
+                        int *leads)
 {
-    client->address = 0;
-    if (client->addresses && !client->options.threaded)
-        return;
-    apr_pool_clear(client->address_pool);
-    client->addresses = rl_topology_resolve(client->address_pool, client->options.node);
-}
+    rl_call *call = rl_call_make(client->calls, node, leads != NULL, command, length);
+    lead sleeper = LEAD_FREE;
+    int stopped;
 
-/* Once the breaker is open, it alone says when to try again. */
-static void link_failed(rl_client *client, const char *why, int64_t now_us)
-{
-    client->patient = 0;
-    if (client->probing)
-        probed(client, 0);
-    open_if_lasting(client, why);
-    if (rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 0, now_ms()))
-        say_opened(client, why);
-    client->backoff_ms = least(client->backoff_ms * 2, client->options.retry.retry_max_ms);
-    client->connect_at_us = now_us;
-    if (!is_open(client))
-        client->connect_at_us += client->backoff_ms * 1000;
-}
-
-/* A connection was not made. It has failed when no address of the node is left to try. */
-static void connect_failed(rl_client *client, int64_t now_us)
-{
-    if (client->address < client->addresses->nelts)
-        client->connect_at_us = now_us;
-    else
-        link_failed(client, rl_link_error(client->link), now_us);
-}
-
-static void begin_connect(rl_client *client, int64_t now_us)
-{
-    if (!client->addresses || client->address >= client->addresses->nelts)
-        find_addresses(client);
-    if (client->addresses->nelts == 0) {
-        link_failed(client, "its name has no address", now_us);
-        return;
-    }
-    if (!client->options.threaded)
-        client->patient = 1;
-    do {
-        rl_link_connect(client->link, client->options.node,
-                        APR_ARRAY_IDX(client->addresses, client->address, const char *));
-        client->address++;
-        client->state = rl_link_read_state(client->link);
-    } while (client->state == RL_LINK_DOWN && client->address < client->addresses->nelts);
-    if (client->state == RL_LINK_DOWN)
-        connect_failed(client, now_us);
-}
-
-static void begin_probe(rl_client *client, int64_t now_us)
-{
-    int64_t lasts_ms = client->options.connect_ms + client->options.timeout_ms;
-
-    if (client->probing
-        || !rl_breaker_claim_probe(client->options.breaker, 2 * lasts_ms, now_us / 1000))
-        return;
-    client->probing = 1;
-    client->probe_until_us = now_us + lasts_ms * 1000;
-    client->connect_at_us = now_us;
-}
-
-/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
-static void send_probe(rl_client *client, int64_t now_us)
-{
-    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
-    rl_ask ask = {.key = client->probe_key, .limit = &limit};
-    int length;
-    char *command = rl_script_decide(&client->names, &ask, 1, 0, &length);
-
-    client->probe_until_us = now_us + client->options.timeout_ms * 1000;
-    client->probe = command ? enqueue(client, CALL_PROBE, command, length) : NULL;
-    if (!client->probe)
-        probed(client, 0);
-}
-
-/* What the state of the link has become since the last look. */
-static void notice_change(rl_client *client, int64_t now_us)
-{
-    rl_link_state was = client->state;
-
-    client->state = rl_link_read_state(client->link);
-    if (client->state == was)
-        return;
-    if (client->state == RL_LINK_READY) {
-        atomic_store(&client->failures, 0);
-        client->patient = 1;
-        client->backoff_ms = client->options.retry.retry_min_ms;
-        client->address--; /* this one is good: try it first again */
-        atomic_store(&client->proven, 0);
-        if (client->probing)
-            send_probe(client, now_us);
-    }
-    else if (client->state == RL_LINK_DOWN && was == RL_LINK_READY) {
-        client->patient = atomic_exchange(&client->failures, 0) == 0;
-        say(client, RL_LOG_WARNING, "lost the connection to Redis at %s: %s",
-            client->options.node->name, rl_link_error(client->link));
-        if (!client->patient && !atomic_load(&client->proven)) {
-            link_failed(client, rl_link_error(client->link), now_us);
-            return;
+    if (!call)
+        return NULL;
+    call->slot = slot;
+    pthread_mutex_lock(&client->lock);
+    stopped = client->stopped;
+    if (!stopped) {
+        rl_call_append(&client->queue, call);
+        if (client->lead == LEAD_FREE) {
+            client->lead = leads ? LEAD_CALLER : LEAD_THREAD;
+            client->sleeping = !leads; /* it is parked */
+            if (leads)
+                *leads = 1;
         }
-        client->connect_at_us = now_us;
-        if (client->probing)
-            probed(client, 0);
+        if (client->sleeping)
+            sleeper = client->lead;
+        client->sleeping = 0;
     }
-    else if (client->state == RL_LINK_DOWN) {
-        connect_failed(client, now_us);
+    pthread_mutex_unlock(&client->lock);
+    if (sleeper != LEAD_FREE)
+        wake(client, sleeper);
+    if (!stopped)
+        return call;
+    rl_call_release(client->calls, call);
+    return NULL;
+}
+
+/* Counts, holds back or completes a call as its next step says. */
+static void go_on(rl_client *client, rl_call *call, rl_call_next next, redisReply *reply)
+{
+    client->out += next == RL_CALL_GOES;
+    if (next == RL_CALL_WAITS)
+        rl_call_append(&client->held, call);
+    if (next == RL_CALL_ENDS)
+        rl_call_complete(client->calls, call, reply);
+    else if (reply)
+        freeReplyObject(reply);
+}
+
+/* A node's answer to a call. */
+static void on_reply(void *owner, void *done, redisReply *reply)
+{
+    rl_client *client = owner;
+    rl_call *call = done;
+    rl_call_next next = RL_CALL_ENDS;
+
+    if (rl_fleet_take(client->fleet, done, reply))
+        return;
+    client->out--;
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        next = rl_fleet_refused(client->fleet, call, reply->str);
+    go_on(client, call, next, reply);
+}
+
+/* --- The lead ----------------------------------------------------------------------------- */
+
+/* Sends a list of calls. What waits for a connection is held back, what cannot be sent is lost. */
+static void send_list(rl_client *client, rl_call *call)
+{
+    for (rl_call *next; call; call = next) {
+        next = call->next;
+        if (rl_call_is_forsaken(call))
+            rl_call_complete(client->calls, call, NULL);
+        else
+            go_on(client, call, rl_fleet_send(client->fleet, call), NULL);
     }
 }
 
-/* While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. */
-static void manage_probe(rl_client *client, int64_t now_us)
+static void send_queued(rl_client *client)
 {
-    int was_probing = client->probing;
+    rl_call *held = client->held.first, *queued;
+    int before = client->out;
 
-    begin_probe(client, now_us);
-    if (client->probing && !was_probing && client->state == RL_LINK_READY)
-        send_probe(client, now_us);
-    if (client->probing && now_us >= client->probe_until_us)
-        probed(client, 0);
+    rl_call_clear(&client->held);
+    pthread_mutex_lock(&client->lock);
+    queued = client->queue.first;
+    rl_call_clear(&client->queue);
+    pthread_mutex_unlock(&client->lock);
+    send_list(client, held);
+    send_list(client, queued);
+    if (client->out > 1)
+        client->alone = 0;
+    else if (client->out > before && client->alone < CALM)
+        client->alone++;
 }
 
-/* Whether requests wait for the connection that is being made. */
-static int is_awaited(const rl_client *client)
+/* One look at everything that is due; what there is to send leaves at once. */
+static void look(rl_client *client, int64_t now_us)
 {
-    return client->state == RL_LINK_CONNECTING && client->patient;
+    rl_fleet_look(client->fleet, now_us);
+    send_queued(client);
+    rl_fleet_step(client->fleet, NULL, 0, now_us);
+    rl_call_wake(client->calls);
 }
 
-/* One look at everything that is due. The owner calls it before it waits. */
-static void manage(rl_client *client, int64_t now_us)
+/* What is waited for: nodes, then what else the fleet has, at last a wake-up. */
+typedef struct {
+    struct pollfd fds[RL_FLEET_FDS + 1];
+    int nodes, count;
+} waiting;
+
+/* Makes ready to wait. Returns for how long, until until_us at the latest. */
+static int64_t gather(rl_client *client, int wake_fd, int64_t until_us, waiting *w)
 {
-    if (client->state == RL_LINK_READY && rl_link_read_state(client->link) == RL_LINK_READY
-        && atomic_load(&client->failures) >= client->options.failures)
-        rl_link_close(client->link, "too many calls in a row failed");
-    notice_change(client, now_us);
-    if (client->state == RL_LINK_DOWN && now_us >= client->connect_at_us
-        && (!is_open(client) || client->probing))
-        begin_connect(client, now_us);
-    atomic_store(&client->accepting, client->state == RL_LINK_READY || is_awaited(client));
-    if (!is_awaited(client))
-        send_queued(client);
+    int others;
+
+    w->nodes = rl_fleet_wait(client->fleet, w->fds, &others, &until_us);
+    w->count = w->nodes + others + 1;
+    w->fds[w->count - 1] = (struct pollfd){wake_fd, POLLIN, 0};
+    return until_us - rl_link_clock();
 }
 
-/* Waits for the link, at most until until_us, and lets it move on. */
-static void wait_and_step(rl_client *client, int64_t until_us)
+/* Returns what woke it: a wake-up or nothing of it. */
+static int wait_for(struct pollfd *fds, int count, int64_t wait_us)
 {
-    struct pollfd fds[2] = {{-1, 0, 0}, {client->wake_fd, POLLIN, 0}};
-    int64_t now_us = rl_link_clock(), due_us, wait_us;
+    struct timespec wait = {0, 0};
     eventfd_t ignored;
-    struct timespec wait;
 
-    fds[0].fd = rl_link_wait(client->link, &fds[0].events, &due_us);
-    wait_us = least(due_us, until_us) - now_us;
-    if (wait_us < 0)
-        wait_us = 0;
-    wait.tv_sec = wait_us / 1000000;
-    wait.tv_nsec = wait_us % 1000000 * 1000;
-    if (ppoll(fds, client->options.threaded ? 2 : 1, &wait, NULL) < 0)
-        fds[0].revents = fds[1].revents = 0;
-    if (fds[1].revents)
-        eventfd_read(client->wake_fd, &ignored);
-    rl_link_step(client->link, fds[0].revents, rl_link_clock());
+    if (wait_us > 0) {
+        wait.tv_sec = wait_us / 1000000;
+        wait.tv_nsec = wait_us % 1000000 * 1000;
+    }
+    if (ppoll(fds, (nfds_t)count, &wait, NULL) < 0) {
+        for (int i = 0; i < count; i++)
+            fds[i].revents = 0;
+    }
+    return fds[count - 1].revents ? eventfd_read(fds[count - 1].fd, &ignored) == 0 : 0;
 }
 
-/* --- The I/O thread ----------------------------------------------------------------------- */
+/* Waits for the nodes, at most until until_us, and lets them move on. */
+static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
+{
+    waiting w;
+    int64_t wait_us = gather(client, wake_fd, until_us, &w);
+
+    wait_for(w.fds, w.count, wait_us);
+    rl_fleet_step(client->fleet, w.fds, w.nodes, rl_link_clock());
+    rl_call_wake(client->calls);
+}
 
 /* Goes to sleep only if nothing is queued; who queues later must wake it. */
 static int may_sleep(rl_client *client)
@@ -449,41 +233,119 @@ static int may_sleep(rl_client *client)
     int sleeps;
 
     pthread_mutex_lock(&client->lock);
-    sleeps = client->sleeping = !client->queue || client->state == RL_LINK_CONNECTING;
+    sleeps = client->sleeping = !client->queue.first;
     pthread_mutex_unlock(&client->lock);
     return sleeps;
 }
 
-/* When there is something to do even if nothing happens. */
-static int64_t next_look(const rl_client *client, int64_t now_us)
+/* Whether there is nothing to do until another call comes. */
+static int is_settled(const rl_client *client)
 {
-    if (client->probing)
-        return least(client->probe_until_us, now_us + IDLE_MS * 1000);
-    if (is_open(client))
-        return now_us + least(IDLE_MS, client->options.retry.retry_min_ms) * 1000;
-    if (client->state == RL_LINK_DOWN)
-        return least(client->connect_at_us, now_us + IDLE_MS * 1000);
-    return now_us + 10 * IDLE_MS * 1000;
+    return !client->out && !client->held.first && client->alone == CALM
+        && rl_fleet_is_settled(client->fleet);
+}
+
+/* Gives the lead away: to nobody, or to the thread. Returns 1 if it is free. */
+static int leave(rl_client *client)
+{
+    int settled = is_settled(client), handed_over;
+
+    pthread_mutex_lock(&client->lock);
+    settled = settled && !client->queue.first && !client->thread_wants;
+    handed_over = !settled && client->lead == LEAD_CALLER;
+    client->lead = settled ? LEAD_FREE : LEAD_THREAD;
+    client->sleeping = 0;
+    pthread_mutex_unlock(&client->lock);
+    if (handed_over)
+        wake(client, LEAD_THREAD);
+    return settled;
+}
+
+/* --- The I/O thread ----------------------------------------------------------------------- */
+
+/* Takes the lead unless a caller has it, who will then hand it over. */
+static int take_lead(rl_client *client)
+{
+    int taken;
+
+    pthread_mutex_lock(&client->lock);
+    taken = client->lead != LEAD_CALLER;
+    if (taken)
+        client->lead = LEAD_THREAD;
+    client->thread_wants = !taken;
+    client->sleeping = taken ? 0 : client->sleeping;
+    pthread_mutex_unlock(&client->lock);
+    return taken;
+}
+
+/*
+ * Gives the lead away if it can and waits without it: for the other side to close a connection,
+ * but not for replies, which are a caller's. Returns 1 if a connection has news.
+ */
+static int park(rl_client *client)
+{
+    waiting w;
+    int64_t wait_us = gather(client, client->wake_fd[LEAD_THREAD], INT64_MAX, &w);
+
+    for (int i = 0; i < w.nodes; i++)
+        w.fds[i].events = POLLRDHUP;
+    if (!leave(client))
+        return 0;
+    wait_for(w.fds, w.count, wait_us);
+    for (int i = 0; i < w.count - 1; i++) {
+        if (w.fds[i].revents)
+            return 1;
+    }
+    return 0;
 }
 
 static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
 {
     rl_client *client = data;
+    int wake_fd = client->wake_fd[LEAD_THREAD], news = 0;
+    int64_t now_us;
 
     (void)thread;
     while (!atomic_load(&client->stopping)) {
-        int64_t now_us = rl_link_clock();
+        if (!take_lead(client)) {
+            struct pollfd woken = {wake_fd, POLLIN, 0};
 
-        if (is_open(client))
-            manage_probe(client, now_us);
-        manage(client, now_us);
-        /* What manage() sent is flushed by a step that does not wait. */
-        rl_link_step(client->link, 0, now_us);
-        wait_and_step(client, may_sleep(client) ? next_look(client, now_us) : now_us);
+            wait_for(&woken, 1, 1000000);
+            continue;
+        }
+        now_us = rl_link_clock();
+        rl_fleet_probe(client->fleet, now_us);
+        look(client, now_us);
+        if (!news && is_settled(client)) {
+            news = park(client);
+            continue;
+        }
+        wait_and_step(client, wake_fd, !news && may_sleep(client) ? INT64_MAX : 0);
+        news = 0;
     }
-    atomic_store(&client->accepting, 0);
-    rl_link_close(client->link, "the server stops");
+    return NULL;
+}
+
+/* The end of the thread: whoever has the lead gives it away soon. */
+static void close_all(rl_client *client)
+{
+    while (!take_lead(client)) {
+        struct pollfd woken = {client->wake_fd[LEAD_THREAD], POLLIN, 0};
+
+        wait_for(&woken, 1, 1000000);
+    }
+    pthread_mutex_lock(&client->lock);
+    client->stopped = 1;
+    pthread_mutex_unlock(&client->lock);
+    rl_fleet_close(client->fleet, "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
+    rl_call_wake(client->calls);
+}
+
+static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
+{
+    run(thread, data);
+    close_all(data);
     return NULL;
 }
 
@@ -494,36 +356,260 @@ static int start_thread(rl_client *client)
 
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    failed = apr_thread_create(&client->thread, NULL, run, client, client->pool) != APR_SUCCESS;
+    failed = apr_thread_create(&client->thread, NULL, live, client, client->pool) != APR_SUCCESS;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     return !failed;
 }
 
+/* --- Callers ------------------------------------------------------------------------------ */
+
+/* With the lead: does what the I/O thread does until the call is done or its deadline has come. */
+static void lead_until_done(rl_client *client, const rl_call *call, int64_t deadline_us)
+{
+    while (!atomic_load_explicit(&client->stopping, memory_order_relaxed)) {
+        int64_t now_us = rl_link_clock();
+
+        if (!rl_call_is_pending(call) || now_us >= deadline_us)
+            break;
+        look(client, now_us);
+        if (rl_call_is_pending(call))
+            wait_and_step(client, client->wake_fd[LEAD_CALLER],
+                          may_sleep(client) ? deadline_us : 0);
+    }
+    if (client->options.threaded)
+        leave(client);
+    else if (call->node)
+        rl_node_hurry(call->node);
+}
+
+static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admitted)
+{
+    if (!call->reply)
+        return RL_FAILED_LOST;
+    if (call->reply->type == REDIS_REPLY_ERROR)
+        return RL_FAILED_REFUSED;
+    *admitted = rl_script_read(call->reply, asks, n);
+    return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+}
+
+/* Whether the keys of a call lie at both ends of a slot's move. */
+static int is_split(const redisReply *reply)
+{
+    return reply && reply->type == REDIS_REPLY_ERROR
+        && rl_error_of(reply->str) == RL_ERROR_TRYAGAIN;
+}
+
+/* One thread, no I/O thread: see what the nodes have been through since the last request. */
+static void catch_up(rl_client *client)
+{
+    wait_and_step(client, -1, 0);
+    look(client, rl_link_clock());
+}
+
+void rl_client_probe(rl_client *client)
+{
+    int64_t now_us, until_us;
+    int probing;
+
+    if (client->options.threaded || !rl_fleet_is_any_open(client->fleet))
+        return;
+    now_us = rl_link_clock();
+    until_us = now_us + client->options.timeout_ms * 1000;
+    do {
+        probing = rl_fleet_probe(client->fleet, now_us);
+        look(client, now_us);
+        if (probing)
+            wait_and_step(client, -1, until_us);
+        now_us = rl_link_clock();
+    } while (probing && now_us < until_us);
+}
+
+/* One call, of one slot. *split: see rl_spread_calls. */
+static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
+                         int64_t deadline_us, int *admitted, int *split)
+{
+    int length, leads = !client->options.threaded;
+    rl_failure failure;
+    rl_node *node;
+    char *command;
+    rl_call *call;
+
+    failure = rl_fleet_route(client->fleet, slot, &node);
+    if (failure != RL_ANSWERED)
+        return failure;
+    command = rl_script_decide(&client->names, asks, n, look_only, &length);
+    call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
+    if (!call)
+        return RL_FAILED_BUSY;
+    if (leads)
+        lead_until_done(client, call, deadline_us);
+    failure = RL_FAILED_LATE;
+    if (rl_call_wait(call, deadline_us)) {
+        node = call->node;
+        *split = is_split(call->reply);
+        failure = read_call(call, asks, n, admitted);
+        rl_call_release(client->calls, call);
+    }
+    if (!node && failure == RL_FAILED_LATE)
+        rl_fleet_hurry_all(client->fleet);
+    if (node && !*split && rl_node_count(node, failure) && client->options.threaded)
+        wake(client, LEAD_THREAD);
+    return failure;
+}
+
+static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
+{
+    rl_node *node;
+    int length;
+    char *command;
+
+    if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
+        return;
+    command = rl_script_undo(&client->names, asks, n, &length);
+    if (command)
+        enqueue(client, node, slot, command, length, NULL);
+}
+
+/* --- Calls of several slots --------------------------------------------------------------- */
+
+typedef struct {
+    rl_client *client;
+    int64_t deadline_us; /* of all calls together */
+} chain;
+
+static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int look_only,
+                              int *admitted, int *split)
+{
+    const chain *c = context;
+
+    return decide(c->client, slot, asks, n, look_only, c->deadline_us, admitted, split);
+}
+
+static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
+{
+    undo(((const chain *)context)->client, slot, asks, n);
+}
+
 /* --- The door ----------------------------------------------------------------------------- */
+
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
+                            int64_t deadline_us, int *admitted)
+{
+    chain c = {client, deadline_us};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
+    rl_failure failure;
+    int ignored = 0;
+
+    if (!client->options.threaded)
+        catch_up(client);
+    if (!rl_fleet_is_cluster(client->fleet))
+        return decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+    failure = rl_spread_decide(&calls, asks, n, look_only, admitted);
+    if (!client->options.threaded && client->queue.first)
+        catch_up(client); /* what was given back */
+    return failure;
+}
+
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
+{
+    chain c = {client, 0};
+    rl_spread_calls calls = {decide_slot, undo_slot, &c};
+
+    if (rl_fleet_is_cluster(client->fleet))
+        rl_spread_undo(&calls, asks, n);
+    else
+        undo(client, 0, asks, n);
+    if (!client->options.threaded)
+        catch_up(client); /* out with it now: this child's next request may be long in coming */
+}
+
+/* --- Life --------------------------------------------------------------------------------- */
+
+static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
+                                 const char **word)
+{
+    rl_greeting *greeting = &client->greetings[client->greeting_count++];
+    char *bytes;
+
+    greeting->name = name;
+    greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
+    greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
+    redisFreeCommand(bytes);
+    return greeting;
+}
+
+static void make_greetings(rl_client *client)
+{
+    const char *user = client->options.user, *password = client->options.password;
+    int db = client->options.topology->db;
+
+    if (password && user)
+        add_greeting(client, "AUTH", 3, (const char *[]){"AUTH", user, password})->secret = 1;
+    else if (password)
+        add_greeting(client, "AUTH", 2, (const char *[]){"AUTH", password})->secret = 1;
+    if (db)
+        add_greeting(client, "SELECT", 2,
+                     (const char *[]){"SELECT", apr_itoa(client->pool, db)});
+    for (int i = 0; i < RL_SCRIPTS; i++)
+        add_greeting(client, "SCRIPT LOAD", 3,
+                     (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
+}
+
+/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
+static char *make_probe(void *owner, const char *tag, int *length)
+{
+    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
+    rl_client *client = owner;
+    rl_ask ask = {.limit = &limit};
+    char key[256]; /* a prefix has at most 64 bytes */
+
+    apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
+    ask.key = key;
+    return rl_script_decide(&client->names, &ask, 1, 0, length);
+}
+
+static void make_fleet(rl_client *client)
+{
+    const rl_client_options *o = &client->options;
+    rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
+                               .failures = o->failures, .retry = o->retry,
+                               .greetings = client->greetings,
+                               .greeting_count = client->greeting_count,
+                               .loading_count = RL_SCRIPTS,
+                               .tls = o->tls, .in_flight = IN_FLIGHT,
+                               .threaded = o->threaded, .on_reply = on_reply, .owner = client,
+                               .breakers = o->breakers, .log = o->log,
+                               .log_context = o->log_context};
+
+    options.probe = make_probe(client, "probe", &options.probe_length);
+    client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);
+}
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
 {
     rl_client *client = apr_pcalloc(pool, sizeof(*client));
-    rl_link_options link = {options->connect_ms * 1000,
-                            options->timeout_ms * SILENT_DEADLINES * 1000, options->node->db,
-                            IN_FLIGHT, on_reply, client};
+    int threaded = options->threaded;
 
     client->options = *options;
     client->pool = pool;
-    client->link = rl_link_create(pool, &link);
-    client->wake_fd = options->threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
-    client->patient = 1;
-    client->backoff_ms = options->retry.retry_min_ms;
-    atomic_init(&client->accepting, 1);
+    client->lead = threaded ? LEAD_THREAD : LEAD_CALLER;
+    client->alone = CALM;
     rl_script_name(&client->names);
-    client->probe_key = apr_pstrcat(pool, options->prefix, ":{probe}:probe:fixed-window:100ms",
-                                    NULL);
-    apr_pool_create(&client->address_pool, pool);
-    if (!make_calls(client))
+    for (int i = LEAD_FREE; i <= LEAD_CALLER; i++) {
+        client->wake_fd[i] = i && threaded ? eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK) : -1;
+        if (i && threaded && client->wake_fd[i] < 0)
+            return NULL;
+    }
+    client->calls = rl_calls_create(pool, IN_FLIGHT);
+    if (!client->calls || pthread_mutex_init(&client->lock, NULL))
         return NULL;
-    if (!options->threaded)
-        find_addresses(client);
-    else if (client->wake_fd < 0 || !start_thread(client))
+    rl_call_clear(&client->queue);
+    rl_call_clear(&client->held);
+    make_greetings(client);
+    make_fleet(client);
+    if (!threaded)
+        look(client, rl_link_clock()); /* begins to look the name up and to connect */
+    else if (!start_thread(client))
         return NULL;
     return client;
 }
@@ -535,143 +621,7 @@ void rl_client_stop(rl_client *client)
     if (!client->thread)
         return;
     atomic_store(&client->stopping, 1);
-    eventfd_write(client->wake_fd, 1);
+    wake(client, LEAD_CALLER);
+    wake(client, LEAD_THREAD);
     apr_thread_join(&ignored, client->thread);
-}
-
-/* Leaves a call that is still pending to the link. Returns 1 if it is done instead. */
-static int abandon(call *c)
-{
-    int pending = CALL_PENDING;
-
-    return !atomic_compare_exchange_strong(&c->state, &pending, CALL_ABANDONED);
-}
-
-/* Waits for the I/O thread to complete a call. Returns 0 if the deadline came first. */
-static int wait_threaded(call *c, int64_t deadline_us)
-{
-    struct timespec until = {deadline_us / 1000000, deadline_us % 1000000 * 1000};
-
-    while (sem_clockwait(&c->done, CLOCK_MONOTONIC, &until)) {
-        if (errno == EINTR)
-            continue;
-        if (!abandon(c))
-            return 0;
-        until.tv_sec++; /* it is done, and about to be posted */
-    }
-    return 1;
-}
-
-/* The same, by doing what the I/O thread does. */
-static int wait_stepping(rl_client *client, call *c, int64_t deadline_us)
-{
-    while (atomic_load(&c->state) != CALL_DONE && rl_link_clock() < deadline_us) {
-        manage(client, rl_link_clock());
-        if (atomic_load(&c->state) != CALL_DONE)
-            wait_and_step(client, deadline_us);
-    }
-    if (client->state == RL_LINK_CONNECTING)
-        client->patient = 0; /* one request has waited for this connection: that is enough */
-    return abandon(c);
-}
-
-static rl_failure read_call(rl_client *client, const call *c, rl_ask *asks, int n, int *charged)
-{
-    if (!c->reply)
-        return RL_FAILED_LOST;
-    if (c->reply->type == REDIS_REPLY_ERROR) {
-        open_if_lasting(client, c->reply->str);
-        return RL_FAILED_REFUSED;
-    }
-    *charged = rl_script_read(c->reply, asks, n);
-    return *charged < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
-}
-
-static void count(rl_client *client, rl_failure failure)
-{
-    if (failure == RL_ANSWERED) {
-        if (atomic_load_explicit(&client->failures, memory_order_relaxed))
-            atomic_store(&client->failures, 0);
-        if (!atomic_load_explicit(&client->proven, memory_order_relaxed)) {
-            atomic_store(&client->proven, 1);
-            rl_breaker_count_reconnect(client->options.breaker, &client->options.retry, 1,
-                                       now_ms());
-        }
-    }
-    else if (failure != RL_FAILED_LOST /* that link is gone already */
-             && atomic_fetch_add(&client->failures, 1) + 1 == client->options.failures
-             && client->options.threaded) {
-        eventfd_write(client->wake_fd, 1);
-    }
-    if (rl_breaker_count(client->options.breaker, &client->options.retry, failure, now_ms()))
-        say_opened(client, "most calls fail");
-}
-
-/* One thread, no I/O thread: see what the link has been through since the last request. */
-static void catch_up(rl_client *client)
-{
-    wait_and_step(client, 0);
-    manage(client, rl_link_clock());
-}
-
-void rl_client_probe(rl_client *client)
-{
-    int64_t until_us;
-
-    if (client->options.threaded || !is_open(client))
-        return;
-    until_us = rl_link_clock() + client->options.timeout_ms * 1000;
-    do {
-        int64_t now_us = rl_link_clock();
-
-        manage_probe(client, now_us);
-        manage(client, now_us);
-        if (client->probing)
-            wait_and_step(client, least(client->probe_until_us, until_us));
-    } while (client->probing && rl_link_clock() < until_us);
-}
-
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
-                            int *admitted)
-{
-    rl_failure failure = RL_FAILED_LATE;
-    int length, done;
-    char *command;
-    call *c;
-
-    if (!client->options.threaded)
-        catch_up(client);
-    if (!rl_breaker_allows(client->options.breaker, now_ms()))
-        return RL_FAILED_OPEN;
-    if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
-        return RL_FAILED_DOWN;
-    command = rl_script_decide(&client->names, asks, n, look, &length);
-    c = command ? enqueue(client, CALL_DECISION, command, length) : NULL;
-    if (!c)
-        return RL_FAILED_BUSY;
-    done = client->options.threaded ? wait_threaded(c, deadline_us)
-                                    : wait_stepping(client, c, deadline_us);
-    if (done) {
-        failure = read_call(client, c, asks, n, admitted);
-        release(client, c);
-    }
-    count(client, failure);
-    return failure;
-}
-
-void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
-{
-    int length;
-    char *command;
-
-    if (!atomic_load_explicit(&client->accepting, memory_order_relaxed))
-        return;
-    command = rl_script_undo(&client->names, asks, n, &length);
-    if (command)
-        enqueue(client, CALL_GIVE_BACK, command, length);
-    if (!client->options.threaded) {
-        catch_up(client);
-        /* Out with it now: this child's next request may be long in coming. */
-        rl_link_step(client->link, 0, rl_link_clock());
-    }
 }

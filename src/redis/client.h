@@ -1,9 +1,16 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * In a threaded server one I/O thread owns the link, and the callers' commands share it, full
- * duplex. In a server with one thread per process the caller owns the link and steps it while it
- * waits. Both are the same code but for who waits.
+ * The client owns nodes, one for each server of Redis that this child talks to, and calls. A node
+ * (node.h) is a connection and its life. A call is a command on its way to a node and the caller
+ * who waits for the reply. route() says which node gets a call; today there is one.
+ *
+ * Nodes are stepped by one thread at a time: the one that has the lead. In a server with threads
+ * that is an I/O thread when callers are many: their commands share each node's connection, full
+ * duplex. A caller who comes while nothing is in flight takes the lead himself and spares the
+ * hand-over; others who come meanwhile wake him, he sends their commands with his own, and leaves
+ * what is still in flight to the I/O thread when his own reply is there. In a server with one
+ * thread per process the caller has the lead always. All do the same steps in the same order.
  *
  * Created after fork, in the pool of the child. rl_client_decide() and rl_client_undo() may be
  * called from any thread of the child.
@@ -14,22 +21,23 @@
 #include <apr_pools.h>
 
 #include "breaker.h"
+#include "node.h"
 #include "script.h"
 #include "topology.h"
 
 typedef struct rl_client rl_client;
 
-typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
-
 typedef struct {
-    const rl_node *node;
-    const char *prefix; /* of keys */
+    const rl_topology *topology;
+    const char *user, *password; /* NULL: none */
+    const rl_tls *tls;           /* NULL: in clear */
+    const char *prefix;          /* of keys */
     int threaded;
     int64_t timeout_ms;      /* what a request may wait; a silent link is closed after four */
     int64_t connect_ms;
     int failures;            /* in a row that end a connection */
     rl_breaker_options retry;
-    rl_breaker *breaker;     /* shared by all children */
+    rl_breakers *breakers;   /* shared by all children */
     void (*log)(void *context, rl_log_level level, const char *text);
     void *log_context;
 } rl_client_options;
@@ -40,8 +48,8 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 /*
  * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
  * for it until deadline_us on rl_link_clock() at the longest; with look set nothing is charged.
- * RL_ANSWERED: *admitted says whether all live rules admit, and so were charged, and the asks what Redis
- * reported. Anything else: nothing is known, and something may have been charged.
+ * RL_ANSWERED: *admitted says whether all live rules admit, and so were charged, and the asks what
+ * Redis reported. Anything else: nothing is known, and something may have been charged.
  */
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
                             int *admitted);
@@ -56,7 +64,7 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n);
  */
 void rl_client_probe(rl_client *client);
 
-/* Ends the thread and the connection. Who still waits for a decision is told that it is lost. */
+/* Ends the thread and the connections. Who still waits for a decision is told that it is lost. */
 void rl_client_stop(rl_client *client);
 
 #endif

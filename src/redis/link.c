@@ -1,14 +1,14 @@
 /*
  * link: one connection to one node of Redis.
  *
- *     DOWN ──connect──► CONNECTING ──connected, all handshake replies good──► READY
+ *     DOWN ──connect──► CONNECTING ──connected, secured, all greetings good──► READY
  *       ▲                   │                                                  │
  *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
  *
  * hiredis does the protocol and the socket, in non-blocking mode and without its own event layer;
- * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in flight
- * is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a late
- * reply must never be taken for the next one.
+ * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in
+ * flight is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a
+ * late reply must never be taken for the next one.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -24,19 +24,22 @@
 
 #include "link.h"
 
-#define UNREAD_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
-#define HANDSHAKE_CALLS 4
+#define REPLY_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
 
 struct rl_link {
     rl_link_options options;
     redisContext *context;
     rl_link_state state;
-    int connected;      /* the socket is; the handshake may not be done */
+    const char *host;
+    int connected;      /* the socket is, and secured if it has to be; greetings are on their way */
+    rl_tls_session *session; /* NULL: in clear, or not begun */
+    int wants;          /* poll events that the socket, or its TLS handshake, waits for */
     int handshakes;     /* replies to the handshake still to come */
     int unsent;         /* hiredis holds bytes that the socket did not take yet */
     int64_t due_us;     /* connect or silence ends here */
     void **calls;       /* ring */
     int size, first, count;
+    rl_error_kind refusal;
     char error[160];
 };
 
@@ -47,7 +50,9 @@ rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
     rl_link *link = apr_pcalloc(pool, sizeof(*link));
 
     link->options = *options;
-    link->size = options->in_flight + HANDSHAKE_CALLS;
+    if (!link->options.reply_max)
+        link->options.reply_max = REPLY_MAX;
+    link->size = options->in_flight + options->greeting_count + options->loading_count;
     link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
     return link;
 }
@@ -68,6 +73,11 @@ rl_link_state rl_link_read_state(const rl_link *link)
 const char *rl_link_error(const rl_link *link)
 {
     return link->error;
+}
+
+rl_error_kind rl_link_refusal(const rl_link *link)
+{
+    return link->refusal;
 }
 
 /* --- Calls in flight ---------------------------------------------------------------------- */
@@ -92,6 +102,7 @@ void rl_link_close(rl_link *link, const char *why)
         redisFree(link->context);
     link->context = NULL;
     link->state = RL_LINK_DOWN;
+    link->session = NULL;
     link->connected = link->handshakes = link->unsent = 0;
     apr_cpystrn(link->error, why, sizeof(link->error));
     while (link->count > 0) {
@@ -113,10 +124,11 @@ static void fail(rl_link *link)
 
 /* --- Connecting --------------------------------------------------------------------------- */
 
-void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
+void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 {
-    link->context = node->path ? redisConnectUnixNonBlock(address)
-                               : redisConnectNonBlock(address, node->port);
+    link->refusal = RL_ERROR_KINDS;
+    link->context = at->path ? redisConnectUnixNonBlock(at->path)
+                             : redisConnectNonBlock(address, at->port);
     if (!link->context) {
         rl_link_close(link, "out of memory");
         return;
@@ -126,24 +138,26 @@ void rl_link_connect(rl_link *link, const rl_node *node, const char *address)
         return;
     }
     fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
+    link->host = at->host ? at->host : "localhost";
+    link->wants = POLLOUT;
     link->state = RL_LINK_CONNECTING;
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
-static void load_scripts(rl_link *link)
+static void greet(rl_link *link, const rl_greeting *greeting)
 {
-    for (int i = 0; i < RL_SCRIPTS; i++) {
-        redisAppendCommand(link->context, "SCRIPT LOAD %s", rl_script_sources[i]);
-        push(link, &handshake);
-        link->handshakes++;
-    }
+    redisAppendFormattedCommand(link->context, greeting->bytes, (size_t)greeting->length);
+    push(link, &handshake);
+    link->handshakes++;
     link->unsent = 1;
 }
 
 void rl_link_reload(rl_link *link)
 {
-    if (link->state == RL_LINK_READY && link->handshakes == 0)
-        load_scripts(link);
+    if (link->state != RL_LINK_READY || link->handshakes > 0)
+        return;
+    for (int i = link->options.loading_count; i > 0; i--)
+        greet(link, &link->options.greetings[link->options.greeting_count - i]);
 }
 
 static void shake_hands(rl_link *link)
@@ -152,14 +166,21 @@ static void shake_hands(rl_link *link)
 
     /* Fails on a unix socket, which has no delay. */
     setsockopt(link->context->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
-    if (link->options.db) {
-        redisAppendCommand(link->context, "SELECT %d", link->options.db);
-        push(link, &handshake);
-        link->handshakes++;
-    }
-    load_scripts(link);
+    for (int i = 0; i < link->options.greeting_count; i++)
+        greet(link, &link->options.greetings[i]);
     link->connected = 1;
     link->due_us = rl_link_clock() + link->options.connect_us;
+}
+
+static void secure(rl_link *link)
+{
+    char why[sizeof(link->error)];
+
+    link->wants = rl_tls_shake(link->session, why, sizeof(why));
+    if (link->wants == 0)
+        shake_hands(link);
+    else if (link->wants < 0)
+        rl_link_close(link, why);
 }
 
 static void finish_connect(rl_link *link)
@@ -171,18 +192,44 @@ static void finish_connect(rl_link *link)
         error = errno;
     if (error)
         rl_link_close(link, strerror(error));
-    else
+    else if (!link->options.tls)
         shake_hands(link);
+    else if ((link->session = rl_tls_begin(link->options.tls, link->context, link->host)))
+        secure(link);
+    else
+        fail(link);
+}
+
+/* What is logged of an error in the handshake. */
+static void note_refusal(rl_link *link, const rl_greeting *greeting, const char *error,
+                         char text[sizeof(link->error)])
+{
+    link->refusal = rl_error_of(error);
+    if (link->refusal != RL_ERROR_OTHER)
+        apr_snprintf(text, sizeof(link->error), "it %s", rl_errors[link->refusal].means);
+    else
+        apr_snprintf(text, sizeof(link->error), "%s: %s", greeting->name,
+                     greeting->secret ? "it was refused" : error);
 }
 
 static void take_handshake(rl_link *link, redisReply *reply)
 {
+    const rl_greeting *greeting =
+        &link->options.greetings[link->options.greeting_count - link->handshakes];
+    char text[sizeof(link->error)];
+    const char *wrong = NULL;
+
     if (reply->type == REDIS_REPLY_ERROR) {
-        rl_link_close(link, reply->str);
+        note_refusal(link, greeting, reply->str, text);
+        wrong = text;
     }
-    else if (--link->handshakes == 0) {
+    else if (greeting->check) {
+        wrong = greeting->check(greeting->context, reply);
+    }
+    if (wrong)
+        rl_link_close(link, wrong);
+    else if (--link->handshakes == 0)
         link->state = RL_LINK_READY;
-    }
     freeReplyObject(reply);
 }
 
@@ -222,6 +269,10 @@ static void take_replies(rl_link *link)
         }
         if (!reply)
             break;
+        if (link->count == 0 && link->options.on_push) {
+            link->options.on_push(link->options.owner, reply);
+            continue;
+        }
         if (link->count == 0) {
             freeReplyObject(reply);
             rl_link_close(link, "a reply that nobody asked for");
@@ -233,19 +284,27 @@ static void take_replies(rl_link *link)
         else
             link->options.on_reply(link->options.owner, call, reply);
     }
-    if (link->context && link->context->reader->len - link->context->reader->pos > UNREAD_MAX)
+    if (link->context
+        && link->context->reader->len - link->context->reader->pos > link->options.reply_max)
         rl_link_close(link, "a reply without end");
 }
 
 static void receive(rl_link *link, int64_t now_us)
 {
-    if (redisBufferRead(link->context) != REDIS_OK) {
-        fail(link);
-        return;
-    }
+    do {
+        if (redisBufferRead(link->context) != REDIS_OK) {
+            fail(link);
+            return;
+        }
+    } while (link->session && rl_tls_has_more(link->session));
     if (link->state == RL_LINK_READY)
         link->due_us = now_us + link->options.silent_us;
     take_replies(link);
+}
+
+int rl_link_in_flight(const rl_link *link)
+{
+    return link->count;
 }
 
 int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
@@ -254,7 +313,7 @@ int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
     *due_us = INT64_MAX;
     if (!link->context)
         return -1;
-    *events = link->connected ? POLLIN : POLLOUT;
+    *events = link->connected ? POLLIN : (short)link->wants;
     if (link->unsent)
         *events |= POLLOUT;
     if (link->state == RL_LINK_CONNECTING || link->count > 0)
@@ -264,7 +323,9 @@ int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
 
 void rl_link_step(rl_link *link, short revents, int64_t now_us)
 {
-    if (link->context && !link->connected && revents)
+    if (link->context && link->session && !link->connected && revents)
+        secure(link);
+    else if (link->context && !link->connected && revents)
         finish_connect(link);
     else if (link->context && revents & (POLLIN | POLLERR | POLLHUP))
         receive(link, now_us);

@@ -2,19 +2,20 @@
  * link: one connection to one node of Redis.
  *
  * A state machine without a thread of its own: whoever owns the link steps it when its descriptor
- * is ready or its time has come. It connects, shakes hands (SELECT, SCRIPT LOAD), sends what it
- * is given in order, and hands each reply to the call it belongs to. It never blocks, sleeps or
- * resolves a name.
+ * is ready or its time has come. It connects, shakes hands with the commands it was made with,
+ * sends what it is given in order, and hands each reply to the call it belongs to. It never blocks,
+ * sleeps or resolves a name.
  *
  * Not thread-safe: one owner at a time. Times are µs on the clock of rl_link_clock().
  */
 #ifndef RL_LINK_H
 #define RL_LINK_H
 
-#include <apr_tables.h>
+#include <apr_pools.h>
 #include <hiredis.h>
 
-#include "script.h"
+#include "errors.h"
+#include "tls.h"
 #include "topology.h"
 
 typedef struct rl_link rl_link;
@@ -27,37 +28,63 @@ typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
  */
 typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
 
+/* A command of the handshake. Any error in reply ends the connection. */
+typedef struct {
+    const char *name;  /* for logs */
+    const char *bytes; /* formatted */
+    int length;
+    int secret;        /* what Redis says of it may repeat it, and is not logged */
+    /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
+    const char *(*check)(void *context, const redisReply *reply);
+    void *context;
+} rl_greeting;
+
 typedef struct {
     int64_t connect_us; /* to connect, and again to shake hands */
     int64_t silent_us;  /* a link that owes replies and is silent for so long is closed */
-    int db;             /* SELECT it if not 0 */
+    const rl_greeting *greetings; /* at least one */
+    int greeting_count;
+    int loading_count;  /* how many of them, the last ones, load what calls need */
+    const rl_tls *tls;  /* NULL: in clear */
     int in_flight;      /* calls that may be sent and unanswered */
+    size_t reply_max;   /* bytes a reply may have; 0: 64 KB, all that calls need */
     rl_link_reply on_reply;
+    /* Takes what comes when nothing is owed, and frees it. NULL: that ends the connection. */
+    void (*on_push)(void *owner, redisReply *reply);
     void *owner;
 } rl_link_options;
 
-/* Makes a link that is down. options are copied. */
+/* Makes a link that is down. options are copied, greetings not. */
 rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options);
 
 /* µs, monotonic. */
 int64_t rl_link_clock(void);
 
-/* Begins to connect to an address as rl_topology_resolve() gives them. */
-void rl_link_connect(rl_link *link, const rl_node *node, const char *address);
+/*
+ * Begins to connect: to an address in numbers of the endpoint's host, which the endpoint's port
+ * belongs to; where it is a unix socket address says nothing.
+ */
+void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address);
 
 rl_link_state rl_link_read_state(const rl_link *link);
 
-/* Loads the script once more, ahead of what is sent from now on. Only when ready. */
+/* Sends the loading greetings again, ahead of what is sent from now on. Only when ready. */
 void rl_link_reload(rl_link *link);
 
 /* What ended the last connection, for logs; "" if nothing did. */
 const char *rl_link_error(const rl_link *link);
+
+/* The error of Redis that ended the last handshake; RL_ERROR_KINDS if that was something else. */
+rl_error_kind rl_link_refusal(const rl_link *link);
 
 /*
  * Sends a command whose reply belongs to call; the bytes are copied. Only when ready and with room
  * in flight; returns 0 otherwise. They go out at the next rl_link_step().
  */
 int rl_link_send(rl_link *link, const char *command, int length, void *call);
+
+/* How many calls are in flight. */
+int rl_link_in_flight(const rl_link *link);
 
 /* The descriptor (-1: none), the poll events to wait for, and when to step at the latest. */
 int rl_link_wait(const rl_link *link, short *events, int64_t *due_us);

@@ -1,9 +1,7 @@
 /*
- * topology: where Redis is.
+ * topology: where Redis is, as the administrator says it.
  *
- * Reads RateLimitRedis URLs and finds the addresses of a node. In this version there is one node.
- * A node is made when the configuration is read and never changes; rl_topology_resolve() may block
- * in the resolver and so must not be called while a request waits.
+ * Reads RateLimitRedis URLs. What is read is made with the configuration and never changes.
  */
 #ifndef RL_TOPOLOGY_H
 #define RL_TOPOLOGY_H
@@ -11,24 +9,41 @@
 #include <apr_network_io.h>
 #include <apr_pools.h>
 
+#define RL_ENDPOINTS_MAX 32 /* in one URL */
+
+typedef enum { RL_TOPOLOGY_SINGLE, RL_TOPOLOGY_SENTINEL, RL_TOPOLOGY_CLUSTER } rl_topology_kind;
+
+/* A server: one that listens on a port of a host, or on a unix socket. */
 typedef struct {
     const char *name; /* for people: host:port or the socket's path; holds no secret */
-    const char *host; /* NULL: a unix socket */
+    const char *host; /* a name or an address in numbers; NULL: a unix socket */
     apr_port_t port;
     const char *path; /* of the unix socket */
+} rl_endpoint;
+
+typedef struct {
+    const char *name;             /* for people; holds no secret */
+    rl_topology_kind kind;
+    const rl_endpoint *endpoints; /* Redis, the sentinels, or some nodes of the cluster */
+    int endpoint_count;
+    const char *primary;          /* with sentinels: the name they know it by */
+    const char *user;             /* NULL: none is said */
+    int tls;
     int db;
-} rl_node;
+} rl_topology;
 
 /*
- * Parses redis://host[:port][/db] or unix:///path[?db=N]. Returns NULL and sets *node, or an error
- * text. The text never repeats what stands before an '@', which may be a password.
+ * Parses one of
+ *
+ *     redis://[user@]host[:port][/db]
+ *     rediss://[user@]host[:port][/db]
+ *     unix:///path[?db=N]
+ *     sentinel[+tls]://[user@]host[:port],.../primary[/db]
+ *     cluster[+tls]://[user@]host[:port],...
+ *
+ * Returns NULL and sets *topology, or an error text that names the defect. The text never repeats
+ * what stands before an '@', which may be a password.
  */
-const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_node **node);
-
-/*
- * The addresses of a node in numbers, in the order to try them, each a string in the pool; an empty
- * array if the name has none. For a unix socket, its path.
- */
-apr_array_header_t *rl_topology_resolve(apr_pool_t *pool, const rl_node *node);
+const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_topology **topology);
 
 #endif

@@ -1,8 +1,10 @@
 #!/usr/bin/perl
-# What requests wait for a Redis that is killed, or stopped, in the middle of a flood: by the
-# module's own histogram, with the verdicts and what became of the calls.
+# What requests wait when Redis fails. For each fault of Fault.pm a second of 32 clients without it,
+# two with it and one after it: the verdicts, what became of the calls, and the wait for Redis by
+# the module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many
+# requests waited for it in vain, and what clients saw before, during and after.
 #
-#   perl -It/lib t/bench/failure.pl [deadline in ms]
+#   perl -It/lib t/bench/failure.pl [fault...]
 
 use strict;
 use warnings;
@@ -10,57 +12,97 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
-use Httpd;
-use RedisServer;
+use Fallback;
+use Fault;
 use Status;
 use Time::HiRes qw(time);
 
-my $deadline = $ARGV[0] // 25;
-my $config   = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout ${deadline}ms\n"
-    . "<Location />\nRateLimit page 1000000000/1s\n</Location>\n" . Status::CONFIG;
+my $rules = "<Location /hello.txt>\nRateLimit page 1000000000/1s\n</Location>\n";
 
-# A second well, two with the fault, two after it; the fault itself falls into a flood.
-sub flood_through {
-    my ($host, %at) = @_;
-    my ($start, %status) = (time);
-    while (time - $start < 5) {
-        for my $second (sort keys %at) {
-            (delete $at{$second})->() if time - $start >= $second;
+# So many seconds of requests: what they saw, in ms, and their statuses.
+sub phase {
+    my ($host, $seconds, $connections) = @_;
+    my ($start, @elapsed, %status) = (time);
+    while (time - $start < $seconds) {
+        Client->flood(targets => [$host->port], connections => $connections, path => '/hello.txt',
+            requests => 20 * $connections, on_response => sub {
+                push @elapsed, 1000 * $_[1]{elapsed};
+                $status{ $_[1]->status }++;
+            });
+    }
+    return { elapsed => [sort { $a <=> $b } @elapsed], status => \%status };
+}
+
+sub quantile {
+    my ($phase, $share) = @_;
+    my $all = $phase->{elapsed};
+    return $all->[$share * $#$all];
+}
+
+sub statuses {
+    my %sum;
+    for my $phase (@_) { $sum{$_} += $phase->{status}{$_} for keys %{ $phase->{status} } }
+    return join ' ', map { "$_: $sum{$_}" } sort keys %sum;
+}
+
+# A second before, the fault, a second after it; beginning and end fall between requests, as those
+# that are under way do not matter where thousands follow.
+sub endure {
+    my ($fault, $host, $connections) = @_;
+    my @phases = phase($host, 1, $connections);
+    $fault->begin;
+    push @phases, phase($host, 2, $connections);
+    my $during = Status->of($host);
+    $fault->end;
+    Fallback::wait_for_redis($host);
+    push @phases, phase($host, 1, $connections);
+    return ($during, @phases);
+}
+
+my @columns = qw(P50Us P99Us P999Us MaxUs);
+printf "%-48s %8s %6s %5s %6s %8s   wait µs: %6s %6s %6s %6s\n", '', 'answered', 'late', 'lost',
+    'errors', 'at once', qw(p50 p99 p99.9 max);
+
+sub report {
+    my ($name, $host, @phases) = @_;
+    my $s = Status->of($host);
+    printf "%-48s %8d %6d %5d %6d %8d            %6d %6d %6d %6d   %s\n", $name,
+        $s->{RedisAnswered}, $s->{RedisFailedLate}, $s->{RedisFailedLost},
+        $s->{RedisFailedRefused} + $s->{RedisFailedGarbage},
+        $s->{RedisFailedOpen} + $s->{RedisFailedDown} + $s->{RedisFailedBusy},
+        (map { $s->{"RedisWait$_"} } @columns), statuses(@phases);
+}
+
+for my $name (@ARGV ? @ARGV : Fault::names()) {
+    for my $mpm ('event', Fault::row($name)->{prefork} ? 'prefork' : ()) {
+        my $fault = Fault->new($name);
+        my $label = "$name ($mpm)";
+        if ($fault->{skip}) {
+            print "$label: $fault->{skip}\n";
+            next;
         }
-        my $sum = Client->flood(targets => [$host->port], connections => 32, requests => 2000,
-            path => '/hello.txt');
-        $status{$_} += $sum->{status}{$_} for keys %{ $sum->{status} };
+        my $host = Fallback::host(url => $fault->url, mpm => $mpm,
+            config => $fault->config . $rules, $fault->host_options);
+        my (undef, @phases) = endure($fault, $host, Fallback::CLIENTS);
+        report($label, $host, @phases);
     }
-    return join ' ', map { "$_: $status{$_}" } sort keys %status;
 }
 
-# Sends the signal from a process of its own, while the flood goes on.
-sub during_flood {
-    my ($signal, $pid) = @_;
-    defined(my $child = fork) or die "fork: $!\n";
-    return $child if $child;
-    select undef, undef, undef, 0.02;
-    kill $signal, $pid;
-    require POSIX;
-    POSIX::_exit(0);
-}
+exit if @ARGV;
 
+print "\nRedis says nothing any more, 16 children, 64 connections, deadline ",
+    Fallback::DEADLINE_MS, " ms\n";
 for my $mpm ('event', 'prefork') {
-    for my $fault ('killed', 'stopped') {
-        my $redis = RedisServer->start;
-        my $host  = Httpd->start(config => $config, redis => $redis, mpm => $mpm,
-            modules => ['status']);
-        my ($signal, $pid) = ($fault eq 'killed' ? 'KILL' : 'STOP', $redis->pid);
-        my $verdicts = flood_through($host,
-            1 => sub { during_flood($signal, $pid) },
-            3 => sub { $fault eq 'killed' ? do { $redis->kill9; $redis->restart } : kill 'CONT', $pid },
-        );
-        my $status = Status->of($host);
-        printf "%-8s %-8s %s; answered %d, late %d, lost %d, fell back at once %d; wait in µs: "
-            . "p50 %d, p99 %d, p99.9 %d\n", $mpm, $fault, $verdicts,
-            (map { $status->{"Redis$_"} } qw(Answered FailedLate FailedLost)),
-            $status->{RedisFailedOpen} + $status->{RedisFailedDown},
-            (map { $status->{"RedisWait$_"} } qw(P50Us P99Us P999Us));
-    }
+    my $fault = Fault->new('SIGSTOP');
+    my $connections = $mpm eq 'event' ? 64 : 16;
+    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $rules, children => 16,
+        threads => 4);
+    my ($during, @phases) = endure($fault, $host, $connections);
+    printf "%s: %d requests waited in vain, of %d while it lasted\n", $mpm,
+        $during->{RedisFailedLate} + $during->{RedisFailedLost}, scalar @{ $phases[1]{elapsed} };
+    printf "  %-7s p50 %6.1f ms, p99 %6.1f ms, p99.9 %6.1f ms, max %6.1f ms, %d requests\n",
+        (qw(before during after))[$_],
+        quantile($phases[$_], 0.5), quantile($phases[$_], 0.99), quantile($phases[$_], 0.999),
+        quantile($phases[$_], 1), scalar @{ $phases[$_]{elapsed} }
+        for 0 .. 2;
 }

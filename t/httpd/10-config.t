@@ -312,8 +312,6 @@ subtest 'tiers' => sub {
 
 subtest 'what a later version brings is refused by its name' => sub {
     refused 'RateLimit login 10/1m sync=lease', qr/"login".*sync=lease/, $later;
-    my %directive = (RateLimitRedisAuth => 'file:/etc/redis.secret', RateLimitRedisTLS => 'ca=/etc/ca.pem');
-    refused "$_ $directive{$_}", qr/^$_ /, $later for sort keys %directive;
 };
 
 subtest 'directives' => sub {
@@ -352,35 +350,6 @@ subtest 'directives' => sub {
     refused "RateLimitAdaptive $_", qr/RateLimitAdaptive: /, qr/as in 70 0\.5/
         for '70', '70 0.5 90', '70 0', '70 1.1', '70 half', '70 -0.5', '70 0.0005', '70 .5', '100 0.5',
         '-1 0.5', '70% 0.5', '70 0.5 70 0.4', '70 0.5 60 0.4';
-};
-
-subtest 'Redis URLs' => sub {
-    my $url = qr{as in redis://127\.0\.0\.1};
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /, $url
-        for '127.0.0.1:6379', 'http://127.0.0.1', 'redis:127.0.0.1', 'redis//h', 'redis://',
-        'redis://:6379', 'redis:///2', 'redis://h/x', 'redis://h/2x', 'redis://h/-1',
-        'redis://h/1000001', 'redis://h/1?db=2', 'redis://h#1';
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /, qr/port/
-        for 'redis://h:port', 'redis://h:0', 'redis://h:65536', 'redis://h:-1', 'redis://h:99999999999';
-    refused "RateLimitRedis $_", qr/^RateLimitRedis: /
-        for '"redis://h:63 79"', 'redis://[::1', '"redis://a b"';
-    refused "RateLimitRedis $_", qr{as in unix:///run/redis/redis\.sock}
-        for 'unix://run/redis.sock', 'unix://', 'unix:///';
-    refused 'RateLimitRedis unix:///run/' . 'r' x 110, qr/107 bytes/;
-    refused 'RateLimitRedis unix:///r.sock?database=2', qr/is not \?db=N/;
-    refused 'RateLimitRedis unix:///r.sock?db=x', qr/"x" is no number of a database/;
-    refused "RateLimitRedis $_", $later
-        for 'rediss://h', 'sentinel://a:1,b:2/m', 'sentinel+tls://a:1/m', 'cluster://a:1,b:2',
-        'cluster+tls://a:1';
-    for my $secret ('redis://:s3cret@h', 'redis://me:s3cret@h:6379/1', 'redis://s3cret@h',
-        'REDIS://me:s3cret@h/x', 'rediss://me:s3cret@h', 'http://me:s3cret@h', 'me:s3cret@h:6379',
-        'unix://me:s3cret@/run/r.sock', 'redis://h:s3cret', 'redis://h?password=s3cret',
-        'redis://me:s3cret@[::1') {
-        my $said = refused "RateLimitRedis $secret", qr/^RateLimitRedis: /;
-        unlike $said, qr/s3cret/, 'and the message does not show the password' if $secret =~ /\@/;
-    }
-    accepted join(', ', @$_), "RateLimitRedis $_->[0]"
-        for ['redis://localhost'], ['redis://[::1]:6380/0'], ['REDIS://h:1/'], ['unix:///r.sock'];
 };
 
 subtest 'places' => sub {

@@ -16,6 +16,7 @@ use Httpd;
 use JSON::PP;
 use Process;
 use RedisServer;
+use Status;
 use Test::More;
 use Time::HiRes qw(sleep);
 
@@ -77,6 +78,14 @@ RateLimit deep 2/1d path=/deep/**
 <Location /shadow>
     RateLimit dry 2/1d shadow
     RateLimit live 4/1d
+</Location>
+<Location /unvetoed>
+    RateLimit tight 2/1d
+    RateLimit watching 5/1d shadow
+</Location>
+<Location /server-status>
+    SetHandler server-status
+    RateLimit off
 </Location>
 <Location /closed-shadow>
     RateLimit never 0/1d shadow
@@ -267,6 +276,13 @@ sub check {
         is $said->('/closed-shadow', 3, from => fresh()), '404 404 404', 'not even with a quota of 0';
     };
 
+    subtest 'a shadow rule beside one that denies already' => sub {
+        is $said->('/unvetoed', 7, from => fresh()), '404 404 429 429 429 429 429', 'denied by the one';
+        my $watching = Status->of($httpd)->rule('watching');
+        is $watching->{Passed}, 5, 'the other counts on, as if it were alone';
+        is $watching->{Shadowed}, 2, 'and says when it would deny';
+    };
+
     subtest 'expressions that fail while requests are served' => sub {
         my @from = (from => fresh());
         is $said->('/fails/when', 2, @from), '404 429', 'when=: the rule applies';
@@ -292,11 +308,11 @@ my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n"
 my $redis  = RedisServer->start;
 
 subtest 'by this host' => sub {
-    check(Httpd->start(modules => ['headers'], vars => \%vars, config => $config));
+    check(Httpd->start(modules => ['headers', 'status'], vars => \%vars, config => $config));
 };
 
 subtest 'by Redis' => sub {
-    check(Httpd->start(modules => ['headers'], vars => \%vars, redis => $redis,
+    check(Httpd->start(modules => ['headers', 'status'], vars => \%vars, redis => $redis,
         config => $shared . $config));
 };
 

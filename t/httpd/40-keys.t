@@ -11,20 +11,18 @@ use lib "$FindBin::Bin/../lib";
 
 use Client;
 use Httpd;
-use MIME::Base64 qw(encode_base64);
+use Keys;
 use Ports;
 use Test::More;
 
 my $mapped = -e '/proc/net/if_inet6' ? Ports::free() : undef;
 my $httpd  = Httpd->start(
     ports   => 5,
-    vars    => { BOTH => $mapped ? "Listen [::ffff:127.0.0.1]:$mapped" : '' },
-    modules => [qw(remoteip setenvif env auth_basic authn_anon authz_user rewrite headers)],
+    vars    => { Keys::VARS, BOTH => $mapped ? "Listen [::ffff:127.0.0.1]:$mapped" : '' },
+    modules => [Keys::MODULES, qw(env rewrite headers)],
     config  => <<'EOF');
 @BOTH@
-RemoteIPHeader X-Client
-RemoteIPInternalProxy 127.0.0.1
-SetEnvIf X-Tenant "^(.+)$" TENANT=$1
+@CLIENT@
 <Location /ip>
     RateLimit ip 1/1d
 </Location>
@@ -69,23 +67,11 @@ SetEnvIf X-Tenant "^(.+)$" TENANT=$1
     RateLimit both 1/1d key=header:X-A+header:X-B|ip
 </Location>
 <Location /user>
-    AuthType Basic
-    AuthName test
-    AuthBasicProvider anon
-    Anonymous *
-    Anonymous_MustGiveEmail off
-    Anonymous_VerifyEmail off
-    Require valid-user
+    @LOGIN@
     RateLimit user 1/1d key=user
 </Location>
 <LocationMatch "^/expr-user/(lower|mixed)">
-    AuthType Basic
-    AuthName test
-    AuthBasicProvider anon
-    Anonymous *
-    Anonymous_MustGiveEmail off
-    Anonymous_VerifyEmail off
-    Require valid-user
+    @LOGIN@
 </LocationMatch>
 <Location /expr-user/lower>
     RateLimit lower 1/1d key=%{remote_user}
@@ -93,12 +79,7 @@ SetEnvIf X-Tenant "^(.+)$" TENANT=$1
 <Location /expr-user/mixed>
     RateLimit mixed 1/1d "key=of %{Remote_User}"
 </Location>
-<Location /shared/two>
-    RateLimit shared 2/1d
-</Location>
-<Location /shared/three>
-    RateLimit shared 3/1d
-</Location>
+@SHARED@
 <Location /shared/hour>
     RateLimit shared 1/1h
 </Location>
@@ -294,14 +275,13 @@ subtest 'what the server knows' => sub {
         with('/env', 'X-Tenant', 't2'), with('/env', 'X-Tenant', 't3'));
     pair(same    => 'env by SetEnv',        ['/setenv'], ['/setenv']);
     pair(same    => 'server: everybody',    ['/server'], ['/server']);
-    my $as = sub { with('/user', Authorization => 'Basic ' . encode_base64("$_[0]:x", '')) };
+    my $as = sub { with('/user', Keys::basic($_[0])) };
     pair(same    => "user $_",              $as->($_), $as->($_))
         for 'alice', 'al{ice}', 'al"i\'ce', 'al ice', "al\r\nice", "\xe9\xff", 'a' x 900, '*', '-',
         '{', 'user:alice+ip:1';
     pair(another => 'users',                $as->('bob'), $as->('Bob'));
     for my $path ('/expr-user/lower', '/expr-user/mixed') {
-        my $user = sub { with($path, 'X-Client' => '203.0.113.30',
-            Authorization => 'Basic ' . encode_base64("$_[0]:x", '')) };
+        my $user = sub { with($path, 'X-Client' => '203.0.113.30', Keys::basic($_[0])) };
         pair(another => "$path: two users at one address", $user->('alice'), $user->('bob'));
         pair(same    => "$path: one user", $user->('carol'), $user->('carol'));
     }
@@ -370,15 +350,9 @@ subtest 'paths' => sub {
 
 subtest 'rules of one name' => sub {
     my $from = fresh();
-    my $said = sub {
-        my ($path, $times) = @_;
-        return join ' ', map { ask(@{ from("/shared/$path", $from) }) } 1 .. $times;
-    };
-    is $said->('two', 3),   '404 404 429', 'two of two';
-    is $said->('three', 2), '404 429',     'leave one of three elsewhere';
-    is $said->('two', 1),   '429',         'which counts here';
-    is $said->('hour', 2),  '404 429',     'another window is another count';
-    is $said->('fixed', 2), '404 429',     'and so is another algorithm';
+    my $said = Keys::shares(sub { ask(@{ from($_[0], $from) }) });
+    is $said->('/shared/hour', 2),  '404 429', 'another window is another count';
+    is $said->('/shared/fixed', 2), '404 429', 'and so is another algorithm';
 };
 
 done_testing;

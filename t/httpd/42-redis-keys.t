@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/../lib";
 use Client;
 use Digest::SHA qw(sha256_hex);
 use Httpd;
+use Keys;
 use MIME::Base64 qw(encode_base64);
 use Process;
 use RedisServer;
@@ -21,15 +22,14 @@ my $redis = RedisServer->start;
 my $httpd = Httpd->start(
     redis   => $redis,
     ports   => 2,
-    modules => [qw(remoteip setenvif auth_basic authn_anon authz_user)],
+    vars    => {Keys::VARS},
+    modules => [Keys::MODULES],
     config  => <<'EOF');
 RateLimitRedis @REDIS@/2
 RateLimitRedisTimeout 5s
 RateLimitRedisPrefix shop
 ServerName front.test
-RemoteIPHeader X-Client
-RemoteIPInternalProxy 127.0.0.1
-SetEnvIf X-Tenant "^(.+)$" TENANT=$1
+@CLIENT@
 <LocationMatch "^/ip">
     RateLimit login 1/1h
 </LocationMatch>
@@ -65,24 +65,13 @@ SetEnvIf X-Tenant "^(.+)$" TENANT=$1
     RateLimit join 1/1d key=ip+header:X-Api-Key
 </Location>
 <Location /user>
-    AuthType Basic
-    AuthName test
-    AuthBasicProvider anon
-    Anonymous *
-    Anonymous_MustGiveEmail off
-    Anonymous_VerifyEmail off
-    Require valid-user
+    @LOGIN@
     RateLimit user 1/1d key=user
 </Location>
 <VirtualHost *:@PORT2@>
     RateLimit path 1/1d key=path
 </VirtualHost>
-<Location /shared/two>
-    RateLimit shared 2/1d
-</Location>
-<Location /shared/three>
-    RateLimit shared 3/1d
-</Location>
+@SHARED@
 EOF
 $redis->cmd('SELECT', 2);
 
@@ -135,15 +124,13 @@ subtest 'the pattern that finds a client' => sub {
         'and deleting them gives it its quota back';
 };
 
-sub basic { return (Authorization => 'Basic ' . encode_base64("$_[0]:x", '')) }
-
 subtest 'digests that an operator can compute' => sub {
     my @expected = (
         ['/header', 'header:x-api-key:s3cret', 'X-API-KEY' => 's3cret'],
         ['/cookie', 'cookie:Session:s3cret', Cookie => 'a=b; Session=s3cret'],
         ['/env', 'env:TENANT:s3cret', 'X-Tenant' => 's3cret'],
         ['/expr', '%{unbase64:%{HTTP:X-Org}}:s3cret', 'X-Org' => encode_base64('s3cret', '')],
-        ['/user', 'user:s3cret user', basic('s3cret user')],
+        ['/user', 'user:s3cret user', Keys::basic('s3cret user')],
     );
     for my $case (@expected) {
         my ($path, $text, @headers) = @$case;
@@ -156,7 +143,7 @@ subtest 'digests that an operator can compute' => sub {
         'beside what may be read';
     ask('/header', 'X-Api-Key' => 's3cret');
     is scalar($httpd->error_log_lines(qr/s3cret/)), 0, 'and no secret is in the log';
-    is keys_of('/user', basic('alice@example.org')),
+    is keys_of('/user', Keys::basic('alice@example.org')),
         'shop:{user:alice@example.org}:user:sliding-window:1d', 'a plain name of a user is readable';
 };
 
@@ -178,7 +165,7 @@ subtest 'what clients try' => sub {
     harmless('a line break',    '/expr',   'X-Org' => encode_base64("a\r\nDEL shop\r\n", ''));
     my $control = join '', map { chr } 1 .. 31, 127;
     harmless('control bytes',   '/expr',   'X-Org' => encode_base64($control, ''));
-    harmless("user $_", '/user', basic($_)) for "al\r\nice", 'al}ice', '{', 'al"ice', q(al'ice),
+    harmless("user $_", '/user', Keys::basic($_)) for "al\r\nice", 'al}ice', '{', 'al"ice', q(al'ice),
         'al ice', 'al+ip:1.2.3.4', 'a' x 65, 'a' x 900, "\xe9", '%s%n', '\\';
     my $long = '/' . join '/', ('x' x 100) x 20;
     for my $path ('/a%0d%0ab', '/a%7Db', '/%22', '/a:b', $long, '/%ff%fe', '/a+b', '/%5B*%5D') {
@@ -211,13 +198,7 @@ subtest 'every key ends' => sub {
 
 subtest 'rules of one name share a key' => sub {
     $redis->cmd('FLUSHDB');
-    my $said = sub {
-        my ($path, $times) = @_;
-        return join ' ', map { ask("/shared/$path")->status } 1 .. $times;
-    };
-    is $said->('two', 3),   '404 404 429', 'two of two';
-    is $said->('three', 2), '404 429',     'leave one of three elsewhere';
-    is $said->('two', 1),   '429',         'which counts here';
+    Keys::shares(sub { ask($_[0])->status });
     is join(' ', keys_now()), 'shop:{ip:203.0.113.7}:shared:sliding-window:1d', 'in one key';
 };
 

@@ -10,10 +10,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Certificates;
 use Client;
 use Digest::SHA qw(sha1_base64 sha256_hex);
 use Examples;
 use Httpd;
+use IO::Socket::INET;
+use Ports;
 use Process;
 use RedisServer;
 use Test::More;
@@ -30,6 +33,7 @@ Examples::run(
     'login.conf'            => \&login_slows_guessing_down,
     'basic-auth.conf'       => \&basic_auth_counts_wrong_passwords,
     'api-behind-proxy.conf' => \&api_counts_keys_and_addresses,
+    'redis-over-stunnel.conf' => \&redis_is_asked_through_stunnel,
 );
 subtest 'ratelimit_redis.conf' => \&shipped_configuration_lets_the_admin_in;
 done_testing;
@@ -261,4 +265,48 @@ EOC
     is_deeply statuses($httpd, 5, path => '/server-status?auto'), { 200 => 5 },
         'its status is not';
     is_deeply statuses($httpd, 5, path => '/ratelimit-metrics'), { 200 => 5 }, 'nor are its metrics';
+}
+
+# The stunnel.conf in the comments is used as it stands there, but for places and names.
+sub redis_is_asked_through_stunnel {
+    my ($file) = @_;
+    my $ca     = Certificates->new;
+    my $server = $ca->issue('redis', 'DNS:localhost');
+    my ($tls, $port) = (Ports::free(), Ports::free());
+    my $redis = RedisServer->start(conf => ["tls-port $tls", 'tls-auth-clients no',
+        "tls-cert-file $server->{cert}", "tls-key-file $server->{key}",
+        'tls-ca-cert-file ' . $ca->file]);
+    my $dir = Process::tempdir('stunnel');
+    open my $in, '<', $file or die "$file: $!\n";
+    my $conf = join '', map { /^#     (\w.* =.*\n|\[.*\n)/ ? $1 : () } <$in>;
+    $conf =~ s/127\.0\.0\.1:6378/127.0.0.1:$port/ or die "no accept in $file\n";
+    $conf =~ s/^connect = .*/connect = 127.0.0.1:$tls/m or die "no connect in $file\n";
+    $conf =~ s/^checkHost = .*/checkHost = localhost/m or die "no checkHost in $file\n";
+    $conf =~ s/^CAfile = .*/'CAfile = ' . $ca->file/me or die "no CAfile in $file\n";
+    open my $out, '>', "$dir/redis.conf" or die "$dir/redis.conf: $!\n";
+    print $out $conf;
+    close $out or die "$dir/redis.conf: $!\n";
+    Process::spawn(command => ['stunnel4', "$dir/redis.conf"], log => "$dir/log", name => 'stunnel');
+    Process::wait_until(sub { IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) },
+        what => 'stunnel to listen');
+    my $host = Httpd->start(modules => ['headers'], config => <<"EOC");
+Define STUNNEL 127.0.0.1:$port
+$patient
+Include $file
+<Location /hello.txt>
+    RateLimit one 3/1h
+    RateLimitNotes all
+    Header always set X-Source %{RATELIMIT_SOURCE}e
+</Location>
+EOC
+    is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides' for 1 .. 3;
+    is $host->get('/hello.txt')->status, 429, 'up to the quota';
+    is scalar(@{ $redis->cmd('KEYS', '*:one:*') }), 1, 'where its count is';
+    $redis->kill9;
+    is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
+    $redis->restart;
+    Process::wait_until(sub {
+        $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source') eq 'redis'
+    }, what => 'Redis to decide again', within => 30);
+    pass 'and it decides again when it is back';
 }

@@ -22,7 +22,8 @@ package Flood;
 # a server closes an idle connection; the server may have run it all the same,
 # so a test of exact counts adds `retried` to what may have been charged. Dies
 # after `timeout` seconds (120). on_response => sub ($number, $response, $port)
-# sees each response.
+# sees each response, whose `elapsed` are the seconds since the request was first
+# sent.
 
 use strict;
 use warnings;
@@ -68,6 +69,7 @@ sub _assign {
     }
     $line->{number} = $flood->{next}++;
     $line->{tries}  = 0;
+    $line->{since}  = time;
     $flood->_send($line);
 }
 
@@ -127,6 +129,7 @@ sub _read {
     if ($answer) {
         # a response before the request was all sent leaves the rest unsendable
         delete $line->{socket} if !$got || $answer->{last} || $line->{out} ne '';
+        $answer->{elapsed} = time - $line->{since};
         $flood->{on_response}->($line->{number}, $answer, $line->{port}) if $flood->{on_response};
         $flood->_count($line, $answer->status);
     }

@@ -19,7 +19,8 @@ package Httpd;
 # many it listens on, 1); files (path => content, below the document root);
 # vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
 # @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
-# single (-X); wrapper (['valgrind', '--vgdb=no'] in front, implies single); patience (s).
+# single (-X); wrapper (['valgrind', '--vgdb=no'] in front; single, unless single
+# => 0); patience (s).
 #
 # config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
 # @DOCROOT@ and the names in vars; an unknown one dies. The document root holds
@@ -126,13 +127,15 @@ sub children { my ($self) = @_; return Process::children($self->{pid}) }
 
 # A graceful restart, with another configuration if one is given. Returns when
 # the new generation serves and the old children are gone; `old => 0` does not
-# wait for those, for tests that hold a request open.
+# wait for those, for tests that hold a request open. meanwhile is called as soon as
+# the server has been told.
 sub graceful {
     my ($self, %opt) = @_;
     my @old  = $self->children;
     my $seen = $self->_starts;
     $self->_write_config($opt{config}) if defined $opt{config};
     kill USR1 => $self->{pid};
+    $opt{meanwhile}->() if $opt{meanwhile};
     $self->_wait_for_start($seen + 1);
     return if exists $opt{old} && !$opt{old};
     Process::wait_until(
@@ -175,7 +178,10 @@ sub DESTROY {
 sub _settle {
     my ($self) = @_;
     my $ports = join '|', map { sprintf '%04X', $_ } @{ $self->{ports} };
-    my $closing = sub { _slurp('/proc/net/tcp') =~ /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 /m };
+    my $closing = sub {    # state 08; the file is long after a flood
+        open my $in, '<', '/proc/net/tcp' or return 0;
+        return grep { index($_, ' 08 ') > 0 && /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 / } <$in>;
+    };
     eval { Process::wait_until(sub { !$closing->() }, within => 2, what => '') };
 }
 
@@ -190,7 +196,7 @@ sub _prepare {
         module   => $ENV{RL_MODULE} || "$root/build/mod_ratelimit_redis.so",
         %opt,
         mpm    => $mpm,
-        single => $opt{single} || $opt{wrapper},
+        single => $opt{single} // $opt{wrapper},
         dir    => Process::tempdir('httpd'),
         ports  => [map { Ports::free() } 1 .. $opt{ports} || 1],
         owner  => $$,

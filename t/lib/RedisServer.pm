@@ -8,10 +8,11 @@ package RedisServer;
 #   $redis->resume;
 #   $redis->kill9;      # connections are refused
 #   $redis->restart;    # the same port and socket, no data
+#   $redis->tell(qw(DEBUG SLEEP 2));    # without waiting for the reply
 #
 # start() promises: when it returns, Redis answers. It ends with the test.
 # Options: conf (lines of redis.conf), args (arguments, as --sentinel), auth (a
-# password it requires; cmd uses it), port. RL_REDIS_SERVER names another
+# password it requires; cmd uses it), address (127.0.0.1), port. RL_REDIS_SERVER names another
 # program, as valkey-server.
 #
 # cmd() sends one command over a connection of its own and returns the reply:
@@ -30,7 +31,7 @@ use Time::HiRes qw(time);
 sub start {
     my ($class, %opt) = @_;
     my $self = bless {
-        args => [], conf => [], port => Ports::free(), %opt,
+        args => [], conf => [], address => '127.0.0.1', port => Ports::free(), %opt,
         dir => Process::tempdir('redis'), owner => $$,
     }, $class;
     $self->_write_config;
@@ -41,7 +42,7 @@ sub start {
 sub port     { $_[0]{port} }
 sub pid      { $_[0]{pid} }
 sub dir      { $_[0]{dir} }
-sub url      { "redis://127.0.0.1:$_[0]{port}" }
+sub url      { "redis://$_[0]{address}:$_[0]{port}" }
 sub socket   { "$_[0]{dir}/redis.sock" }
 sub unix_url { 'unix://' . $_[0]->socket }
 
@@ -96,6 +97,14 @@ sub restart {
     Process::wait_until(sub { $self->_answers }, what => 'Redis to answer');
 }
 
+# The same at another address of this host.
+sub restart_at {
+    my ($self, $address) = @_;
+    $self->{address} = $address;
+    $self->_write_config;
+    $self->restart;
+}
+
 sub cmd {
     my ($self, @words) = @_;
     my $reply = eval { $self->_send(@words); $self->_reply(time + 10) };
@@ -105,6 +114,16 @@ sub cmd {
     }
     die "redis, @words: $$reply\n" if ref $reply eq 'SCALAR';
     return $reply;
+}
+
+# Sends a command that Redis will be long in answering, over a connection of its
+# own; nobody reads the reply.
+sub tell {
+    my ($self, @words) = @_;
+    my $link = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port})
+        or die "cannot connect: $@\n";
+    $link->syswrite(_bytes(@words)) // die "$!\n";
+    push @{ $self->{told} }, $link;
 }
 
 sub DESTROY {
@@ -118,7 +137,7 @@ sub _write_config {
     my ($self) = @_;
     open my $out, '>', "$self->{dir}/redis.conf" or die "redis.conf: $!\n";
     print $out map { "$_\n" } (
-        "port $self->{port}", 'bind 127.0.0.1', 'protected-mode no',
+        "port $self->{port}", "bind $self->{address}", 'protected-mode no',
         'unixsocket ' . $self->socket, 'unixsocketperm 777',
         'save ""', 'appendonly no', 'daemonize no', "dir $self->{dir}",
         ($self->{auth} ? "requirepass $self->{auth}" : ()),
@@ -146,13 +165,17 @@ sub _state {
 sub _send {
     my ($self, @words) = @_;
     if (!$self->{link}) {
-        $self->{link} = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $self->{port})
+        $self->{link} = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port})
             or die "cannot connect: $@\n";
         $self->{input} = '';
         $self->cmd('AUTH', $self->{auth}) if $self->{auth};
     }
-    my $text = join '', '*' . @words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @words;
-    $self->{link}->syswrite($text) // die "$!\n";
+    $self->{link}->syswrite(_bytes(@words)) // die "$!\n";
+}
+
+sub _bytes {
+    my (@words) = @_;
+    return join '', '*' . @words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @words;
 }
 
 # One RESP2 reply; an error is a reference to its text.

@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and test, on Debian 12 or later.
 #
-#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz]
+#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]
 #
 # Nothing is done where nothing is missing. As root it installs by apt-get, and
 # no daemon of the distribution gets started on the way. Not root: it prints the
@@ -32,6 +32,9 @@ test_packages() {
     need apache2-dev command -v apxs
     need libhiredis-dev pkg-config --exists hiredis
     need redis-server command -v redis-server
+    need openssl command -v openssl
+    need stunnel4 command -v stunnel4
+    need libssl-dev test -e /usr/include/openssl/ssl.h
     need prometheus command -v promtool
     need fail2ban command -v fail2ban-regex
 }
@@ -48,6 +51,15 @@ bench_packages() {
 
 clang_packages() {
     need clang command -v clang
+}
+
+debian13_packages() {
+    need debootstrap command -v debootstrap
+}
+
+# In Debian 13 only.
+valkey_packages() {
+    need valkey-server command -v valkey-server
 }
 
 # The runtime of the clang that is there already: of its major version.

@@ -18,24 +18,29 @@ static redisContext *redis;
 static char directory[] = "/tmp/rl-redis-XXXXXX", socket_path[sizeof(directory) + 16];
 static pid_t server;
 
-static void stop_redis(void)
+/* Ends the server, with a signal. */
+static void end_redis(int sign)
 {
     if (redis)
         redisFree(redis);
-    kill(server, SIGTERM);
+    redis = NULL;
+    kill(server, sign);
+    kill(server, SIGCONT);
     waitpid(server, NULL, 0);
+}
+
+static void stop_redis(void)
+{
+    end_redis(SIGTERM);
     unlink(socket_path);
     rmdir(directory);
 }
 
-/* Returns when it answers; 0 if there is no redis-server. */
-static int start_redis(void)
+/* Starts it, again on the same socket. Returns when it answers; 0 if there is no redis-server. */
+static int run_redis(void)
 {
     const char *program = getenv("RL_REDIS_SERVER");
 
-    if (!mkdtemp(directory))
-        return 0;
-    snprintf(socket_path, sizeof(socket_path), "%s/redis.sock", directory);
     fflush(NULL);
     server = fork();
     if (server == 0) {
@@ -47,14 +52,25 @@ static int start_redis(void)
     }
     while (waitpid(server, NULL, WNOHANG) == 0) {
         redis = redisConnectUnix(socket_path);
-        if (redis && !redis->err) {
-            atexit(stop_redis);
+        if (redis && !redis->err)
             return 1;
-        }
         redisFree(redis);
         usleep(10000);
     }
     redis = NULL;
+    return 0;
+}
+
+/* Returns when it answers; 0 if there is no redis-server. */
+static int start_redis(void)
+{
+    if (!mkdtemp(directory))
+        return 0;
+    snprintf(socket_path, sizeof(socket_path), "%s/redis.sock", directory);
+    if (run_redis()) {
+        atexit(stop_redis);
+        return 1;
+    }
     rmdir(directory);
     return 0;
 }

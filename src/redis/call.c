@@ -1,0 +1,151 @@
+/*
+ * call: a command on its way to Redis, and who waits for the reply.
+ *
+ * The state is decided by one exchange, so that a reply and a deadline that meet agree on who lets
+ * go of the slot. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes
+ * too early or too late finds it as it is and does no harm.
+ *
+ * Waking costs more than all the rest. So the carrier, who completes many calls at once, wakes only
+ * a few of those callers who sleep, and each of them, before he does anything else, one more. Such
+ * a chain does not break: a caller in it who sees that his call is done passes the wake-up on,
+ * whether that was what woke him or not.
+ */
+#include <errno.h>
+#include <linux/futex.h>
+#include <pthread.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+#include "call.h"
+
+#define CHAINS 4 /* of callers to be woken, so that many processors need not wait for one */
+
+struct rl_calls {
+    pthread_mutex_t lock;
+    rl_call *free;
+    rl_call *completed; /* the carrier's: the latest first */
+};
+
+rl_calls *rl_calls_create(apr_pool_t *pool, int count)
+{
+    rl_calls *calls = apr_pcalloc(pool, sizeof(*calls));
+    rl_call *slots = apr_pcalloc(pool, sizeof(*slots) * (size_t)count);
+
+    for (int i = 0; i < count; i++) {
+        slots[i].next = calls->free;
+        calls->free = &slots[i];
+    }
+    return pthread_mutex_init(&calls->lock, NULL) ? NULL : calls;
+}
+
+rl_call *rl_call_make(rl_calls *calls, rl_node *node, int awaited, char *command, int length)
+{
+    rl_call *call;
+
+    pthread_mutex_lock(&calls->lock);
+    call = calls->free;
+    if (call)
+        calls->free = call->next;
+    pthread_mutex_unlock(&calls->lock);
+    if (!call) {
+        redisFreeCommand(command);
+        return NULL;
+    }
+    atomic_store_explicit(&call->state, awaited ? RL_CALL_PENDING : RL_CALL_ABANDONED,
+                          memory_order_relaxed);
+    call->awaited = awaited;
+    call->tries = call->slot = call->ask = 0;
+    call->node = node;
+    call->command = command;
+    call->length = length;
+    call->reply = NULL;
+    return call;
+}
+
+void rl_call_release(rl_calls *calls, rl_call *call)
+{
+    redisFreeCommand(call->command);
+    if (call->reply)
+        freeReplyObject(call->reply);
+    pthread_mutex_lock(&calls->lock);
+    call->next = calls->free;
+    calls->free = call;
+    pthread_mutex_unlock(&calls->lock);
+}
+
+static void wake(rl_call *call)
+{
+    if (call)
+        syscall(SYS_futex, &call->state, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
+}
+
+void rl_call_complete(rl_calls *calls, rl_call *call, redisReply *reply)
+{
+    call->reply = reply;
+    call->next = calls->completed;
+    calls->completed = call;
+}
+
+/* From the latest to the earliest, so that each knows whom it wakes before it is done. */
+void rl_call_wake(rl_calls *calls)
+{
+    rl_call *chains[CHAINS] = {NULL};
+    unsigned n = 0;
+    int was;
+
+    for (rl_call *call = calls->completed, *next; call; call = next) {
+        next = call->next;
+        call->next = chains[n % CHAINS];
+        was = atomic_exchange(&call->state, RL_CALL_DONE);
+        if (was == RL_CALL_ABANDONED)
+            rl_call_release(calls, call);
+        else if (was == RL_CALL_ASLEEP)
+            chains[n++ % CHAINS] = call;
+    }
+    calls->completed = NULL;
+    for (int i = 0; i < CHAINS; i++)
+        wake(chains[i]);
+}
+
+int rl_call_wait(rl_call *call, int64_t deadline_us)
+{
+    struct timespec until = {deadline_us / 1000000, deadline_us % 1000000 * 1000};
+    int pending = RL_CALL_PENDING, asleep = RL_CALL_ASLEEP;
+
+    if (!atomic_compare_exchange_strong(&call->state, &pending, RL_CALL_ASLEEP))
+        return 1; /* it is done already, and in no chain */
+    while (atomic_load(&call->state) == RL_CALL_ASLEEP) {
+        if (syscall(SYS_futex, &call->state, FUTEX_WAIT_BITSET_PRIVATE, RL_CALL_ASLEEP, &until,
+                    NULL, FUTEX_BITSET_MATCH_ANY) < 0
+            && errno == ETIMEDOUT
+            && atomic_compare_exchange_strong(&call->state, &asleep, RL_CALL_ABANDONED))
+            return 0;
+    }
+    wake(call->next);
+    return 1;
+}
+
+int rl_call_is_pending(const rl_call *call)
+{
+    return atomic_load(&call->state) == RL_CALL_PENDING;
+}
+
+int rl_call_is_forsaken(const rl_call *call)
+{
+    return call->awaited && atomic_load(&call->state) == RL_CALL_ABANDONED;
+}
+
+void rl_call_clear(rl_call_list *list)
+{
+    list->first = NULL;
+    list->end = &list->first;
+}
+
+void rl_call_append(rl_call_list *list, rl_call *call)
+{
+    call->next = NULL;
+    *list->end = call;
+    list->end = &call->next;
+}

@@ -1,0 +1,104 @@
+/*
+ * errors: what Redis says when it does not do what it was asked.
+ *
+ * An error's first word is its kind. What a script meets, Redis 7 hands on with something behind
+ * it, which does not matter here. Redis 6 says
+ *
+ *     ERR Error running script (call to f_SHA): @user_script:9: @user_script: 9: -OOM command ...
+ *
+ * and the first word is what follows the last "@user_script: LINE: ". Some errors have no word of
+ * their own but ERR, and are known by more of their text.
+ */
+#include <stddef.h>
+#include <string.h>
+
+#include "errors.h"
+
+#define MARK "@user_script: "
+
+const rl_error rl_errors[RL_ERROR_KINDS] = {
+    [RL_ERROR_OTHER] = {"", "other", RL_DO_COUNT, "refuses what it is asked"},
+    [RL_ERROR_NOSCRIPT] = {"NOSCRIPT ", "noscript", RL_DO_RELOAD,
+                           "forgets its script again and again"},
+    [RL_ERROR_TRYAGAIN] = {"TRYAGAIN ", "tryagain", RL_DO_RETRY,
+                           "is moving the slot to another node"},
+    [RL_ERROR_MOVED] = {"MOVED ", "moved", RL_DO_REDIRECT,
+                        "is a node of a cluster, which a URL with cluster:// is for"},
+    [RL_ERROR_ASK] = {"ASK ", "ask", RL_DO_REDIRECT,
+                      "is a node of a cluster, which a URL with cluster:// is for"},
+    [RL_ERROR_CROSSSLOT] = {"CROSSSLOT ", "crossslot", RL_DO_OPEN,
+                            "is a node of a cluster, which a URL with cluster:// is for"},
+    [RL_ERROR_CLUSTERDOWN] = {"CLUSTERDOWN ", "clusterdown", RL_DO_REDISCOVER,
+                              "belongs to a cluster that is down"},
+    [RL_ERROR_READONLY] = {"READONLY ", "readonly", RL_DO_REDISCOVER,
+                           "is a replica that takes no writes"},
+    [RL_ERROR_MASTERDOWN] = {"MASTERDOWN ", "masterdown", RL_DO_REDISCOVER,
+                             "is a replica that has lost its primary"},
+    [RL_ERROR_LOADING] = {"LOADING ", "loading", RL_DO_REDISCOVER,
+                          "is still reading its data from disk"},
+    [RL_ERROR_BUSY] = {"BUSY ", "busy", RL_DO_COUNT,
+                       "is busy with somebody's script: see SCRIPT KILL"},
+    [RL_ERROR_OOM] = {"OOM ", "oom", RL_DO_OPEN,
+                      "says its memory is full: raise maxmemory or give the limits an instance of "
+                      "their own"},
+    [RL_ERROR_MISCONF] = {"MISCONF ", "misconf", RL_DO_OPEN,
+                          "refuses writes because it cannot save to disk"},
+    [RL_ERROR_NOREPLICAS] = {"NOREPLICAS ", "noreplicas", RL_DO_OPEN,
+                             "refuses writes because it has too few good replicas: see "
+                             "min-replicas-to-write"},
+    [RL_ERROR_NOAUTH] = {"NOAUTH ", "noauth", RL_DO_OPEN,
+                         "wants a password: see RateLimitRedisAuth"},
+    [RL_ERROR_WRONGPASS] = {"WRONGPASS ", "wrongpass", RL_DO_OPEN,
+                            "does not accept the user or the password of RateLimitRedisAuth"},
+    [RL_ERROR_NOPERM] = {"NOPERM ", "noperm", RL_DO_OPEN,
+                         "says that its user may not run what is needed, or not on these keys"},
+    [RL_ERROR_MAXCLIENTS] = {"ERR max number of clients", "maxclients", RL_DO_OPEN,
+                             "has no room for more clients: raise maxclients"},
+};
+
+/* Other words for the same. */
+static const struct {
+    const char *prefix;
+    rl_error_kind kind;
+} others[] = {
+    {"ERR The user executing the script can't", RL_ERROR_NOPERM},
+    {"The user executing the script can't", RL_ERROR_NOPERM},
+    {"ERR ACL failure in script", RL_ERROR_NOPERM},
+    {"ERR invalid password", RL_ERROR_WRONGPASS}, /* Redis 5 */
+    {"ERR AUTH <password> called without any password", RL_ERROR_WRONGPASS},
+    {"ERR Client sent AUTH, but no password is set", RL_ERROR_WRONGPASS}, /* Redis 5 */
+};
+
+static int begins(const char *text, const char *prefix)
+{
+    return !strncmp(text, prefix, strlen(prefix));
+}
+
+/* What a script met, without what Redis 6 wraps around it. */
+static const char *unwrapped(const char *text)
+{
+    const char *at;
+
+    if (!begins(text, "ERR Error running script"))
+        return text;
+    while ((at = strstr(text, MARK))) {
+        text = at + strlen(MARK);
+        text += strspn(text, "0123456789");
+        text += strspn(text, ": ");
+    }
+    return text + (*text == '-');
+}
+
+rl_error_kind rl_error_of(const char *text)
+{
+    text = unwrapped(text);
+    for (int kind = RL_ERROR_OTHER + 1; kind < RL_ERROR_KINDS; kind++) {
+        if (begins(text, rl_errors[kind].prefix))
+            return (rl_error_kind)kind;
+    }
+    for (size_t i = 0; i < sizeof(others) / sizeof(others[0]); i++) {
+        if (begins(text, others[i].prefix))
+            return others[i].kind;
+    }
+    return RL_ERROR_OTHER;
+}

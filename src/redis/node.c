@@ -1,0 +1,623 @@
+/*
+ * node: one server of Redis in the life of a child.
+ *
+ * Connecting goes in rounds. A round begins by asking for the addresses of the name again, tries
+ * meanwhile those that are known, the one that was good last first, and has failed when none is
+ * left. The resolver works beside all this and is never waited for, except by a round that knows no
+ * address: then as long as a connection may take. A name that stops to resolve keeps the addresses
+ * that it had.
+ *
+ * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
+ * that cannot be made again, or too many failures in a second, open the breaker for all children.
+ * Only a call answered in time proves a connection: one that ends unproven was not made. While the
+ * breaker is open only a child that has claimed a probe connects.
+ */
+#include <poll.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <apr_strings.h>
+
+#include "node.h"
+#include "resolver.h"
+
+#define SILENT_DEADLINES 4
+#define IDLE_MS 100 /* how often a link that is down looks at the breaker */
+
+struct rl_node {
+    rl_node_options options;
+    const char *name;
+    rl_breaker *_Atomic breaker;
+
+    atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
+    atomic_int failures;  /* in a row */
+    atomic_int proven;    /* a call was answered since the link was last connected */
+    atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
+    atomic_int resting;   /* nobody needs the server */
+
+    /* the owner's */
+    rl_link *link;
+    rl_link_state state; /* as last seen */
+    const rl_endpoint *at;
+    rl_resolver *resolver; /* a question that is under way */
+    rl_address addresses[RL_ADDRESSES_MAX];
+    int address_count;
+    int address;         /* the next one to try */
+    int stale;           /* they are those of another time: do not try them before the answer */
+    int in_round;
+    int resolving;       /* the round waits for the answer */
+    int64_t resolve_until_us;
+    rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
+    int patient;         /* requests may wait for the connection that is being made */
+    int64_t connect_at_us;
+    int64_t backoff_ms;
+    unsigned troubles;
+    int probing;
+    int probe_sent;
+    int probes_owed;     /* replies to probes that are to come */
+    int64_t probe_until_us;
+};
+
+static char probe_call; /* its address stands for a probe among the calls of the link */
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t now_ms(void)
+{
+    return rl_link_clock() / 1000;
+}
+
+static void say(rl_node *node, rl_log_level level, const char *format, ...)
+{
+    char text[320];
+    va_list args;
+
+    va_start(args, format);
+    apr_vsnprintf(text, sizeof(text), format, args);
+    va_end(args);
+    node->options.log(node->options.log_context, level, text);
+}
+
+static void say_opened(rl_node *node, const char *format, ...)
+{
+    char why[240];
+    va_list args;
+
+    va_start(args, format);
+    apr_vsnprintf(why, sizeof(why), format, args);
+    va_end(args);
+    say(node, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure decides until it answers "
+        "again: %s", node->name, why);
+}
+
+/* --- Any thread --------------------------------------------------------------------------- */
+
+const char *rl_node_name(const rl_node *node)
+{
+    return node->name;
+}
+
+int rl_node_is_open(const rl_node *node)
+{
+    return !node->resting && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
+}
+
+rl_failure rl_node_allows(rl_node *node)
+{
+    if (!rl_breaker_allows(node->breaker, now_ms()))
+        return RL_FAILED_OPEN;
+    return atomic_load_explicit(&node->accepting, memory_order_relaxed) ? RL_ANSWERED
+                                                                        : RL_FAILED_DOWN;
+}
+
+int rl_node_count(rl_node *node, rl_failure failure)
+{
+    int look = 0, trouble;
+
+    if (failure == RL_ANSWERED) {
+        if (atomic_load_explicit(&node->failures, memory_order_relaxed))
+            atomic_store(&node->failures, 0);
+        if (!atomic_load_explicit(&node->proven, memory_order_relaxed)) {
+            atomic_store(&node->proven, 1);
+            rl_breaker_count_reconnect(node->breaker, &node->options.retry, 1, now_ms());
+        }
+    }
+    else if (failure != RL_FAILED_LOST) { /* that link is gone already */
+        look = atomic_fetch_add(&node->failures, 1) + 1 == node->options.failures;
+    }
+    if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms())) {
+        trouble = atomic_load(&node->trouble);
+        if (trouble)
+            say_opened(node, "most calls fail; it %s", rl_errors[trouble].means);
+        else
+            say_opened(node, "most calls fail");
+    }
+    /* An owner that sleeps with a good connection would be late for the probes. */
+    return look || (failure != RL_ANSWERED && rl_node_is_open(node));
+}
+
+/* --- Addresses ---------------------------------------------------------------------------- */
+
+/* Asks for the addresses, unless that is going on. */
+static void begin_resolve(rl_node *node)
+{
+    if (!node->at)
+        return; /* nobody knows yet where the server is */
+    if (node->at->path || rl_resolver_is_address(node->at->host)) {
+        apr_cpystrn(node->addresses[0].text, node->at->path ? "" : node->at->host,
+                    RL_ADDRESS_SIZE);
+        node->address_count = 1;
+        node->stale = 0;
+    }
+    else if (!node->resolver) {
+        node->resolver = rl_resolver_begin(node->at->host);
+    }
+}
+
+static int is_known(const rl_node *node, const rl_address *address)
+{
+    for (int i = 0; i < node->address_count; i++) {
+        if (!strcmp(node->addresses[i].text, address->text))
+            return 1;
+    }
+    return 0;
+}
+
+/*
+ * Takes the answer if it is there. None, or one without addresses, changes nothing; one with a new
+ * address is tried from its beginning.
+ */
+static void take_addresses(rl_node *node)
+{
+    rl_address addresses[RL_ADDRESSES_MAX];
+    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1, known = 0;
+
+    if (count < 0)
+        return;
+    rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+    for (int i = 0; i < count; i++)
+        known += is_known(node, &addresses[i]);
+    node->stale = node->stale && count == 0;
+    if (known == count && count <= node->address_count)
+        return;
+    memcpy(node->addresses, addresses, sizeof(addresses));
+    node->address_count = count;
+    node->address = 0;
+}
+
+/* The address that the link is connected to is the first one to try next time. */
+static void prefer_address(rl_node *node)
+{
+    rl_address good;
+
+    if (node->address < 1)
+        return; /* the list is newer than the connection */
+    good = node->addresses[node->address - 1];
+    node->addresses[node->address - 1] = node->addresses[0];
+    node->addresses[0] = good;
+}
+
+/* --- The ladder --------------------------------------------------------------------------- */
+
+static void probed(rl_node *node, int in_time)
+{
+    node->probing = node->probe_sent = 0;
+    if (rl_breaker_probed(node->breaker, &node->options.retry, in_time, now_ms()))
+        say(node, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", node->name);
+}
+
+/*
+ * Where a guided node's server is, is to be asked anew; there is no failure before nobody knows of
+ * a place to try. Returns 1 if the node is guided.
+ */
+static int forget_place(rl_node *node)
+{
+    node->troubles++;
+    if (!node->options.guided)
+        return 0;
+    node->at = NULL;
+    node->address_count = 0;
+    return 1;
+}
+
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
+{
+    const rl_error *error = &rl_errors[kind];
+
+    atomic_fetch_add_explicit(&node->options.breakers->errors[kind], 1, memory_order_relaxed);
+    atomic_store_explicit(&node->trouble, (int)kind, memory_order_relaxed);
+    if (error->action == RL_DO_RELOAD)
+        rl_link_reload(node->link);
+    else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
+        node->misplaced = kind;
+    else if (error->action == RL_DO_OPEN
+             && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms()))
+        say_opened(node, "it %s", error->means);
+    return error->action;
+}
+
+/* Once the breaker is open, it alone says when to try again. */
+void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
+{
+    node->patient = node->in_round = node->resolving = 0;
+    if (node->probing)
+        probed(node, 0);
+    if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
+        say_opened(node, why);
+    node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
+    node->connect_at_us = now_us;
+    if (!rl_node_is_open(node))
+        node->connect_at_us += node->backoff_ms * 1000;
+}
+
+/* No connection could be made. */
+static void round_failed(rl_node *node, const char *why, int64_t now_us)
+{
+    node->in_round = node->resolving = 0;
+    node->connect_at_us = now_us;
+    if (!forget_place(node))
+        rl_node_fail(node, why, now_us);
+}
+
+static void link_failed(rl_node *node, int64_t now_us)
+{
+    if (rl_link_refusal(node->link) != RL_ERROR_KINDS)
+        rl_node_refused(node, rl_link_refusal(node->link));
+    round_failed(node, rl_link_error(node->link), now_us);
+}
+
+static void begin_round(rl_node *node, int64_t now_us)
+{
+    node->in_round = 1;
+    node->address = 0;
+    begin_resolve(node);
+    take_addresses(node);
+    node->resolve_until_us = now_us + node->options.connect_ms * 1000;
+    if (!node->options.threaded)
+        node->patient = 1;
+}
+
+/*
+ * Returns 1 if there is an address to try. Else the round waits for the resolver, which may know
+ * another one, or it has failed.
+ */
+static int has_address(rl_node *node, int64_t now_us)
+{
+    int none_left = node->address >= node->address_count;
+
+    node->resolving = !node->at || (node->resolver && (none_left || node->stale)
+                                    && now_us < node->resolve_until_us);
+    if (node->resolving)
+        return 0;
+    if (!none_left)
+        return 1;
+    if (node->address_count > 0)
+        link_failed(node, now_us);
+    else
+        round_failed(node, node->resolver ? "its name was not resolved in time"
+                                          : "its name has no address", now_us);
+    return 0;
+}
+
+static void connect_next(rl_node *node, int64_t now_us)
+{
+    if (!node->in_round)
+        begin_round(node, now_us);
+    while (node->state == RL_LINK_DOWN && node->in_round && has_address(node, now_us)) {
+        rl_link_connect(node->link, node->at, node->addresses[node->address++].text);
+        node->state = rl_link_read_state(node->link);
+    }
+}
+
+static void send_probe(rl_node *node, int64_t now_us)
+{
+    node->probe_until_us = now_us + node->options.timeout_ms * 1000;
+    node->probe_sent = rl_link_send(node->link, node->options.probe, node->options.probe_length,
+                                    &probe_call);
+    node->probes_owed += node->probe_sent;
+    if (!node->probe_sent)
+        probed(node, 0);
+}
+
+static void connected(rl_node *node, int64_t now_us)
+{
+    node->in_round = node->resolving = 0;
+    node->misplaced = RL_ERROR_OTHER;
+    prefer_address(node);
+    atomic_store(&node->failures, 0);
+    atomic_store(&node->proven, 0);
+    node->patient = 1;
+    node->backoff_ms = node->options.retry.retry_min_ms;
+    if (node->probing)
+        send_probe(node, now_us);
+}
+
+static void disconnected(rl_node *node, int64_t now_us)
+{
+    int misplaced = node->misplaced != RL_ERROR_OTHER;
+
+    forget_place(node);
+    node->misplaced = RL_ERROR_OTHER;
+    node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    if (!misplaced) /* else the breaker says it, if there is no better server */
+        say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
+            rl_link_error(node->link));
+    if (!node->patient && !atomic_load(&node->proven)) {
+        link_failed(node, now_us);
+        return;
+    }
+    node->connect_at_us = now_us;
+    if (node->probing)
+        probed(node, 0);
+}
+
+/* What the state of the link has become since the last look. */
+static void notice_change(rl_node *node, int64_t now_us)
+{
+    rl_link_state was = node->state;
+
+    node->state = rl_link_read_state(node->link);
+    if (node->state == was)
+        return;
+    if (node->state == RL_LINK_READY)
+        connected(node, now_us);
+    else if (node->state == RL_LINK_DOWN && was == RL_LINK_READY)
+        disconnected(node, now_us);
+    else if (node->state == RL_LINK_DOWN)
+        node->connect_at_us = now_us; /* the next address, or the end of the round */
+}
+
+int rl_node_probe(rl_node *node, int64_t now_us)
+{
+    int64_t lasts_ms = node->options.connect_ms + node->options.timeout_ms;
+
+    if (node->resting)
+        return 0;
+    if (!node->probing
+        && rl_breaker_claim_probe(node->breaker, 2 * lasts_ms, now_us / 1000)) {
+        node->probing = 1;
+        node->probe_until_us = now_us + lasts_ms * 1000;
+        node->connect_at_us = now_us;
+        if (node->state == RL_LINK_READY)
+            send_probe(node, now_us);
+    }
+    if (node->probing && now_us >= node->probe_until_us)
+        probed(node, 0);
+    return node->probing;
+}
+
+static void leave_if_useless(rl_node *node)
+{
+    char why[160];
+
+    if (node->misplaced) {
+        apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
+        rl_node_move(node, node->options.guided ? NULL : node->at, why);
+    }
+    else if (atomic_load(&node->failures) >= node->options.failures) {
+        rl_link_close(node->link, "too many calls in a row failed");
+    }
+}
+
+void rl_node_look(rl_node *node, int64_t now_us)
+{
+    if (node->resting)
+        return;
+    if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
+        leave_if_useless(node);
+    notice_change(node, now_us);
+    take_addresses(node);
+    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN)
+        node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
+    else if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us)
+        connect_next(node, now_us);
+    atomic_store(&node->accepting, node->state == RL_LINK_READY || rl_node_is_awaited(node));
+}
+
+/* --- The owner ---------------------------------------------------------------------------- */
+
+static void on_reply(void *data, void *call, redisReply *reply)
+{
+    rl_node *node = data;
+
+    if (call != &probe_call) {
+        node->options.on_reply(node->options.owner, call, reply);
+        return;
+    }
+    node->probes_owed--;
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        rl_node_refused(node, rl_error_of(reply->str));
+    /* The reply to an earlier probe, which was late, says nothing of this one. */
+    if (node->probe_sent && node->probes_owed == 0)
+        probed(node, reply && reply->type == REDIS_REPLY_STRING);
+    if (reply)
+        freeReplyObject(reply);
+}
+
+rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
+                        const rl_endpoint *at)
+{
+    rl_node *node = apr_pcalloc(pool, sizeof(*node));
+    rl_link_options link = {.connect_us = options->connect_ms * 1000,
+                            .silent_us = options->timeout_ms * SILENT_DEADLINES * 1000,
+                            .greetings = options->greetings,
+                            .greeting_count = options->greeting_count,
+                            .loading_count = options->loading_count, .tls = options->tls,
+                            .in_flight = options->in_flight, .reply_max = options->reply_max,
+                            .on_reply = on_reply, .owner = node};
+
+    node->options = *options;
+    node->name = name;
+    node->at = at;
+    node->breaker = rl_breaker_of(options->breakers, name);
+    node->link = rl_link_create(pool, &link);
+    node->patient = 1;
+    node->backoff_ms = options->retry.retry_min_ms;
+    atomic_init(&node->accepting, 1);
+    return node;
+}
+
+int rl_node_is_awaited(const rl_node *node)
+{
+    return node->patient && node->state != RL_LINK_READY
+        && (node->in_round || node->state == RL_LINK_CONNECTING);
+}
+
+int rl_node_is_ready(const rl_node *node)
+{
+    return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY;
+}
+
+int rl_node_is_idle(const rl_node *node)
+{
+    return rl_link_in_flight(node->link) == 0 && !node->probing;
+}
+
+unsigned rl_node_troubles(const rl_node *node)
+{
+    return node->troubles;
+}
+
+int rl_node_is_settled(const rl_node *node)
+{
+    if (node->resting)
+        return 1;
+    return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
+        && atomic_load(&node->failures) < node->options.failures;
+}
+
+void rl_node_hurry(rl_node *node)
+{
+    if (node->state != RL_LINK_READY)
+        node->patient = 0;
+}
+
+int rl_node_send(rl_node *node, const char *command, int length, void *call)
+{
+    return rl_link_send(node->link, command, length, call);
+}
+
+/* When there is something to do even if nothing happens. */
+static int64_t next_look(const rl_node *node, int64_t now_us)
+{
+    int64_t idle_us = now_us + IDLE_MS * 1000;
+
+    if (node->resting)
+        return INT64_MAX;
+    if (node->probing)
+        return least(node->probe_until_us, idle_us);
+    if (rl_node_is_open(node))
+        return now_us + least(IDLE_MS, node->options.retry.retry_min_ms) * 1000;
+    if (node->resolving)
+        return least(node->resolve_until_us, idle_us);
+    if (node->state == RL_LINK_DOWN || rl_link_read_state(node->link) != node->state)
+        return least(node->connect_at_us, idle_us);
+    return now_us + 10 * IDLE_MS * 1000;
+}
+
+int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us)
+{
+    int fd = rl_link_wait(node->link, events, due_us);
+
+    *due_us = least(*due_us, next_look(node, now_us));
+    if (fd < 0 && node->resolver) {
+        *events = POLLIN;
+        return rl_resolver_wait(node->resolver);
+    }
+    return fd;
+}
+
+void rl_node_step(rl_node *node, short revents, int64_t now_us)
+{
+    rl_link_step(node->link, revents, now_us);
+}
+
+/* It is known that the connection is of no use, and why: that is no failure. */
+static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
+{
+    if (node->state == RL_LINK_READY) {
+        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
+        atomic_store(&node->failures, 0);
+        node->patient = 1;
+    }
+    node->misplaced = RL_ERROR_OTHER;
+    node->state = RL_LINK_DOWN;
+    if (to)
+        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+    else
+        forget_place(node);
+}
+
+void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
+{
+    if (node->resolver)
+        rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+    rl_link_close(node->link, why);
+    node->stale = 1;
+    node->in_round = 0;
+    node->connect_at_us = 0;
+    if (node->options.guided)
+        leave_place(node, at, why);
+    node->at = at;
+}
+
+void rl_node_doubt(rl_node *node)
+{
+    if (node->state == RL_LINK_READY || !node->at)
+        return;
+    node->at = NULL;
+    node->address_count = node->in_round = 0;
+    rl_link_close(node->link, "another server is the primary now");
+    node->state = RL_LINK_DOWN;
+}
+
+void rl_node_set_probe(rl_node *node, const char *probe, int length)
+{
+    node->options.probe = probe;
+    node->options.probe_length = length;
+}
+
+void rl_node_rest(rl_node *node)
+{
+    if (node->resolver)
+        rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+    node->in_round = node->resolving = node->probing = node->probe_sent = 0;
+    node->resting = 1;
+    rl_link_close(node->link, "");
+    node->state = RL_LINK_DOWN;
+    rl_breaker_forget(node->breaker);
+}
+
+void rl_node_become(rl_node *node)
+{
+    rl_node_rest(node);
+    node->stale = 1;
+    node->breaker = rl_breaker_of(node->options.breakers, node->name);
+}
+
+void rl_node_wake(rl_node *node, int64_t now_us)
+{
+    if (!node->resting)
+        return;
+    node->resting = 0;
+    node->patient = 1;
+    node->connect_at_us = now_us;
+    node->backoff_ms = node->options.retry.retry_min_ms;
+    atomic_store(&node->failures, 0);
+    rl_node_look(node, now_us);
+}
+
+void rl_node_close(rl_node *node, const char *why)
+{
+    atomic_store(&node->accepting, 0);
+    node->patient = 0;
+    rl_link_close(node->link, why);
+}

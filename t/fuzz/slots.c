@@ -1,0 +1,109 @@
+/*
+ * Any bytes as a cluster's or a sentinel's replies, and as the text of an error. Aborts where a
+ * promise of slots.h or sentinel.h does not hold.
+ */
+#include "redis/sentinel.h"
+#include "redis/slots.h"
+
+#include <stdlib.h>
+
+static rl_slots table;
+
+static void must(int holds)
+{
+    if (!holds)
+        abort();
+}
+
+static void must_be_host(const char *host)
+{
+    must(*host && strlen(host) < RL_HOST_SIZE && !strpbrk(host, " \r\n\t\"'/"));
+}
+
+/* Every owner is a node that is there, and every node counts its slots right. */
+static void must_be_sound(void)
+{
+    int slots[RL_SLOTS_NODES] = {0};
+
+    must(table.count >= 0 && table.count <= RL_SLOTS_NODES);
+    for (int i = 0; i < RL_SLOTS; i++) {
+        int node = rl_slots_owner(&table, i);
+
+        must(node >= RL_SLOTS_NOBODY && node < table.count);
+        if (node >= 0)
+            slots[node]++;
+    }
+    for (int i = 0; i < table.count; i++) {
+        must(slots[i] == table.nodes[i].slots && table.nodes[i].serial);
+        must(table.nodes[i].port > 0 && table.nodes[i].port < 65536);
+        must_be_host(table.nodes[i].host);
+    }
+}
+
+static void read_reply(const redisReply *reply)
+{
+    rl_sentinel sentinel;
+    int taken = rl_slots_read(&table, reply, "asked");
+
+    must(taken >= -1);
+    if (taken >= 0)
+        must_be_sound();
+    rl_sentinel_init(&sentinel, 2, 1);
+    rl_sentinel_search(&sentinel);
+    if (rl_sentinel_take(&sentinel, reply) == RL_SENTINEL_CHECK) {
+        must_be_host(sentinel.host);
+        must(sentinel.port > 0 && sentinel.port < 65536);
+    }
+    rl_sentinel_take(&sentinel, reply);
+    rl_sentinel_is_switch(reply, "main");
+}
+
+static void read_text(const char *text)
+{
+    rl_redirect to = rl_slots_read_redirect(text, "");
+    int slot = rl_slots_of_key(text, strlen(text));
+
+    must(slot >= 0 && slot < RL_SLOTS);
+    if (to.kind == RL_REDIRECT_NONE)
+        return;
+    must(to.slot >= 0 && to.slot < RL_SLOTS && to.port > 0 && to.port < 65536);
+    must_be_host(to.host);
+    must(strstr(text, to.host) != NULL);
+    slot = rl_slots_add(&table, to.host, to.port);
+    if (slot != RL_SLOTS_NOBODY)
+        rl_slots_move(&table, to.slot, slot);
+}
+
+/* An array of a million is hiredis's affair, and one of a billion the allocator's. */
+static int is_huge(const char *bytes, size_t size)
+{
+    for (size_t i = 0; i + 6 < size; i++) {
+        if (bytes[i] == '*' && strspn(bytes + i + 1, "+-0123456789") > 4)
+            return 1;
+    }
+    return 0;
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    redisReader *reader = redisReaderCreate();
+    char *bytes = malloc(size + 1);
+    void *reply;
+
+    memcpy(bytes, data, size);
+    bytes[size] = '\0';
+    rl_slots_init(&table);
+    read_text(bytes);
+    if (!is_huge(bytes, size))
+        redisReaderFeed(reader, bytes, size);
+    while (redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
+        read_reply(reply);
+        freeReplyObject(reply);
+    }
+    must_be_sound();
+    redisReaderFree(reader);
+    free(bytes);
+    return 0;
+}

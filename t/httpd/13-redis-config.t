@@ -1,0 +1,161 @@
+#!/usr/bin/perl
+# How an administrator says where Redis is and how to be let in. Each defect of
+# a URL, a password file or a certificate ends httpd -t with a message of its
+# own, and no message repeats a password.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use File::Temp qw(tempdir);
+use Httpd;
+use Test::More;
+
+my $dir = tempdir(CLEANUP => 1);
+
+# What httpd -t says of a configuration: (status, all that it printed).
+sub said {
+    my ($config) = @_;
+    return Httpd->config_test(config => $config);
+}
+
+sub refused {
+    my ($config, $pattern) = @_;
+    my ($status, $said) = said($config);
+    ok $status != 0 && $said =~ $pattern, "refused: $config"
+        or diag "status $status, it lacks $pattern:\n$said";
+    return $said;
+}
+
+sub accepted {
+    my ($config) = @_;
+    my ($status, $said) = said($config);
+    is $status, 0, "accepted: $config" or diag $said;
+    return $said;
+}
+
+sub file {
+    my ($name, $text, $mode) = @_;
+    open my $out, '>', "$dir/$name" or die "$dir/$name: $!\n";
+    print $out $text;
+    close $out or die "$dir/$name: $!\n";
+    chmod $mode // 0600, "$dir/$name" or die "chmod: $!\n";
+    return "$dir/$name";
+}
+
+my $none = qr/begins with none of redis:.*as in redis:/;
+my $db   = qr/is no number of a database/;
+my $port = qr/is no port, as in/;
+my $host = qr/is no host, as in/;
+my $lost = qr/a host is missing, as in/;
+my $char = qr/has no meaning here/;
+my $user = qr/is no user, who has letters/;
+my $pass = qr/a password never stands in a URL.*RateLimitRedisAuth file:PATH/;
+my $unix = qr{begins with a third slash.*as in unix:///run};
+my $tls  = qr{TLS needs hiredis 1\.0.*conf/examples/redis-over-stunnel\.conf};
+
+my @defects = (
+    [$none, '127.0.0.1:6379', 'http://127.0.0.1', 'redis:127.0.0.1', 'redis//h', 'redis', '://h',
+        'redis+tls://h', 'rediss', 'sentinel+ssl://h/m'],
+    [$lost, 'redis://', 'redis://:6379', 'redis:///2', 'rediss://', 'sentinel:///m', 'cluster://',
+        'cluster://a:1,', 'sentinel://a,,b/m', 'redis://[]:1'],
+    [$host, '"redis://a b"', 'redis://a;b', 'cluster://a:1,"b', 'redis://a*', 'redis://[a*]'],
+    [$port, 'redis://h:port', 'redis://h:0', 'redis://h:65536', 'redis://h:-1',
+        'redis://h:99999999999', '"redis://h:63 79"', 'sentinel://a:1,b:x/m', 'cluster://a:1,b:70000'],
+    [qr/is no address in brackets/, 'redis://[::1', 'redis://[::1]6379'],
+    [qr/more than one port.*\[::1\]/, 'redis://::1', 'redis://h:1:2'],
+    [$db, 'redis://h/x', 'redis://h/2x', 'redis://h/-1', 'redis://h/1000001', 'redis://h//',
+        'redis://h/1/2', 'sentinel://h/m/x'],
+    [$char, 'redis://h/1?db=2', 'redis://h#1', 'redis://h?password=x', 'cluster://h/0#x'],
+    [qr/redis:\/\/ takes one host/, 'redis://a,b', 'redis://a:1,b:2/3'],
+    [qr/a:1 is there twice/, 'cluster://a:1,b:1,a:1', 'sentinel://a:1,a:1/m'],
+    [qr/more than 32 hosts/, 'cluster://' . join ',', map { "h$_" } 1 .. 33],
+    [qr/primary by is missing/, 'sentinel://a:1,b:2', 'sentinel://a/', 'sentinel://a//2'],
+    [qr/is no name of a primary/, 'sentinel://a/m*'],
+    [qr/a cluster has no database but 0/, 'cluster://a:1/1', 'cluster://a:1/m'],
+    [$unix, 'unix://run/redis.sock', 'unix://', 'unix://me@h/run/r.sock'],
+    [qr/path of the unix socket is missing/, 'unix:///', 'unix:///?db=1'],
+    [qr/107 bytes/, 'unix:///run/' . 'r' x 110],
+    [qr/is not \?db=N/, 'unix:///r.sock?database=2'],
+    [$db, 'unix:///r.sock?db=x'],
+    [$pass, 'redis://:s3cret@h', 'redis://me:s3cret@h:6379/1', 'REDIS://me:s3cret@h/x',
+        'rediss://me:s3cret@h', 'redis://me:s3cret@[::1', 'redis://me:s3/cret@h',
+        'sentinel://me:s3cret@a,b/m', 'cluster://me:s3cret@a:1', 'cluster+tls://a:1,me:s3cret@b'],
+    [$none, 'http://me:s3cret@h', 'me:s3cret@h:6379'],
+    [$unix, 'unix://me:s3cret@/run/r.sock'],
+    [$user, 'redis://s3cret/s3cret@h', 'redis://s3cret%20@h', '"redis://s3cret s3cret@h"',
+        'sentinel://a,s3cret@b/m'],
+    [qr/the user before '\@' is missing/, 'redis://@h', 'cluster://@a:1'],
+);
+
+subtest 'each defect of a URL has its message' => sub {
+    for (@defects) {
+        my ($pattern, @urls) = @$_;
+        for my $url (@urls) {
+            my $said = refused "RateLimitRedis $url", qr/^RateLimitRedis: .*?$pattern/m;
+            unlike $said, qr/s3cret|s3\/cret/, 'which does not show the password' if $url =~ /\@/;
+        }
+    }
+};
+
+my $has_tls = (said('RateLimitRedis rediss://h'))[1] !~ /TLS needs hiredis/;
+my $secret  = file('secret', "s3cret\n");
+
+subtest 'all that is right is taken' => sub {
+    accepted "RateLimitRedis $_"
+        for 'redis://localhost', 'redis://[::1]:6380/0', 'REDIS://h:1/', 'unix:///r.sock',
+        'unix:///run/redis@6379/r.sock?db=3', 'redis://h:/2', 'redis://fe80-1.example.com';
+    accepted "RateLimitRedis redis://limiter\@h\nRateLimitRedisAuth file:$secret";
+};
+
+subtest 'without TLS in hiredis the message says how to do without' => sub {
+    plan skip_all => 'hiredis has TLS here' if $has_tls;
+    refused "RateLimitRedis $_", $tls
+        for 'rediss://h', 'rediss://h:1/2', 'sentinel+tls://a:1/m', 'cluster+tls://a:1,b:2';
+    refused 'RateLimitRedisTLS name=h', $tls;
+};
+
+subtest 'RateLimitRedisTLS' => sub {
+    my $expected = qr/expected ca=FILE, cert=FILE, key=FILE and name=HOST, as in/;
+    refused "RateLimitRedisTLS $_", $expected for 'CA', 'pem=/x', 'ca=', 'ca', 'name=h insecure=1';
+    refused 'RateLimitRedisTLS ca=/x ca=/y', qr/ca= is there twice/;
+    refused 'RateLimitRedisTLS cert=/x', qr/cert= and key= belong together/;
+    refused 'RateLimitRedisTLS key=/x', qr/cert= and key= belong together/;
+    return unless $has_tls;
+    refused 'RateLimitRedisTLS ca=/nowhere/ca.pem', qr{ca=/nowhere/ca\.pem cannot be used};
+    my $junk = file('junk', "junk\n");
+    refused "RateLimitRedisTLS cert=$junk key=$junk", qr{cert=\Q$junk\E cannot be used};
+    like accepted("RateLimitRedis redis://h\nRateLimitRedisTLS name=h"),
+        qr/says nothing to a URL without TLS/, 'where there is no TLS it says so';
+};
+
+subtest 'RateLimitRedisAuth' => sub {
+    my $where = qr{takes a file.*RateLimitRedisAuth file:/etc};
+    unlike refused("RateLimitRedisAuth $_", $where), qr/s3cret/, 'a password is not repeated'
+        for 's3cret', 'file:', 'pass:s3cret', '/etc/s3cret';
+    refused "RateLimitRedisAuth file:$dir/none", qr{$dir/none cannot be read: No such file};
+    refused "RateLimitRedisAuth file:$dir", qr{$dir cannot be read};
+    refused 'RateLimitRedisAuth file:' . file('empty', $_), qr/empty is empty, and should have one/
+        for '', "\n", " \t\r\n\n";
+    for (["s3cret\nother\n", qr/more than one line/], ["a s3cret b\n", qr/more than two words/],
+        ["s3cret\0\n", qr/bytes that are no text/], ['s3cret' x 200, qr/more than 1022 bytes/]) {
+        my ($text, $why) = @$_;
+        unlike refused('RateLimitRedisAuth file:' . file('bad', $text), $why), qr/s3cret/,
+            'which does not show it';
+    }
+    my $good = "RateLimitRedis redis://h\nRateLimitRedisAuth file:";
+    unlike accepted($good . file('good', $_)), qr/s3cret|chmod/, 'and nothing is said of it'
+        for 's3cret', "s3cret\n", "  s3cret \r\n\n", "me s3cret\n", "me\ts3cret";
+    like accepted($good . file('open', 's3cret', $_)), qr/chmod 600/,
+        sprintf('whoever may use the file, a warning says it: mode %o', $_) for 0644, 0604, 0602;
+    unlike accepted($good . file('open', 's3cret', 0640)), qr/chmod/, 'but for a group of its own';
+    refused "RateLimitRedis redis://me\@h", qr/names a user, whose password is missing/;
+    unlike refused("RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:"
+            . file('other', 'other s3cret'), qr/another one: say it once/), qr/s3cret/,
+        'which does not show it either';
+    accepted "RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:" . file('same', 'me s3cret');
+};
+
+done_testing;

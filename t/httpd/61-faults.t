@@ -1,0 +1,149 @@
+#!/usr/bin/perl
+# Whatever happens to Redis while 32 clients ask: nobody gets an error but the 503
+# of on-failure=closed, nobody waits past the deadline, soon nobody waits at all,
+# this host counts by itself, no limit lets through more than the README says, and
+# when it is over the limit is exact again. The faults are the rows of Fault.pm.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Fallback;
+use Fault;
+use Status;
+use Test::More;
+use Time::HiRes qw(time);
+
+use constant QUOTA => 100;
+
+my $rules = <<"EOT";
+<Location /hello.txt>
+    RateLimit many 1000000/1d
+</Location>
+<Location /page.html>
+    RateLimit one @{[QUOTA]}/1d
+</Location>
+<Location /login.html>
+    RateLimit closed 1000000/1d on-failure=closed
+</Location>
+<Location /index.html>
+    RateLimit open 1000000/1d on-failure=open
+</Location>
+EOT
+
+# How many of so many requests for the limited page passed; each of the others was denied.
+sub admitted {
+    my ($sum, $requests) = @_;
+    my $status = $sum->{path}{'/page.html'};
+    is +($status->{200} // 0) + ($status->{429} // 0), $requests,
+        'the limited page answers 200 or 429';
+    return $status->{200} // 0;
+}
+
+# The fault begins among the requests of one client, half of whose quota is left.
+sub begins_under_load {
+    my ($fault, $host) = @_;
+    my @at  = map { 8 * QUOTA / 2 + 100 * $_ } 0 .. ($fault->{often} ? 15 : 0);
+    my $sum = Fallback::load($host, 2400, from => '127.0.0.2',
+        path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' },
+        at   => { map { $_ => sub { $fault->begin unless $fault->{first} } } @at });
+    Fallback::no_error($sum, 2400);
+    return admitted($sum, 300);
+}
+
+# Each rule of a client that comes while the fault lasts holds as it says.
+sub holds_meanwhile {
+    my ($fault, $host, $nothing) = @_;
+    my @path = qw(/page.html /hello.txt /login.html /index.html);
+    my $sum = Fallback::load($host, 800, from => '127.0.0.3', path => sub { $path[$_[0] % 4] });
+    my $admitted = admitted($sum, 200);
+    is_deeply $sum->{path}{'/hello.txt'}, { 200 => 200 }, 'who has quota left passes';
+    is_deeply $sum->{path}{'/index.html'}, { 200 => 200 }, 'open lets pass';
+    my $closed = $sum->{path}{'/login.html'};
+    if ($nothing) {
+        is $admitted, QUOTA, 'this host admits the quota by its own count';
+        is_deeply $closed, { 503 => 200 }, 'closed answers 503';
+    }
+    else {
+        is_deeply [grep { !/^(?:200|503)$/ } keys %$closed], [], 'closed answers 503 or lets pass';
+        cmp_ok $admitted, '>=', QUOTA, 'a client gets its quota';
+        cmp_ok $admitted, '<=', 2 * QUOTA, 'or that of the host and that of Redis';
+    }
+}
+
+sub opens {
+    my ($host) = @_;
+    Status->wait_until($host, sub {
+        return 1 if $_[0]{RedisBreakerOpen};
+        Fallback::load($host, 64, from => '127.0.0.4');
+        return 0;
+    }, what => 'the breaker to open', within => 30);
+    return Status->of($host);
+}
+
+# A Redis that decides nothing costs nothing.
+sub stays_open {
+    my ($fault, $host, $since) = @_;
+    my $open = opens($host);
+    cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests waited in vain';
+    holds_meanwhile($fault, $host, 1);
+    while (time - $since < ($fault->{lasts} // 0)) {
+        Fallback::no_error(Fallback::load($host, 2000, from => '127.0.0.4'), 2000);
+    }
+    my $then = Status->of($host);
+    is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and then no other';
+    is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is believed';
+    is $then->{RedisBreakerOpen}, 1, 'as long as that lasts';
+    return unless $fault->{says};
+    my @why = $host->error_log_lines(qr/breaker open/);
+    is scalar(@why), 1, 'one line of the log says it';
+    like $why[0], qr/: it .*$fault->{says}/, 'and why';
+}
+
+# The log tells it once, and once that it is over.
+sub is_told {
+    my ($host) = @_;
+    is scalar($host->error_log_lines(qr/breaker open/)), 1, 'the log says once that Redis is gone';
+    is scalar($host->error_log_lines(qr/breaker closed/)), 1, 'and once that it is back';
+}
+
+sub endures {
+    my ($name, $mpm) = @_;
+    my $fault = Fault->new($name);
+    plan skip_all => $fault->{skip} if $fault->{skip};
+    $fault->begin if $fault->{first};
+    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $fault->config . $rules,
+        $fault->host_options);
+    my ($start, @children) = (time, sort $host->children);
+    my $first = begins_under_load($fault, $host);
+    if    ($fault->{answers} eq 'none') { stays_open($fault, $host, $start) }
+    elsif ($fault->{answers} eq 'some') { holds_meanwhile($fault, $host, 0) }
+    $fault->end;
+    my $after = Fallback::recovered($host);
+    Fallback::bounded_wait($after);
+    my $failed = $after->redis_failures;
+    if ($fault->{answers} eq 'all') { is $failed, 0, 'no call to Redis failed' }
+    else                            { cmp_ok $failed, '>', 0, 'it is counted what failed' }
+    is_told($host) if $fault->{answers} eq 'none';
+
+    my $sum = Fallback::load($host, 400, from => '127.0.0.5', path => '/page.html');
+    is admitted($sum, 400), QUOTA, 'afterwards the limit is exact again';
+    is +(Status->of($host))->redis_failures, $failed, 'by Redis alone';
+    my $total = $first + admitted(
+        Fallback::load($host, 200, from => '127.0.0.2', path => '/page.html'), 200);
+    my $counts = $fault->{answers} eq 'all' ? 1 : $fault->{forgets} ? 3 : 2;
+    cmp_ok $total, '>=', QUOTA, 'who met the fault got the quota';
+    cmp_ok $total, '<=', $counts * QUOTA, "and it was counted $counts times at most";
+    is_deeply [sort $host->children], \@children, 'no child of httpd was lost';
+    diag sprintf '%-45s %4.1f s, late %d, total %d', "$name ($mpm)", time - $start,
+        $after->{RedisFailedLate}, $total if $ENV{RL_VERBOSE};
+}
+
+for my $name (@ARGV ? @ARGV : Fault::names()) {
+    subtest "$name (event)" => sub { endures($name, 'event') };
+    subtest "$name (prefork)" => sub { endures($name, 'prefork') } if Fault::row($name)->{prefork};
+}
+
+done_testing;

@@ -1,0 +1,313 @@
+#!/usr/bin/perl
+# On a Redis Cluster the limit is exact for every client, wherever his slot is and
+# while slots move; rules of several slots are charged together or not at all; and
+# when a primary dies only those wait for its replica whose counts it held.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use FakeRedis;
+use Httpd;
+use Process;
+use RedisCluster;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(time);
+
+use constant { CLIENTS => 32, IDENTITIES => $ENV{RL_IDENTITIES} || 20_000, RESHARDED => 2_000 };
+
+# Exact is what Redis decided: on a slow machine too it must be given the time.
+my $common = Status::CONFIG . <<'EOT';
+RateLimitRedisTimeout 10s connect=10s
+RemoteIPHeader X-Client
+RemoteIPInternalProxy 127.0.0.1
+RateLimitNotes all
+Header always set X-Source %{RATELIMIT_SOURCE}e
+EOT
+
+# A failed node is replaced; the others go on meanwhile.
+my $cluster = RedisCluster->start(conf => ['cluster-require-full-coverage no']);
+
+sub host {
+    my ($config, %opt) = @_;
+    my $mpm  = $opt{mpm} // 'event';
+    my @size = $mpm eq 'prefork' ? (children => CLIENTS + 2) : (threads => 40);
+    return Httpd->start(mpm => $mpm, modules => [qw(status headers remoteip)], @size, log_level => 'error',
+        vars => { URL => $cluster->url }, %opt, config => "RateLimitRedis \@URL\@\n$common$config");
+}
+
+sub flood {
+    my ($hosts, %opt) = @_;
+    return Client->flood(targets => [map { $_->port } @$hosts], connections => CLIENTS,
+        path => '/hello.txt', %opt);
+}
+
+# The address of a client, by number, and the slot its counts are in.
+sub address { my ($n) = @_; return sprintf '10.%d.%d.%d', $n >> 16, $n >> 8 & 255, $n & 255 }
+sub slot_of { my ($n) = @_; return $cluster->slot('{ip:' . address($n) . '}') }
+
+# The hour must not turn while a quota counts.
+sub early_in_the_hour {
+    my $left = 3600 - time % 3600;
+    Process::wait_until(sub { time % 3600 < 1800 }, what => 'the next hour', within => 150) if $left < 120;
+}
+
+sub counted {
+    my ($key) = @_;
+    my $state = $cluster->cmd_at($key, 'GET', $key) // return 0;
+    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
+    return $cur + $prev;
+}
+
+sub sum { my $sum = 0; $sum += $_ for @_; return $sum }
+
+sub no_failure {
+    my (@hosts) = @_;
+    is $_->redis_failures, 0, 'Redis decided every request' for map { Status->of($_) } @hosts;
+}
+
+# The connections that the hosts have to a node.
+sub connections {
+    my ($node) = @_;
+    return scalar grep { /cmd=(?:evalsha|script|asking|cluster\|slots)/ } split /\n/, $node->cmd(qw(CLIENT LIST));
+}
+
+my $fresh = 1 << 20;    # numbers of clients that nobody has had
+
+for my $mpm (qw(event prefork)) {
+    subtest "two hosts, one limit for each client ($mpm)" => sub {
+        early_in_the_hour();
+        my @primaries = $cluster->primaries;
+        my @replicas = grep { my $node = $_; !grep { $_ == $node } @primaries } $cluster->nodes;
+        my $seeds = 'cluster://' . join ',', map { '127.0.0.1:' . $_->port } @replicas;
+        my @hosts = map {
+            host("RateLimit one 5/1h\nRateLimit two 1000/1h algorithm=fixed-window", mpm => $mpm,
+                vars => { URL => $seeds })
+        } 1, 2;
+        my $first = $fresh;
+        $fresh += 100;
+        my $sum = flood(\@hosts, requests => 2000,
+            headers => sub { +{ 'X-Client' => address($first + $_[0] % 100) } });
+        is_deeply $sum->{status}, { 200 => 500, 429 => 1500 }, 'exactly the quotas pass';
+        no_failure(@hosts);
+        my %slots = map { slot_of($_) => 1 } $first .. $first + 99;
+        cmp_ok scalar(keys %slots), '>', 50, 'clients of many slots';
+        my $ip = address($first);
+        is_deeply [$cluster->keys_like("*{ip:$ip}*")],
+            ["rl:{ip:$ip}:one:sliding-window:1h", "rl:{ip:$ip}:two:fixed-window:1h"], 'under their keys';
+        is counted("rl:{ip:$ip}:two:fixed-window:1h"), 5, 'both rules of a client count together';
+        Process::wait_until(
+            sub { $_->get('/hello.txt') for @hosts; !sum(map { connections($_) } @replicas) },
+            what => 'the connections to seeds to be let go'
+        ) if $mpm eq 'event';
+        my $children = $mpm eq 'event' ? 4 : 2 * (CLIENTS + 2);
+        my @held = map { connections($_) } @primaries;
+        is scalar(grep { $_ < 1 || $_ > $children } @held), 0, 'each child has a connection to each primary, not more';
+    };
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "rules of several slots: all or nothing ($mpm)" => sub {
+        early_in_the_hour();
+        $cluster->cmd_at($_, 'DEL', $_) for $cluster->keys_like('*{server}*'), $cluster->keys_like('*{path:*');
+        my ($host) = host(<<'EOT', mpm => $mpm);
+RateLimit narrow 3/1h algorithm=fixed-window
+RateLimit seen 1000000/1h algorithm=fixed-window shadow
+RateLimit wide 400/1h key=server algorithm=fixed-window
+RateLimit dry 100/1h key=path algorithm=fixed-window shadow
+EOT
+        my $first = $fresh;
+        $fresh += 200;
+        my $sum = flood([$host], requests => 2000,
+            headers => sub { +{ 'X-Client' => address($first + $_[0] % 200) } });
+        is_deeply $sum->{status}, { 200 => 400, 429 => 1600 }, 'what the wide rule allows passes';
+        my $narrow = sub { sum(map { counted('rl:{ip:' . address($_) . '}:narrow:fixed-window:1h') } $first .. $first + 199) };
+        eval { Process::wait_until(sub { $narrow->() == 400 }, what => 'the last give-back') };
+        is $narrow->(), 400, 'and was charged to the clients, not one unit more';
+        is counted('rl:{server}:wide:fixed-window:1h'), 400, 'as to all';
+        is counted('rl:{path:/hello.txt}:dry:fixed-window:1h'), 100, 'a shadow rule counts up to its quota';
+        no_failure($host);
+    };
+}
+
+subtest 'Retry-After is the longest of all slots' => sub {
+    my $host = host(<<'EOT');
+RateLimit narrow 1/10s algorithm=fixed-window
+RateLimit wide 1/31d key=method algorithm=fixed-window
+EOT
+    my $get = sub { $host->get('/hello.txt', headers => { 'X-Client' => address($fresh) }) };
+    Process::wait_until(sub { time % 10 < 5 }, what => 'a window');
+    is $get->()->status, 200, 'one passes';
+    cmp_ok $get->()->header('Retry-After'), '>', 10, 'both deny, and the longer wait is told';
+    $fresh++;
+};
+
+# Moves a slot in steps, some responses apart, so that requests meet each of them.
+sub mover {
+    my ($from, $to, @slots) = @_;
+    my @open;
+    return sub {
+        if (@slots) {
+            my $slot = shift @slots;
+            $cluster->open_slot($from, $to, $slot);
+            push @open, $slot;
+        }
+        return !1 if !@open;
+        if (@open > 4 || !@slots) {
+            my $slot = shift @open;
+            $cluster->move_keys($from, $to, $slot);
+            $cluster->close_slot($from, $to, $slot);
+        }
+        return 1;
+    };
+}
+
+subtest sprintf('%d identities while %d slots move', IDENTITIES, RESHARDED) => sub {
+    early_in_the_hour();
+    my @hosts = (host("RateLimit one 2/1h algorithm=fixed-window\nRateLimit two 1000/1h algorithm=fixed-window"));
+    my $first = $fresh;
+    $fresh += IDENTITIES;
+    my $requests = 3 * IDENTITIES;
+    # each client comes three times, the third time over the quota, far apart
+    my $client = sub { $first + $_[0] % IDENTITIES };
+    my ($from, $to) = $cluster->primaries;
+    my $step = mover($from, $to, ($cluster->slots_of($from))[0 .. RESHARDED - 1]);
+    my ($seen, $moving, %passed) = (0, 1);
+    my $sum = flood(\@hosts, requests => $requests, timeout => 300,
+        headers => sub { +{ 'X-Client' => address($client->($_[0])) } },
+        on_response => sub {
+            my ($number, $answer) = @_;
+            $passed{ $client->($number) }++ if $answer->status == 200;
+            $moving &&= $step->() if ++$seen % int($requests / (RESHARDED * 1.25)) == 0;
+        });
+    diag sprintf '%d requests in %.1f s', $requests, $sum->{seconds};
+    1 while $moving && $step->();
+    is_deeply $sum->{status}, { 200 => 2 * IDENTITIES, 429 => IDENTITIES }, 'two of three pass';
+    is scalar(grep { $_ != 2 } values %passed), 0, 'of each client';
+    no_failure(@hosts);
+    $cluster->wait_until_ok;
+    is scalar(grep { slot_of($_) % 2 } $first), scalar(grep { slot_of($_) % 2 } $first), 'x' if 0;
+};
+
+subtest 'a slot whose move takes long' => sub {
+    early_in_the_hour();
+    my $host = host("RateLimit one 3/1h algorithm=fixed-window\nRateLimit two 2/1h algorithm=fixed-window");
+    my ($old, $new) = ($fresh, $fresh + 1);
+    $new++ while slot_of($new) == slot_of($old) || $cluster->owner(slot_of($new)) != $cluster->owner(slot_of($old));
+    $fresh = $new + 1;
+    my $get = sub { my ($n) = @_; $host->get('/hello.txt', headers => { 'X-Client' => address($n) })->status };
+    my $from = $cluster->owner(slot_of($old));
+    my ($to) = grep { $_ != $from } $cluster->primaries;
+    is $get->($old), 200, 'a client is counted';
+    $cluster->open_slot($from, $to, slot_of($_)) for $old, $new;
+    is $get->($old), 200, 'and still when his slot begins to move';
+    is $get->($new), 200, 'so is one whose slot moves before he comes';
+    my $one = 'rl:{ip:' . address($old) . '}:one:fixed-window:1h';
+    $from->cmd('MIGRATE', '127.0.0.1', $to->port, $one, 0, 5000);
+    is $get->($old), 429, 'with one key here and one there the limit holds';
+    is $get->($new), 200, 'for both';
+    is $get->($new), 429, 'of them';
+    is counted_in($to, $one), 2, 'what was charged before the denial was given back';
+    is $get->($get->($new) == 429 ? $new : $old), 429, 'again';
+    for my $n ($old, $new) {
+        $cluster->move_keys($from, $to, slot_of($n));
+        $cluster->close_slot($from, $to, slot_of($n));
+    }
+    is $get->($old), 429, 'and after the move';
+    no_failure($host);
+};
+
+# A count by its node: while a slot moves its key may be at either.
+sub counted_in {
+    my ($node, $key) = @_;
+    $node->cmd('ASKING');
+    my $state = $node->cmd('GET', $key) // return 0;
+    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
+    return $cur + $prev;
+}
+
+subtest 'a primary is killed under load' => sub {
+    early_in_the_hour();
+    my $host = host('RateLimit one 2/1h algorithm=fixed-window');
+    my ($dead) = $cluster->primaries;
+    my %lost = map { $_ => 1 } $cluster->slots_of($dead);
+    my $round = int(IDENTITIES / 4);
+    my ($began, $done, $times, %passed) = (0, 0, 0);
+    my $probe = $fresh++;
+    $probe = $fresh++ while !$lost{ slot_of($probe) };
+    my $first = $fresh;
+    my $killed = sub { my ($n) = @_; $lost{ slot_of($n) } };
+    my $is_back = sub {
+        $host->get('/hello.txt', headers => { 'X-Client' => address($probe) })->header('X-Source') ne 'fallback'
+    };
+    my $step = sub {
+        my ($passed) = @_;
+        my $start = $fresh;
+        $fresh += $round;
+        my $seen = 0;
+        my $sum = flood([$host], requests => 3 * $round, timeout => 120,
+            headers => sub { +{ 'X-Client' => address($start + $_[0] % $round) } },
+            on_response => sub {
+                my ($number, $answer) = @_;
+                $passed->{ $start + $number % $round }++ if $answer->status == 200;
+                return if $began || ++$seen < $round;
+                $began = time;
+                $dead->kill9;
+            });
+        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'nobody gets an error';
+    };
+    $step->(\%passed);
+    $step->(\%passed) while !$done && ++$times < 20 && !($done = $is_back->());
+    $cluster->wait_for_failover($dead);
+    Process::wait_until(sub { $done ||= $is_back->() }, what => 'the limit to come back', within => 60);
+    diag sprintf 'exact again after %.1f s at the latest', time - $began;
+    is scalar(grep { $passed{$_} != 2 && !$killed->($_) } keys %passed), 0,
+        'clients whose counts are elsewhere notice nothing';
+    is scalar(grep { $passed{$_} < 2 || $passed{$_} > 4 } keys %passed), 0,
+        'the others get at most one quota more';
+    recovered($host, \%lost);
+    my %after;
+    $step->(\%after);
+    is scalar(grep { $_ != 2 } values %after), 0, 'then all are exact again';
+    is +(Status->of($host))->{RedisBreakerOpen}, 0, 'and no breaker stays open for a server that is gone';
+};
+
+# Waits until clients of the lost slots are asked about in each child.
+sub recovered {
+    my ($host, $lost) = @_;
+    Process::wait_until(sub {
+        for (1 .. 16) {
+            $fresh++ while !$lost->{ slot_of($fresh) };
+            my $answer = $host->get('/hello.txt', headers => { 'X-Client' => address($fresh++) });
+            return 0 if $answer->header('X-Source') ne 'redis';
+        }
+        return 1;
+    }, what => 'Redis to decide again', within => 60);
+}
+
+subtest 'seeds' => sub {
+    my ($dead) = grep { !$_->pid } $cluster->nodes;
+    my ($alive) = grep { $_->pid } $cluster->nodes;
+    my $lonely = RedisServer->start;
+    my $silent = FakeRedis->start(sub { $_[0]->silence });
+    my $url = sub { 'cluster://' . join ',', map { '127.0.0.1:' . $_->port } @_ };
+    for my $mpm (qw(event prefork)) {
+        my $host = host('RateLimit one 3/1h', mpm => $mpm, children => 3, vars => { URL => $url->($dead, $lonely, $silent, $alive) });
+        my $n = $fresh++;
+        my @status = map { $host->get('/hello.txt', headers => { 'X-Client' => address($n) })->status } 1 .. 4;
+        is "@status", '200 200 200 429', "one that is good is enough ($mpm)";
+        no_failure($host);
+    }
+    my $host = host('RateLimit one 3/1h', vars => { URL => $url->($lonely) });
+    my @status = map { $host->get('/hello.txt')->status } 1 .. 4;
+    is "@status", '200 200 200 429', 'without one each host counts alone';
+    is scalar($host->error_log_lines(qr/no table of slots/)), 2, 'and each child says why, once';
+    like +($host->error_log_lines(qr/no table of slots/))[0], qr/cluster support disabled/, 'in the words of Redis';
+};
+
+done_testing;

@@ -1,0 +1,144 @@
+#!/usr/bin/perl
+# Redis over TLS, where hiredis has it: Redis's certificate and the name in it are
+# verified, a client certificate is shown where one is asked for, and a handshake
+# that never ends costs no request more than its deadline.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Certificates;
+use Client;
+use FakeRedis;
+use Httpd;
+use Ports;
+use Process;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+plan skip_all => 'hiredis has no TLS here'
+    if (Httpd->config_test(config => 'RateLimitRedis rediss://h'))[1] =~ /TLS needs hiredis/;
+
+use constant DEADLINE_MS => 200;
+
+my $ca     = Certificates->new;
+my $server = $ca->issue('server', 'DNS:redis.test,IP:127.0.0.1');
+my $client = $ca->issue('client', 'DNS:client.test');
+my $stranger = Certificates->new;
+
+sub redis {
+    my ($clients) = @_;
+    my $port  = Ports::free();
+    my $redis = RedisServer->start(conf => ["tls-port $port", "tls-auth-clients $clients",
+        "tls-cert-file $server->{cert}", "tls-key-file $server->{key}",
+        'tls-ca-cert-file ' . $ca->file]);
+    return ($redis, "rediss://127.0.0.1:$port");
+}
+
+sub host {
+    my ($url, $tls, %opt) = @_;
+    my $time = $opt{time} // '5s connect=5s';
+    return Httpd->start(modules => [qw(status headers)], mpm => $opt{mpm} // 'event',
+        children => $opt{children} // 2, config => <<"EOC");
+RateLimitRedis $url
+@{[$tls ? "RateLimitRedisTLS $tls" : '']}
+RateLimitRedisTimeout $time
+RateLimitNotes all
+<Location /hello.txt>
+    RateLimit one 20/1h
+    Header always set X-Source %{RATELIMIT_SOURCE}e
+</Location>
+@{[Status::CONFIG]}
+EOC
+}
+
+sub flood {
+    my ($host, $from) = @_;
+    return Client->flood(targets => [$host->port], connections => 8, requests => 200,
+        path => '/hello.txt', from => $from // '127.0.0.1')->{status};
+}
+
+sub redis_decides {
+    my ($host, $how) = @_;
+    is_deeply flood($host), { 200 => 20, 429 => 180 }, "$how: exactly the quota passes";
+    my $status = Status->of($host);
+    cmp_ok $status->{RedisAnswered}, '>=', 20, 'by Redis';
+    is $status->redis_failures, 0, 'without a failure';
+}
+
+sub counts_by_itself {
+    my ($host, $says) = @_;
+    is_deeply flood($host), { 200 => 20, 429 => 180 }, 'exactly the quota passes, by its own count';
+    my $status = Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
+        what => 'the breaker to open');
+    is $status->{RedisAnswered}, 0, 'Redis was not asked';
+    like +($host->error_log_lines(qr/breaker open/))[0], $says, 'the log says why';
+}
+
+my $trust = 'ca=' . $ca->file;
+
+for my $mpm (qw(event prefork)) {
+    subtest "a certificate that is good ($mpm)" => sub {
+        my ($redis, $url) = redis('no');
+        my $host = host($url, $trust, mpm => $mpm);
+        redis_decides($host, 'by its address');
+        $redis->kill9;
+        is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
+        $redis->restart;
+        Process::wait_until(sub {
+            $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source')
+                eq 'redis'
+        }, what => 'Redis to decide again', within => 30);
+        pass 'and Redis decides again when it is back';
+    };
+}
+
+subtest 'a name of its own' => sub {
+    my ($redis, $url) = redis('no');
+    redis_decides(host($url, "$trust name=redis.test"), 'that is in the certificate');
+    counts_by_itself(host($url, "$trust name=other.test"), qr/certificate is not good: .*mismatch/);
+};
+
+subtest 'a certificate that nobody vouches for' => sub {
+    my ($redis, $url) = redis('no');
+    counts_by_itself(host($url, ''), qr/certificate is not good: .*self.signed|unable to get/);
+    counts_by_itself(host($url, 'ca=' . $stranger->file), qr/certificate is not good/);
+};
+
+subtest 'a client certificate' => sub {
+    my ($redis, $url) = redis('yes');
+    my $known = "$trust cert=$client->{cert} key=$client->{key}";
+    redis_decides(host($url, $known), 'shown');
+    counts_by_itself(host($url, $trust), qr/TLS|closed|reset|error/i);
+    my $other = $stranger->issue('other', 'DNS:client.test');
+    counts_by_itself(host($url, "$trust cert=$other->{cert} key=$other->{key}"),
+        qr/TLS|closed|reset|error/i);
+    like +(Httpd->config_test(config =>
+        "RateLimitRedisTLS cert=$client->{cert} key=$other->{key}"))[1],
+        qr/key=\S+ (?:is not the key of cert=|cannot be used)/, 'a key of another certificate is refused';
+};
+
+for my $mpm (qw(event prefork)) {
+    my %hostile = (
+        'says nothing' => sub { $_[0]->silence },
+        'drips'        => sub { $_[0]->drip("\x16\x03\x03\x02\x00" . "\0" x 512, 0.02) },
+        'says garbage' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
+        'closes'       => sub { },
+    );
+    for my $name (sort keys %hostile) {
+        subtest "a handshake that $name ($mpm)" => sub {
+            my $fake = FakeRedis->start($hostile{$name});
+            my $host = host('rediss://127.0.0.1:' . $fake->port, $trust, mpm => $mpm,
+                children => $mpm eq 'prefork' ? 10 : 2, time => DEADLINE_MS . 'ms connect=250ms');
+            counts_by_itself($host, qr/TLS|in time|closed|reset/i);
+            cmp_ok +(Status->of($host))->{RedisWaitP999Us}, '<', (DEADLINE_MS + 60) * 1000,
+                'nobody waits past the deadline';
+        };
+    }
+}
+
+done_testing;

@@ -1,0 +1,246 @@
+package RedisCluster;
+
+# A real Redis Cluster on loopback: primaries, each with replicas, without
+# persistence.
+#
+#   my $cluster = RedisCluster->start(primaries => 3, replicas => 1);
+#   ... RateLimitRedis with $cluster->url
+#   my $node = $cluster->primary_of('rl:{ip:127.0.0.1}:login:fixed-window:1h');
+#   is $cluster->cmd_at($key, 'GET', $key), ...;
+#   $cluster->move_slots($from, $to, 100, on_slot => sub { ... });
+#   $node->kill9;
+#   $cluster->wait_for_failover($node);
+#
+# start() promises: when it returns, every node says cluster_state:ok and every
+# replica is in step with its primary. Nodes are RedisServer objects and end with
+# the test. Options: primaries (3), replicas (1 each), timeout (cluster-node-timeout
+# in ms, 1500: how long until a node that is gone is replaced), conf (lines of
+# redis.conf), assign (sub: slot number to index of a primary).
+
+use strict;
+use warnings;
+
+use Ports;
+use Process;
+use RedisServer;
+
+use constant SLOTS => 16384;
+
+sub start {
+    my ($class, %opt) = @_;
+    my $self = bless { primaries => 3, replicas => 1, timeout => 1500, conf => [], %opt }, $class;
+    my $count = $self->{primaries} * (1 + $self->{replicas});
+    $self->{nodes} = [map { $self->_node } 1 .. $count];
+    $self->_assign;
+    $self->_meet;
+    $self->_replicate;
+    $self->wait_until_ok;
+    return $self;
+}
+
+sub nodes { @{ $_[0]{nodes} } }
+
+# The seeds of a client: the first so many nodes (all).
+sub url {
+    my ($self, $seeds) = @_;
+    my @ports = map { $_->port } $self->nodes;
+    splice @ports, $seeds if $seeds;
+    return 'cluster://' . join ',', map { "127.0.0.1:$_" } @ports;
+}
+
+# The slot of a key, as the specification counts it.
+my @crc = map {
+    my $crc = $_ << 8;
+    $crc = ($crc << 1 ^ ($crc & 0x8000 ? 0x1021 : 0)) & 0xffff for 1 .. 8;
+    $crc;
+} 0 .. 255;
+
+sub slot {
+    my ($self, $key) = @_;
+    my $tag = $key =~ /^[^{]*\{([^}]+)\}/ ? $1 : $key;
+    my $crc = 0;
+    $crc = ($crc << 8 & 0xffff) ^ $crc[$crc >> 8 ^ $_] for unpack 'C*', $tag;
+    return $crc % SLOTS;
+}
+
+# The node that owns a slot now, or a key's slot.
+sub primary_of {
+    my ($self, $key) = @_;
+    return $self->owner($self->slot($key));
+}
+
+sub owner {
+    my ($self, $slot) = @_;
+    for my $range (@{ ($self->_living)[0]->cmd(qw(CLUSTER SLOTS)) }) {
+        my ($first, $last, $node) = @$range;
+        next if $slot < $first || $slot > $last;
+        return $self->by_port($node->[1]);
+    }
+    die "nobody owns slot $slot\n";
+}
+
+sub by_port {
+    my ($self, $port) = @_;
+    my ($node) = grep { $_->port == $port } $self->nodes;
+    return $node // die "no node on port $port\n";
+}
+
+# A command at the node that owns the key's slot.
+sub cmd_at {
+    my ($self, $key, @words) = @_;
+    return $self->primary_of($key)->cmd(@words);
+}
+
+# All keys of all primaries that match.
+sub keys_like {
+    my ($self, $pattern) = @_;
+    return sort map { @{ $_->cmd('KEYS', $pattern) } } $self->primaries;
+}
+
+# Living nodes that are primaries now, by their own account.
+sub primaries {
+    my ($self) = @_;
+    return grep { $_->cmd('ROLE')->[0] eq 'master' } $self->_living;
+}
+
+# Slots of a node now, by its own account.
+sub slots_of {
+    my ($self, $node) = @_;
+    return map { $_->[2][1] == $node->port ? $_->[0] .. $_->[1] : () }
+        @{ $node->cmd(qw(CLUSTER SLOTS)) };
+}
+
+# Moves the first `count` slots (or the slots in an array) of one primary to
+# another, keys and all, one after the other, as redis-cli --cluster reshard does.
+# on_slot => sub ($slot, $when) is called with 'open', while both nodes know of the
+# move and no key has gone, and with 'moved'.
+sub move_slots {
+    my ($self, $from, $to, $slots, %opt) = @_;
+    my @slots = ref $slots ? @$slots : ($self->slots_of($from))[0 .. $slots - 1];
+    $self->move_slot($from, $to, $_, %opt) for @slots;
+    return @slots;
+}
+
+sub move_slot {
+    my ($self, $from, $to, $slot, %opt) = @_;
+    $self->open_slot($from, $to, $slot);
+    $opt{on_slot}->($slot, 'open') if $opt{on_slot};
+    $self->move_keys($from, $to, $slot);
+    $self->close_slot($from, $to, $slot);
+    $opt{on_slot}->($slot, 'moved') if $opt{on_slot};
+}
+
+# The steps of a move, for tests that stop in the middle.
+sub open_slot {
+    my ($self, $from, $to, $slot) = @_;
+    $to->cmd(qw(CLUSTER SETSLOT), $slot, 'IMPORTING', id($from));
+    $from->cmd(qw(CLUSTER SETSLOT), $slot, 'MIGRATING', id($to));
+}
+
+sub move_keys {
+    my ($self, $from, $to, $slot) = @_;
+    while (my @keys = @{ $from->cmd(qw(CLUSTER GETKEYSINSLOT), $slot, 100) }) {
+        $from->cmd('MIGRATE', '127.0.0.1', $to->port, '', 0, 5000, 'KEYS', @keys);
+    }
+}
+
+# A key that is written between the last look and this call goes with the call
+# that fails: Redis refuses to give a slot away that still holds keys.
+sub close_slot {
+    my ($self, $from, $to, $slot) = @_;
+    $to->cmd(qw(CLUSTER SETSLOT), $slot, 'NODE', id($to));
+    $from->cmd(qw(CLUSTER SETSLOT), $slot, 'NODE', id($to));
+}
+
+# Waits until all living nodes agree that all is well. A node that was killed
+# must have been replaced.
+sub wait_until_ok {
+    my ($self) = @_;
+    Process::wait_until(
+        sub {
+            for my $node ($self->_living) {
+                return 0 if ($node->cmd(qw(CLUSTER INFO)) // '') !~ /^cluster_state:ok/m;
+            }
+            return 1;
+        },
+        within => 60, what => 'the cluster to be well'
+    );
+}
+
+# Waits until the slots a dead primary had are served by another node.
+sub wait_for_failover {
+    my ($self, $dead) = @_;
+    Process::wait_until(
+        sub {
+            return !grep { $_->[2][1] == $dead->port } map { @{ $_->cmd(qw(CLUSTER SLOTS)) } } $self->_living;
+        },
+        within => 60, what => 'a replica to take over'
+    );
+    $self->wait_until_ok;
+}
+
+sub id {
+    my ($node) = @_;
+    return $node->{cluster_id} //= $node->cmd(qw(CLUSTER MYID));
+}
+
+sub stop { my ($self) = @_; $_->stop for $self->nodes }
+
+sub _living { my ($self) = @_; return grep { $_->pid } $self->nodes }
+
+sub _node {
+    my ($self) = @_;
+    my ($port, $bus) = (Ports::free(), Ports::free());
+    return RedisServer->start(port => $port, conf => [
+        'cluster-enabled yes', "cluster-port $bus", 'cluster-announce-ip 127.0.0.1',
+        "cluster-announce-port $port", "cluster-announce-bus-port $bus",
+        "cluster-config-file nodes-$port.conf", "cluster-node-timeout $self->{timeout}",
+        'cluster-replica-validity-factor 0', 'repl-diskless-sync-delay 0', @{ $self->{conf} },
+    ]);
+}
+
+# Consecutive slots, in equal shares, or as `assign` says.
+sub _assign {
+    my ($self) = @_;
+    my $n = $self->{primaries};
+    my $assign = $self->{assign} || sub { int($_[0] * $n / SLOTS) };
+    my @ranges = map { [] } 1 .. $n;
+    my $first = 0;
+    for my $slot (1 .. SLOTS) {
+        next if $slot < SLOTS && $assign->($slot) == $assign->($first);
+        push @{ $ranges[$assign->($first)] }, $first, $slot - 1;
+        $first = $slot;
+    }
+    $self->{nodes}[$_]->cmd(qw(CLUSTER ADDSLOTSRANGE), @{ $ranges[$_] }) for 0 .. $n - 1;
+}
+
+sub _meet {
+    my ($self) = @_;
+    my @nodes = $self->nodes;
+    my $epoch = 1;
+    $_->cmd(qw(CLUSTER SET-CONFIG-EPOCH), $epoch++) for @nodes;
+    for my $node (@nodes[1 .. $#nodes]) {
+        my ($bus) = map { /cluster-port (\d+)/ ? $1 : () } @{ $node->{conf} };
+        $nodes[0]->cmd(qw(CLUSTER MEET), '127.0.0.1', $node->port, $bus);
+    }
+    Process::wait_until(
+        sub {
+            my @views = map { $_->cmd(qw(CLUSTER NODES)) } @nodes;
+            return !grep { /handshake/ || tr/\n// != @nodes } @views;
+        },
+        within => 60, what => 'all nodes to know each other'
+    );
+}
+
+sub _replicate {
+    my ($self) = @_;
+    my @nodes = $self->nodes;
+    my @replicas = @nodes[$self->{primaries} .. $#nodes];
+    $replicas[$_]->cmd(qw(CLUSTER REPLICATE), id($nodes[$_ % $self->{primaries}])) for 0 .. $#replicas;
+    Process::wait_until(
+        sub { return !grep { $_->cmd(qw(INFO replication)) !~ /master_link_status:up/ } @replicas },
+        within => 60, what => 'the replicas to be in step'
+    );
+}
+
+1;

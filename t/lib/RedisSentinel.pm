@@ -1,0 +1,122 @@
+package RedisSentinel;
+
+# A real Redis Sentinel deployment on loopback: one primary, replicas, sentinels.
+#
+#   my $site = RedisSentinel->start;
+#   ... RateLimitRedis with $site->url
+#   my $old = $site->primary;
+#   $old->kill9;
+#   my $new = $site->wait_for_failover($old);
+#   $site->fail_over;          # in order, the old primary stays as a replica
+#
+# start() promises: when it returns, the replicas are in step and all sentinels
+# know each other and agree on the primary. All are RedisServer objects and end
+# with the test. Options: replicas (2), sentinels (3), down_after (ms, 1000: how
+# long a primary must be silent), conf (lines for the servers).
+
+use strict;
+use warnings;
+
+use Ports;
+use Process;
+use RedisServer;
+
+use constant NAME => 'limits';
+
+sub start {
+    my ($class, %opt) = @_;
+    my $self = bless { replicas => 2, sentinels => 3, down_after => 1000, conf => [], %opt }, $class;
+    my @common = ('repl-diskless-sync-delay 0', 'repl-ping-replica-period 1', @{ $self->{conf} });
+    my $primary = RedisServer->start(conf => [@common]);
+    $self->{servers} = [$primary, map {
+        RedisServer->start(conf => [@common, 'replicaof 127.0.0.1 ' . $primary->port])
+    } 1 .. $self->{replicas}];
+    Process::wait_until(
+        sub {
+            return !grep { $_->cmd(qw(INFO replication)) !~ /master_link_status:up/ }
+                @{ $self->{servers} }[1 .. $self->{replicas}];
+        },
+        within => 60, what => 'the replicas to be in step'
+    );
+    $self->{sentinel} = [map { $self->_sentinel($primary) } 1 .. $self->{sentinels}];
+    $self->wait_until_ok;
+    return $self;
+}
+
+sub servers   { @{ $_[0]{servers} } }
+sub sentinels { @{ $_[0]{sentinel} } }
+
+sub url {
+    my ($self, $rest) = @_;
+    return 'sentinel://' . join(',', map { '127.0.0.1:' . $_->port } $self->sentinels)
+        . '/' . NAME . ($rest // '');
+}
+
+# The primary as the sentinels that live say; undef while they do not agree.
+sub primary {
+    my ($self) = @_;
+    my %said = map { ($_->cmd(qw(SENTINEL get-master-addr-by-name), NAME)->[1] => 1) } $self->_watching;
+    my ($server) = grep { $said{ $_->port } } $self->servers;
+    return keys %said == 1 ? $server : undef;
+}
+
+# Waits until the sentinels agree on another primary than this one, and it says so
+# itself; returns it.
+sub wait_for_failover {
+    my ($self, $old) = @_;
+    return Process::wait_until(
+        sub {
+            my $new = $self->primary;
+            return undef if !$new || $new == $old;
+            # one that changes its role closes the connections it has
+            return (eval { $new->cmd('ROLE') } // [''])->[0] eq 'master' ? $new : undef;
+        },
+        within => 90, what => 'the sentinels to choose a new primary'
+    );
+}
+
+# Makes another server the primary, while the old one lives; returns the new one.
+# Sentinels refuse while they think of an earlier failover.
+sub fail_over {
+    my ($self) = @_;
+    my $old = $self->primary;
+    Process::wait_until(
+        sub { eval { ($self->_watching)[0]->cmd(qw(SENTINEL FAILOVER), NAME); 1 } },
+        within => 90, what => 'a sentinel to begin a failover'
+    );
+    return $self->wait_for_failover($old);
+}
+
+# Waits until every sentinel knows all others and all replicas.
+sub wait_until_ok {
+    my ($self) = @_;
+    Process::wait_until(
+        sub {
+            for my $sentinel ($self->_watching) {
+                my %is = @{ $sentinel->cmd(qw(SENTINEL MASTER), NAME) };
+                return 0 if $is{'num-slaves'} < $self->{replicas} || $is{flags} ne 'master'
+                    || $is{'num-other-sentinels'} < $self->{sentinels} - 1;
+            }
+            return 1;
+        },
+        within => 60, what => 'the sentinels to know each other'
+    );
+}
+
+sub stop { my ($self) = @_; $_->stop for $self->sentinels, $self->servers }
+
+sub _watching { my ($self) = @_; return grep { $_->pid } $self->sentinels }
+
+sub _sentinel {
+    my ($self, $primary) = @_;
+    my $quorum = int($self->{sentinels} / 2) + 1;
+    return RedisServer->start(args => ['--sentinel'], sentinel => 1, conf => [
+        'sentinel monitor ' . NAME . ' 127.0.0.1 ' . $primary->port . " $quorum",
+        'sentinel down-after-milliseconds ' . NAME . " $self->{down_after}",
+        'sentinel failover-timeout ' . NAME . ' 3000',
+        'sentinel parallel-syncs ' . NAME . ' 2',
+        'sentinel announce-ip 127.0.0.1',
+    ]);
+}
+
+1;

@@ -1,0 +1,50 @@
+/*
+ * A client of Redis as a child of httpd has one, for programs that have no httpd: its breakers lie
+ * in this process's own memory, and what it logs is counted, or shown with RL_VERBOSE.
+ */
+#ifndef CLIENT_H
+#define CLIENT_H
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include <apr_pools.h>
+
+#include "redis/client.h"
+
+static rl_breakers client_breakers;
+
+__attribute__((unused)) static void client_log(void *context, rl_log_level level, const char *text)
+{
+    (void)context;
+    if (getenv("RL_VERBOSE"))
+        fprintf(stderr, "# %d: %s\n", (int)level, text);
+}
+
+/* NULL, and a word on stderr, if there can be none. */
+__attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char *url, int threaded,
+                                                    int64_t timeout_ms, int64_t connect_ms,
+                                                    rl_breaker_options retry)
+{
+    rl_client_options options = {.topology = NULL};
+    rl_topology *topology;
+    const char *error = rl_topology_parse(pool, url, &topology);
+
+    if (error) {
+        fprintf(stderr, "%s: %s\n", url, error);
+        return NULL;
+    }
+    options.topology = topology;
+    options.prefix = "rl";
+    options.threaded = threaded;
+    options.timeout_ms = timeout_ms;
+    options.connect_ms = connect_ms;
+    options.failures = 5;
+    options.retry = retry;
+    options.breakers = &client_breakers;
+    options.log = client_log;
+    return rl_client_create(pool, &options);
+}
+
+#endif

@@ -1,0 +1,246 @@
+/*
+ * A Redis that comes and goes, thousands of times, while callers ask: the breaker opens and closes
+ * each time, and the client of it holds as many descriptors, threads and bytes in the end as it did
+ * after the first tenth. STORM_CYCLES says how often in all. Skipped where there is no
+ * redis-server.
+ *
+ * Redis goes in four ways in turn: it takes no connections and ends those it has, says nothing, is
+ * out of memory, forbids the script. It is called by a name, so each reconnect resolves one.
+ */
+#include <dirent.h>
+#include <malloc.h>
+#include <netinet/in.h>
+#include <pthread.h>
+#include <sys/socket.h>
+
+#include <apr_general.h>
+
+#include "client.h"
+#include "redis.h"
+#include "tap.h"
+
+#define CALLERS 8
+#define TIMEOUT_MS 10
+#define CONNECT_MS 20
+#define PATIENCE_US INT64_C(20000000)
+
+/* A sanitizer has an allocator of its own, which keeps what is freed. */
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
+#else
+#define SANITIZED 0
+#endif
+
+static const rl_breaker_options retry = {1, 4};
+static rl_client *client;
+static rl_breaker *breaker;
+static atomic_int stop;
+static int port;
+
+/* --- Redis -------------------------------------------------------------------------------- */
+
+/* A port that nobody listens on now. */
+static int free_port(void)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    socklen_t size = sizeof(address);
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+
+    if (bind(fd, (struct sockaddr *)&address, size) || getsockname(fd, (void *)&address, &size))
+        abort();
+    close(fd);
+    return ntohs(address.sin_port);
+}
+
+static void refuse(int goes)
+{
+    ask("CONFIG SET port %d", goes ? 0 : port);
+    if (goes)
+        ask("CLIENT KILL TYPE normal SKIPME yes");
+}
+
+static void say_nothing(int goes)
+{
+    kill(server, goes ? SIGSTOP : SIGCONT);
+}
+
+static void fill_memory(int goes)
+{
+    ask("CONFIG SET maxmemory %d", goes);
+}
+
+static void forbid(int goes)
+{
+    ask("ACL SETUSER default %s", goes ? "-evalsha" : "+evalsha");
+}
+
+static void (*const ways[])(int goes) = {refuse, say_nothing, fill_memory, forbid};
+
+/* --- Callers ------------------------------------------------------------------------------ */
+
+static rl_failure decide(int caller)
+{
+    rl_limit limit = {.algorithm = RL_SLIDING_WINDOW, .quota = RL_COUNT_MAX, .window_ms = 1000,
+                      .burst = RL_COUNT_MAX};
+    char key[64];
+    rl_ask a = {.key = key, .limit = &limit, .cost = 1};
+    int charged;
+
+    snprintf(key, sizeof(key), "rl:{ip:10.0.0.%d}:page:sliding-window:1s", caller);
+    return rl_client_decide(client, &a, 1, 0, rl_link_clock() + TIMEOUT_MS * 1000, &charged);
+}
+
+/* Requests as of a site that goes on whatever becomes of Redis. */
+static void *call(void *number)
+{
+    while (!atomic_load(&stop)) {
+        if (decide((int)(size_t)number) != RL_ANSWERED)
+            usleep(500);
+    }
+    return NULL;
+}
+
+/* Asks until the breaker is, or is not, open and the last call was answered, or not. */
+static int reaches(int open)
+{
+    int64_t until_us = rl_link_clock() + PATIENCE_US;
+
+    while (rl_link_clock() < until_us) {
+        int answered = decide(0) == RL_ANSWERED;
+
+        rl_client_probe(client);
+        if ((rl_breaker_read(breaker) == RL_BREAKER_OPEN) == open && answered == !open)
+            return 1;
+        if (!answered)
+            usleep(200);
+    }
+    return 0;
+}
+
+/* --- What it costs ------------------------------------------------------------------------ */
+
+typedef struct {
+    long fds;
+    long threads;
+    long heap; /* bytes in use */
+    long resident_kb;
+} resources;
+
+static long entries(const char *path)
+{
+    DIR *dir = opendir(path);
+    long n = -3; /* itself, . and .. */
+
+    while (readdir(dir))
+        n++;
+    closedir(dir);
+    return n;
+}
+
+static resources measure(void)
+{
+    FILE *statm = fopen("/proc/self/statm", "r");
+    resources r = {entries("/proc/self/fd"), entries("/proc/self/task"),
+                   (long)mallinfo2().uordblks, 0};
+
+    if (fscanf(statm, "%*d %ld", &r.resident_kb) != 1)
+        abort();
+    fclose(statm);
+    r.resident_kb *= sysconf(_SC_PAGESIZE) / 1024;
+    return r;
+}
+
+/* Names may be being resolved while the link is down: so it is measured when it is up. */
+static int settles(void)
+{
+    int64_t until_us = rl_link_clock() + PATIENCE_US;
+    resources r = measure();
+
+    while (rl_link_clock() < until_us) {
+        long fds = r.fds, threads = r.threads;
+
+        for (int i = 0; i < 20; i++) {
+            decide(0);
+            usleep(1000);
+        }
+        r = measure();
+        if (r.fds == fds && r.threads == threads)
+            return 1;
+    }
+    return 0;
+}
+
+/* --- The storm ---------------------------------------------------------------------------- */
+
+static int cycle(int way)
+{
+    int opens, closes;
+
+    ways[way](1);
+    opens = reaches(1);
+    ways[way](0);
+    closes = reaches(0);
+    if (!opens || !closes)
+        diag("way %d: %s", way, opens ? "it does not close" : "it does not open");
+    return opens && closes;
+}
+
+static void storm(const char *what, apr_pool_t *parent, int threaded, int cycles)
+{
+    pthread_t threads[CALLERS];
+    int callers = threaded ? CALLERS : 0, done = 0;
+    resources early = {0}, late;
+    char url[64], name[RL_BREAKER_NAME];
+    apr_pool_t *pool;
+
+    apr_pool_create(&pool, parent);
+    memset(&client_breakers, 0, sizeof(client_breakers));
+    atomic_store(&stop, 0);
+    snprintf(url, sizeof(url), "redis://localhost:%d", port);
+    client = client_of(pool, url, threaded, TIMEOUT_MS, CONNECT_MS, retry);
+    breaker = client ? rl_breaker_at(&client_breakers, 0, name) : NULL;
+    ok(breaker && reaches(0), "%s: Redis answers at first", what);
+    if (!breaker)
+        return;
+    for (int i = 0; i < callers; i++)
+        pthread_create(&threads[i], NULL, call, (void *)(size_t)(i + 1));
+    while (done < cycles && cycle(done % 4)) {
+        if (++done == cycles / 10) {
+            settles();
+            early = measure();
+        }
+    }
+    is_int(done, cycles, "%s: so often it opens without Redis and closes with it", what);
+    ok(settles(), "%s: then all is quiet", what);
+    late = measure();
+    is_int(late.fds, early.fds, "%s: it holds as many descriptors as early on", what);
+    is_int(late.threads, early.threads, "%s: as many threads", what);
+    ok(SANITIZED || late.heap - early.heap < 65536, "%s: as many bytes: %ld and %ld", what,
+       early.heap, late.heap);
+    ok(SANITIZED || late.resident_kb - early.resident_kb < 4096,
+       "%s: as much memory: %ld and %ld kB", what, early.resident_kb, late.resident_kb);
+    atomic_store(&stop, 1);
+    for (int i = 0; i < callers; i++)
+        pthread_join(threads[i], NULL);
+    rl_client_stop(client);
+    apr_pool_destroy(pool);
+}
+
+int main(void)
+{
+    const char *times = getenv("STORM_CYCLES");
+    int cycles = times ? atoi(times) : 300;
+    apr_pool_t *pool;
+
+    if (!start_redis()) {
+        printf("1..0 # SKIP no redis-server\n");
+        return 0;
+    }
+    apr_initialize();
+    apr_pool_create(&pool, NULL);
+    port = free_port();
+    refuse(0);
+    storm("with an I/O thread", pool, 1, cycles / 2);
+    storm("without", pool, 0, cycles / 2);
+    return done_testing();
+}

@@ -1,0 +1,279 @@
+/*
+ * Many threads ask one Redis through one client, alone and all at once, while replies come late,
+ * the server dies and comes back, and the client is stopped: every call gets its own reply or none,
+ * none is charged twice, and nobody waits for ever. To be run under TSan too.
+ */
+#include <apr_general.h>
+#include <apr_strings.h>
+#include <pthread.h>
+
+#include "client.h"
+#include "redis.h"
+#include "tap.h"
+
+#define THREADS 16
+#define BASE 1000000 /* what each thread's own counter begins with, times its number */
+
+static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX,
+                                .burst = RL_COUNT_MAX, .window_ms = RL_WINDOW_MAX_MS};
+
+static rl_client *client;
+static atomic_int go_on, mixed_up, answered, failed, lost_count;
+
+static rl_client *make_client(apr_pool_t *pool, int threaded)
+{
+    memset(&client_breakers, 0, sizeof(client_breakers));
+    return client_of(pool, apr_pstrcat(pool, "unix://", socket_path, NULL), threaded, 1000, 1000,
+                     (rl_breaker_options){10, 50});
+}
+
+/* One decision within so many µs; *cur what was counted before. */
+static rl_failure decide(const char *key, int64_t quota, int64_t cost, int64_t within_us,
+                         int *charged, int64_t *cur)
+{
+    rl_limit limit = widest;
+    rl_ask ask = {.key = key, .limit = &limit, .cost = cost};
+    rl_failure failure;
+
+    limit.quota = quota;
+    failure = rl_client_decide(client, &ask, 1, 0, rl_link_clock() + within_us, charged);
+    *cur = ask.state.cur;
+    return failure;
+}
+
+static void key_of(char key[64], const char *name, int number)
+{
+    snprintf(key, 64, "rl:{%s}:%d:fixed-window:31d", name, number);
+}
+
+/* Waits until Redis decides. */
+static int decides(void)
+{
+    int charged;
+    int64_t cur;
+
+    for (int i = 0; i < 3000; i++) {
+        if (decide("rl:{ready}", RL_COUNT_MAX, 0, 100000, &charged, &cur) == RL_ANSWERED)
+            return 1;
+        rl_client_probe(client);
+        usleep(10000);
+    }
+    return 0;
+}
+
+static void run_threads(void *(*run)(void *), pthread_t threads[THREADS])
+{
+    atomic_store(&go_on, 1);
+    for (int i = 0; i < THREADS; i++)
+        pthread_create(&threads[i], NULL, run, (void *)(intptr_t)(i + 1));
+}
+
+static void join_threads(pthread_t threads[THREADS])
+{
+    atomic_store(&go_on, 0);
+    for (int i = 0; i < THREADS; i++)
+        pthread_join(threads[i], NULL);
+}
+
+/* --- Exactness ---------------------------------------------------------------------------- */
+
+static atomic_int admitted, unanswered;
+
+static void *spend(void *number)
+{
+    int charged;
+    int64_t cur;
+
+    (void)number;
+    for (int i = 0; i < 200; i++) {
+        if (decide("rl:{shared}", 1000, 1, 10000000, &charged, &cur) != RL_ANSWERED)
+            atomic_fetch_add(&unanswered, 1);
+        else if (charged)
+            atomic_fetch_add(&admitted, 1);
+    }
+    return NULL;
+}
+
+static void test_exact(void)
+{
+    pthread_t threads[THREADS];
+    int charged, alone = 0;
+    int64_t cur;
+
+    ok(decides(), "Redis decides");
+    for (int i = 0; i < 500; i++)
+        alone += decide("rl:{alone}", 300, 1, 10000000, &charged, &cur) == RL_ANSWERED && charged;
+    is_int(alone, 300, "one caller alone is admitted to the quota");
+    run_threads(spend, threads);
+    join_threads(threads);
+    is_int(unanswered, 0, "%d threads at once are all answered", THREADS);
+    is_int(admitted, 1000, "and admitted to the quota together");
+    for (int i = 0; i < 100; i++)
+        alone += decide("rl:{alone too}", 50, 1, 10000000, &charged, &cur) == RL_ANSWERED
+            && charged;
+    is_int(alone, 350, "then one alone again");
+    ok(strstr(ask("INFO clients"), "connected_clients:2\r"),
+       "all over one connection, beside ours");
+}
+
+/* --- Late replies ------------------------------------------------------------------------- */
+
+/* Asks for a counter of its own, with deadlines that many replies miss. */
+static void *hurry(void *number)
+{
+    int n = (int)(intptr_t)number, charged;
+    unsigned seed = (unsigned)n;
+    char key[64];
+    int64_t cur;
+
+    key_of(key, "own", n);
+    while (atomic_load(&go_on)) {
+        seed = seed * 1103515245 + 12345;
+        if (decide(key, RL_COUNT_MAX, 1, seed >> 16 & 1 ? 1000000 : seed >> 16 & 1023, &charged,
+                   &cur) != RL_ANSWERED) {
+            atomic_fetch_add(&failed, 1);
+            continue;
+        }
+        atomic_fetch_add(&answered, 1);
+        /* A server that was killed has forgotten the base. */
+        if (cur >= BASE ? cur / BASE != n : !atomic_load(&lost_count))
+            atomic_fetch_add(&mixed_up, 1);
+    }
+    return NULL;
+}
+
+static void make_bases(void)
+{
+    int charged;
+    int64_t cur;
+
+    ask("FLUSHALL");
+    for (int n = 1; n <= THREADS; n++) {
+        char key[64];
+
+        key_of(key, "own", n);
+        decide(key, RL_COUNT_MAX, (int64_t)n * BASE, 10000000, &charged, &cur);
+    }
+}
+
+/* Lets the threads work until so many calls have been answered since. */
+static int work(int calls)
+{
+    int enough = atomic_load(&answered) + calls;
+
+    for (int i = 0; i < 6000 && atomic_load(&answered) < enough; i++)
+        usleep(10000);
+    return atomic_load(&answered) >= enough;
+}
+
+static void test_late(void)
+{
+    pthread_t threads[THREADS];
+
+    make_bases();
+    run_threads(hurry, threads);
+    ok(work(2000), "with deadlines that many miss others are answered");
+    for (int i = 0; i < 5; i++) {
+        kill(server, SIGSTOP);
+        usleep(50000); /* what is asked meanwhile is late */
+        kill(server, SIGCONT);
+        ok(work(500), "after a stop too");
+    }
+    join_threads(threads);
+    ok(failed > 0, "some were late");
+    is_int(mixed_up, 0, "and no reply went to another call");
+}
+
+/* --- A server that dies ------------------------------------------------------------------- */
+
+static void test_killed(void)
+{
+    pthread_t threads[THREADS];
+
+    ok(decides(), "Redis decides again");
+    make_bases();
+    atomic_store(&lost_count, 1);
+    run_threads(hurry, threads);
+    for (int i = 0; i < 4; i++) {
+        work(200);
+        end_redis(SIGKILL);
+        usleep(20000); /* some connect in vain */
+        if (!run_redis())
+            break;
+        ok(work(200), "Redis is killed and comes back: it decides again");
+    }
+    join_threads(threads);
+    is_int(mixed_up, 0, "and no reply went to another call");
+    ok(decides(), "and still does");
+}
+
+/* --- The end ------------------------------------------------------------------------------ */
+
+static void *insist(void *number)
+{
+    char key[64];
+    int charged;
+    int64_t cur;
+
+    key_of(key, "end", (int)(intptr_t)number);
+    while (atomic_load(&go_on))
+        decide(key, RL_COUNT_MAX, 1, 60000000, &charged, &cur);
+    return NULL;
+}
+
+static void test_stop(void)
+{
+    pthread_t threads[THREADS];
+    int charged;
+    int64_t cur;
+
+    kill(server, SIGSTOP); /* so that calls are in flight */
+    run_threads(insist, threads);
+    usleep(50000);
+    rl_client_stop(client);
+    ok(decide("rl:{late}", 1, 1, 1000000, &charged, &cur) != RL_ANSWERED,
+       "a client that was stopped answers nobody");
+    join_threads(threads);
+    ok(1, "who waited was told, long before his deadline");
+    kill(server, SIGCONT);
+}
+
+static void test_one_thread(apr_pool_t *pool)
+{
+    int charged, good = 0, good_too = 0;
+    int64_t cur;
+
+    client = make_client(pool, 0);
+    ok(client && decides(), "without a thread of its own: Redis decides");
+    for (int i = 0; i < 500; i++)
+        good += decide("rl:{one}", 300, 1, 10000000, &charged, &cur) == RL_ANSWERED && charged;
+    is_int(good, 300, "a caller is admitted to the quota");
+    end_redis(SIGKILL);
+    for (int i = 0; i < 20; i++)
+        good_too += decide("rl:{one}", 300, 1, 100000, &charged, &cur) == RL_ANSWERED;
+    is_int(good_too, 0, "killed, it answers nobody");
+    run_redis();
+    ok(decides(), "it comes back, and decides");
+    rl_client_stop(client);
+}
+
+int main(void)
+{
+    apr_pool_t *pool;
+
+    alarm(300);
+    apr_initialize();
+    apr_pool_create(&pool, NULL);
+    if (!start_redis()) {
+        printf("1..0 # SKIP no redis-server\n");
+        return 0;
+    }
+    client = make_client(pool, 1);
+    ok(client != NULL, "a client is made");
+    test_exact();
+    test_late();
+    test_killed();
+    test_stop();
+    test_one_thread(pool);
+    return done_testing();
+}
