@@ -174,7 +174,7 @@ void rl_local_forget(rl_local *table, uint64_t key)
     uint64_t check = e ? load_first(&e->words[CHECK]) : 0;
 
     if (e && load(&e->key) == key)
-        swap(&e->words[CHECK], &check, ~check);
+        swap(&e->words[CHECK], &check, 0);
 }
 
 /* Takes it on to ask again, if that is due and nobody else has. */
