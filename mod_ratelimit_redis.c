@@ -232,10 +232,12 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local || rl_quota_is_page(r))
+    if (!tiers.local)
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
+    if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
+        return DECLINED;
     verdict = rl_decide(r, &tiers, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }

@@ -96,6 +96,7 @@ static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *
     if (inner->drops_inherited || outer->rule_count == 0) {
         merged->rules = inner->rules;
         merged->rule_count = inner->rule_count;
+        merged->phases = inner->phases;
         return;
     }
     if (inner->rule_count == 0)
@@ -109,6 +110,7 @@ static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *
         rules[n++] = inner->rules[i];
     merged->rules = rules;
     merged->rule_count = n;
+    merged->phases = outer->phases | inner->phases;
 }
 
 static int said(int inner, int outer)
@@ -229,6 +231,7 @@ static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
         memcpy(rules, section->rules, size);
     rules[section->rule_count++] = rule;
     section->rules = rules;
+    section->phases |= rule->off ? 0 : 1u << rule->phase;
     APR_ARRAY_PUSH(all_rules, rl_rule *) = rule;
     place->rule = rule;
     place->section = section;

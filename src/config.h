@@ -34,6 +34,7 @@ typedef enum { RL_NOTES_DENIED, RL_NOTES_ALL } rl_notes;
 typedef struct {
     const rl_rule *const *rules; /* "off" among them; each name once */
     int rule_count;
+    unsigned phases; /* of the rules: bit n is rl_phase n */
     int drops_inherited; /* RateLimit off */
     int engine;
     int headers;

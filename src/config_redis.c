@@ -1,8 +1,9 @@
 /*
  * config_redis: the directives that say where Redis is and how to be let in.
  *
- * The password is read from its file while the configuration is, by root, and stays in memory alone.
- * Certificates are read then too, so that a mistake in them ends httpd -t and not a connection.
+ * The password is read from its file while the configuration is, by root, and stays in memory
+ * alone. Certificates are read then too, so that a mistake in them ends httpd -t and not a
+ * connection.
  */
 #include <string.h>
 
@@ -64,8 +65,8 @@ static const char *read_file(apr_pool_t *pool, const char *path, char text[AUTH_
         return apr_psprintf(pool, "%s cannot be read: %s", path,
                             apr_strerror(status, why, sizeof(why)));
     if (status == APR_SUCCESS)
-        return apr_psprintf(pool, "%s has more than %d bytes, and should have one line: password, or "
-                            "user password", path, AUTH_SIZE - 2);
+        return apr_psprintf(pool, "%s has more than %d bytes, and should have one line: password, "
+                            "or user password", path, AUTH_SIZE - 2);
     text[length] = '\0';
     return strlen(text) == length ? NULL
                                   : apr_psprintf(pool, "%s holds bytes that are no text", path);
@@ -78,8 +79,8 @@ static const char *parse_auth(apr_pool_t *pool, const char *path, char *text,
     char *end = text + strcspn(text, "\r\n"), *blank;
 
     if (end[strspn(end, " \t\r\n")])
-        return apr_psprintf(pool, "%s has more than one line, and should have one: password, or user "
-                            "password", path);
+        return apr_psprintf(pool, "%s has more than one line, and should have one: password, or "
+                            "user password", path);
     while (end > text && strchr(" \t", end[-1]))
         end--;
     *end = '\0';
@@ -193,16 +194,16 @@ int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
     const char *error = NULL;
 
     if (settings->redis_auth_exposed)
-        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on this "
-                     "host can read or write %s, where the password of Redis is: chmod 600 it",
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on "
+                     "this host can read or write %s, where the password of Redis is: chmod 600 it",
                      settings->redis_auth_exposed);
     if (!settings->redis)
         return 1;
     if (settings->redis->tls && !settings->redis_tls)
         error = rl_tls_create(pool, &defaults, &settings->redis_tls);
     else if (!settings->redis->tls && settings->redis_tls)
-        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: RateLimitRedisTLS "
-                     "says nothing to a URL without TLS, which rediss:// has");
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: "
+                     "RateLimitRedisTLS says nothing to a URL without TLS, which rediss:// has");
     if (error)
         return wrong(s, error);
     if (!settings->redis->tls)

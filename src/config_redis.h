@@ -1,8 +1,8 @@
 /*
  * config_redis: the directives that say where Redis is and how to be let in.
  *
- * RateLimitRedis, RateLimitRedisAuth and RateLimitRedisTLS. What they read is part of rl_settings. No
- * message repeats what may be a password.
+ * RateLimitRedis, RateLimitRedisAuth and RateLimitRedisTLS. What they read is part of rl_settings.
+ * No message repeats what may be a password.
  */
 #ifndef RL_CONFIG_REDIS_H
 #define RL_CONFIG_REDIS_H

@@ -30,6 +30,14 @@
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
+rl_breaker *rl_decide_node(const rl_tiers *tiers, int i, char name[RL_NODE_NAME])
+{
+    if (i > 0 || !tiers->settings->redis)
+        return NULL;
+    apr_cpystrn(name, tiers->settings->redis->name, RL_NODE_NAME);
+    return tiers->breaker;
+}
+
 /* --- The chain ---------------------------------------------------------------------------- */
 
 rl_chain *rl_decide_chain(const request_rec *r)
@@ -64,6 +72,10 @@ static rl_chain *chain_of(request_rec *r)
 
 const char *rl_decide_who(rl_chain *chain, rl_outcome *o)
 {
+    for (const rl_outcome *other = chain->first; other && !o->who; other = other->next) {
+        if (other->who && rl_identity_equal(&other->identity, &o->identity))
+            o->who = other->who;
+    }
     if (!o->who)
         o->who = rl_identity_text(&chain->terms, &o->identity);
     return o->who;
@@ -275,14 +287,15 @@ static void charge_host(rl_step *s, int shadow)
 /* Takes a place among the held; where there is none, no rule may hold the request. */
 static void reserve_hold(rl_step *s)
 {
-    int percent = s->tiers->settings->delay_workers;
-    int most = rl_load_workers() * percent / 100;
+    int percent = s->tiers->settings->delay_workers, most;
 
     s->hold.end = -1;
+    if (s->delay_ms == 0)
+        return;
+    most = rl_load_workers() * percent / 100;
     if (percent > 0 && most == 0)
         most = 1;
-    if (s->delay_ms == 0
-        || rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most, &s->hold))
+    if (rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most, &s->hold))
         return;
     for (int i = 0; i < s->count; i++)
         s->outcomes[i]->limit.delay_ms = 0;
@@ -386,15 +399,27 @@ static int decide_step(rl_step *s)
     return conclude(s);
 }
 
+int rl_decide_is_due(const request_rec *r, rl_phase phase)
+{
+    const rl_section *section = rl_config_of(r);
+    unsigned phases = (2u << phase) - 1; /* this one and those before it */
+    const rl_chain *chain;
+
+    if (!section || !(section->phases & phases) || section->engine == RL_ENGINE_OFF
+        || is_aftermath(r))
+        return 0;
+    chain = rl_decide_chain(r);
+    if (chain && chain->section == section && chain->uri == r->uri)
+        phases &= ~((2u << chain->phase) - 1);
+    return (section->phases & phases) != 0;
+}
+
 int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
 {
     const rl_section *section = rl_config_of(r);
     int verdict = DECLINED;
     rl_step s;
 
-    if (!section || section->rule_count == 0 || section->engine == RL_ENGINE_OFF
-        || is_aftermath(r))
-        return DECLINED;
     s.r = r;
     s.tiers = tiers;
     s.look = 0;

@@ -77,8 +77,16 @@ typedef struct {
     rl_outcome *closed;  /* Redis did not answer, and this rule says on-failure=closed */
 } rl_chain;
 
+#define RL_NODE_NAME 256
+
+/* The breaker of the i-th node of Redis that is known, and its name; NULL behind the last. */
+rl_breaker *rl_decide_node(const rl_tiers *tiers, int i, char name[RL_NODE_NAME]);
+
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
 rl_chain *rl_decide_chain(const request_rec *r);
+
+/* Whether there may be rules up to a phase that r has not been decided over: cheap, and most often no. */
+int rl_decide_is_due(const request_rec *r, rl_phase phase);
 
 /*
  * Decides over the rules up to a phase that hold for r and have not been charged in its chain.

@@ -148,7 +148,7 @@ static void write_who(place *p, uint64_t key, const rl_denied_who *who)
 /* Returns 0 if what is read was not written for key, or not whole. */
 static int read_who(const place *p, uint64_t key, rl_denied_who *who)
 {
-    uint64_t words[WHO_WORDS], check;
+    uint64_t words[WHO_WORDS] = {0}, check;
 
     for (size_t i = 0; i < WHO_WORDS; i++)
         words[i] = load(&p->who[i]);

@@ -62,10 +62,14 @@ static void network_of(const rl_terms *terms, const rl_key_part *part, network *
     }
 }
 
-static const char *network_text(apr_pool_t *pool, const network *n)
+static const char *network_text(const rl_terms *terms, const network *n)
 {
+    apr_pool_t *pool = terms->r->pool;
     char text[INET6_ADDRSTRLEN];
 
+    /* A whole IPv4 address is what httpd has printed already. */
+    if (n->prefix == 32 && terms->r->useragent_addr->ipaddr_len == 4)
+        return apr_pstrcat(pool, "ip:", terms->r->useragent_ip, NULL);
     inet_ntop(n->family == 4 ? AF_INET : AF_INET6, n->bytes, text, sizeof(text));
     if (n->prefix == (n->family == 4 ? 32 : 128))
         return apr_pstrcat(pool, "ip:", text, NULL);
@@ -280,6 +284,11 @@ void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identit
     address_identity(terms, &address_key, identity);
 }
 
+int rl_identity_equal(const rl_identity *a, const rl_identity *b)
+{
+    return a->length == b->length && !memcmp(a->raw, b->raw, a->length);
+}
+
 static const char *part_text(rl_terms *terms, const rl_key_part *part)
 {
     apr_pool_t *pool = terms->r->pool;
@@ -288,7 +297,7 @@ static const char *part_text(rl_terms *terms, const rl_key_part *part)
 
     if (part->kind == RL_KEY_IP) {
         network_of(terms, part, &n);
-        return network_text(pool, &n);
+        return network_text(terms, &n);
     }
     if (part->kind == RL_KEY_SERVER)
         return "server";

@@ -27,6 +27,9 @@ typedef struct {
  */
 void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity);
 
+/* Whether two identities of a request are one: then their texts are, too. */
+int rl_identity_equal(const rl_identity *a, const rl_identity *b);
+
 /*
  * The text of an identity that was found for this request, in its pool: parts joined by '+', as in
  * ip:203.0.113.7, ip:2001:db8::/64, user:alice, path:/login. Headers, cookies, environment,

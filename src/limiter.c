@@ -19,8 +19,6 @@
  */
 #include "limiter.h"
 
-#define US_WINDOW_MAX_MS INT64_C(60000) /* buckets up to here count time in µs */
-
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -34,22 +32,6 @@ static int64_t most(int64_t a, int64_t b)
 static int64_t divide_up(int64_t a, int64_t b)
 {
     return (a + b - 1) / b;
-}
-
-int rl_limiter_is_bucket(rl_algorithm algorithm)
-{
-    return algorithm == RL_TOKEN_BUCKET || algorithm == RL_LEAKY_BUCKET;
-}
-
-int64_t rl_limiter_ticks(const rl_limit *limit)
-{
-    return rl_limiter_is_bucket(limit->algorithm) && limit->window_ms <= US_WINDOW_MAX_MS ? 1000
-                                                                                          : 1;
-}
-
-int64_t rl_limiter_capacity(const rl_limit *limit)
-{
-    return rl_limiter_is_bucket(limit->algorithm) && limit->quota ? limit->burst : limit->quota;
 }
 
 /* The window in ticks. */
@@ -159,9 +141,11 @@ static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
 
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now)
 {
-    roll_pending(limit, state, now);
+    if (limit->on_response || state->pending.prev || state->pending.cur)
+        roll_pending(limit, state, now);
     now = roll(limit, state, now);
-    roll_block(limit, state, now);
+    if (state->blocked_until)
+        roll_block(limit, state, now);
     return now;
 }
 

@@ -19,6 +19,7 @@
 #define RL_PRODUCT_MAX (INT64_C(1) << 51)        /* the largest quota x window, in ticks */
 #define RL_WINDOW_MIN_MS INT64_C(100)
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
+#define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
 #define RL_LOG_QUOTA_MAX 10000                   /* of a sliding log */
 #define RL_PENDING_SLOT_MS INT64_C(60000)        /* what is never settled becomes a charge after 1 to 2 */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
@@ -78,13 +79,23 @@ typedef struct {
 } rl_state;
 
 /* Whether the algorithm keeps a level. */
-int rl_limiter_is_bucket(rl_algorithm algorithm);
+static inline int rl_limiter_is_bucket(rl_algorithm algorithm)
+{
+    return algorithm == RL_TOKEN_BUCKET || algorithm == RL_LEAKY_BUCKET;
+}
 
 /* Ticks in a ms: 1 or 1000. */
-int64_t rl_limiter_ticks(const rl_limit *limit);
+static inline int64_t rl_limiter_ticks(const rl_limit *limit)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->window_ms <= RL_US_WINDOW_MAX_MS
+        ? 1000 : 1;
+}
 
 /* The most units that can ever be admitted at once. */
-int64_t rl_limiter_capacity(const rl_limit *limit);
+static inline int64_t rl_limiter_capacity(const rl_limit *limit)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota ? limit->burst : limit->quota;
+}
 
 /*
  * Whether all sums stay exact: max(quota, burst) x window, with the delay's share, within

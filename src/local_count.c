@@ -150,15 +150,14 @@ void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const r
 
 /* One attempt to charge; 0 if somebody else was quicker. */
 static int try_charge(entry *e, const rl_limit *limit, int64_t cost, const reading *was,
-                      const rl_state *state)
+                      const rl_state *state, rl_state *after)
 {
-    rl_state after = *state;
-
-    rl_limiter_charge(limit, &after, cost);
+    *after = *state;
+    rl_limiter_charge(limit, after, cost);
     if (limit->on_response)
         return swap_pair(&e->words[PENDING], was->pending,
-                         pack_pending(was->pending, &after.pending));
-    return swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &after));
+                         pack_pending(was->pending, &after->pending));
+    return swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, after));
 }
 
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
@@ -185,15 +184,12 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
             continue;
         }
         admitted = rl_limiter_admits(limit, state, *now, cost);
-        if (!admitted || try_charge(e, limit, cost, &was, state))
+        if (!admitted || try_charge(e, limit, cost, &was, state, &after))
             break;
     }
     if (!admitted)
         rl_local_block(table, key, limit, cost, host_ms, *now, state);
-    after = *state;
-    if (admitted)
-        rl_limiter_charge(limit, &after, cost);
-    rl_local_touch(e, limit, &after, *now, host_ms);
+    rl_local_touch(e, limit, admitted ? &after : state, *now, host_ms);
     return admitted;
 }
 

@@ -17,8 +17,8 @@
 /* Set in every key, but for an entry that is being made. */
 #define READY (UINT64_C(1) << 63)
 
-/* The first word of a count: number of the write, 13 bits; window number or tick, 51 bits. */
-#define WRITE_SHIFT 51
+/* The first word of a count: number of the write, 12 bits; window number or tick, 52 bits: to 2112. */
+#define WRITE_SHIFT 52
 #define POSITION_MASK ((UINT64_C(1) << WRITE_SHIFT) - 1)
 
 typedef _Atomic uint64_t word;
@@ -61,7 +61,7 @@ struct rl_local {
 
 _Static_assert(sizeof(entry) == 64, "an entry is one cache line");
 _Static_assert(offsetof(entry, words) % 16 == 8, "pairs are aligned");
-_Static_assert(RL_PRODUCT_MAX <= POSITION_MASK + 1, "a word holds any tick");
+_Static_assert((INT64_C(1) << 42) * 1000 <= POSITION_MASK + 1, "a word holds any tick");
 _Static_assert(ATOMIC_LLONG_LOCK_FREE == 2, "64-bit atomics are lock-free");
 
 #define load(p) atomic_load_explicit((p), memory_order_relaxed)

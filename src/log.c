@@ -2,7 +2,8 @@
  * log: where the lines of a violation log go, and how one is written.
  *
  * The pipe to a program is set not to block. Whoever floods a server with requests must not be able
- * to stop it by a log program that is too slow, so a line that does not fit is dropped, and counted.
+ * to stop it by a log program that is too slow, so a line that does not fit is dropped, and
+ * counted.
  */
 #include <string.h>
 
@@ -99,8 +100,8 @@ int rl_log_open(rl_log *log, apr_pool_t *pool)
     if (status == APR_SUCCESS)
         return 1;
     log->file = NULL;
-    ap_log_perror(APLOG_MARK, APLOG_ERR, status, pool, "ratelimit: RateLimitLog %s cannot be opened",
-                  path);
+    ap_log_perror(APLOG_MARK, APLOG_ERR, status, pool,
+                  "ratelimit: RateLimitLog %s cannot be opened", path);
     return 0;
 }
 

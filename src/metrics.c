@@ -3,8 +3,8 @@
  *
  * One table says what there is: a name, a type, a unit, a help text, and a function that prints the
  * samples. Both formats are made from it; they differ in the headers of a family and in the end.
- * Labels are names of rules, of nodes and of what went wrong: never anything of a client's, of which
- * there is no end.
+ * Labels are names of rules, of nodes and of what went wrong: never anything of a client's, of
+ * which there is no end.
  *
  * Counters are those of the shared memory and grow until httpd is stopped.
  */
@@ -63,8 +63,9 @@ static void requests(const scrape *s, const char *name)
             for (int source = 0; source < RL_SOURCES; source++) {
                 if (source != RL_SOURCE_LEASE)
                     sample(s, name,
-                           apr_pstrcat(s->r->pool, of_rule, ",verdict=\"", rl_verdict_names[verdict],
-                                       "\",source=\"", rl_source_names[source], "\"", NULL),
+                           apr_pstrcat(s->r->pool, of_rule, ",verdict=\"",
+                                       rl_verdict_names[verdict], "\",source=\"",
+                                       rl_source_names[source], "\"", NULL),
                            s->counts->rows[row][verdict][source]);
             }
         }
@@ -89,9 +90,10 @@ static void redis_duration(const scrape *s, const char *name)
     uint64_t seen = 0;
 
     for (int i = 0; i < RL_STATS_BOUNDS; i++) {
+        const char *bound = seconds(s->r->pool, (uint64_t)rl_stats_bounds_us[i]);
+
         seen += s->counts->bounded[i];
-        sample(s, bucket, label(s->r->pool, "le", seconds(s->r->pool, (uint64_t)rl_stats_bounds_us[i])),
-               seen);
+        sample(s, bucket, label(s->r->pool, "le", bound), seen);
     }
     seen += s->counts->bounded[RL_STATS_BOUNDS];
     sample(s, bucket, "le=\"+Inf\"", seen);
@@ -110,19 +112,22 @@ static void redis_errors(const scrape *s, const char *name)
         sample(s, name, label(s->r->pool, "kind", rl_failure_names[i]), s->counts->redis[i]);
 }
 
-static const char *node_label(const scrape *s)
-{
-    return label(s->r->pool, "node", s->tiers->settings->redis->name);
-}
-
 static void breaker_state(const scrape *s, const char *name)
 {
-    sample(s, name, node_label(s), (uint64_t)rl_breaker_read(s->tiers->breaker));
+    char node[RL_NODE_NAME];
+    rl_breaker *breaker;
+
+    for (int i = 0; (breaker = rl_decide_node(s->tiers, i, node)); i++)
+        sample(s, name, label(s->r->pool, "node", node), (uint64_t)rl_breaker_read(breaker));
 }
 
 static void breaker_opens(const scrape *s, const char *name)
 {
-    sample(s, name, node_label(s), s->tiers->breaker->opened);
+    char node[RL_NODE_NAME];
+    rl_breaker *breaker;
+
+    for (int i = 0; (breaker = rl_decide_node(s->tiers, i, node)); i++)
+        sample(s, name, label(s->r->pool, "node", node), breaker->opened);
 }
 
 static void local_entries(const scrape *s, const char *name)

@@ -186,6 +186,14 @@ void rl_stats_keep(rl_stats *stats, int64_t host_ms)
     atomic_store(&oldest->at_ms, (uint64_t)host_ms);
 }
 
+/* Whether what was kept at one time serves better than at another: see minute_ago(). */
+static int is_better(int64_t at_ms, int64_t than_ms, int64_t minute_ago_ms)
+{
+    if (than_ms > minute_ago_ms)
+        return at_ms < than_ms;
+    return at_ms <= minute_ago_ms && at_ms > than_ms;
+}
+
 /* What was kept a minute ago: the latest that is so old, or else the first. */
 static const kept *minute_ago(const rl_stats *stats, int64_t host_ms, int64_t *at_ms)
 {
@@ -194,10 +202,8 @@ static const kept *minute_ago(const rl_stats *stats, int64_t host_ms, int64_t *a
     *at_ms = 0;
     for (int i = 0; i < KEPT; i++) {
         int64_t at = (int64_t)atomic_load(&stats->past[i].at_ms);
-        int is_old = at <= host_ms - RECENT_MS;
-        int found_is_old = found && *at_ms <= host_ms - RECENT_MS;
 
-        if (at && (!found || (is_old ? !found_is_old || at > *at_ms : !found_is_old && at < *at_ms))) {
+        if (at && (!found || is_better(at, *at_ms, host_ms - RECENT_MS))) {
             found = &stats->past[i];
             *at_ms = at;
         }

@@ -2,9 +2,9 @@
  * stats: counters and histograms in shared memory.
  *
  * One block for all children of a host. Counters only grow, also over graceful restarts. Every
- * function may be called from any thread of any process and none blocks, but for rl_stats_init() and
- * rl_stats_row(), which are for times when nobody else runs, and rl_stats_keep(), which is for one
- * process alone, httpd's parent. Reading while others count gives each counter as it was at some
+ * function may be called from any thread of any process and none blocks, but for rl_stats_init()
+ * and rl_stats_row(), which are for times when nobody else runs, and rl_stats_keep(), which is for
+ * one process alone, httpd's parent. Reading while others count gives each counter as it was at some
  * moment of the read.
  *
  * A request under one rule is one atomic add, to the counter of its verdict and source. What a page
@@ -32,7 +32,7 @@ typedef enum {
     RL_DENIED,
     RL_SHADOWED, /* a shadow rule would have denied it */
     RL_EXEMPT,   /* the rule does not limit this client */
-    RL_VETOED,   /* the rule would have admitted it, but another one denied, and it was not charged */
+    RL_VETOED,   /* the rule would have admitted it, but another one denied: not charged */
     RL_VERDICTS
 } rl_verdict;
 

@@ -66,7 +66,7 @@ sub start_host {
     return Httpd->start(
         modules => ['status'],
         files   => { api => "{\"hello\":\"world\"}\n" },
-        config  => $more . $rules . $status,
+        config  => "RateLimitLog \@DIR\@/ratelimit.log json\n$more$rules$status",
     );
 }
 
@@ -116,13 +116,14 @@ sub inside_redis {
 sub for_operators {
     title('What an operator sees');
     for my $name (qw(A B)) {
-        say_("Host $name, error log:", '');
-        my @lines = $host{$name}->wait_for_log(qr/denied rule=api-key/);
+        say_("Host $name, RateLimitLog:", '');
+        open my $log, '<', $host{$name}->dir . '/ratelimit.log' or die "no log: $!\n";
+        my @lines = map { chomp; $_ } <$log>;
         shown(folded($_)) for @lines;
         promise('one line for a client that is denied again and again', @lines == 1);
         say_('');
     }
-    say_('source=redis: Redis was asked. source=local: what it last said was enough.', '',
+    say_('"redis": Redis was asked. "local": what it last said was enough.', '',
         'Host A, /server-status?auto, in part:', '');
     my $auto = status_of($host{A});
     shown($auto =~ /^(RateLimit(?:\[api-key\](?:Requests|Passed|Denied)|RedisAnswered).*)$/mg);

@@ -2,13 +2,13 @@
  * call: a command on its way to Redis, and who waits for the reply.
  *
  * The state is decided by one exchange, so that a reply and a deadline that meet agree on who lets
- * go of the slot. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes too
- * early or too late finds it as it is and does no harm.
+ * go of the slot. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes
+ * too early or too late finds it as it is and does no harm.
  *
  * Waking costs more than all the rest. So the carrier, who completes many calls at once, wakes only
- * a few of those callers who sleep, and each of them, before he does anything else, one more. Such a
- * chain does not break: a caller in it who sees that his call is done passes the wake-up on, whether
- * that was what woke him or not.
+ * a few of those callers who sleep, and each of them, before he does anything else, one more. Such
+ * a chain does not break: a caller in it who sees that his call is done passes the wake-up on,
+ * whether that was what woke him or not.
  */
 #include <errno.h>
 #include <linux/futex.h>

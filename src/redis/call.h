@@ -4,8 +4,8 @@
  * Calls are slots, made once: their number bounds what can be in flight. A call is its caller's
  * until it is queued and after it is done, and in between its carrier's: whoever sends commands and
  * reads replies. It is pending, its caller at work or asleep, until the reply or the caller's
- * deadline comes, whichever is first. A call whose deadline came first is abandoned: the carrier still reads its reply, in order, drops
- * it, and only then is the slot free again.
+ * deadline comes, whichever is first. A call whose deadline came first is abandoned: the carrier
+ * still reads its reply, in order, drops it, and only then is the slot free again.
  *
  * Functions may be called from any thread, as that order allows.
  */

@@ -78,8 +78,8 @@ static void wake(rl_client *client, lead who)
 }
 
 /*
- * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is not
- * NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
+ * Makes a call and queues it; NULL, and the command is freed, if there are too many. If leads is
+ * not NULL somebody waits for the call, and if the lead is free he has it now, and *leads is 1.
  */
 static rl_call *enqueue(rl_client *client, rl_node *node, int slot, char *command, int length,
                         int *leads)
@@ -574,10 +574,12 @@ static void make_fleet(rl_client *client)
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
                                .failures = o->failures, .retry = o->retry,
                                .greetings = client->greetings,
-                               .greeting_count = client->greeting_count, .loading_count = RL_SCRIPTS,
+                               .greeting_count = client->greeting_count,
+                               .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .breakers = o->breakers, .log = o->log, .log_context = o->log_context};
+                               .breakers = o->breakers, .log = o->log,
+                               .log_context = o->log_context};
 
     options.probe = make_probe(client, "probe", &options.probe_length);
     client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);

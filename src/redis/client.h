@@ -2,8 +2,8 @@
  * client: how the requests of one child ask Redis.
  *
  * The client owns nodes, one for each server of Redis that this child talks to, and calls. A node
- * (node.h) is a connection and its life. A call is a command on its way to a node and the caller who
- * waits for the reply. route() says which node gets a call; today there is one.
+ * (node.h) is a connection and its life. A call is a command on its way to a node and the caller
+ * who waits for the reply. route() says which node gets a call; today there is one.
  *
  * Nodes are stepped by one thread at a time: the one that has the lead. In a server with threads
  * that is an I/O thread when callers are many: their commands share each node's connection, full
@@ -48,8 +48,8 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 /*
  * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
  * for it until deadline_us on rl_link_clock() at the longest; with look set nothing is charged.
- * RL_ANSWERED: *admitted says whether all live rules admit, and so were charged, and the asks what Redis
- * reported. Anything else: nothing is known, and something may have been charged.
+ * RL_ANSWERED: *admitted says whether all live rules admit, and so were charged, and the asks what
+ * Redis reported. Anything else: nothing is known, and something may have been charged.
  */
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
                             int *admitted);

@@ -1,8 +1,8 @@
 /*
  * errors: what Redis says when it does not do what it was asked.
  *
- * An error's first word is its kind. What a script meets, Redis 7 hands on with something behind it,
- * which does not matter here. Redis 6 says
+ * An error's first word is its kind. What a script meets, Redis 7 hands on with something behind
+ * it, which does not matter here. Redis 6 says
  *
  *     ERR Error running script (call to f_SHA): @user_script:9: @user_script: 9: -OOM command ...
  *

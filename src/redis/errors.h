@@ -1,8 +1,8 @@
 /*
  * errors: what Redis says when it does not do what it was asked.
  *
- * One table: by what an error is known, what is to be done about it, what to tell the administrator,
- * and the name it is counted by. Pure.
+ * One table: by what an error is known, what is to be done about it, what to tell the
+ * administrator, and the name it is counted by. Pure.
  */
 #ifndef RL_ERRORS_H
 #define RL_ERRORS_H

@@ -6,9 +6,9 @@
  *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
  *
  * hiredis does the protocol and the socket, in non-blocking mode and without its own event layer;
- * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in flight
- * is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a late
- * reply must never be taken for the next one.
+ * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in
+ * flight is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a
+ * late reply must never be taken for the next one.
  */
 #include <errno.h>
 #include <fcntl.h>

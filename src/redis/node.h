@@ -6,8 +6,8 @@
  * breaker's server is probed. Who has calls for it hands them over one by one; which calls these
  * are, and who waits for them, is not known here.
  *
- * One owner at a time steps a node; functions say if any thread may call them. None ever waits. Times
- * are µs on rl_link_clock().
+ * One owner at a time steps a node; functions say if any thread may call them. None ever waits.
+ * Times are µs on rl_link_clock().
  */
 #ifndef RL_NODE_H
 #define RL_NODE_H
@@ -72,8 +72,9 @@ int rl_node_is_open(const rl_node *node);
 void rl_node_look(rl_node *node, int64_t now_us);
 
 /*
- * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To be
- * called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under way.
+ * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To
+ * be called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under
+ * way.
  */
 int rl_node_probe(rl_node *node, int64_t now_us);
 

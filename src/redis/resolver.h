@@ -29,8 +29,8 @@ rl_resolver *rl_resolver_begin(const char *host);
 int rl_resolver_wait(const rl_resolver *resolver);
 
 /*
- * The answer: how many addresses there are, at most RL_ADDRESSES_MAX, in the order to try them; 0 if
- * the name has none; -1 if there is no answer yet.
+ * The answer: how many addresses there are, at most RL_ADDRESSES_MAX, in the order to try them; 0
+ * if the name has none; -1 if there is no answer yet.
  */
 int rl_resolver_read(const rl_resolver *resolver, rl_address addresses[RL_ADDRESSES_MAX]);
 

@@ -39,14 +39,14 @@ typedef struct {
 const char *rl_tls_missing(void);
 
 /*
- * Reads the files. Returns NULL and sets *tls, which lives as long as the pool, or an error text. What
- * is made may be used by any thread, and by children forked later.
+ * Reads the files. Returns NULL and sets *tls, which lives as long as the pool, or an error text.
+ * What is made may be used by any thread, and by children forked later.
  */
 const char *rl_tls_create(apr_pool_t *pool, const rl_tls_options *options, rl_tls **tls);
 
 /*
- * Begins the handshake on a connected socket; the session lives as long as the context. NULL if that
- * cannot be, and the context's errstr says why.
+ * Begins the handshake on a connected socket; the session lives as long as the context. NULL if
+ * that cannot be, and the context's errstr says why.
  */
 rl_tls_session *rl_tls_begin(const rl_tls *tls, redisContext *context, const char *host);
 

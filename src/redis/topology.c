@@ -2,9 +2,9 @@
  * topology: where Redis is, as the administrator says it.
  *
  * A URL is cut from the left: scheme, user, hosts, and what follows them. One table holds the
- * schemes. apr_uri knows neither lists of hosts nor what may be repeated in a message, and so this is
- * done here: once the user is cut off nothing secret is left, and before it is, no message repeats
- * anything.
+ * schemes. apr_uri knows neither lists of hosts nor what may be repeated in a message, and so this
+ * is done here: once the user is cut off nothing secret is left, and before it is, no message
+ * repeats anything.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -35,7 +35,8 @@ static const scheme schemes[] = {
     {"redis", RL_TOPOLOGY_SINGLE, 0, 6379, "redis://127.0.0.1:6379"},
     {"rediss", RL_TOPOLOGY_SINGLE, 1, 6379, "rediss://redis.example.com:6379"},
     {"unix", RL_TOPOLOGY_SINGLE, 0, 0, "unix:///run/redis/redis.sock"},
-    {"sentinel", RL_TOPOLOGY_SENTINEL, 0, 26379, "sentinel://10.0.0.1:26379,10.0.0.2:26379/primary"},
+    {"sentinel", RL_TOPOLOGY_SENTINEL, 0, 26379,
+     "sentinel://10.0.0.1:26379,10.0.0.2:26379/primary"},
     {"sentinel+tls", RL_TOPOLOGY_SENTINEL, 1, 26379,
      "sentinel+tls://s1.example.com:26379,s2.example.com:26379/primary"},
     {"cluster", RL_TOPOLOGY_CLUSTER, 0, 6379, "cluster://10.0.0.1:6379,10.0.0.2:6379"},
@@ -84,8 +85,8 @@ static const char *parse_unix(apr_pool_t *pool, const char *rest, rl_topology *t
     if (query)
         *query++ = '\0';
     if (*path != '/')
-        return "a unix socket's path begins with a third slash, and no user stands before it, as in "
-               "unix:///run/redis/redis.sock";
+        return "a unix socket's path begins with a third slash, and no user stands before it, as "
+               "in unix:///run/redis/redis.sock";
     if (!path[1])
         return "the path of the unix socket is missing, as in unix:///run/redis/redis.sock";
     if (strlen(path) > SOCKET_PATH_MAX)
@@ -189,8 +190,8 @@ static const char *parse_primary(apr_pool_t *pool, const scheme *s, char *path,
     if (db)
         *db++ = '\0';
     if (!*path)
-        return apr_psprintf(pool, "the name that the sentinels know the primary by is missing, as in "
-                            "%s", s->example);
+        return apr_psprintf(pool, "the name that the sentinels know the primary by is missing, as "
+                            "in %s", s->example);
     if (path[strspn(path, NAME_CHARACTERS)])
         return apr_psprintf(pool, "\"%s\" is no name of a primary, which has letters, digits, '.', "
                             "'_' and '-', as in %s", path, s->example);

@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # What requests wait when Redis fails. For each fault of Fault.pm a second of 32 clients without it,
-# two with it and one after it: the verdicts, what became of the calls, and the wait for Redis by the
-# module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many requests
-# waited for it in vain, and what clients saw before, during and after.
+# two with it and one after it: the verdicts, what became of the calls, and the wait for Redis by
+# the module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many
+# requests waited for it in vain, and what clients saw before, during and after.
 #
 #   perl -It/lib t/bench/failure.pl [fault...]
 
@@ -81,8 +81,8 @@ for my $name (@ARGV ? @ARGV : Fault::names()) {
             print "$label: $fault->{skip}\n";
             next;
         }
-        my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $rules,
-            $fault->host_options);
+        my $host = Fallback::host(url => $fault->url, mpm => $mpm,
+            config => $fault->config . $rules, $fault->host_options);
         my (undef, @phases) = endure($fault, $host, Fallback::CLIENTS);
         report($label, $host, @phases);
     }

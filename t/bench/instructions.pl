@@ -22,6 +22,14 @@ my %only = map { $_ => 1 } @ARGV;
 
 my $rule = "<Location /hello.txt>\nRateLimit page %s\n%s\n</Location>\n";
 my $local = sprintf $rule, '1000000/1h', 'RateLimitHeaders off';
+my $redis = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s\n";
+
+# Many rules in one section, each of its own counter.
+sub rules {
+    my ($count, $options) = @_;
+    return "<Location /hello.txt>\nRateLimitHeaders off\n"
+        . join('', map { "RateLimit page$_ 1000000/1h $options\n" } 1 .. $count) . "</Location>\n";
+}
 
 # name, does it need Redis, configuration, modules
 my @scenes = (
@@ -34,9 +42,19 @@ my @scenes = (
     ['local-headers',    0, sprintf($rule, '1000000/1h', ''),                             1],
     ['local-draft-11',   0, sprintf($rule, '1000000/1h', 'RateLimitHeaders draft-11'),    1],
     ['local-denial',     0, sprintf($rule, '1/1h', ''),                                   1],
-    ['redis-pass',       1, "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s\n$local", 1],
-    ['memory-denial',    1, "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s\n"
-                            . sprintf($rule, '1/31d', ''),                                1],
+    ['early-denial',     0, "RateLimit page 1/1h phase=early\n",                          1],
+    ['bucket-pass',      0, sprintf($rule, '1000000/1h algorithm=token-bucket', 'RateLimitHeaders off'), 1],
+    ['charge-on-pass',   0, sprintf($rule, '1000000/1h charge-on=401', 'RateLimitHeaders off'), 1],
+    ['when-pass',        0, sprintf($rule, q{1000000/1h when="%{REQUEST_METHOD} == 'GET'"},
+                                    'RateLimitHeaders off'),                              1],
+    ['path-pass',        0, sprintf($rule, '1000000/1h path=/hello.*', 'RateLimitHeaders off'), 1],
+    ['10-rules',         0, rules(10, ''),                                                1],
+    ['50-rules',         0, rules(50, ''),                                                1],
+    ['50-not-mine',      0, rules(50, 'methods=POST'),                                    1],
+    ['redis-pass',       1, $redis . $local,                                              1],
+    ['redis-10-rules',   1, $redis . rules(10, ''),                                       1],
+    ['redis-50-rules',   1, $redis . rules(50, ''),                                       1],
+    ['memory-denial',    1, $redis . sprintf($rule, '1/31d', ''),                         1],
 );
 
 sub instructions {

@@ -3,7 +3,9 @@
 # callers, against one blocking connection for each of them: round by round, the same script, the
 # same Redis. Then a whole httpd under wrk, beyond one without the module.
 #
-#   perl -It/lib t/bench/redis.pl [rounds] [seconds a round]
+#   perl -It/lib t/bench/redis.pl [rounds] [seconds a round] [callers...]
+#
+# With numbers of callers, these and no httpd.
 
 use strict;
 use warnings;
@@ -18,7 +20,9 @@ use RedisServer;
 
 use constant CONNECTIONS => 64;
 
-my ($rounds, $seconds) = map { $ARGV[$_] // (3, 3)[$_] } 0 .. 1;
+my ($rounds, $seconds, @callers) = @ARGV;
+$rounds  //= 3;
+$seconds //= 3;
 my $program = "$FindBin::Bin/../../build/t/bench/callers";
 my $redis   = RedisServer->start;
 my %config  = (
@@ -69,14 +73,15 @@ my %aim = (
 my @figures = qw(rate latency p50 p99 cpu redis);
 printf "%7s %-9s %9s %9s %7s %7s %9s %9s\n", 'callers', 'way', 'per s', 'mean µs', 'p50', 'p99',
     'CPU µs', 'Redis µs';
-for my $callers (1, 8, 32, 64) {
+for my $callers (@callers ? @callers : (1, 8, 32, 64)) {
     my %sum;
     for my $round (1 .. $rounds) {
         my @ways = $round % 2 ? qw(blocking client) : qw(client blocking);
         round_of_callers(\%sum, $_, $callers) for @ways;
     }
     for my $way (qw(blocking client)) {
-        my %m = map { my $what = $_; $what => median(map { $_->{$what} } @{ $sum{$way} }) } @figures;
+        my %m;
+        for my $what (@figures) { $m{$what} = median(map { $_->{$what} } @{ $sum{$way} }) }
         printf "%7d %-9s %9.0f %9.1f %7d %7d %9.1f %9.1f\n", $callers, $way, @m{@figures};
     }
     my %ratio = map { $_ => ratio(\%sum, $_) } @figures;
@@ -88,6 +93,8 @@ for my $callers (1, 8, 32, 64) {
             $ratio{$what};
     }
 }
+
+exit if @callers;
 
 # --- A whole httpd ---------------------------------------------------------------
 
@@ -124,7 +131,8 @@ for my $round (1 .. $rounds) {
 }
 
 my $bare = $sum{bare}[1] / $sum{bare}[0];
-printf "\nhttpd, %d connections\n%-10s %10s %14s %14s\n", CONNECTIONS, '', 'per second', 'server µs', 'Redis µs';
+printf "\nhttpd, %d connections\n%-10s %10s %14s %14s\n", CONNECTIONS, '', 'per second',
+    'server µs', 'Redis µs';
 for my $name ('bare', 'asked') {
     my ($count, $server, $redis_us, $elapsed) = @{ $sum{$name} };
     printf "%-10s %10.0f %14.1f %14.1f\n", $name, $count / $elapsed,

@@ -97,7 +97,9 @@ sub stays_open {
     is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is believed';
     is $then->{RedisBreakerOpen}, 1, 'as long as that lasts';
     return unless $fault->{says};
-    is scalar($host->error_log_lines($fault->{says})), 1, 'one line of the log says why';
+    my @why = $host->error_log_lines(qr/breaker open/);
+    is scalar(@why), 1, 'one line of the log says it';
+    like $why[0], qr/: it .*$fault->{says}/, 'and why';
 }
 
 # The log tells it once, and once that it is over.
@@ -112,7 +114,7 @@ sub endures {
     my $fault = Fault->new($name);
     plan skip_all => $fault->{skip} if $fault->{skip};
     $fault->begin if $fault->{first};
-    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $rules,
+    my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $fault->config . $rules,
         $fault->host_options);
     my ($start, @children) = (time, sort $host->children);
     my $first = begins_under_load($fault, $host);

@@ -212,8 +212,7 @@ sub deliveries_queue {
     my $host = Httpd->start(mpm => 'event', config => "Define SENDERS 127.0.3.0/24\nInclude $file",
         files => { 'hooks/payments' => "ok\n", 'hooks/mail' => "ok\n" });
     Examples::time_left(30, 60);
-    my $senders = [map { "127.0.3.$_" } 1 .. 16];
-    my %deliver = (path => '/hooks/payments', from => $senders);
+    my %deliver = (path => '/hooks/payments', from => '127.0.3.1');
 
     my $heap = Client->flood(targets => [$host->port], requests => 40, connections => 20, %deliver);
     my $most = 20 + int($heap->{seconds} + 0.1);

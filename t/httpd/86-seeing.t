@@ -14,6 +14,7 @@ use Examples;
 use Httpd;
 use JSON::PP ();
 use Metrics;
+use Process;
 use RedisServer;
 use Test::More;
 
@@ -55,7 +56,10 @@ sub log_by_notes {
     my $host = host($rules);
     $host->get('/hello.txt') for 1 .. 3;
     $host->get('/page.html') for 1 .. 2;
-    my @lines = log_lines($host, 'ratelimit-requests.log');
+    # httpd writes it when the response is on its way
+    my @lines;
+    Process::wait_until(sub { (@lines = log_lines($host, 'ratelimit-requests.log')) >= 3 },
+        what => 'three lines');
     is scalar(@lines), 3, 'a line for each request that was denied or would have been, none for others';
     like $lines[$_], qr{^\[[^\]]+\] 127\.0\.0\.1 "GET /hello\.txt HTTP/1\.1" 429 deny one local 0$},
         'a denial, with its notes' for 0, 1;

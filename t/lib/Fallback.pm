@@ -20,7 +20,7 @@ use Process;
 use Status;
 use Test::More;
 
-use constant { DEADLINE_MS => 100, CLIENTS => 32 };
+use constant { DEADLINE_MS => 200, CLIENTS => 32 };
 
 my $settings = <<"EOT";
 RateLimitRedis \@URL\@

@@ -6,7 +6,8 @@ package Fault;
 #   for my $name (Fault::names()) {
 #       my $fault = Fault->new($name);     # Redis runs, in order
 #       next if $fault->{skip};            # why this cannot happen on this machine
-#       my $host = Fallback::host(url => $fault->url, $fault->host_options, ...);
+#       my $host = Fallback::host(url => $fault->url, config => $fault->config,
+#           $fault->host_options);
 #       $fault->begin;
 #       $fault->end;                       # Redis could answer again when this returns
 #   }
@@ -20,9 +21,10 @@ package Fault;
 #   first     it begins before httpd starts
 #   lasts     seconds, at least
 #   often     it may begin many times
-#   says      the one line of the error log that tells of it
+#   says      why the breaker opens, by the one line of the error log that tells it
 #   prefork   what a server without an I/O thread does is other code
 #   conf      lines of redis.conf
+#   password  Redis wants one
 #   named     Redis is called by a name, whose address the fault changes
 
 use strict;
@@ -66,35 +68,42 @@ my @table = (
         begin => sub { $_[0]{redis}->tell(qw(DEBUG SLEEP 2)) }, end => \&_wait_for_answer,
     },
     'a script that never ends' => {
+        says  => "busy with somebody's script",
         conf  => ['lua-time-limit 1'],
         begin => sub { $_[0]{redis}->tell('EVAL', 'while true do end', 0) },
         end   => sub { $_[0]->_redis(qw(SCRIPT KILL)); _wait_for_answer($_[0]) },
     },
     'maxmemory' => {
-        says  => qr/memory is full: raise maxmemory/,
+        says  => 'memory is full: raise maxmemory',
         begin => sub { $_[0]->_config(maxmemory => 1) },
         end   => sub { $_[0]->_config(maxmemory => 0) },
     },
     'READONLY: a replica' => {
-        says  => qr/replica that takes no writes/,
+        says  => 'replica that takes no writes',
         begin => sub { $_[0]->_redis('REPLICAOF', '127.0.0.1', Ports::free()) },
         end   => sub { $_[0]->_redis(qw(REPLICAOF NO ONE)) },
     },
     'MASTERDOWN: a replica without its primary' => {
+        says  => 'replica that has lost its primary',
         conf  => ['replica-serve-stale-data no'],
         begin => sub { $_[0]->_redis('REPLICAOF', '127.0.0.1', Ports::free()) },
         end   => sub { $_[0]->_redis(qw(REPLICAOF NO ONE)) },
     },
     'NOREPLICAS: too few replicas' => {
+        says  => 'too few good replicas',
         begin => sub { $_[0]->_config('min-replicas-to-write' => 1) },
         end   => sub { $_[0]->_config('min-replicas-to-write' => 0) },
     },
     'NOAUTH: no password' => {
-        says  => qr/wants a password/,
+        says  => 'wants a password: see RateLimitRedisAuth',
         begin => sub { $_[0]->_password('another') }, end => sub { $_[0]->_password('') },
     },
+    'WRONGPASS: the wrong password' => {
+        says  => 'does not accept the user or the password', password => 'right',
+        begin => sub { $_[0]->_password('wrong') }, end => sub { $_[0]->_password('right') },
+    },
     'NOPERM: an ACL forbids the script' => {
-        says  => qr/its user may not run what is needed/,
+        says  => 'does not let its user run what is needed',
         begin => sub { $_[0]->_redis(qw(ACL SETUSER default -evalsha)) },
         end   => sub { $_[0]->_redis(qw(ACL SETUSER default +evalsha)) },
     },
@@ -105,7 +114,7 @@ my @table = (
         begin => \&_reload, end => \&_wait_for_answer,
     },
     'too many clients' => {
-        says  => qr/no room for more clients: raise maxclients/,
+        says  => 'no room for more clients: raise maxclients',
         begin => sub {
             $_[0]->_config(maxclients => 1);
             $_[0]->_redis(qw(CLIENT KILL TYPE normal SKIPME yes));
@@ -142,7 +151,7 @@ sub new {
     }, $class;
     $self->{skip} = $self->{named} ? _no_names() : undef;
     return $self if $self->{skip};
-    $self->{redis} = RedisServer->start(conf => $self->{conf});
+    $self->{redis} = RedisServer->start(conf => $self->{conf}, auth => $self->{password});
     $self->_start_relay if $self->{mode};
     $self->_start_names if $self->{named};
     return $self;
@@ -156,7 +165,16 @@ sub url {
     return 'redis://' . ($self->{named} ? 'redis.test' : '127.0.0.1') . ':' . $self->{redis}->port;
 }
 
-# What an httpd needs to meet it.
+# What its httpd says of Redis beside the URL.
+sub config {
+    my ($self) = @_;
+    return '' unless $self->{password};
+    my $file = Process::tempdir('secret') . '/password';
+    _write($file, "$self->{password}\n");
+    return "RateLimitRedisAuth file:$file\n";
+}
+
+# What else an httpd needs to meet it.
 sub host_options {
     my ($self) = @_;
     return $self->{named} ? (wrapper => $self->{wrapper}, single => 0) : ();
@@ -229,7 +247,7 @@ my %mode = (
     drip    => sub { my ($conn, $bytes) = @_; return $conn->drip($bytes, 0.05) },
     cut     => sub { my ($conn, $bytes) = @_; $conn->send(substr $bytes, 0, 9); return 0 },
     garbage => sub { my ($conn) = @_; return $conn->send("\0\xff\r\n?!\r\n") },
-    late    => sub { my ($conn, $bytes) = @_; sleep 0.25; return $conn->send($bytes) },
+    late    => sub { my ($conn, $bytes) = @_; sleep 0.5; return $conn->send($bytes) },
     huge    => sub {
         my ($conn) = @_;
         $conn->send("\$500000000\r\n");

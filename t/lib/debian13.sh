@@ -25,7 +25,7 @@ run() {
 # --- In the namespaces ---------------------------------------------------------
 
 if [ "${2:-}" = inside ]; then
-    mount --rbind "$root" "$root" # so that / in there is a mount point, and can be made private again
+    mount --rbind "$root" "$root" # / in there becomes a mount point: namespaces of its own need one
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
@@ -34,9 +34,9 @@ if [ "${2:-}" = inside ]; then
         cat "$root/tmp/apt.log" >&2
         fail "apt-get update failed in $root"
     }
-    run make -C "/srv/tree" test
+    run make -C /srv/tree test
     run sh -c 'cd /srv/tree && t/lib/deps.sh valkey'
-    run make -C "/srv/tree" check-redis RL_REDIS_SERVER=valkey-server
+    run make -C /srv/tree check-redis RL_REDIS_SERVER=valkey-server
     exit 0
 fi
 
@@ -49,7 +49,8 @@ command -v debootstrap >/dev/null || fail 'debootstrap is missing'
 # The mirror of this host's own release, whatever apt's configuration is called.
 mirror() {
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
-    apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' | awk -v c="$codename" '$1 == c && $2 == "main" { print $3; exit }'
+    apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' \
+        | awk -v c="$codename" '$1 == c && $2 == "main" { print $3; exit }'
 }
 
 if [ ! -e "$root/.complete" ]; then
@@ -66,9 +67,14 @@ if [ ! -e "$root/.complete" ]; then
     touch "$root/.complete"
 fi
 
+# What belongs to the work tree, as git says or, where it says nothing, all but build/.
+files() {
+    git ls-files -z --cached --others --exclude-standard 2>/dev/null \
+        || find . -path ./build -prune -o -type f -print0
+}
+
 rm -rf "$tree"
 mkdir -p "$tree"
-git ls-files -z --cached --others --exclude-standard \
-    | tar --null --no-recursion --ignore-failed-read -cf - -T - 2>/dev/null | tar -xf - -C "$tree"
+files | tar --null --no-recursion --ignore-failed-read -cf - -T - 2>/dev/null | tar -xf - -C "$tree"
 
 exec unshare --mount --propagation private --pid --fork --kill-child "$0" "$root" inside

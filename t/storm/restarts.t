@@ -45,7 +45,9 @@ sub held {
         'maps' => lines("/proc/$parent/maps"), 'memory' => resident_kb($parent),
     );
     for my $child ($host->children) {
-        my %of = (descriptors => entries("/proc/$child/fd"), threads => entries("/proc/$child/task"));
+        my %of = (
+            descriptors => entries("/proc/$child/fd"), threads => entries("/proc/$child/task"),
+        );
         $held{"$_ of a child"} = max($of{$_}, $held{"$_ of a child"} // 0) for keys %of;
     }
     return \%held;
@@ -85,7 +87,8 @@ EOT
     for my $n (1 .. $times) {
         my $sum;
         $host->graceful(meanwhile => sub {
-            $sum = Fallback::load($host, 96, path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' });
+            $sum = Fallback::load($host, 96,
+                path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' });
         });
         $status{$_}  += $sum->{path}{'/hello.txt'}{$_} for keys %{ $sum->{path}{'/hello.txt'} };
         $limited{$_} += $sum->{path}{'/page.html'}{$_} for keys %{ $sum->{path}{'/page.html'} };

@@ -14,8 +14,8 @@
 #define THREADS 16
 #define BASE 1000000 /* what each thread's own counter begins with, times its number */
 
-static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX, .burst = RL_COUNT_MAX,
-                                .window_ms = RL_WINDOW_MAX_MS};
+static const rl_limit widest = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX,
+                                .burst = RL_COUNT_MAX, .window_ms = RL_WINDOW_MAX_MS};
 
 static rl_client *client;
 static atomic_int go_on, mixed_up, answered, failed, lost_count;
@@ -112,7 +112,8 @@ static void test_exact(void)
         alone += decide("rl:{alone too}", 50, 1, 10000000, &charged, &cur) == RL_ANSWERED
             && charged;
     is_int(alone, 350, "then one alone again");
-    ok(strstr(ask("INFO clients"), "connected_clients:2\r"), "all over one connection, beside ours");
+    ok(strstr(ask("INFO clients"), "connected_clients:2\r"),
+       "all over one connection, beside ours");
 }
 
 /* --- Late replies ------------------------------------------------------------------------- */

@@ -216,7 +216,7 @@ static void test_give_back(void)
 
 /* --- Foreign values ----------------------------------------------------------------------- */
 
-#define LETTERS_100 "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeeeffffffffffgggggggggghhhhhhhhhhiiiiiiiiiijjjjjjjjjj"
+#define LETTERS_50 "aaaaaaaaaabbbbbbbbbbccccccccccddddddddddeeeeeeeeee"
 
 static void test_foreign_values(void)
 {
@@ -224,7 +224,7 @@ static void test_foreign_values(void)
         "SET k \"\"", "SET k short", "SET k 12345", "SET k fourteenletter", "SET k fifteen-letters",
         "SET k twenty-letters-of-it", "SET k thirty-three-letters-are-like-it!",
         "SET k thirty-nine-letters-are-somewhat-longer", "SET k a-head-of-27-letters-is-it",
-        "SET k and-one-of-37-letters-which-is-a-log!", "SET k " LETTERS_100, "RPUSH k a b",
+        "SET k and-one-of-37-letters-which-is-a-log!", ("SET k " LETTERS_50 LETTERS_50), "RPUSH k a b",
         "HSET k a b", "SADD k a", "ZADD k 1 a", "XADD k * a b"
     };
 

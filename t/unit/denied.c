@@ -81,7 +81,8 @@ static void test_counting(void)
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "beside all the others");
     snprintf(who.address, sizeof(who.address), "203.0.113.9");
     rl_denied_enter(table, key, &who, 5, NOW + 300000);
-    is_str(entry_of(table, key, NOW + 300000).who.address, "203.0.113.9", "what is known is renewed");
+    is_str(entry_of(table, key, NOW + 300000).who.address, "203.0.113.9",
+           "what is known is renewed");
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "and counts nothing");
     ok(rl_denied_attach(table) == table, "another configuration finds the table");
     ok(!rl_denied_attach(shared_memory(rl_denied_size())), "and none where there is none");
@@ -205,7 +206,8 @@ static void test_unreported(void)
     rl_local *table = make_table(RL_LOCAL_MIN_SIZE);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
 
-    is_int(rl_local_unreported(table, key, 50000, 10000), 0, "of nobody there is nothing to report");
+    is_int(rl_local_unreported(table, key, 50000, 10000), 0,
+           "of nobody there is nothing to report");
     is_int(rl_local_report(table, key, 50000, 10000), 1, "the first denial is reported");
     for (int i = 0; i < 5; i++)
         is_int(rl_local_report(table, key, 51000, 10000), 0, "the next ones are not");

@@ -504,11 +504,10 @@ static int pending_ends(scene s, rng *r)
     slot = s.state.pending.slot;
     if (pending_of(&s) != s.cost || slot != s.now / (SLOT * ticks))
         return 0;
-    s = later(s, SLOT);
+    leap = later(s, 3 * SLOT);
+    s = units = later(s, SLOT);
     if (pending_of(&s) != s.cost)
         return 0;
-    leap = units = s;
-    leap = later(leap, 2 * SLOT);
     for (int64_t step = 0; step < 2 * SLOT; step += SLOT / 2)
         s = later(s, SLOT / 2);
     if (pending_of(&s) || !same(&s.state, &leap.state))

@@ -73,74 +73,122 @@ typedef struct {
 
 static int same(const rl_state *a, const rl_state *b)
 {
-    return a->index == b->index && a->prev == b->prev && a->cur == b->cur;
+    return a->index == b->index && a->prev == b->prev && a->cur == b->cur
+        && !memcmp(&a->pending, &b->pending, sizeof(a->pending))
+        && a->blocked_until == b->blocked_until;
 }
 
-/* A clock that runs, now and then jumps, and likes the edges of this window. */
+/* A clock that runs, now and then jumps, and likes the edges of this window. In ms. */
 static int64_t next_moment(rng *r, int64_t now, int64_t window_ms)
 {
+    int64_t edge = (now / window_ms + 1) * window_ms;
+
     switch (rng_next(r) % 16) {
     case 0:
         return now + rng_between(r, 0, 3 * window_ms);
     case 1:
-        return (now / window_ms + 1) * window_ms - rng_between(r, 0, 2);
+        return edge - rng_between(r, 0, edge - now < 2 ? edge - now : 2);
     case 2:
-        return (now / window_ms + 1) * window_ms;
+        return edge;
     default:
         return now + rng_between(r, 0, window_ms / 20);
     }
 }
 
-/* Charges in the table and in the model, at the time of a caller that may be late. */
-static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now)
+/* Where the model is at now: a caller that is late meets what others have moved on. */
+static int64_t model_time(const counter *c, int64_t now)
 {
-    int64_t cost = rng_one_in(r, 8) ? rng_between(r, 0, c->limit.quota + 1) : 1;
-    rl_state state, model = c->state;
-    int64_t table_now = now, model_now = rl_limiter_roll(&c->limit, &model, now);
-    int admits = rl_limiter_admits(&c->limit, &model, model_now, cost), charged, agrees;
+    int64_t start = rl_limiter_is_bucket(c->limit.algorithm) ? c->state.at
+                                                             : c->state.index * c->limit.window_ms;
 
-    charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now - BASE, &table_now, &state);
-    agrees = charged == admits && table_now == model_now && same(&state, &model);
+    return now > start ? now : start;
+}
+
+/* Charges in the table and in the model, at the time of a caller that may be late. */
+static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
+{
+    int64_t capacity = rl_limiter_capacity(&c->limit), ticks = rl_limiter_ticks(&c->limit);
+    int64_t cost = rng_one_in(r, 8) ? rng_between(r, 0, capacity + 1) : 1;
+    int64_t table_now = now_ms * ticks, model_now = model_time(c, table_now);
+    rl_state state, model = c->state, moved;
+    int admits, charged;
+
+    model_now = rl_limiter_roll(&c->limit, &model, model_now);
+    moved = model;
+    admits = rl_limiter_admits(&c->limit, &model, model_now, cost);
+    charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now_ms - BASE, &table_now, &state);
+    if (rl_limiter_blocks(&c->limit, &model, model_now, cost))
+        moved.blocked_until = c->state.blocked_until
+            = model_now + c->limit.block_ms * ticks;
+    if (charged != admits || table_now != model_now || !same(&state, &moved))
+        return 0;
     rl_limiter_charge(&c->limit, &model, cost);
     if (admits)
         c->state = model;
-    return agrees;
-}
-
-static int give_back_agrees(rl_local *table, rng *r, counter *c)
-{
-    int64_t index = c->state.index - rng_between(r, 0, 2), cost = rng_between(r, 0, 3);
-
-    rl_limiter_give_back(&c->limit, &c->state, index, cost);
-    rl_local_give_back(table, c->key, &c->limit, index, cost);
     return 1;
 }
 
-static int peek_agrees(rl_local *table, counter *c, int64_t now)
+/* Likewise what is given back, or what was pending. */
+static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
 {
-    int64_t table_now = now, model_now;
+    int64_t ticks = rl_limiter_ticks(&c->limit), cost = rng_between(r, 0, 3), position;
+    int64_t now = now_ms * ticks;
+
+    if (c->limit.on_response) {
+        int charged = rng_one_in(r, 2);
+
+        rl_limiter_roll(&c->limit, &c->state, model_time(c, now));
+        position = c->state.pending.slot - rng_between(r, 0, 2);
+        rl_limiter_settle(&c->limit, &c->state, position, cost, charged);
+        rl_local_settle(table, c->key, &c->limit, position, cost, charged, now_ms - BASE, now);
+        return 1;
+    }
+    position = rl_limiter_position(&c->limit, &c->state, now);
+    position -= rl_limiter_is_bucket(c->limit.algorithm)
+        ? rng_scaled(r, 0, c->limit.window_ms * ticks) : rng_between(r, 0, 2);
+    rl_limiter_give_back(&c->limit, &c->state, position, cost);
+    rl_local_give_back(table, c->key, &c->limit, position, cost);
+    return 1;
+}
+
+static int peek_agrees(rl_local *table, counter *c, int64_t now_ms)
+{
+    int64_t table_now = now_ms * rl_limiter_ticks(&c->limit), model_now = model_time(c, table_now);
     rl_state state, model = c->state;
 
     rl_local_peek(table, c->key, &c->limit, NULL, &table_now, &state);
-    model_now = rl_limiter_roll(&c->limit, &model, now);
+    model_now = rl_limiter_roll(&c->limit, &model, model_now);
     return table_now == model_now && same(&state, &model);
+}
+
+static rl_limit any_limit(rng *r)
+{
+    static const rl_algorithm algorithms[] = {RL_SLIDING_WINDOW, RL_FIXED_WINDOW, RL_TOKEN_BUCKET,
+                                              RL_LEAKY_BUCKET};
+    rl_limit limit = {.algorithm = algorithms[rng_next(r) % COUNT(algorithms)]};
+    int64_t most;
+
+    limit.window_ms = rng_scaled(r, RL_WINDOW_MIN_MS, RL_WINDOW_MAX_MS);
+    most = RL_PRODUCT_MAX / (limit.window_ms * rl_limiter_ticks(&limit));
+    most = most < RL_COUNT_MAX ? most : RL_COUNT_MAX;
+    limit.quota = limit.burst = rng_scaled(r, 0, rng_one_in(r, 4) || most < 30 ? most : 30);
+    if (limit.algorithm == RL_LEAKY_BUCKET && limit.quota < most / 2)
+        limit.delay_ms = rng_scaled(r, 0, limit.window_ms < 10000 ? limit.window_ms : 10000);
+    limit.block_ms = rng_one_in(r, 3) ? rng_scaled(r, 1, limit.window_ms) : 0;
+    limit.on_response = rng_one_in(r, 3) && !limit.delay_ms;
+    return limit;
 }
 
 static void make_counters(rl_local *table, rng *r, counter *counters, int n)
 {
     for (int i = 0; i < n; i++) {
-        rl_limit *limit = &counters[i].limit;
-
         memset(&counters[i], 0, sizeof(counters[i]));
-        limit->algorithm = rng_one_in(r, 3) ? RL_FIXED_WINDOW : RL_SLIDING_WINDOW;
-        limit->window_ms = rng_scaled(r, RL_WINDOW_MIN_MS, RL_WINDOW_MAX_MS);
-        limit->quota = rng_scaled(r, 0, rng_one_in(r, 4) ? RL_PRODUCT_MAX / limit->window_ms : 30);
-        if (limit->quota > RL_COUNT_MAX)
-            limit->quota = RL_COUNT_MAX;
-        limit->burst = limit->quota;
+        counters[i].limit = any_limit(r);
         counters[i].key = key_of(table, RL_LOCAL_COUNT, i);
     }
 }
+
+#define LATEST (INT64_C(1) << 42) /* the year 2109 */
 
 /* jitter_ms: by how much a caller's clock may be late. */
 static void test_counts(int jitter_ms, const char *promise)
@@ -151,23 +199,36 @@ static void test_counts(int jitter_ms, const char *promise)
     counter counters[COUNTERS];
     int64_t now = BASE;
     long n = 0, rounds = rng_rounds("RL_ROUNDS", 200000);
-    int agrees = 1;
+    int agrees = 1, last = 0;
 
     make_counters(table, &r, counters, COUNTERS);
     for (; n < rounds && agrees; n++) {
-        counter *c = &counters[rng_next(&r) % COUNTERS];
-        int64_t late = rng_one_in(&r, 3) ? rng_between(&r, 0, jitter_ms) : 0;
+        counter *c = &counters[last = (int)(rng_next(&r) % COUNTERS)];
+        /* What is only pending leaves the count at its tick: the model does not. */
+        int may_be_late = !c->limit.on_response && rng_one_in(&r, 3);
+        int64_t late = may_be_late ? rng_between(&r, 0, jitter_ms) : 0;
 
         now = next_moment(&r, now, c->limit.window_ms);
         if (rng_one_in(&r, 10))
-            agrees = give_back_agrees(table, &r, c);
+            agrees = undo_agrees(table, &r, c, now);
         else
             agrees = charge_agrees(table, &r, c, now - late);
         agrees = agrees && peek_agrees(table, c, now);
+        if (now > LATEST - 10 * RL_WINDOW_MAX_MS) {
+            munmap(table, SIZE);
+            table = make_table(SIZE);
+            make_counters(table, &r, counters, COUNTERS);
+            now = BASE;
+        }
     }
     ok(agrees, "%s (%ld steps)", promise, rounds);
-    if (!agrees)
-        diag("step %ld", n);
+    if (!agrees) {
+        const rl_limit *limit = &counters[last].limit;
+
+        diag("step %ld: algorithm %d, quota %" PRId64 ", window %" PRId64 ", delay %" PRId64
+             ", block %" PRId64 ", on response %d", n, limit->algorithm, limit->quota,
+             limit->window_ms, limit->delay_ms, limit->block_ms, limit->on_response);
+    }
     munmap(table, SIZE);
 }
 
@@ -217,7 +278,7 @@ static void test_seeds(void)
     int64_t now = BASE;
 
     rl_local_peek(table, key, &hourly, &seed, &now, &state);
-    ok(same(&state, &seed), "a count is at least what is known from elsewhere");
+    ok(state.index == seed.index && state.prev == 4 && state.cur == 8, "a count is at least what is known from elsewhere");
     seed.prev = 0;
     ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 8,
        "a charge begins there");
@@ -232,6 +293,86 @@ static void test_seeds(void)
     key = key_of(table, RL_LOCAL_FALLBACK, 3);
     ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.prev == 0
            && state.cur == 0, "what is known of older ones not at all");
+    munmap(table, SIZE);
+}
+
+static void test_bucket_seeds(void)
+{
+    static const rl_limit bucket = BUCKET(RL_TOKEN_BUCKET, 10, 1000, 5);
+    rl_local *table = make_table(SIZE);
+    uint64_t key = key_of(table, RL_LOCAL_FALLBACK, 1);
+    int64_t now = BASE * 1000;
+    rl_state seed = LEVEL(BASE * 1000 - 100000, 5000000), state;
+
+    ok(rl_local_charge(table, key, &bucket, 1, &seed, 0, &now, &state) && state.level == 4000000,
+       "what is known of a bucket has drained since");
+    ok(!rl_local_charge(table, key, &bucket, 1, &seed, 0, &now, &state), "and is not added up");
+    munmap(table, SIZE);
+}
+
+/* --- Blocks ------------------------------------------------------------------------------- */
+
+static void test_blocks(void)
+{
+    static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 1000,
+                                   .burst = 10, .block_ms = 5000};
+    static const rl_limit plain = LIMIT(RL_FIXED_WINDOW, 10, 1000);
+    rl_local *table = make_table(SIZE);
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
+    int64_t now = BASE;
+    rl_state state;
+
+    charge(table, key, &limit, 10, 0, &state);
+    charge(table, key, &limit, 11, 0, &state);
+    is_int(peek(table, key, &limit, 0).blocked_until, 0, "a cost above the quota blocks nobody");
+    ok(!charge(table, key, &limit, 1, 10, &state) && state.blocked_until == BASE + 5010,
+       "a denial starts a block and says so");
+    ok(!charge(table, key, &limit, 1, 4000, &state) && state.blocked_until == BASE + 5010,
+       "which another one does not prolong");
+    ok(!charge(table, key, &plain, 1, 5009, &state), "and binds all rules of the counter");
+    ok(charge(table, key, &limit, 1, 5010, &state), "until its end");
+    key = key_of(table, RL_LOCAL_COUNT, 2);
+    charge(table, key, &limit, 10, 0, &state);
+    rl_local_peek(table, key, &limit, NULL, &now, &state);
+    rl_local_block(table, key, &limit, 1, 0, now, &state);
+    ok(state.blocked_until == BASE + 5000
+           && peek(table, key, &limit, 0).blocked_until == BASE + 5000,
+       "who only looked starts it by itself");
+    key = key_of(table, RL_LOCAL_COUNT, 3);
+    state = peek(table, key, &limit, 0);
+    rl_local_block(table, key, &limit, 1, 0, BASE, &state);
+    ok(state.blocked_until == 0 && !line_of(table, SIZE, key), "where nothing denies, nothing blocks");
+    munmap(table, SIZE);
+}
+
+/* --- Pending units ------------------------------------------------------------------------ */
+
+static void test_pending(void)
+{
+    static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = HOUR,
+                                   .burst = 10, .on_response = 1};
+    rl_local *table = make_table(SIZE);
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
+    int64_t slot = BASE / MINUTE;
+    rl_state state;
+
+    ok(charge(table, key, &limit, 6, 0, &state) && charge(table, key, &limit, 4, 0, &state),
+       "as many as there are may be pending");
+    ok(!charge(table, key, &limit, 1, 0, &state) && state.pending.cur == 10 && state.cur == 0,
+       "then one more is denied");
+    rl_local_settle(table, key, &limit, slot, 6, 0, 1, BASE + 1);
+    state = peek(table, key, &limit, 1);
+    ok(state.pending.cur == 4 && state.cur == 0, "settled without a charge, they are free");
+    rl_local_settle(table, key, &limit, slot, 3, 1, MINUTE, BASE + MINUTE);
+    state = peek(table, key, &limit, MINUTE);
+    ok(state.pending.prev == 1 && state.cur == 3, "settled with one in the next slot, charged");
+    state = peek(table, key, &limit, 2 * MINUTE);
+    ok(state.pending.prev == 0 && state.cur == 4, "never settled, charged after two");
+    rl_local_settle(table, key, &limit, slot, 1, 1, 2 * MINUTE, BASE + 2 * MINUTE);
+    state = peek(table, key, &limit, 2 * MINUTE);
+    ok(state.pending.prev == 0 && state.cur == 4, "and once, whoever settles it then");
+    ok(charge(table, key, &limit, 6, 2 * MINUTE, &state)
+           && !charge(table, key, &limit, 1, 2 * MINUTE, &state), "what was free is admitted again");
     munmap(table, SIZE);
 }
 
@@ -358,6 +499,9 @@ int main(void)
     test_late_caller();
     test_stopped_caller();
     test_seeds();
+    test_bucket_seeds();
+    test_blocks();
+    test_pending();
     test_order_of_eviction();
     test_flood();
     test_reports();

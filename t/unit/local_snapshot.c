@@ -109,50 +109,244 @@ static void test_torn(rl_local *table)
     is_int(stuck, 0, "and the next one is taken");
 }
 
+/* --- What a report says of other limits than a window's ------------------------------------ */
+
+static void test_kinds(rl_local *table)
+{
+    rl_limit limit = BUCKET(RL_TOKEN_BUCKET, 10, 1000, 5);
+    int64_t redis_now = (BASE + 77) * 1000 + 123;
+    rl_state said = LEVEL(redis_now, 5000000);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 4);
+
+    rl_local_remember(table, key, &limit, 0, &said, redis_now, 40000, 40001);
+    is_int(recall_of(table, key, &limit, 1, 40001, &now, &state, &lag), RL_RECALL_DENY,
+           "a bucket that is full denies");
+    ok(now > redis_now && now <= redis_now + 3000 && state.at == now
+           && state.level <= 5000000 && state.level >= 5000000 - 30 * 1000,
+       "with its level, drained since");
+    is_int(recall_of(table, key, &limit, 1, 40099, &now, &state, &lag), RL_RECALL_UNKNOWN,
+           "until a unit has drained");
+    is_int(recall_of(table, key, &limit, 2, 40099, &now, &state, &lag), RL_RECALL_DENY,
+           "which is not enough for two");
+
+    limit = (rl_limit)LIMIT(RL_SLIDING_LOG, 10, 60000);
+    said = (rl_state){.used = 9, .asked = 2, .wait_ms = 500, .next_ms = 500, .reset_ms = 60000};
+    key = key_of(table, RL_LOCAL_SNAPSHOT, 5);
+    rl_local_remember(table, key, &limit, 0, &said, BASE, 41000, 41001);
+    is_int(recall_of(table, key, &limit, 2, 41100, &now, &state, &lag), RL_RECALL_DENY,
+           "a log denies the cost that was asked");
+    ok(state.wait_ms > 390 && state.wait_ms < 400, "for what is left of its wait");
+    is_int(recall_of(table, key, &limit, 3, 41100, &now, &state, &lag), RL_RECALL_UNKNOWN,
+           "of another one it says nothing");
+    is_int(recall_of(table, key, &limit, 2, 41499, &now, &state, &lag), RL_RECALL_UNKNOWN,
+           "nor when the wait is over");
+}
+
+static void test_blocks(rl_local *table)
+{
+    static const rl_limit limits[] = {
+        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000},
+        {.algorithm = RL_LEAKY_BUCKET, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000},
+        {.algorithm = RL_SLIDING_LOG, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000}};
+
+    for (int i = 0; i < 3; i++) {
+        int64_t ticks = rl_limiter_ticks(&limits[i]);
+        rl_state said = {.blocked_until = (BASE + 4000) * ticks, .asked = 1};
+        uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 10 + i);
+
+        if (limits[i].algorithm == RL_LEAKY_BUCKET)
+            said.at = BASE * ticks;
+        rl_local_remember(table, key, &limits[i], 0, &said, BASE * ticks, 50000, 50001);
+        ok(recall_of(table, key, &limits[i], 1, 53900, &now, &state, &lag) != RL_RECALL_UNKNOWN
+               && recall_of(table, key, &limits[i], 7, 53900, &now, &state, &lag)
+                  != RL_RECALL_UNKNOWN,
+           "a block is remembered, for any cost, beyond the window");
+        ok(state.blocked_until > now && rl_limiter_retry_after(&limits[i], &state, now, 1) <= 100,
+           "with its end");
+        is_int(recall_of(table, key, &limits[i], 1, 54000, &now, &state, &lag), RL_RECALL_UNKNOWN,
+               "and no longer");
+        rl_local_forget(table, key);
+        is_int(recall_of(table, key, &limits[i], 1, 50002, &now, &state, &lag), RL_RECALL_UNKNOWN,
+               "what is forgotten denies nobody");
+        ok(now == 0, "and says nothing");
+    }
+}
+
+static void test_overrides(rl_local *table)
+{
+    rl_limit limit = hourly, bucket = BUCKET(RL_TOKEN_BUCKET, 10, 1000, 50);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 20);
+    rl_state said = WINDOW(BASE / HOUR, 0, 5);
+
+    limit.quota = limit.burst = 5;
+    rl_local_remember(table, key, &limit, 1, &said, BASE, 60000, 60001);
+    limit = hourly;
+    is_int(rl_local_recall(table, key, &limit, 1, 60002, &now, &state, &lag), RL_RECALL_DENY,
+           "an override denies what the rule would not");
+    ok(limit.quota == 5 && limit.burst == 5, "and is said");
+    limit.quota = limit.burst = 0;
+    rl_local_remember(table, key, &limit, 1, &said, BASE, 60003, 60004);
+    limit = hourly;
+    ok(rl_local_recall(table, key, &limit, 1, 60005, &now, &state, &lag) == RL_RECALL_DENY
+           && limit.quota == 0, "also that of a deny list");
+    limit.quota = limit.burst = 100;
+    rl_local_remember(table, key, &limit, 1, &full, BASE, 60006, 60007);
+    limit = hourly;
+    is_int(rl_local_recall(table, key, &limit, 1, 60008, &now, &state, &lag), RL_RECALL_UNKNOWN,
+           "one that is higher does not deny what the rule would");
+
+    said = (rl_state)LEVEL(BASE * 1000, 10000000);
+    limit = bucket;
+    limit.quota = limit.burst = 10;
+    key = key_of(table, RL_LOCAL_SNAPSHOT, 21);
+    rl_local_remember(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
+    limit = bucket;
+    ok(rl_local_recall(table, key, &limit, 1, 61002, &now, &state, &lag) == RL_RECALL_DENY
+           && limit.burst == 10, "a bucket's is its burst, too");
+    key = key_of(table, RL_LOCAL_SNAPSHOT, 22);
+    limit.burst = 20;
+    said.level = 20000000;
+    rl_local_remember(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
+    is_int(rl_local_recall(table, key, &limit, 1, 61002, &now, &state, &lag), RL_RECALL_UNKNOWN,
+           "a tier with a burst of its own is not remembered");
+}
+
+/* --- A Redis, and a host beside it --------------------------------------------------------- */
+
 /*
  * A Redis that is exact, a host whose clock is another, requests that take their time. In µs.
  * Redis only admits, as other hosts ask; whenever memory denies, this Redis must, at that moment.
  */
+typedef struct {
+    rl_limit rule, limit; /* the rule's, and what Redis has in place of it */
+    rl_state state;
+    struct {
+        int64_t ms, units;
+    } log[4096];
+    int first, count; /* of the log: what counts, what there is */
+} fake_redis;
+
+static int64_t tick_of(const fake_redis *f, int64_t us)
+{
+    return rl_limiter_ticks(&f->rule) > 1 ? us : us / 1000;
+}
+
+/* What a log that holds these charges says of cost. */
+static void sum_up(fake_redis *f, int64_t now_ms, int64_t cost)
+{
+    int64_t over;
+
+    while (f->first < f->count && f->log[f->first].ms <= now_ms - f->rule.window_ms)
+        f->state.used -= f->log[f->first++].units;
+    f->state.asked = cost;
+    f->state.wait_ms = f->state.next_ms = f->state.reset_ms = 0;
+    if (f->first == f->count)
+        return;
+    f->state.next_ms = f->log[f->first].ms + f->rule.window_ms - now_ms;
+    f->state.reset_ms = f->log[f->count - 1].ms + f->rule.window_ms - now_ms;
+    over = cost <= f->limit.quota ? f->state.used + cost - f->limit.quota : 0;
+    for (int i = f->first; over > 0 && i < f->count; i++) {
+        over -= f->log[i].units;
+        f->state.wait_ms = f->log[i].ms + f->rule.window_ms - now_ms;
+    }
+}
+
+static int64_t come_to(fake_redis *f, int64_t us, int64_t cost)
+{
+    int64_t at = rl_limiter_roll(&f->limit, &f->state, tick_of(f, us));
+
+    if (f->rule.algorithm == RL_SLIDING_LOG)
+        sum_up(f, at, cost);
+    return at;
+}
+
+/* Decides as the script does, but for what the reply says: the state before the charge. */
+static rl_state decide(fake_redis *f, int64_t at, int64_t cost)
+{
+    rl_state before = f->state;
+
+    if (rl_limiter_admits(&f->limit, &f->state, at, cost)) {
+        if (f->rule.algorithm == RL_SLIDING_LOG && cost > 0) {
+            f->log[f->count].ms = at;
+            f->log[f->count++].units = cost;
+        }
+        rl_limiter_charge(&f->limit, &f->state, cost);
+    }
+    else if (rl_limiter_blocks(&f->limit, &f->state, at, cost)) {
+        f->state.blocked_until = at + f->limit.block_ms * rl_limiter_ticks(&f->limit);
+        before = f->state;
+    }
+    return before;
+}
+
+static void make_redis(fake_redis *f, rng *r)
+{
+    rl_limit *rule = &f->rule;
+
+    memset(f, 0, sizeof(*f));
+    rule->algorithm = (rl_algorithm)rng_between(r, RL_SLIDING_WINDOW, RL_LEAKY_BUCKET);
+    rule->window_ms = rng_one_in(r, 8) ? rng_between(r, 60000, 70000) : rng_scaled(r, 100, 3000);
+    rule->quota = rule->burst = rng_between(r, 0, 20);
+    if (rl_limiter_is_bucket(rule->algorithm) && rng_one_in(r, 2))
+        rule->burst = rng_between(r, 1, 30);
+    if (rule->algorithm == RL_LEAKY_BUCKET && rng_one_in(r, 2))
+        rule->delay_ms = rng_between(r, 1, 1000);
+    rule->block_ms = rng_one_in(r, 4) ? rng_scaled(r, 1, 3000) : 0;
+    rule->on_response = rng_one_in(r, 5) && !rule->delay_ms && rule->algorithm != RL_SLIDING_LOG;
+    f->limit = *rule;
+    if (rng_one_in(r, 4))
+        f->limit.quota = f->limit.burst = rng_between(r, 0, 20);
+}
+
+/* Other requests, of this host and others, between which some are answered from memory. */
 static void test_conservative(rl_local *table)
 {
+    static fake_redis f;
     rng r = {rng_seed(9)};
-    long rounds = rng_rounds("RL_ROUNDS", 200000), denials = 0, wrong = 0;
+    long rounds = rng_rounds("RL_ROUNDS", 200000), denials[5] = {0}, wrong = 0, total = 0;
     int64_t us = 77777777777, offset_us = BASE * 1000 + 333;
-    rl_limit limit = LIMIT(RL_SLIDING_WINDOW, 10, 1000);
-    rl_state redis = WINDOW(0, 0, 0);
     uint64_t key = 0;
 
     for (long n = 0; n < rounds && !wrong; n++) {
-        int64_t cost = rng_one_in(&r, 4) ? rng_between(&r, 1, 5) : 1, sent_us = us, redis_now;
+        int64_t cost = rng_one_in(&r, 4) ? rng_between(&r, 1, 5) : 1, sent_us, at;
+        rl_limit limit;
+        rl_state reported;
 
         if (n % 100 == 0) {
-            limit.algorithm = rng_one_in(&r, 3) ? RL_FIXED_WINDOW : RL_SLIDING_WINDOW;
-            limit.window_ms = rng_scaled(&r, 100, 3000);
-            limit.quota = rng_between(&r, 0, 20);
-            redis = (rl_state)WINDOW(0, 0, 0);
+            make_redis(&f, &r);
             key = key_of(table, RL_LOCAL_SNAPSHOT, (int)(100000 + n));
         }
-        us += rng_scaled(&r, 0, rng_one_in(&r, 10) ? 3 * limit.window_ms * 1000 : 30000);
-        redis_now = rl_limiter_roll(&limit, &redis, (us + offset_us) / 1000);
-        if (recall_of(table, key, &limit, cost, us / 1000, &now, &state, &lag)
+        us += rng_scaled(&r, 0, rng_one_in(&r, 10) ? 3 * f.rule.window_ms * 1000 : 30000);
+        at = come_to(&f, us + offset_us, cost);
+        limit = f.rule;
+        if (rl_local_recall(table, key, &limit, cost, us / 1000, &now, &state, &lag)
             != RL_RECALL_UNKNOWN) {
-            denials++;
-            wrong += rl_limiter_admits(&limit, &redis, redis_now, cost);
+            denials[f.rule.algorithm]++;
+            total++;
+            wrong += rl_limiter_admits(&f.limit, &f.state, at, cost);
         }
+        if (wrong)
+            break;
         sent_us = us;
         us += rng_scaled(&r, 0, 20000);
-        redis_now = rl_limiter_roll(&limit, &redis, (us + offset_us) / 1000);
-        if (rl_limiter_admits(&limit, &redis, redis_now, cost))
-            redis.cur += cost;
+        at = come_to(&f, us + offset_us, cost);
+        reported = decide(&f, at, cost);
         if (rng_one_in(&r, 2)) {
-            rl_state reported = redis;
-
             us += rng_scaled(&r, 0, 20000);
-            rl_local_remember(table, key, &limit, 0, &reported, redis_now, sent_us / 1000, us / 1000);
+            rl_local_remember(table, key, &f.limit, f.limit.quota != f.rule.quota
+                              || f.limit.burst != f.rule.burst, &reported, at, sent_us / 1000,
+                              us / 1000);
         }
     }
-    ok(!wrong && denials > rounds / 10, "memory denies only what Redis would (%ld denials)",
-       denials);
+    ok(!wrong && total > rounds / 10, "memory denies only what Redis would: %ld denials of sliding, "
+       "%ld fixed, %ld log, %ld token, %ld leaky", denials[0], denials[1], denials[2], denials[3],
+       denials[4]);
+    if (wrong)
+        diag("algorithm %d, quota %" PRId64 " of %" PRId64 ", window %" PRId64 ", burst %" PRId64
+             ", delay %" PRId64 ", block %" PRId64, f.rule.algorithm, f.limit.quota, f.rule.quota,
+             f.rule.window_ms, f.limit.burst, f.rule.delay_ms, f.rule.block_ms);
+    for (int i = 0; i < 5; i++)
+        ok(denials[i] > rounds / 500, "and it denies under algorithm %d", i);
 }
 
 int main(void)
@@ -163,6 +357,9 @@ int main(void)
     test_renewal(table);
     test_budget(table);
     test_torn(table);
+    test_kinds(table);
+    test_blocks(table);
+    test_overrides(table);
     test_conservative(table);
     return done_testing();
 }

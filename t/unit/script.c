@@ -463,7 +463,7 @@ static void test_other_types(void)
  */
 static void test_random_replies(void)
 {
-    static rl_limit *const limits[] = {&sliding, &widest, &bucket, &slow_bucket, &held, &history,
+    static rl_limit *const limits[] = {&sliding, &monthly, &bucket, &slow_bucket, &held, &history,
                                        &blocking, &on_response, &nothing};
     long rounds = rng_rounds("RL_ROUNDS", 200000), believed = 0, wrong = 0;
     rng r = {rng_seed(12)};

@@ -168,7 +168,8 @@ static void test_processes(void)
 
         rl_stats_keep(crowded, at);
         rl_stats_read(crowded, &counts);
-        sum = rl_stats_of_verdict(&counts, 0, RL_PASSED) + rl_stats_of_verdict(&counts, 1, RL_PASSED);
+        sum = rl_stats_of_verdict(&counts, 0, RL_PASSED)
+            + rl_stats_of_verdict(&counts, 1, RL_PASSED);
         grew &= sum >= before;
         before = sum;
         if (rl_stats_recent(crowded, at + 1, &counts))

@@ -1,0 +1,11 @@
+#!/usr/bin/perl
+# What a decision costs Redis, by algorithm. See scripts.c.
+
+use strict;
+use warnings;
+
+use FindBin;
+
+my $build = $ENV{RL_BUILD} || "$FindBin::Bin/../../build";
+print "Scripts: pipelined calls, as a ratio of an empty script\n";
+exec "$build/t/bench/scripts" or die "$build/t/bench/scripts: $!; make bench builds it\n";
