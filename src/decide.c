@@ -184,6 +184,7 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
  */
 static int collect(rl_step *s, const rl_section *section, rl_phase phase)
 {
+    /* cppcheck-suppress ctuuninitvar ; rl_decide() has set it */
     const rl_chain *chain = s->chain;
     int is_known = chain->section == section && chain->uri == s->r->uri;
 
