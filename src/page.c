@@ -177,12 +177,14 @@ static const char *foremost(const rl_page *p, rl_column column)
     return found;
 }
 
-/* The client who is denied most right now. */
+/* The client who is denied most right now, and not by a shadow rule. */
 static void print_foremost_client(const rl_page *p)
 {
-    const rl_denied_entry *first = p->denied;
+    const rl_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
 
-    if (p->denied_count && first->last_minute)
+    while (first < end && first->who.shadow)
+        first++;
+    if (first < end && first->last_minute)
         ap_rvputs(p->r, " Most denied: <b>", escaped(p, first->who.identity), "</b>, about ",
                   number(p, first->last_minute), " times by ", escaped(p, first->who.rule), ".",
                   NULL);
