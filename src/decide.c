@@ -25,6 +25,7 @@
 #include <http_request.h>
 
 #include "decide_step.h"
+#include "load.h"
 #include "violation.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;

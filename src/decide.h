@@ -15,7 +15,7 @@
 #include "config.h"
 #include "denied.h"
 #include "identity.h"
-#include "load.h"
+#include "held.h"
 #include "local.h"
 #include "redis/client.h"
 #include "stats.h"

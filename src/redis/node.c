@@ -119,8 +119,10 @@ int rl_node_count(rl_node *node, rl_failure failure)
     int look = 0, trouble;
 
     if (failure == RL_ANSWERED) {
-        if (atomic_load_explicit(&node->failures, memory_order_relaxed))
+        if (atomic_load_explicit(&node->failures, memory_order_relaxed)) {
             atomic_store(&node->failures, 0);
+            atomic_store(&node->trouble, RL_ERROR_OTHER);
+        }
         if (!atomic_load_explicit(&node->proven, memory_order_relaxed)) {
             atomic_store(&node->proven, 1);
             rl_breaker_count_reconnect(node->breaker, &node->options.retry, 1, now_ms());

@@ -186,8 +186,40 @@ static void test_opens_while_ramping(void)
     is_int(rl_breaker_read(&b), RL_BREAKER_RAMPING, "to close");
 }
 
+static void test_table(void)
+{
+    static rl_breakers all;
+    char name[64], shown[RL_BREAKER_NAME];
+    rl_breaker *first = rl_breaker_of(&all, "127.0.0.1:6379"), *second;
+    int same = 0, outside = 0;
+
+    ok(!rl_breaker_at(&all, 1, shown), "a table has what was asked for");
+    second = rl_breaker_of(&all, "127.0.0.1:6380");
+    ok(first != second, "each node has a breaker of its own");
+    ok(rl_breaker_of(&all, "127.0.0.1:6379") == first
+           && rl_breaker_of(&all, "127.0.0.1:6380") == second, "the same for all who know its name");
+    ok(rl_breaker_at(&all, 1, shown) == second, "they can be counted");
+    is_str(shown, "127.0.0.1:6380", "and have names");
+    rl_breaker_of(&all, "a-name-of-more-than-fifty-five-bytes.example.com:6379-and-more");
+    rl_breaker_at(&all, 2, shown);
+    is_str(shown, "a-name-of-more-than-fifty-five-bytes.example.com:6379-a", "as far as there is room");
+    for (int i = 0; i < 1000; i++) {
+        rl_breaker *b;
+
+        snprintf(name, sizeof(name), "node-%d", i);
+        b = rl_breaker_of(&all, name);
+        same += b == rl_breaker_of(&all, name);
+        outside += b < &all.nodes[0].breaker || b > &all.nodes[RL_BREAKERS - 1].breaker;
+    }
+    is_int(same, 1000, "nodes beyond the table share, always with the same");
+    is_int(outside, 0, "within it");
+    ok(rl_breaker_at(&all, RL_BREAKERS - 1, shown) && !rl_breaker_at(&all, RL_BREAKERS, shown),
+       "which does not grow");
+}
+
 int main(void)
 {
+    test_table();
     test_opens();
     test_opens_by_share();
     test_probe_owner();
