@@ -41,12 +41,13 @@ static void add(rl_held *held, int64_t end, int n)
     } while (!atomic_compare_exchange_weak(p, &was, next));
 }
 
+/* From the latest end to the earliest: a place that moves meanwhile is still to come. */
 static int count_held(rl_held *held, int64_t now)
 {
     uint64_t count = 0;
 
-    for (int i = 0; i < RING; i++) {
-        uint64_t there = atomic_load(&held->ring[i]);
+    for (int64_t end = now + RING - 1; end >= now; end--) {
+        uint64_t there = atomic_load(&held->ring[end % RING]);
 
         if ((int64_t)(there >> TENTH_SHIFT) >= now)
             count += there & PLACES;
@@ -65,12 +66,15 @@ int rl_held_take(rl_held *held, int64_t host_ms, int64_t for_ms, int most, rl_ho
     return 0;
 }
 
+/* Counted in its new place before it leaves the old one. */
 void rl_held_shorten(rl_held *held, int64_t host_ms, int64_t for_ms, rl_hold *hold)
 {
+    int64_t end = for_ms > 0 ? (host_ms + for_ms) / TENTH_MS : -1;
+
     if (hold->end < 0)
         return;
+    if (end >= 0)
+        add(held, end, 1);
     add(held, hold->end, -1);
-    hold->end = for_ms > 0 ? (host_ms + for_ms) / TENTH_MS : -1;
-    if (hold->end >= 0)
-        add(held, hold->end, 1);
+    hold->end = end;
 }

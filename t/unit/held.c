@@ -84,14 +84,14 @@ static void *take_and_give(void *number)
     rl_hold hold;
 
     for (int i = 0; i < 50000; i++) {
-        int64_t t = 1000000 + i % 50;
+        int64_t t = 1000000 + i % 50, for_ms = rng_between(&r, 200, 10000);
 
-        if (!rl_held_take(shared_ring, t, rng_between(&r, 200, 10000), 3, &hold))
+        if (!rl_held_take(shared_ring, t, for_ms, 3, &hold))
             continue;
         taken++;
         too_many += ++held_now > 3;
         if (rng_one_in(&r, 2))
-            rl_held_shorten(shared_ring, t, rng_between(&r, 200, 5000), &hold);
+            rl_held_shorten(shared_ring, t, rng_between(&r, 200, for_ms), &hold);
         held_now--;
         rl_held_shorten(shared_ring, t, 0, &hold);
     }

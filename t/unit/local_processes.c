@@ -32,7 +32,7 @@ static struct {
     _Atomic long at[WORKERS]; /* where each stands */
 } *shared;
 
-static pid_t spawn(void (*work)(int), int number)
+UNUSED static pid_t spawn(void (*work)(int), int number)
 {
     pid_t pid;
 
@@ -47,6 +47,34 @@ static pid_t spawn(void (*work)(int), int number)
     return pid;
 }
 
+#ifdef __SANITIZE_THREAD__
+
+/* Its swap of 16 bytes is a lock of one process: here threads must do. */
+static void (*work_of_all)(int);
+
+static void *run_worker(void *number)
+{
+    while (!shared->go)
+        ;
+    work_of_all((int)(size_t)number);
+    return NULL;
+}
+
+static void together(void (*work)(int))
+{
+    pthread_t threads[WORKERS];
+
+    work_of_all = work;
+    shared->go = 0;
+    for (size_t i = 0; i < WORKERS; i++)
+        pthread_create(&threads[i], NULL, run_worker, (void *)i);
+    shared->go = 1;
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+}
+
+#else
+
 /* Runs the work in all workers at once, to its end. */
 static void together(void (*work)(int))
 {
@@ -59,6 +87,8 @@ static void together(void (*work)(int))
     for (int i = 0; i < WORKERS; i++)
         waitpid(pids[i], NULL, 0);
 }
+
+#endif
 
 static void charge_one_key(int number)
 {
@@ -302,7 +332,7 @@ static void test_edges(void)
 
 enum { KEYS = 40 };
 
-static void charge_until_killed(int number)
+UNUSED static void charge_until_killed(int number)
 {
     rng r = {rng_seed(5) + (uint64_t)number};
 
@@ -330,7 +360,7 @@ static void charge_until_killed(int number)
 }
 
 /* What remains of a key's quota, taken. */
-static long take_the_rest(uint64_t key)
+UNUSED static long take_the_rest(uint64_t key)
 {
     rl_state state;
     long taken = 0;
@@ -342,6 +372,9 @@ static long take_the_rest(uint64_t key)
 
 static void test_killed(void)
 {
+#ifdef __SANITIZE_THREAD__
+    pass("# SKIP processes that are killed: not among threads");
+#else
     long kills = rng_rounds("RL_KILLS", 2000), lost = 0;
     int over = 0, unusable = 0;
     pid_t pids[WORKERS];
@@ -382,6 +415,7 @@ static void test_killed(void)
     ok(lost <= kills + WORKERS, "each took at most its one unit with it (%ld)", lost);
     is_int(unusable, 0, "the counts work on");
     is_int(shared->wrong, 0, "no half-written report was trusted");
+#endif
 }
 
 int main(void)
