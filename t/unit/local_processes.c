@@ -330,7 +330,26 @@ static void test_edges(void)
 
 /* --- Killed --- */
 
-enum { KEYS = 40 };
+enum { KEYS = 40, OTHERS = 10 };
+
+static const rl_limit hourly_bucket = LIMIT(RL_TOKEN_BUCKET, 10000, 3600000);
+static const rl_limit hourly_responding = {.algorithm = RL_SLIDING_WINDOW, .quota = 10000,
+                                           .window_ms = 3600000, .burst = 10000, .on_response = 1};
+
+/* One of a bucket, and one that becomes pending and is settled, now with a charge and now without. */
+UNUSED static void charge_others(int i, int charged)
+{
+    uint64_t first = key_of(table, RL_LOCAL_COUNT, 30000 + i);
+    uint64_t second = key_of(table, RL_LOCAL_COUNT, 40000 + i);
+    rl_state state;
+
+    shared->admitted[100 + i] += charge(table, first, &hourly_bucket, 1, 1000, &state);
+    if (!charge(table, second, &hourly_responding, 1, 1000, &state))
+        return;
+    rl_local_settle(table, second, &hourly_responding, state.pending.slot, 1, charged, 1000,
+                    BASE + 1000);
+    shared->admitted[200 + i] += charged;
+}
 
 UNUSED static void charge_until_killed(int number)
 {
@@ -349,6 +368,7 @@ UNUSED static void charge_until_killed(int number)
             else
                 shared->admitted[i]++;
         }
+        charge_others(i % OTHERS, rng_one_in(&r, 4));
         rl_local_remember(table, snapshot, &hourly, 0, &report, BASE, 1000, 1001);
         recall_of(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
         shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
@@ -360,12 +380,12 @@ UNUSED static void charge_until_killed(int number)
 }
 
 /* What remains of a key's quota, taken. */
-UNUSED static long take_the_rest(uint64_t key)
+UNUSED static long take_the_rest(uint64_t key, const rl_limit *limit)
 {
     rl_state state;
     long taken = 0;
 
-    while (taken <= hourly.quota && charge(table, key, &hourly, 1, 1000, &state))
+    while (taken <= hourly.quota && charge(table, key, limit, 1, 1000, &state))
         taken++;
     return taken;
 }
@@ -388,6 +408,13 @@ static void test_killed(void)
         charge(table, key_of(table, RL_LOCAL_COUNT, 10000 + i), &hourly, 5000, 1000, &state);
         shared->admitted[i] = 5000;
     }
+    for (int i = 0; i < OTHERS; i++) {
+        rl_state state;
+
+        charge(table, key_of(table, RL_LOCAL_COUNT, 30000 + i), &hourly_bucket, 5000, 1000, &state);
+        charge(table, key_of(table, RL_LOCAL_COUNT, 40000 + i), &hourly, 5000, 1000, &state);
+        shared->admitted[100 + i] = shared->admitted[200 + i] = 5000;
+    }
     shared->go = 1;
     for (int i = 0; i < WORKERS; i++)
         pids[i] = spawn(charge_until_killed, i);
@@ -405,11 +432,21 @@ static void test_killed(void)
     }
     for (int i = 0; i < KEYS; i++) {
         uint64_t key = key_of(table, RL_LOCAL_COUNT, 10000 + i);
-        long total = shared->admitted[i] + take_the_rest(key);
+        long total = shared->admitted[i] + take_the_rest(key, &hourly);
 
         over += total > hourly.quota;
         lost += hourly.quota - total;
         unusable += peek(table, key, &hourly, 1000).cur != hourly.quota;
+    }
+    for (int i = 0; i < OTHERS; i++) {
+        uint64_t first = key_of(table, RL_LOCAL_COUNT, 30000 + i);
+        uint64_t second = key_of(table, RL_LOCAL_COUNT, 40000 + i);
+
+        over += shared->admitted[100 + i] + take_the_rest(first, &hourly_bucket) > hourly.quota;
+        over += shared->admitted[200 + i] + take_the_rest(second, &hourly_responding)
+            > hourly.quota;
+        unusable += take_the_rest(first, &hourly_bucket) + take_the_rest(second, &hourly_responding)
+            != 0;
     }
     is_int(over, 0, "%ld processes killed at any moment: no quota is exceeded", kills + WORKERS);
     ok(lost <= kills + WORKERS, "each took at most its one unit with it (%ld)", lost);
