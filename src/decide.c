@@ -214,6 +214,15 @@ static void look_at_count(rl_step *s, rl_outcome *o)
         rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
 }
 
+int rl_step_is_denied(const rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
+            return 1;
+    }
+    return 0;
+}
+
 static void look_at_snapshot(rl_step *s, rl_outcome *o)
 {
     rl_limit limit = o->limit; /* becomes an override's, if there was one */
@@ -223,11 +232,31 @@ static void look_at_snapshot(rl_step *s, rl_outcome *o)
     if (recall == RL_RECALL_UNKNOWN)
         return;
     /* A block starts in Redis, and so does the denial that starts it. */
-    o->renews = recall == RL_RECALL_ASK
-        || rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
+    o->starts_block = rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
+    o->renews = recall == RL_RECALL_ASK || o->starts_block;
     o->limit = limit;
     if (!o->renews)
         rl_step_deny_from_memory(o);
+}
+
+/*
+ * Denials that are due for renewal are taken on only by a request that will ask: where another rule
+ * denies as well, or somebody only looks, they stand, and the next client's request renews them.
+ */
+static void take_on_renewals(rl_step *s)
+{
+    int denied = rl_step_is_denied(s);
+
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->renews
+            && (s->look || (denied && !o->shadow)
+                || !(o->starts_block || rl_local_renew(s->tiers->local, o->key, s->host_ms)))) {
+            o->renews = 0;
+            rl_step_deny_from_memory(o);
+        }
+    }
 }
 
 static void look_at_memory(rl_step *s)
@@ -243,15 +272,7 @@ static void look_at_memory(rl_step *s)
         else if (s->count > 1 || s->look)
             look_at_count(s, o);
     }
-}
-
-int rl_step_is_denied(const rl_step *s)
-{
-    for (int i = 0; i < s->count; i++) {
-        if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
-            return 1;
-    }
-    return 0;
+    take_on_renewals(s);
 }
 
 /* --- Counts of this host ------------------------------------------------------------------ */

@@ -54,6 +54,7 @@ typedef struct rl_outcome {
     int denies;
     int charged;           /* or pending, and then not settled yet */
     int renews;            /* memory denies, and this request is to ask whether Redis still does */
+    int starts_block;      /* or for Redis to start a block */
     int open;              /* Redis did not answer, and the rule does not count by itself */
     int closes;            /* and says on-failure=closed */
     struct rl_outcome *next;

@@ -102,14 +102,21 @@ static void charge(const rl_limit *limit, rl_state *state, int64_t cost)
         state->cur = least(state->cur + cost, RL_COUNT_MAX);
 }
 
-/* Charges units that were pending too long, at the end of their time. */
+/* The tick that a state was moved to last, as far as it knows. */
+static int64_t moved_to(const rl_limit *limit, const rl_state *state)
+{
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index * limit->window_ms;
+}
+
+/* Charges units that were pending too long, at the end of their time; never moves a state back. */
 static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64_t slot)
 {
     int64_t ended = slot * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit);
 
     if (units == 0)
         return;
-    roll(limit, state, ended);
+    if (ended > moved_to(limit, state))
+        roll(limit, state, ended);
     charge(limit, state, units);
 }
 

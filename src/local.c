@@ -190,18 +190,23 @@ static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key
     return 1;
 }
 
-/* Empties what the owner before left, unless somebody else has become the owner since. */
+/*
+ * Empties what the owner before left, unless somebody else has become the owner since. A late writer
+ * of his may still be quicker, but he has one swap left, so each word is tried until it is empty.
+ */
 static void clear(entry *e, uint64_t making)
 {
-    uint64_t first = load_first(&e->words[BLOCKED]);
-    pair count = read_pair(&e->words[COUNT]), pending = read_pair(&e->words[PENDING]);
-    pair empty = tag_of(making);
+    uint64_t first, empty = tag_of(making);
+    pair was;
 
-    if (load_first(&e->key) != making)
-        return;
-    swap(&e->words[BLOCKED], &first, tag_of(making));
-    swap_pair(&e->words[COUNT], count, empty);
-    swap_pair(&e->words[PENDING], pending, empty);
+    do {
+        first = load_first(&e->words[BLOCKED]);
+    } while (load_first(&e->key) == making && !swap(&e->words[BLOCKED], &first, empty));
+    for (int i = COUNT; i <= PENDING; i += PENDING - COUNT) {
+        do {
+            was = read_pair(&e->words[i]);
+        } while (load_first(&e->key) == making && !swap_pair(&e->words[i], was, empty));
+    }
 }
 
 /*

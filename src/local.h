@@ -37,7 +37,7 @@ typedef enum { RL_CLOCK_HOST, RL_CLOCK_REDIS } rl_clock;
 
 typedef enum {
     RL_RECALL_UNKNOWN, /* nothing known, or nothing that denies: ask */
-    RL_RECALL_ASK,     /* a denial is due for renewal and this caller is to renew it */
+    RL_RECALL_ASK,     /* a denial that is due for renewal: see rl_local_renew() */
     RL_RECALL_DENY     /* Redis would deny */
 } rl_recall;
 
@@ -114,6 +114,12 @@ void rl_local_forget(rl_local *table, uint64_t key);
  */
 rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
+
+/*
+ * Takes it on to ask Redis again about a denial that is due for renewal; for a second nobody else will.
+ * Returns 0 if it is somebody else's, or the host has asked too often: then the denial stands.
+ */
+int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms);
 
 /*
  * Counts a denial of key and says how many to report: 0 for silence, else the denials since the

@@ -8,6 +8,8 @@
 
 #include "local_table.h"
 
+#define LATE_MS 60000 /* a process may have been stopped for so long */
+
 /* A count as it was read. */
 typedef struct {
     pair count, pending;
@@ -64,12 +66,17 @@ static pair pack_pending(pair was, const rl_pending *pending)
                                                        | (uint64_t)pending->cur);
 }
 
-/* Another process, whose clock was read later than ours, may have moved the count on already. */
+/*
+ * Another process, whose clock was read later than ours, may have moved the count on already; how much
+ * later, if we were stopped in between, has a bound. What is further ahead, a clock has left there.
+ */
 static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
 {
-    if (rl_limiter_is_bucket(limit->algorithm))
-        return max64(now, state->at);
-    return max64(now, state->index * limit->window_ms);
+    int64_t ticks = rl_limiter_ticks(limit);
+    int64_t moved = rl_limiter_is_bucket(limit->algorithm) ? state->at
+                                                           : state->index * limit->window_ms;
+
+    return moved > now && moved - now <= (LATE_MS + limit->window_ms) * ticks ? moved : now;
 }
 
 static void at_least(const rl_limit *limit, rl_state *state, const rl_state *seed, int64_t now)

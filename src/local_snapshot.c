@@ -177,14 +177,9 @@ void rl_local_forget(rl_local *table, uint64_t key)
         swap(&e->words[CHECK], &check, 0);
 }
 
-/* Takes it on to ask again, if that is due and nobody else has. */
-static int is_due(entry *e, int64_t host_ms)
+static int is_due(uint64_t check, int64_t host_ms)
 {
-    uint64_t check = load(&e->words[CHECK]);
-    uint32_t renew = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
-
-    return (int32_t)((uint32_t)host_ms - (uint32_t)check) >= 0
-        && swap(&e->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | renew);
+    return (int32_t)((uint32_t)host_ms - (uint32_t)check) >= 0;
 }
 
 /* One more ask for renewal in this second? */
@@ -233,5 +228,16 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
     }
-    return is_due(e, host_ms) && may_renew(table, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+    return is_due(load(&e->words[CHECK]), host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+}
+
+int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms)
+{
+    entry *e = rl_local_find(table, key);
+    uint64_t check = e ? load(&e->words[CHECK]) : 0;
+    uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+
+    return e && is_due(check, host_ms)
+        && swap(&e->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | next)
+        && may_renew(table, host_ms);
 }

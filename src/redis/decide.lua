@@ -169,7 +169,18 @@ local function charge(r, units)
     end
 end
 
--- Reads the tail. What is pending since a slot that is over becomes a charge, at that time.
+-- What was pending until a moment becomes a charge then; no state is moved back for that.
+local function overdue(r, units, moment)
+    if units == 0 then
+        return
+    end
+    if r.algorithm == LOG or moment > max(r.at, r.index * r.window) then
+        roll(r, moment)
+    end
+    charge(r, units)
+end
+
+-- Reads the tail.
 local function roll_pending(r, tail)
     local slot = floor(ms / 60000)
     r.blocked, r.slot, r.before, r.pending = 0, slot, 0, 0
@@ -184,15 +195,11 @@ local function roll_pending(r, tail)
     if s >= slot then
         r.slot, r.before, r.pending = s <= slot + 2 and s or slot, before, pending
     else
-        if before > 0 then
-            roll(r, (s + 1) * 60000 * r.ticks)
-            charge(r, before)
-        end
+        overdue(r, before, (s + 1) * 60000 * r.ticks)
         if s == slot - 1 then
             r.before = pending
-        elseif pending > 0 then
-            roll(r, (s + 2) * 60000 * r.ticks)
-            charge(r, pending)
+        else
+            overdue(r, pending, (s + 2) * 60000 * r.ticks)
         end
     end
 end

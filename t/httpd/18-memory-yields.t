@@ -30,6 +30,10 @@ RateLimitOverrides on
 <Location /log>
     RateLimit log 3/1d algorithm=sliding-log
 </Location>
+<Location /shared>
+    RateLimit all 6/1d key=server
+    RateLimit one 3/1d
+</Location>
 <Location /plans>
     RateLimit plans 3/1d algorithm=sliding-log tier=%{req:X-Plan}
     RateLimitTier plans gold 1000
@@ -63,5 +67,17 @@ for my $case (
 is statuses('/plans', 8), '404 x 3 429 x 5', 'a plan of 3 is used up';
 is statuses('/plans', 20, headers => ['X-Plan' => 'gold']), '404 x 20',
     'which says nothing of a plan of 1000';
+
+statuses('/shared', 5, from => '127.0.8.1');
+statuses('/shared', 5, from => '127.0.8.2');
+is statuses('/shared', 2, from => '127.0.8.3'), '429 x 2', 'the quota of all is used up';
+$redis->cmd('DEL', 'rl:{server}:all:sliding-window:1d');
+Process::wait_until(
+    sub {
+        $httpd->get('/shared', from => '127.0.8.1');
+        return $httpd->get('/shared', from => '127.0.8.3')->status == 404;
+    },
+    what => 'its counter to be missed, while one who is denied anyway asks first each time');
+pass 'a client who is denied by a rule of his own keeps nobody from hearing of all';
 
 done_testing;

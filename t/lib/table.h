@@ -67,8 +67,10 @@ UNUSED static rl_recall recall_of(rl_local *table, uint64_t key, const rl_limit 
                                   int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
 {
     rl_limit limit = *rule;
+    rl_recall recall;
 
-    return rl_local_recall(table, key, &limit, cost, host_ms, now, state, lag_ms);
+    recall = rl_local_recall(table, key, &limit, cost, host_ms, now, state, lag_ms);
+    return recall == RL_RECALL_ASK && !rl_local_renew(table, key, host_ms) ? RL_RECALL_DENY : recall;
 }
 
 /* What a count holds at host_ms. */
