@@ -580,8 +580,11 @@ static void make_fleet(rl_client *client)
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
                                .breakers = o->breakers, .log = o->log,
                                .log_context = o->log_context};
+    char *probe;
 
-    options.probe = make_probe(client, "probe", &options.probe_length);
+    probe = make_probe(client, "probe", &options.probe_length);
+    options.probe = apr_pmemdup(client->pool, probe, (apr_size_t)options.probe_length);
+    redisFreeCommand(probe);
     client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);
 }
 
