@@ -103,7 +103,7 @@ my @table = (
         begin => sub { $_[0]->_password('wrong') }, end => sub { $_[0]->_password('right') },
     },
     'NOPERM: an ACL forbids the script' => {
-        says  => 'does not let its user run what is needed',
+        says  => 'its user may not run what is needed',
         begin => sub { $_[0]->_redis(qw(ACL SETUSER default -evalsha)) },
         end   => sub { $_[0]->_redis(qw(ACL SETUSER default +evalsha)) },
     },
