@@ -259,7 +259,7 @@ static void test_one_thread(apr_pool_t *pool)
 
 int main(void)
 {
-    apr_pool_t *pool;
+    static apr_pool_t *pool; /* static: what lies in it is held to the end */
 
     alarm(300);
     apr_initialize();
