@@ -725,6 +725,9 @@ static int check_place(server_rec *s, const rl_settings *settings, const written
     if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
         warn(s, place, "clients choose its key and get a fresh quota with each new value; put a rule "
              "with key=ip or key=server beside it");
+    if (rl_rule_tier_is_inventable(rule))
+        warn(s, place, "clients choose its tier; let tier= read what the server knows of them, as in "
+             "tier=%{env:PLAN}");
     if (rule->adaptive && !settings->adaptive_count)
         warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: RateLimitAdaptive 70 "
              "0.5");

@@ -95,7 +95,15 @@ static int64_t remaining(const rl_outcome *o)
     return o->denies ? 0 : rl_limiter_remaining(&o->limit, &o->state, o->now);
 }
 
-/* The rule that denied, or else the one with the least left; NULL if none may show. */
+/* Whether fewer requests like this one are left under a rule than under another. */
+static int is_tighter(const rl_outcome *o, const rl_outcome *than)
+{
+    int64_t cost = o->cost > 0 ? o->cost : 1, other = than->cost > 0 ? than->cost : 1;
+
+    return remaining(o) * other < remaining(than) * cost;
+}
+
+/* The rule that denied, or else the tightest; NULL if none may show. */
 static const rl_outcome *tightest(const rl_chain *chain)
 {
     const rl_outcome *found = NULL;
@@ -103,7 +111,7 @@ static const rl_outcome *tightest(const rl_chain *chain)
     if (chain->denial)
         return shows(chain->denial) ? chain->denial : NULL;
     for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (shows(o) && (!found || remaining(o) < remaining(found)))
+        if (shows(o) && (!found || is_tighter(o, found)))
             found = o;
     }
     return found;

@@ -357,12 +357,22 @@ const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
 
 /* --- Questions about a key ---------------------------------------------------------------- */
 
-static int part_is_inventable(const rl_key_part *part)
+static int is_of_client(const char *expression)
 {
     static const char *const of_client[] = {"%{HTTP", "%{req", "%{QUERY_STRING}", NULL};
 
+    return rl_rule_mentions(expression, of_client);
+}
+
+static int part_is_inventable(const rl_key_part *part)
+{
     return part->kind == RL_KEY_HEADER || part->kind == RL_KEY_COOKIE
-        || (part->kind == RL_KEY_EXPR && rl_rule_mentions(part->name, of_client));
+        || (part->kind == RL_KEY_EXPR && is_of_client(part->name));
+}
+
+int rl_rule_tier_is_inventable(const rl_rule *rule)
+{
+    return rule->tier.text && is_of_client(rule->tier.text);
 }
 
 static int part_is_anchored(const rl_key_part *part)

@@ -143,6 +143,9 @@ const char *rl_rule_algorithm_name(rl_algorithm algorithm);
 /* Whether a client can invent identities: by a header, a cookie, an expression on them. */
 int rl_rule_key_is_inventable(const rl_rule *rule);
 
+/* Whether a client can choose its tier. */
+int rl_rule_tier_is_inventable(const rl_rule *rule);
+
 /* Whether the rule counts by address or all requests together, and so cannot be dodged. */
 int rl_rule_key_is_anchored(const rl_rule *rule);
 

@@ -88,7 +88,7 @@ rl_breaker_state rl_breaker_read(const rl_breaker *b);
 
 /* --- The table ---------------------------------------------------------------------------- */
 
-#define RL_BREAKERS 256    /* nodes with a breaker of their own; what is beyond shares with others */
+#define RL_BREAKERS 256   /* nodes with a breaker of their own; what is beyond shares with others */
 #define RL_BREAKER_NAME 56 /* bytes of a name that are kept for people, with the NUL */
 
 /* In shared memory, zeroed at first: empty. */

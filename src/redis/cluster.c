@@ -8,8 +8,8 @@
  *
  * The table is stale when MOVED has corrected it, when a slot is nobody's, and as long as a node
  * that has slots is down or its breaker open. A stale table is read again from one node after the
- * other, at most ten times a second, in lasting trouble twice. If no node is up, the seeds are tried:
- * all servers may have new addresses.
+ * other, at most ten times a second, in lasting trouble twice. If no node is up, the seeds are
+ * tried: all servers may have new addresses.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -325,7 +325,8 @@ int rl_cluster_is_awaited(const rl_cluster *c)
     for (int i = 0; i < c->slots.count; i++) {
         const place *p = c->places[i];
 
-        if (p && !p->resting && !p->useless && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
+        if (p && !p->resting && !p->useless
+            && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
             return 1;
     }
     return 0;

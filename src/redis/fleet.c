@@ -2,9 +2,9 @@
  * fleet: the servers of Redis that one child talks to, and which of them a call goes to.
  *
  * A guided node is at the place that the watch names, and asks ROLE there before anything else: a
- * sentinel may be late. When it loses its connection, or can make none, the watch is told, searches,
- * and names the place again or another one; only when all sentinels were asked in vain the node
- * has failed.
+ * sentinel may be late. When it loses its connection, or can make none, the watch is told,
+ * searches, and names the place again or another one; only when all sentinels were asked in vain
+ * the node has failed.
  *
  * A call's node is found when it is sent, not when it is made: by then the cluster's table may be
  * another. From its first redirection on it goes where that says.

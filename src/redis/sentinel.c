@@ -71,14 +71,18 @@ int rl_sentinel_is_primary(const redisReply *reply)
            && !strcmp(reply->element[0]->str, "master");
 }
 
+static int is_word(const redisReply *reply, const char *word)
+{
+    return rl_wire_is_text(reply) && !strcasecmp(reply->str, word);
+}
+
 int rl_sentinel_is_switch(const redisReply *message, const char *name)
 {
     size_t length = strlen(name);
 
     /* "message", the channel, then name, old host, old port, new host, new port in one text */
-    return rl_wire_is_array(message, 3) && rl_wire_is_text(message->element[0])
-           && !strcasecmp(message->element[0]->str, "message") && rl_wire_is_text(message->element[1])
-           && !strcmp(message->element[1]->str, "+switch-master") && rl_wire_is_text(message->element[2])
+    return rl_wire_is_array(message, 3) && is_word(message->element[0], "message")
+           && is_word(message->element[1], "+switch-master") && rl_wire_is_text(message->element[2])
            && !strncmp(message->element[2]->str, name, length)
            && message->element[2]->str[length] == ' ';
 }

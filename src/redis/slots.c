@@ -5,9 +5,9 @@
  * concerns them; one owner writes it. A reply is checked as a whole before any of it is believed:
  * a table half replaced would send requests astray until the next refresh.
  *
- * Nodes come and go, with new addresses each time where a scheduler restarts them. So an index whose
- * node has no slots left is given away again, but only when all have been used, and round the table:
- * calls may still be under way to a node that an ASK has named a moment ago.
+ * Nodes come and go, with new addresses each time where a scheduler restarts them. So an index
+ * whose node has no slots left is given away again, but only when all have been used, and round the
+ * table: calls may still be under way to a node that an ASK has named a moment ago.
  */
 #include <stdatomic.h>
 #include <stdlib.h>

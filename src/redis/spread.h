@@ -18,8 +18,9 @@
 
 typedef struct {
     /*
-     * Decides over n asks of one slot, live rules first, as rl_script_decide() does. *split says that the slot is being moved and the keys are at both ends of
-     * the move just now: nothing was decided, and each key alone can be.
+     * Decides over n asks of one slot, live rules first, as rl_script_decide() does. *split says
+     * that the slot is being moved and the keys are at both ends of the move just now: nothing was
+     * decided, and each key alone can be.
      */
     rl_failure (*decide)(void *context, int slot, rl_ask *asks, int n, int look, int *admitted,
                          int *split);

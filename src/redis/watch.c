@@ -287,7 +287,8 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
     rl_watch *w = apr_pcalloc(pool, sizeof(*w));
     rl_link_options link = {.connect_us = options->connect_ms * 1000,
                             .silent_us = options->connect_ms * 1000, .greetings = w->greetings,
-                            .greeting_count = 2, .tls = options->tls, .on_reply = nobody_calls, .on_push = on_push,
+                            .greeting_count = 2, .tls = options->tls, .on_reply = nobody_calls,
+                            .on_push = on_push,
                             .owner = w};
     char *command;
     int length;

@@ -4,7 +4,8 @@
  * Holds a connection to one sentinel after the other (sentinel.h says which), asks it for the
  * primary's address, and then listens there for news of a failover. Whoever owns the watch
  * connects to the address it names, and tells whether that was right. It searches anew when the
- * address was wrong or is in doubt, when a sentinel tells of a switch, and when the sentinel is lost.
+ * address was wrong or is in doubt, when a sentinel tells of a switch, and when the sentinel is
+ * lost.
  *
  * Not thread-safe: one owner at a time, who steps it as a node is stepped. It never waits. Times
  * are µs on rl_link_clock().

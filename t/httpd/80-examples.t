@@ -42,7 +42,8 @@ done_testing;
 # as most do. The password stands in the query, where httpd can see it.
 sub login_host {
     my ($file, %opt) = @_;
-    return Httpd->start(%opt, modules => ['rewrite'], files => { login => "<form>\n" }, config => <<"EOC");
+    my %page = (modules => ['rewrite'], files => { login => "<form>\n" });
+    return Httpd->start(%opt, %page, config => <<"EOC");
 $opt{before}
 Include $file
 <Directory \@DOCROOT\@>

@@ -192,7 +192,8 @@ sub bytes_are_counted {
 
     my $chunked = sub {
         return $host->request(path => '/upload', method => 'POST', from => $_[0],
-            headers => { 'Transfer-Encoding' => 'chunked', @_[1 .. $#_] }, body => "1\r\nx\r\n0\r\n\r\n");
+            headers => { 'Transfer-Encoding' => 'chunked', @_[1 .. $#_] },
+            body    => "1\r\nx\r\n0\r\n\r\n");
     };
     my @passed = grep { $chunked->('127.0.0.3')->status != 429 } 1 .. 8;
     is @passed, 5, 'five that announce nothing are taken for 50 MB';

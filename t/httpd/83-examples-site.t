@@ -52,7 +52,8 @@ sub a_site_alone {
     $host->graceful;
     is $host->request(@form)->status, 429, 'after a reload too';
 
-    is limit_of($host, 30, hold_workers($host, 9)), 30, 'while 9 of 10 workers are busy: half of the pages';
+    is limit_of($host, 30, hold_workers($host, 9)), 30,
+        'while 9 of 10 workers are busy: half of the pages';
     is limit_of($host, 60), 60, 'then all again';
 }
 

@@ -230,7 +230,7 @@ static void test_failures(void)
         model.fails_at = i;
         is_int(say("abc", asks), 'F', "call %d fails", i);
         is_int(model.calls, i, "... then nobody is asked any more");
-        is_int(model.count[0] + model.count[1] + model.count[2], 0, "... and nothing stays charged");
+        is_int(model.count[0] + model.count[1] + model.count[2], 0, "... nothing stays charged");
     }
 }
 

@@ -1,0 +1,367 @@
+#!/usr/bin/perl
+# When the quota is not what the rule says: a client that went too far is blocked
+# for longer, an operator holds another limit for it in Redis, and a busy server
+# gives less to all.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Digest::SHA qw(sha256_hex);
+use Httpd;
+use IO::Select;
+use IO::Socket::INET;
+use JSON::PP;
+use Ports;
+use Process;
+use RedisServer;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+my $redis  = RedisServer->start;
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { $client++; return sprintf '127.5.%d.%d', $client / 200, 1 + $client % 200 }
+
+sub said {
+    my ($httpd, $path, $times, @opt) = @_;
+    return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
+}
+
+# --- block= --------------------------------------------------------------------
+
+my $blocks = <<'EOF';
+<Location /long>
+    RateLimit long 2/1s block=1h
+</Location>
+<Location /hour>
+    RateLimit hour 2/1h block=1h algorithm=fixed-window
+</Location>
+<Location /short>
+    RateLimit short 2/1d block=1s
+</Location>
+<Location /brief>
+    RateLimit brief 2/500ms block=3s
+</Location>
+<Location /cost>
+    RateLimit cost 2/1d block=1h cost=%{HTTP:X-Cost} algorithm=@ALGORITHM@
+</Location>
+<Location /beside>
+    RateLimit beside 2/1d block=1h
+    RateLimit other 4/1d
+</Location>
+<Location /shadow>
+    RateLimit dry 2/1s block=1h shadow
+</Location>
+EOF
+
+# Asks until the first denial.
+sub until_denied {
+    my ($httpd, $path, @opt) = @_;
+    my $answer;
+    Process::wait_until(sub { ($answer = $httpd->get($path, @opt))->status == 429 }, what => 'a denial');
+    return $answer;
+}
+
+sub retry_ms { my ($answer) = @_; return decode_json($answer->body)->{retry_after_ms} }
+
+# The tick at which a block ends, as the key says.
+sub blocked_until {
+    my ($from, $rule) = @_;
+    my $value = $redis->cmd('GET', "rl:{ip:$from}:$rule") // '';
+    my ($low, $middle, $high) = unpack 'x14 V v C', $value;
+    return length $value == 33 ? $low + $middle * 2**32 + $high * 2**48 : 0;
+}
+
+for my $where ('by this host', 'by Redis') {
+    my $by_redis = $where eq 'by Redis';
+    my ($httpd, $other) = map { Httpd->start(redis => $redis, vars => { ALGORITHM => 'sliding-window' },
+        config => ($by_redis ? $shared : '') . $blocks) } 1 .. ($by_redis ? 2 : 1);
+
+    subtest "block=, $where" => sub {
+        my @from = (from => fresh());
+        my $denied = until_denied($httpd, '/long', @from);
+        my ($start, $ms) = (time, retry_ms($denied));
+        ok $ms > 3_500_000 && $ms <= 3_600_100, 'the first denial starts it, and Retry-After is its length';
+        cmp_ok $denied->header('X-RateLimit-Reset'), '>', $start + 3500, 'X-RateLimit-Reset is not before it';
+        my @until = ($ms, retry_ms(until_denied($httpd, '/hour', @from)));
+        my $until = $by_redis ? blocked_until($from[1], 'hour:fixed-window:1h') : 0;
+        $httpd->get('/hour', @from), sleep 0.05 while time < $start + 2.1;
+        my $later = $httpd->get('/long', @from);
+        is $later->status, 429, 'it goes on when the window is over';
+        my @later = ($later, $httpd->get('/hour', @from));
+        cmp_ok retry_ms($later[$_]), '<', $until[$_] - 1500, 'and ends when it was to end, denials or not'
+            for 0, 1;
+        is blocked_until($from[1], 'hour:fixed-window:1h'), $until, 'the key says so, too' if $by_redis;
+        is said($httpd, '/long', 1, from => fresh()), '404', 'nobody else is blocked';
+        cmp_ok until_denied($httpd, '/short', @from)->header('Retry-After'), '>', 5,
+            'Retry-After is the longer of block and wait';
+    };
+
+    subtest "a block that ends, $where" => sub {
+        my @from  = (from => fresh());
+        my $start = time;
+        my $ms    = retry_ms(until_denied($httpd, '/brief', @from));
+        my $until = time + $ms / 1000;
+        my ($denied, $early) = (0, 0);
+        while (1) {
+            my $asked = time;
+            if ($httpd->get('/brief', @from)->status != 429) { $early = 1 if time < $start + 3; last }
+            $denied++;
+            die "it never ends\n" if $asked > $until + 5;
+            sleep 0.02;
+        }
+        cmp_ok $denied, '>', 5, 'who keeps asking is denied';
+        ok !$early, 'for its length';
+        pass 'and then admitted, without having stopped';
+    };
+
+    subtest "what starts no block, $where" => sub {
+        my @from = (from => fresh());
+        my $cost = sub { return (@from, headers => { 'X-Cost' => $_[0] }) };
+        my $dear = $httpd->get('/cost', $cost->(3));
+        is $dear->status, 429, 'what is dearer than the quota';
+        is $dear->header('Retry-After'), undef, 'never fits';
+        is said($httpd, '/cost', 1, $cost->(1)), '404', 'others still pass';
+        is said($httpd, '/cost', 1, $cost->(2)), '429', 'what could have fitted';
+        is said($httpd, '/cost', 1, $cost->(1)), '429', 'does start one: now nothing passes';
+        @from = (from => fresh());
+        is said($httpd, '/shadow', 5, @from), '404 404 404 404 404', 'a shadow rule blocks nobody';
+        is said($httpd, '/beside', 4, @from), '404 404 429 429', 'a block beside another rule';
+        my $other_left = $httpd->get('/beside', @from);
+        is_deeply decode_json($other_left->body)->{'violated-policies'}, ['beside'], 'is of its own rule';
+    };
+
+    next if !$by_redis;
+    subtest 'a block is known to all hosts, until an operator lifts it' => sub {
+        my @from = (from => fresh());
+        until_denied($httpd, '/long', @from);
+        my $there = $other->get('/long', @from);
+        is $there->status, 429, 'another host denies at once';
+        cmp_ok retry_ms($there), '>', 3_500_000, 'for as long';
+        my ($key) = @{ $redis->cmd('KEYS', "rl:{ip:$from[1]}:*") };
+        cmp_ok $redis->cmd('PTTL', $key), '>', 3_500_000, 'the key lives as long';
+        $redis->cmd('DEL', $key);
+        for my $host ($httpd, $other) {
+            Process::wait_until(sub { $host->get('/long', @from)->status == 404 }, within => 5,
+                what => 'the block to end');
+            pass 'after DEL the client is admitted';
+        }
+    };
+}
+
+for my $algorithm (qw(fixed-window sliding-log token-bucket leaky-bucket)) {
+    subtest "block= with $algorithm" => sub {
+        my $httpd = Httpd->start(redis => $redis, vars => { ALGORITHM => $algorithm },
+            config => $shared . $blocks);
+        my @one = (from => fresh(), headers => { 'X-Cost' => 1 });
+        is said($httpd, '/cost', 3, @one), '404 404 429', 'a denial';
+        cmp_ok $httpd->get('/cost', @one)->header('Retry-After'), '>=', 3500, 'starts a block';
+        is said($httpd, '/cost', 2, @one), '429 429', 'from memory, too';
+    };
+}
+
+# --- Overrides -------------------------------------------------------------------
+
+my $overrides = $shared . <<'EOF';
+RateLimitOverrides on
+RateLimitNotes all
+Header always set X-Verdict %{RATELIMIT_VERDICT}e
+<Location /api>
+    RateLimit api 3/1d tier=%{HTTP:X-Plan}
+    RateLimitTier api gold 5
+    RateLimitTier api barred 0
+    RateLimitTier api inner unlimited
+</Location>
+<Location /bucket>
+    RateLimit bucket 3/1d algorithm=token-bucket burst=4
+    RateLimitTier bucket gold 2 burst=6
+</Location>
+<Location /log>
+    RateLimit log 3/1d algorithm=sliding-log
+</Location>
+<Location /key>
+    RateLimit key 2/1d key=header:X-Api-Key
+    RateLimit key-ip 100/1d
+</Location>
+<Location /two>
+    RateLimit first 3/1d
+    RateLimit second 4/1d
+</Location>
+EOF
+
+my ($one, $two) = map { Httpd->start(redis => $redis, modules => ['headers'], config => $overrides) } 1, 2;
+
+sub override {
+    my ($from, $rule, $value) = @_;
+    $redis->cmd('HSET', "rl:override:{ip:$from}", $rule, $value);
+}
+
+# How many of ten requests pass.
+sub passes {
+    my ($path, $from, @opt) = @_;
+    return scalar grep { $_ == 404 } split / /, said($one, $path, 10, from => $from, @opt);
+}
+
+subtest 'overrides before the first request' => sub {
+    my @cases = (['6', 6], ['1', 1], ['0', 0], ['gold', 5], ['barred', 0], ['inner', 10], ['unlimited', 10],
+        ['007', 7]);
+    for my $case (@cases) {
+        my ($value, $passes) = @$case;
+        my $from = fresh();
+        override($from, 'api', $value);
+        is passes('/api', $from), $passes, "$value: $passes pass";
+        is passes('/api', $from, headers => { 'X-Plan' => 'gold' }), 0 + ($passes == 10 ? 10 : 0),
+            'and the plan that a request claims changes nothing';
+    }
+    my $from = fresh();
+    override($from, 'api', 6);
+    my $answer = $one->get('/api', from => $from);
+    is $answer->header('X-RateLimit-Limit') . ' ' . $answer->header('X-RateLimit-Remaining'), '6 5',
+        'headers tell the client';
+    $from = fresh();
+    override($from, 'api', 'unlimited');
+    $answer = $one->get('/api', from => $from);
+    is $answer->header('X-RateLimit-Limit'), undef, 'but not of a limit that is not';
+    is $answer->header('X-Verdict'), 'exempt', 'which the notes call exempt';
+    $from = fresh();
+    override($from, 'api', 0);
+    is $one->get('/api', from => $from)->header('Retry-After'), undef, 'who is banned need not come back';
+    is passes('/api', fresh()), 3, 'all others have what the rule says';
+};
+
+subtest 'overrides of other algorithms and keys' => sub {
+    my $from = fresh();
+    override($from, 'bucket', 'gold');
+    is passes('/bucket', $from), 6, 'a tier of a bucket has its burst';
+    override($from = fresh(), 'bucket', 2);
+    is passes('/bucket', $from), 2, 'a number is quota and burst';
+    is $one->get('/bucket', from => $from)->header('X-RateLimit-Limit'), 2, 'says the header';
+    override($from = fresh(), 'log', 5);
+    is passes('/log', $from), 5, 'a log';
+    override($from = fresh(), 'log', 10001);
+    is passes('/log', $from), 3, 'but not beyond what a log may hold';
+    override($from = fresh(), 'second', 1);
+    is passes('/two', $from), 1, 'one rule of two';
+    override($from = fresh(), 'nosuch', 1);
+    is passes('/two', $from), 3, 'a field of no rule';
+    my $id = substr sha256_hex('header:x-api-key:k1'), 0, 32;
+    $redis->cmd('HSET', "rl:override:{$id}", 'key', 4);
+    is passes('/key', fresh(), headers => { 'X-Api-Key' => 'k1' }), 4, 'a key by its digest';
+    is passes('/key', fresh(), headers => { 'X-Api-Key' => 'k2' }), 2, 'and no other';
+};
+
+subtest 'overrides act within about a second' => sub {
+    my @from = (from => fresh());
+    my $soon = sub {
+        my ($status, $what) = @_;
+        for my $host ($one, $two) {
+            Process::wait_until(sub { $host->get('/api', @from)->status == $status }, within => 5,
+                what => $what);
+            pass $what;
+        }
+    };
+    is passes('/api', $from[1]), 3, 'three pass';
+    is $two->get('/api', @from)->status, 429, 'and none at the other host';
+    override($from[1], 'api', 1000);
+    $soon->(404, 'a denied client is raised');
+    is said($one, '/api', 3, @from), '404 404 404', 'and stays so';
+    override($from[1], 'api', 2);
+    is said($one, '/api', 1, @from), '429', 'lowered: what it has had counts';
+    is said($two, '/api', 1, @from), '429', 'at once, for who passes is always asked about';
+    override($from[1], 'api', 'unlimited');
+    $soon->(404, 'freed of it');
+    override($from[1], 'api', '0');
+    is said($one, '/api', 2, @from) . ' ' . said($two, '/api', 2, @from), '429 429 429 429', 'banned';
+    $redis->cmd('PEXPIRE', "rl:override:{ip:$from[1]}", 300);
+    $redis->cmd('DEL', "rl:{ip:$from[1]}:api:sliding-window:1d");
+    $soon->(404, 'and forgiven when the override expires');
+};
+
+subtest 'overrides that hold garbage' => sub {
+    my @garbage = ('', ' ', 'x', '-1', '+5', '1.5', '5 ', '1e3', '0x5', '5/1m', '1000000001', '99999999999',
+        '9' x 400, 'gold 5', 'gol', 'Gold', '.*', 'g.ld', '%a+', '%', "gold\0", "\r\n", 'UNLIMITED', 'x' x 70_000);
+    for my $value (@garbage) {
+        my $from = fresh();
+        override($from, 'api', $value);
+        (my $name = substr $value, 0, 20) =~ s/[^ -~]/?/g;
+        my $first = $one->get('/api', from => $from);
+        is $first->header('X-RateLimit-Limit'), 3, "'$name' is ignored";
+        is passes('/api', $from), 2, 'and the rule holds';
+        my @lines = $one->error_log_lines(
+            qr/the override of rule=api for identity=ip:\Q$from\E is neither a quota, nor a tier/);
+        is scalar(@lines), 1, 'with one line in the log';
+    }
+    my $from = fresh();
+    $redis->cmd('SET', "rl:override:{ip:$from}", 'a string');
+    is passes('/api', $from), 3, 'nor does a key of another type harm';
+    my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $one->error_log;
+    is "@broken", '', 'no line of the log is broken';
+};
+
+# --- Load ------------------------------------------------------------------------
+
+subtest 'a busy server gives less' => sub {
+    my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
+        ReuseAddr => 1) or die "listen: $!\n";
+    my $httpd = Httpd->start(modules => [qw(proxy proxy_http)], children => 1, threads => 20,
+        vars => { BACKEND => $backend->sockport }, config => <<'EOF');
+ProxyPass /work http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on
+RateLimitAdaptive 40 0.5 80 0.1
+<Location /page.html>
+    RateLimit page 10/1d adaptive
+</Location>
+<Location /bucket>
+    RateLimit bucket 10/1d adaptive algorithm=token-bucket burst=20
+</Location>
+<Location /one>
+    RateLimit one 1/1d adaptive
+</Location>
+<Location /hello.txt>
+    RateLimit hello 10/1d
+</Location>
+EOF
+    my (@clients, @there);
+    my $busy = sub {    # so many workers wait for the backend
+        my ($number) = @_;
+        while (@clients < $number) {
+            push @clients, Client->connect(port => $httpd->port);
+            $clients[-1]->syswrite("GET /work HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+            IO::Select->new($backend)->can_read(20) or die "the backend is not asked\n";
+            push @there, scalar $backend->accept;
+        }
+    };
+    my $limit = sub {
+        my ($path, $expected, $what) = @_;
+        Process::wait_until(sub {
+            $httpd->get($path, from => fresh())->header('X-RateLimit-Limit') == $expected;
+        }, what => "$path to have $expected", within => 10);
+        pass "$what: $path has $expected";
+    };
+    my @from = (from => fresh());
+    $limit->('/page.html', 10, 'idle');
+    is said($httpd, '/page.html', 4, @from), '200 200 200 200', 'four of ten';
+    $busy->(12);
+    $limit->('/page.html', 5,  'half busy');
+    $limit->('/bucket',    10, 'its burst too');
+    is said($httpd, '/page.html', 3, @from), '200 429 429', 'who has had four has one more';
+    $busy->(18);
+    $limit->('/page.html', 1, 'nearly all busy');
+    is said($httpd, '/one', 2, from => fresh()), '404 429', 'never less than one';
+    is said($httpd, '/hello.txt', 10, from => fresh()), join(' ', (200) x 10), 'a rule without adaptive stays';
+    for (@there) {
+        $_->sysread(my $request, 65_536);
+        $_->syswrite("HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        close $_;
+    }
+    readline $_ for @clients;
+    $limit->('/page.html', 10, 'idle again');
+    is said($httpd, '/page.html', 6, @from), '200 200 200 200 200 429', 'and the rest of the ten is there';
+};
+
+done_testing;

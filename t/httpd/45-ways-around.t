@@ -1,0 +1,402 @@
+#!/usr/bin/perl
+# Every way around a limit that users of limiters have reported, each with the bytes
+# that a client would send. A way is a name in the table below; each must have been
+# tried, by this host alone and by Redis, when the test ends. Where a way has a file
+# of its own with more of it, the table says so.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Digest::SHA qw(sha1_base64);
+use Httpd;
+use MIME::Base64 qw(encode_base64);
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+my %ways = (
+    '//'                      => '40-keys.t, paths; t/unit/path.c',
+    '/./'                     => '40-keys.t, paths',
+    '/a/../b'                 => '40-keys.t, paths',
+    'trailing /'              => '40-keys.t, paths',
+    'case'                    => '40-keys.t, paths',
+    '%6Cogin'                 => '40-keys.t, paths; t/fuzz/path.c',
+    ';x=1'                    => '40-keys.t, paths',
+    'query string in the key' => '40-keys.t, paths',
+    'backslash'               => '40-keys.t, paths',
+    'HEAD for GET'            => '40-keys.t, methods',
+    'method override'         => '40-keys.t, methods',
+    'fresh path segment'      => '40-keys.t, path:2',
+    'spoofed X-Forwarded-For' => '40-keys.t, addresses',
+    '::ffff:a.b.c.d'          => '40-keys.t, addresses',
+    'rotating within a /64'   => '40-keys.t, addresses',
+    'omitting the API key'    => '40-keys.t, what clients send',
+    'cheaper than the cached denial' => '13-options.t, cost=',
+    'dearer than the quota'   => '13-options.t, cost=; 17-exceptions.t, what starts no block',
+    'random API keys'         => '10-config.t warns',
+    'attacker-chosen Host'    => '40-keys.t, hosts',
+    'Satisfy Any'             => '20-once.t, Satisfy Any',
+    'Satisfy Any, Deny from all' => '20-once.t, Satisfy Any',
+    'DirectoryIndex'          => '20-once.t, 25-chain.t',
+    'MultiViews'              => '20-once.t',
+    'FallbackResource'        => '20-once.t',
+    'ErrorDocument'           => '20-once.t, the error document of a denial',
+    'internal redirects'      => '20-once.t, 25-chain.t',
+    'flooding the table'      => '51-local.t, the smallest size',
+    'killing Redis'           => '60-failure.t, 62-hostile.t',
+    'a graceful reload'       => '51-local.t, under load',
+    'a restart'               => '51-local.t, children killed',
+    'refunds after the window' => '25-chain.t; t/unit/limiter.c',
+    'collisions in the table' => 'here only: each server has a seed of its own',
+);
+my %tried;
+
+my $config = <<'EOF' . Status::CONFIG;
+RateLimitSharedMemory 64K
+RemoteIPHeader X-Forwarded-For
+RemoteIPInternalProxy 127.0.7.1
+RateLimit login 1/1d path=/login
+RateLimit get 1/1d path=/get methods=GET
+RateLimit post 1/1d path=/post methods=POST
+RateLimit api 3/1d path=/api/**
+<Location /ip>
+    RateLimit ip 1/1d
+</Location>
+<Location /key>
+    RateLimit key 2/1d key=header:X-Api-Key|ip
+    RateLimit key-ip 5/1d
+</Location>
+<Location /cost>
+    RateLimit cost 10/1d cost=%{HTTP:X-Cost}
+</Location>
+<Location /any>
+    Satisfy Any
+    Require all granted
+    RateLimit any 1/1d
+</Location>
+<Location /deny>
+    Satisfy Any
+    Order deny,allow
+    Deny from all
+    AuthType Basic
+    AuthName test
+    AuthUserFile @DOCROOT@/users
+    Require valid-user
+    RateLimit deny 1/1d
+</Location>
+<Directory @DOCROOT@/sub>
+    Options +MultiViews
+    RewriteEngine on
+    RewriteRule ^pretty$ /sub/doc.html [L]
+    <Files index.html>
+        RateLimit index 1/1d
+    </Files>
+    <Files doc.html>
+        RateLimit doc 1/1d
+    </Files>
+</Directory>
+<Directory @DOCROOT@/fall>
+    FallbackResource /fall/app.html
+    <Files app.html>
+        RateLimit app 1/1d
+    </Files>
+</Directory>
+<Location /document>
+    RateLimit document 1/1d
+    ErrorDocument 429 /hello.txt
+    ErrorDocument 404 /hello.txt
+</Location>
+<Location /refund>
+    RateLimit base 5/500ms algorithm=fixed-window
+    RateLimit hold 10/5s algorithm=leaky-bucket burst=1 delay=5s
+    RateLimit closed 0/1d phase=auth
+</Location>
+<Location /refund/kept>
+    RateLimit base off
+    RateLimit closed off
+</Location>
+<Location /refund/plain>
+    RateLimit hold off
+    RateLimit closed off
+</Location>
+<Location /crowd>
+    RateLimit crowd 1000/1d
+</Location>
+<Location /once>
+    RateLimit once 1/1d
+</Location>
+<VirtualHost *:@PORT2@>
+    RateLimit page 1/1d key=path
+</VirtualHost>
+<VirtualHost *:@PORT3@>
+    RateLimit first 3/1d key=path:1
+</VirtualHost>
+<VirtualHost *:@PORT4@>
+    ServerName one.test
+    RateLimit host 1/1d key=host+ip
+</VirtualHost>
+EOF
+
+my %files = (users => 'alice:{SHA}' . sha1_base64('secret') . "=\n",
+    map { ($_ => 'x') } qw(sub/index.html sub/doc.html fall/app.html));
+my $client = 1;
+
+# An address that no test has used yet: a client with its whole quota.
+sub fresh { $client++; return sprintf '127.6.%d.%d', $client / 200, 1 + $client % 200 }
+
+my ($httpd, $redis);
+
+# The status of the response to these bytes; \n is a line's end here.
+sub bytes {
+    my ($bytes, %opt) = @_;
+    $bytes =~ s/\n/\r\n/g;
+    my ($method) = $bytes =~ /^(\w+)/;
+    return Client->request(port => $httpd->port($opt{at} // 0), from => $opt{from}, raw => $bytes,
+        method => $method)->status;
+}
+
+sub get {
+    my ($path, %opt) = @_;
+    return bytes("GET $path HTTP/1.1\nHost: localhost\n" . ($opt{with} // '') . "Connection: close\n\n", %opt);
+}
+
+# A way that was tried: what it led to, and what it should.
+sub way {
+    my ($way, $got, $expected, $what) = @_;
+    $tried{$way}++;
+    is $got, $expected, $what ? "$way: $what" : $way;
+}
+
+sub spellings {
+    my %spelling = (
+        '//'                      => ['//login', '///login//'],
+        '/./'                     => ['/./login', '/login/.', '/%2e/login'],
+        '/a/../b'                 => ['/a/../login', '/login/x/..', '/a/%2e%2e/login', '/a/.%2E/login'],
+        'trailing /'              => ['/login/', '/login//'],
+        'case'                    => ['/Login', '/LOGIN'],
+        '%6Cogin'                 => ['/%6Cogin', '/%6c%6F%67%69%6e', '/%256Cogin'],
+        ';x=1'                    => ['/login;x=1', '/login;', '/;a/login;b=c;d'],
+        'query string in the key' => ['/login?x=1', '/login?', '/login?/../x'],
+        'backslash'               => ['/x\\..\\login', '\\login', '/%5Clogin'],
+    );
+    for my $way (sort keys %spelling) {
+        for my $path (@{ $spelling{$way} }) {
+            $path = "/$path" if $path =~ /^\\/;
+            my $from = fresh();
+            my $ok = get('/login', from => $from) . ' ' . get($path, from => $from);
+            way($way, $ok, '404 429', "path= and $path");
+            # everybody shares a page: one of its own for each spelling
+            (my $page = $path) =~ s/^/\/n$client/;
+            my $plain = get("/n$client/login", from => $from, at => 1);
+            way($way, "$plain " . get($page, from => $from, at => 1), '404 429', "key=path and $page");
+        }
+    }
+}
+
+sub methods {
+    my $from = fresh();
+    get('/get', from => $from);
+    way('HEAD for GET', bytes("HEAD /get HTTP/1.1\nHost: a\n\n", from => $from), 429);
+    $from = fresh();
+    get('/post', from => $from);
+    my $post = "POST /post HTTP/1.1\nHost: a\nContent-Length: 0\n";
+    is bytes("$post\n", from => $from), 404, 'a POST passes';
+    for my $name ('X-HTTP-Method-Override', 'X-HTTP-Method', 'X-Method-Override') {
+        way('method override', bytes("$post$name: GET\n\n", from => $from), 429, $name);
+    }
+    way('method override', bytes("$post\n" =~ s/POST/post/r, from => $from), 429, 'post');
+    way('method override', bytes("POST /post?_method=GET HTTP/1.1\nHost: a\nContent-Length: 0\n\n",
+        from => $from), 429, '_method=');
+}
+
+sub paths {
+    my $from = fresh();
+    my @got = map { get("/api/$_/" . rand, from => $from) } 1 .. 20;
+    way('fresh path segment', "@got", join(' ', (404) x 3, (429) x 17), 'path=');
+    my $first = "/first$client";
+    @got = map { get("$first/$_/" . rand, from => $from, at => 2) } 1 .. 20;
+    way('fresh path segment', "@got", join(' ', (404) x 3, (429) x 17), 'key=path:1');
+    return if !$redis;
+    way('fresh path segment', scalar @{ $redis->cmd('KEYS', "rl:{*$first*}:*") }, 1, 'one key in Redis');
+}
+
+sub addresses {
+    my $from = fresh();
+    get('/ip', from => $from);
+    for my $header ('X-Forwarded-For: 192.0.2.1', 'X-Forwarded-For: 127.0.7.1', 'Forwarded: for=192.0.2.2',
+        'X-Real-IP: 192.0.2.3', 'True-Client-IP: 192.0.2.4', 'Client-IP: 192.0.2.5',
+        'X-Forwarded-For: ', "X-Forwarded-For: 192.0.2.6\nX-Forwarded-For: 192.0.2.7") {
+        way('spoofed X-Forwarded-For', get('/ip', from => $from, with => "$header\n"), 429,
+            $header =~ s/\n/, /r);
+    }
+    my $net = $client++;
+    my $as = sub { get('/ip', from => '127.0.7.1', with => "X-Forwarded-For: $_[0]\n") };
+    my $host = $redis ? 10 : 20;
+    $as->("203.0.113.$host");
+    way('spoofed X-Forwarded-For', $as->("192.0.2.$_, 203.0.113.$host"), 429,
+        "in front of what the load balancer says ($_)") for 1 .. 3;
+    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 429, 'is the same client');
+    $host++;
+    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 404, 'and no other');
+    way('::ffff:a.b.c.d', $as->("::FFFF:203.0.113.$host"), 429, 'in whatever case');
+    way('::ffff:a.b.c.d', $as->("203.0.113.$host"), 429, 'nor is the plain form');
+    my @rotating = map { $as->(sprintf '2001:db8:%x:1:%x::%x', $net, $_, $_) } 1 .. 10;
+    way('rotating within a /64', "@rotating", join ' ', 404, (429) x 9);
+}
+
+sub keys_of_clients {
+    my $from = fresh();
+    my @got = map { get('/key', from => $from) } 1 .. 4;
+    way('omitting the API key', "@got", '404 404 429 429');
+    way('omitting the API key', get('/key', from => $from, with => "X-Api-Key:\n"), 429, 'empty');
+    way('omitting the API key', get('/key', from => $from, with => "X_Api_Key: x\n"), 429, 'misspelt');
+    $from = fresh();
+    @got = map { get('/key', from => $from, with => "X-Api-Key: " . rand() . "\n") } 1 .. 20;
+    way('random API keys', "@got", join(' ', (404) x 5, (429) x 15), 'the rule beside it holds');
+    $from = fresh();
+    my $one = "GET / HTTP/1.1\nHost: one.test\n\n";
+    is bytes($one, from => $from, at => 3), 200, 'one host';
+    for my $host ('evil.test', 'one.test:81', 'ONE.test', 'one.test.', 'h' . int(rand 1e9) . '.test') {
+        way('attacker-chosen Host', bytes($one =~ s/one\.test/$host/r, from => $from, at => 3), 429, $host);
+    }
+    way('attacker-chosen Host', bytes("GET http://two.test/ HTTP/1.1\nHost: x\n\n", from => $from, at => 3),
+        429, 'in the request line');
+    way('attacker-chosen Host', bytes("GET / HTTP/1.0\n\n", from => $from, at => 3), 429, 'none');
+}
+
+sub costs {
+    my $from = fresh();
+    my $cost = sub { get('/cost', from => $from, with => "X-Cost: $_[0]\n") };
+    is $cost->(7), 404, 'seven of ten are used';
+    way('dearer than the quota', $cost->(11), 429);
+    way('dearer than the quota', $cost->('99999999999999999999'), 429, 'by far');
+    my @denied = map { $cost->(4) } 1 .. 3;
+    is "@denied", '429 429 429', 'four do not fit';
+    way('cheaper than the cached denial', join(' ', map { $cost->($_) } 3, 1), '404 429',
+        'what fits passes, what does not does not');
+    way('cheaper than the cached denial', $cost->(-5), 429, 'nothing is given back for less than nothing');
+}
+
+sub httpds_own {
+    my $from = fresh();
+    my $basic = 'Authorization: Basic ' . encode_base64('alice:secret', '') . "\n";
+    way('Satisfy Any', join(' ', map { get('/any/x', from => $from) } 1 .. 3), '404 429 429');
+    way('Satisfy Any', get('/any/x', from => $from, with => $basic), 429, 'with a password');
+    way('Satisfy Any, Deny from all',
+        join(' ', map { get('/deny/x', from => $from, with => $basic) } 1 .. 3), '404 429 429');
+    way('Satisfy Any, Deny from all', get('/deny/x', from => $from), 429, 'without a password');
+    my %reached = (DirectoryIndex => ['/sub/', '/sub//', '/sub/.', '/sub/?x'],
+        MultiViews => ['/sub/doc', '/sub/doc.html'], FallbackResource => ['/fall/any', '/fall/x/y', '/fall/app.html'],
+        'internal redirects' => ['/sub/pretty', '/sub/doc']);
+    for my $way (sort keys %reached) {
+        my ($first, @others) = @{ $reached{$way} };
+        $from = fresh();
+        is get($first, from => $from), 200, "$first passes once";
+        way($way, get($_, from => $from), 429, $_) for $first, @others;
+    }
+    $from = fresh();
+    way('ErrorDocument', join(' ', map { get('/document', from => $from) } 1 .. 3), '404 429 429',
+        'of the denial');
+    way('ErrorDocument', get('/document/other', from => $from), 429, 'of what is not there');
+}
+
+# Requests that are charged, then held, and denied when the window is over: what
+# they were charged must not be given back to a later one.
+sub refunds {
+    my $from = fresh();
+    is get('/refund/kept', from => $from), 404, 'one passes at once, the next ones are held';
+    my @held = map { Client->connect(port => $httpd->port, from => $from) } 1 .. 5;
+    $_->syswrite("GET /refund/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") for @held;
+    my $window = sub { int(2 * $_[0]) };
+    my $now    = $window->(time);
+    sleep 0.01 while $window->(time) == $now;
+    my $plain = Client->new(port => $httpd->port, from => $from);
+    my ($start, $passed) = (time, 0);
+    while (time < $start + 2.6) {
+        $passed++ if $plain->request(path => '/refund/plain/x')->status == 404;
+    }
+    # this clock may differ a little from the one that counts
+    my $windows = $window->(time + 0.02) - $window->($start) + 1;
+    cmp_ok $passed, '<=', 5 * $windows, "refunds after the window: $passed passed in $windows windows";
+    cmp_ok $passed, '>=', 5, 'some did';
+    is join(' ', map { (<$_> // '') =~ m{^HTTP/1\.1 (\d+)} } @held), '429 429 429 429 429', 'the held were denied';
+    $tried{'refunds after the window'}++;
+}
+
+# Many clients, who come through a load balancer.
+sub crowd {
+    my ($path) = @_;
+    my $capacity = Status->of($httpd)->{LocalCapacity};
+    my $sum = Client->flood(targets => [$httpd->port], connections => 16, requests => 2 * $capacity,
+        from => '127.0.7.1', path => $path,
+        headers => sub { { 'X-Forwarded-For' => sprintf '10.%d.%d.1', $_[0] / 256, $_[0] % 256 } });
+    return $sum->{status}{404};
+}
+
+sub floods {
+    my $from = fresh();
+    is get('/ip', from => $from) . ' ' . get('/ip', from => $from), '404 429', 'a client is denied';
+    my $before = Status->of($httpd)->{LocalEvictions};
+    cmp_ok crowd('/crowd'), '>', 500, 'a crowd passes';
+    my $evicted = Status->of($httpd)->{LocalEvictions} - $before;
+    cmp_ok $evicted, '>', 0, 'and fills the table';
+    way('flooding the table', get('/ip', from => $from), 429);
+    $httpd->graceful;
+    way('a graceful reload', get('/ip', from => $from), 429);
+    return if !$redis;
+    $httpd->stop;
+    $httpd = start();
+    way('a restart', get('/ip', from => $from), 429);
+    $redis->kill9;
+    way('killing Redis', get('/ip', from => $from), 429, 'who was denied is denied');
+    my @got = map { get('/ip', from => $from = fresh()), get('/ip', from => $from) } 1 .. 3;
+    way('killing Redis', "@got", '404 429 404 429 404 429', 'others are counted by this host');
+}
+
+sub start {
+    return Httpd->start(
+        redis => $redis, ports => 4, files => \%files,
+        modules => [qw(status remoteip access_compat auth_basic authn_file authz_user mime negotiation rewrite)],
+        config  => ($redis ? "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 5s connect=5s\n" : '') . $config,
+    );
+}
+
+# Who meets whom in the table is not to be computed: two servers that had the same
+# clients do not remember the same ones.
+sub collisions {
+    my @remembered = map {
+        $httpd = start();
+        crowd('/once');
+        join '', map {
+            get('/once', from => '127.0.7.1', with => "X-Forwarded-For: 10.0.$_.1\n") == 429 ? 1 : 0
+        } 1 .. 100;
+    } 1, 2;
+    cmp_ok $_ =~ tr/0//, '>', 5, 'a table forgets some of too many' for @remembered;
+    $tried{'collisions in the table'}++;
+    isnt $remembered[0], $remembered[1], 'collisions in the table: no two servers have the same';
+}
+
+subtest 'collisions' => \&collisions;
+
+for my $where ('by this host', 'by Redis') {
+    $redis = $where eq 'by Redis' ? RedisServer->start : undef;
+    $httpd = start();
+    subtest "$where: the path"            => \&spellings;
+    subtest "$where: the method"          => \&methods;
+    subtest "$where: what comes below"    => \&paths;
+    subtest "$where: the address"         => \&addresses;
+    subtest "$where: what clients choose" => \&keys_of_clients;
+    subtest "$where: what it costs"       => \&costs;
+    subtest "$where: httpd's own ways"    => \&httpds_own;
+    subtest "$where: refunds"             => \&refunds;
+    subtest "$where: floods and restarts" => \&floods;
+}
+
+is_deeply [sort keys %tried], [sort keys %ways], 'every way was tried';
+
+done_testing;
