@@ -102,8 +102,8 @@ static int share_memory(server_rec *s)
     if (!stats || !denied || !held || !breakers || !local)
         return 0;
     tiers.breakers = breakers;
-    if (tiers.settings->redis)
-        tiers.breaker = rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name);
+    if (tiers.settings->redis && tiers.settings->redis->kind == RL_TOPOLOGY_SINGLE)
+        rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name); /* to be seen at once */
     tiers.held = held;
     tiers.stats = rl_stats_attach(stats);
     if (!tiers.stats)

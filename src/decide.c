@@ -25,18 +25,11 @@
 #include <http_request.h>
 
 #include "decide_step.h"
+#include "load.h"
 #include "violation.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
-
-rl_breaker *rl_decide_node(const rl_tiers *tiers, int i, char name[RL_NODE_NAME])
-{
-    if (i > 0 || !tiers->settings->redis)
-        return NULL;
-    apr_cpystrn(name, tiers->settings->redis->name, RL_NODE_NAME);
-    return tiers->breaker;
-}
 
 /* --- The chain ---------------------------------------------------------------------------- */
 
@@ -192,6 +185,7 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
  */
 static int collect(rl_step *s, const rl_section *section, rl_phase phase)
 {
+    /* cppcheck-suppress ctuuninitvar ; rl_decide() has set it */
     const rl_chain *chain = s->chain;
     int is_known = chain->section == section && chain->uri == s->r->uri;
 

@@ -15,7 +15,7 @@
 #include "config.h"
 #include "denied.h"
 #include "identity.h"
-#include "load.h"
+#include "held.h"
 #include "local.h"
 #include "redis/client.h"
 #include "stats.h"
@@ -30,7 +30,6 @@ typedef struct {
     rl_held *held;
     rl_client *client;   /* NULL: this host alone */
     rl_breakers *breakers; /* of the nodes of Redis */
-    rl_breaker *breaker;   /* that of the one in the URL */
 } rl_tiers;
 
 /* What one rule said of one request. Lives as long as the request. */
@@ -76,11 +75,6 @@ typedef struct {
     int on_response;     /* something is pending until the response is known */
     rl_outcome *closed;  /* Redis did not answer, and this rule says on-failure=closed */
 } rl_chain;
-
-#define RL_NODE_NAME 256
-
-/* The breaker of the i-th node of Redis that is known, and its name; NULL behind the last. */
-rl_breaker *rl_decide_node(const rl_tiers *tiers, int i, char name[RL_NODE_NAME]);
 
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
 rl_chain *rl_decide_chain(const request_rec *r);

@@ -98,8 +98,10 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     int64_t received_ms = rl_local_clock();
 
     take_override(s, o, ask->override);
-    if (o->exempt)
+    if (o->exempt) {
+        rl_local_forget(s->tiers->local, o->key); /* it may deny from before the override */
         return;
+    }
     o->now = ask->now;
     o->lag_ms = 0;
     o->state = ask->state;

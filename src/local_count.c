@@ -118,22 +118,28 @@ static int is_overdue(const rl_limit *limit, const reading *was, int64_t now)
     return (behind >= 1 && upper(was->pending)) || (behind >= 2 && lower(was->pending));
 }
 
-/* Charges what was pending too long: who gets it out of the pair of pending units charges it. */
-static void charge_overdue(entry *e, uint64_t key, const rl_limit *limit, reading *was,
+/*
+ * Charges what was pending too long, then takes it out of the pair. Two who do so at once, or one who
+ * dies in between, may charge it twice; but at no moment is it neither pending nor charged.
+ */
+static void charge_overdue(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
                            int64_t now)
 {
     rl_state state;
-    int64_t at = now;
 
-    state_of(limit, key, was, NULL, &at, &state);
-    if (load(&e->key) != key
-        || !swap_pair(&e->words[PENDING], was->pending, pack_pending(was->pending, &state.pending)))
-        return;
-    while (load(&e->key) == key
-           && !swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &state))) {
-        was->count = read_pair(&e->words[COUNT]);
-        at = now;
-        state_of(limit, key, was, NULL, &at, &state);
+    state_of(limit, key, was, NULL, &now, &state);
+    if (load(&e->key) == key && read_pair(&e->words[PENDING]) == was->pending
+        && swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &state)))
+        swap_pair(&e->words[PENDING], was->pending, pack_pending(was->pending, &state.pending));
+}
+
+/* Reads a count in which nothing is overdue, or which is not ours any more. */
+static void read_due(entry *e, uint64_t key, const rl_limit *limit, int64_t now, reading *was)
+{
+    read_count(e, was);
+    while (is_overdue(limit, was, now) && load(&e->key) == key) {
+        charge_overdue(e, key, limit, was, now);
+        read_count(e, was);
     }
 }
 
@@ -160,6 +166,36 @@ static int try_charge(entry *e, const rl_limit *limit, int64_t cost, const readi
     return swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, after));
 }
 
+/*
+ * Of rules that share a counter one may charge the count while another makes units pending: two swaps
+ * of two pairs, neither of which sees the other. Each has swapped before it looks here, so the later one
+ * at the least sees both, and takes its own back if they are too many.
+ */
+static int still_fits(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
+                      const rl_state *seed, int64_t now)
+{
+    reading is;
+    rl_state state;
+
+    if (limit->on_response ? read_pair(&e->words[COUNT]) == was->count
+                           : read_pair(&e->words[PENDING]) == was->pending)
+        return 1;
+    read_count(e, &is);
+    state_of(limit, key, &is, seed, &now, &state);
+    return rl_limiter_admits(limit, &state, now, 0);
+}
+
+static void take_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                      const rl_state *state, int64_t host_ms, int64_t now)
+{
+    int64_t position = rl_limiter_position(limit, state, now);
+
+    if (limit->on_response)
+        rl_local_settle(table, key, limit, position, cost, 0, host_ms, now);
+    else
+        rl_local_give_back(table, key, limit, position, cost);
+}
+
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state)
 {
@@ -173,19 +209,20 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
             rl_local_peek(table, key, limit, seed, now, state);
             return rl_limiter_admits(limit, state, *now, cost);
         }
-        read_count(e, &was);
-        if (is_overdue(limit, &was, *now)) {
-            charge_overdue(e, key, limit, &was, *now);
-            read_count(e, &was);
-        }
+        read_due(e, key, limit, *now, &was);
         state_of(limit, key, &was, seed, now, state);
         if (load(&e->key) != key) {
             e = rl_local_claim(table, key, host_ms);
             continue;
         }
         admitted = rl_limiter_admits(limit, state, *now, cost);
-        if (!admitted || try_charge(e, limit, cost, &was, state, &after))
+        if (!admitted)
             break;
+        if (try_charge(e, limit, cost, &was, state, &after)) {
+            if (still_fits(e, key, limit, &was, seed, *now))
+                break;
+            take_back(table, key, limit, cost, state, host_ms, *now);
+        }
     }
     if (!admitted)
         rl_local_block(table, key, limit, cost, host_ms, *now, state);
@@ -239,11 +276,7 @@ void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64
     for (;;) {
         if (!e)
             return;
-        read_count(e, &was);
-        if (is_overdue(limit, &was, now)) {
-            charge_overdue(e, key, limit, &was, now);
-            read_count(e, &was);
-        }
+        read_due(e, key, limit, now, &was);
         state_of(limit, key, &was, NULL, &now, &state);
         after = state;
         rl_limiter_settle(limit, &after, slot, cost, charged);

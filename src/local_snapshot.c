@@ -12,15 +12,23 @@
 #define LAG_SHIFT 48
 #define LAG_MAX UINT64_C(0xffff)
 
-/* For any cost a log denies: what a block does. */
-#define ANY_COST UINT32_MAX
+/*
+ * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a wait. Its
+ * wait is the answer to this and to nothing else, but for a block, which is one to all.
+ */
+#define ANYTHING UINT32_MAX
+
+static uint32_t question(const rl_limit *limit, int64_t cost)
+{
+    return (uint32_t)limit->quota << 16 | ((uint32_t)cost & 0xffff);
+}
 
 /* What Redis said, and when. */
 typedef struct {
     int64_t asked_ms;
     int64_t redis_now_ms;
     int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
-    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's cost that was asked << 32 | used */
+    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's question << 32 | used */
     int64_t quota;    /* an override's; -1: the rule's own */
     int64_t denied_ms; /* from redis_now_ms on: a block; of a log, until the cost fits */
 } report;
@@ -71,6 +79,7 @@ static void pack_report(uint64_t key, const report *said, uint64_t w[ENTRY_WORDS
 static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
 {
     int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
+    int is_block = 1;
 
     memset(state, 0, sizeof(*state));
     if (said->quota >= 0)
@@ -80,31 +89,36 @@ static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
         state->level = (int64_t)said->units;
     }
     else if (limit->algorithm == RL_SLIDING_LOG) {
+        uint32_t asked = (uint32_t)(said->units >> 32);
+
         state->used = (int64_t)(said->units & UINT32_MAX);
-        state->asked = (int64_t)(said->units >> 32);
-        state->wait_ms = said->denied_ms;
+        state->asked = asked & 0xffff;
+        is_block = asked == ANYTHING;
+        if (asked == question(limit, state->asked))
+            state->wait_ms = said->denied_ms;
     }
     else {
         state->index = now / limit->window_ms;
         state->prev = (int64_t)(said->units >> 32);
         state->cur = (int64_t)(said->units & UINT32_MAX);
     }
-    if (limit->algorithm != RL_SLIDING_LOG || state->asked == ANY_COST)
-        state->blocked_until = said->denied_ms ? now + said->denied_ms * ticks : 0;
+    if (is_block && said->denied_ms)
+        state->blocked_until = now + said->denied_ms * ticks;
 }
 
 static void describe(const rl_limit *limit, const rl_state *state, int64_t redis_now,
                      report *said)
 {
     int64_t ticks = rl_limiter_ticks(limit);
-    uint64_t asked = (uint64_t)state->asked;
 
     said->denied_ms = max64(0, (state->blocked_until - redis_now) / ticks);
     if (rl_limiter_is_bucket(limit->algorithm)) {
         said->units = (uint64_t)state->level;
     }
     else if (limit->algorithm == RL_SLIDING_LOG) {
-        said->units = (said->denied_ms ? (uint64_t)ANY_COST : asked) << 32 | (uint64_t)state->used;
+        uint64_t asked = said->denied_ms ? ANYTHING : question(limit, state->asked);
+
+        said->units = asked << 32 | (uint64_t)state->used;
         said->denied_ms = said->denied_ms ? said->denied_ms : state->wait_ms;
     }
     else {
@@ -133,8 +147,11 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
     said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
     hear_clock(table, said.redis_now_ms - sent_ms);
     /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
-    if (!e || (overridden && limit->burst != limit->quota && limit->quota)
-        || (read_report(e, key, &old) && old.asked_ms > sent_ms))
+    if (overridden && limit->burst != limit->quota && limit->quota) {
+        rl_local_forget(table, key);
+        return;
+    }
+    if (!e || (read_report(e, key, &old) && old.asked_ms > sent_ms))
         return;
     said.asked_ms = sent_ms;
     /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
@@ -157,7 +174,7 @@ void rl_local_forget(rl_local *table, uint64_t key)
     uint64_t check = e ? load_first(&e->words[CHECK]) : 0;
 
     if (e && load(&e->key) == key)
-        swap(&e->words[CHECK], &check, ~check);
+        swap(&e->words[CHECK], &check, 0);
 }
 
 /* Takes it on to ask again, if that is due and nobody else has. */

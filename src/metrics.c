@@ -112,21 +112,29 @@ static void redis_errors(const scrape *s, const char *name)
         sample(s, name, label(s->r->pool, "kind", rl_failure_names[i]), s->counts->redis[i]);
 }
 
+/* By the first word of what it said, as in "OOM command not allowed". */
+static void redis_replies(const scrape *s, const char *name)
+{
+    for (int i = 0; i < RL_ERROR_KINDS; i++)
+        sample(s, name, label(s->r->pool, "error", rl_errors[i].metric),
+               s->tiers->breakers->errors[i]);
+}
+
 static void breaker_state(const scrape *s, const char *name)
 {
-    char node[RL_NODE_NAME];
+    char node[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_decide_node(s->tiers, i, node)); i++)
+    for (int i = 0; (breaker = rl_breaker_at(s->tiers->breakers, i, node)); i++)
         sample(s, name, label(s->r->pool, "node", node), (uint64_t)rl_breaker_read(breaker));
 }
 
 static void breaker_opens(const scrape *s, const char *name)
 {
-    char node[RL_NODE_NAME];
+    char node[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_decide_node(s->tiers, i, node)); i++)
+    for (int i = 0; (breaker = rl_breaker_at(s->tiers->breakers, i, node)); i++)
         sample(s, name, label(s->r->pool, "node", node), breaker->opened);
 }
 
@@ -170,6 +178,8 @@ static const struct {
      "Requests that Redis decided in time.", redis_answers},
     {PREFIX "redis_errors", "counter", "errors", 1,
      "Requests that Redis should have decided and did not, by the reason.", redis_errors},
+    {PREFIX "redis_error_replies", "counter", "replies", 1,
+     "Errors that Redis answered, by kind.", redis_replies},
     {PREFIX "breaker_state", "gauge", "", 1,
      "Whether the node of Redis is asked: 0 yes, 1 no, 2 by a growing share of requests.",
      breaker_state},

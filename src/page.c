@@ -177,12 +177,14 @@ static const char *foremost(const rl_page *p, rl_column column)
     return found;
 }
 
-/* The client who is denied most right now. */
+/* The client who is denied most right now, and not by a shadow rule. */
 static void print_foremost_client(const rl_page *p)
 {
-    const rl_denied_entry *first = p->denied;
+    const rl_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
 
-    if (p->denied_count && first->last_minute)
+    while (first < end && first->who.shadow)
+        first++;
+    if (first < end && first->last_minute)
         ap_rvputs(p->r, " Most denied: <b>", escaped(p, first->who.identity), "</b>, about ",
                   number(p, first->last_minute), " times by ", escaped(p, first->who.rule), ".",
                   NULL);
@@ -222,11 +224,11 @@ static const char *on_failure(const rl_page *p)
 /* One sentence for each node that is not asked; returns how many there are. */
 static int print_nodes_down(const rl_page *p)
 {
-    char name[RL_NODE_NAME];
+    char name[RL_BREAKER_NAME];
     rl_breaker *breaker;
     int down = 0;
 
-    for (int i = 0; (breaker = rl_decide_node(p->tiers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         if (state == RL_BREAKER_CLOSED)
@@ -371,12 +373,12 @@ static void print_redis_row(const rl_page *p, const char *name, const rl_stats_c
 static void print_nodes(const rl_page *p)
 {
     static const char *const states[] = {"closed", "open", "ramping"};
-    char name[RL_NODE_NAME];
+    char name[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
     ap_rputs("<table>\n<thead><tr><th>Redis node</th><th>Breaker</th><th>Opened</th></tr></thead>\n"
              "<tbody>\n", p->r);
-    for (int i = 0; (breaker = rl_decide_node(p->tiers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         ap_rvputs(p->r, state == RL_BREAKER_CLOSED ? "<tr>" : "<tr class=\"hot\">",
@@ -387,6 +389,27 @@ static void print_nodes(const rl_page *p)
         ap_rputs("</tr>\n", p->r);
     }
     ap_rputs("</tbody>\n</table>\n", p->r);
+}
+
+/* What Redis complained of, and what that means. */
+static void print_errors(const rl_page *p)
+{
+    const rl_breakers *breakers = p->tiers->breakers;
+    int count = 0;
+
+    for (int i = 0; i < RL_ERROR_KINDS; i++) {
+        if (!breakers->errors[i])
+            continue;
+        if (!count++)
+            ap_rputs("<table>\n<thead><tr><th>Errors from Redis</th><th>Since the start</th>"
+                     "<th class=\"text\">It &hellip;</th></tr></thead>\n<tbody>\n", p->r);
+        ap_rvputs(p->r, "<tr><td title=\"Error\">", rl_errors[i].metric, "</td>", NULL);
+        print_cell(p, "Since the start", number(p, breakers->errors[i]));
+        print_text(p, "It &hellip;", rl_errors[i].means);
+        ap_rputs("</tr>\n", p->r);
+    }
+    if (count)
+        ap_rputs("</tbody>\n</table>\n", p->r);
 }
 
 static void print_redis(const rl_page *p)
@@ -402,6 +425,7 @@ static void print_redis(const rl_page *p)
         print_redis_row(p, "Last minute", p->recent);
     print_redis_row(p, "Since the start", p->start);
     ap_rputs("</tbody>\n</table>\n", p->r);
+    print_errors(p);
 }
 
 /* --- Who ---------------------------------------------------------------------------------- */

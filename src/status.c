@@ -73,10 +73,10 @@ static void print_redis_lines(const rl_page *p)
     } quantiles[] = {{"RedisWaitP50Us", 500}, {"RedisWaitP95Us", 950}, {"RedisWaitP99Us", 990},
                      {"RedisWaitP999Us", 999}};
     uint64_t open = 0, ramping = 0, opened = 0;
-    char name[RL_NODE_NAME];
+    char name[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_decide_node(p->tiers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
         open += rl_breaker_read(breaker) == RL_BREAKER_OPEN;
         ramping += rl_breaker_read(breaker) == RL_BREAKER_RAMPING;
         opened += breaker->opened;

@@ -4,7 +4,7 @@
 # the module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many
 # requests waited for it in vain, and what clients saw before, during and after.
 #
-#   perl -It/lib t/bench/failure.pl [fault...]
+#   perl -It/lib t/bench/failure.pl [fault...] [blackhole]
 
 use strict;
 use warnings;
@@ -73,7 +73,8 @@ sub report {
         (map { $s->{"RedisWait$_"} } @columns), statuses(@phases);
 }
 
-for my $name (@ARGV ? @ARGV : Fault::names()) {
+my @only = @ARGV ? @ARGV : (Fault::names(), 'blackhole');
+for my $name (grep { $_ ne 'blackhole' } @only) {
     for my $mpm ('event', Fault::row($name)->{prefork} ? 'prefork' : ()) {
         my $fault = Fault->new($name);
         my $label = "$name ($mpm)";
@@ -88,7 +89,7 @@ for my $name (@ARGV ? @ARGV : Fault::names()) {
     }
 }
 
-exit if @ARGV;
+exit unless grep { $_ eq 'blackhole' } @only;
 
 print "\nRedis says nothing any more, 16 children, 64 connections, deadline ",
     Fallback::DEADLINE_MS, " ms\n";

@@ -208,15 +208,18 @@ EOT
     is +(Status->of($host))->rule('one')->{Denied}, 401, 'it goes on from there';
 };
 
-subtest 'a shadow rule beside one that denies' => sub {
-    my $host = host("RateLimit one 1/1h\nRateLimit trial 1000/1h shadow\n$shared");
+subtest 'each rule has the requests that it saw' => sub {
+    my $host = host("RateLimit one 1/1h\nRateLimit trial 1000/1h shadow\n"
+        . "RateLimit other 1000/1h\n$shared");
     my @from = (from => '127.0.0.4');
     is $host->get('/hello.txt', @from)->status, 200, 'one passes';
     is $host->get('/hello.txt', @from)->status, 429, 'then memory denies' for 1 .. 20;
-    my ($one, $trial) = map { Status->of($host)->rule($_) } qw(one trial);
-    cmp_ok $one->{FromMemory}, '>', 0, 'without asking about the rule that denies';
-    is $trial->{Passed}, 21, 'the shadow rule is asked about each of them, and passes them';
-    is $trial->{Requests}, 21, 'which are all the requests that came';
+    my ($one, $trial, $other) = map { Status->of($host)->rule($_) } qw(one trial other);
+    is $one->{Denied}, 20, 'one rule denies';
+    cmp_ok $one->{FromMemory}, '>', 0, 'from memory';
+    is $trial->{Passed}, 21, 'a shadow rule is asked all the same, and lets all pass';
+    is $other->{Passed}, 1, 'a live one lets pass what is charged, and no more';
+    is $other->{Requests}, 21, 'of all the requests that came';
 };
 
 subtest 'the status page needs no Redis' => sub {

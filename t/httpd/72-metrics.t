@@ -155,4 +155,18 @@ subtest 'a Redis that fails' => sub {
     cmp_ok(Metrics->of($host)->value('apache_ratelimit_breaker_opens_total'), '>=', 1, 'and is counted');
 };
 
+subtest 'a Redis that complains' => sub {
+    my $full = RedisServer->start(conf => ['maxmemory 1', 'maxmemory-policy noeviction']);
+    my $host = Httpd->start(redis => $full, modules => ['status'], config => Metrics::CONFIG
+        . Status::CONFIG . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 1s\n$rules");
+    flood($host, 5);
+    my $metrics = Metrics->of($host);
+    cmp_ok $metrics->value('apache_ratelimit_redis_error_replies_total', error => 'oom'), '>', 0,
+        'is counted by what it says';
+    my $page = $host->get('/server-status')->body;
+    like $page, qr/<td title="Error">oom</, 'and shown';
+    like $page, qr/memory is full: raise maxmemory/, 'with what to do';
+    like $page, qr/class="bad"><b>Redis at 127\.0\.0\.1:\d+ is not asked/, 'and what it comes to';
+};
+
 done_testing;

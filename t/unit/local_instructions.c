@@ -7,6 +7,7 @@
  * Skipped where tracing is not allowed, and under sanitizers, whose own instructions would be
  * meant.
  */
+#include <limits.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/ptrace.h>
@@ -24,6 +25,9 @@ enum { LIVE_S = 100 }; /* when most of it happens, on the host's clock */
 #define NOW (LIVE_S * INT64_C(1000))
 
 static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, 3600000);
+static const rl_limit responding = {.algorithm = RL_SLIDING_WINDOW, .quota = QUOTA,
+                                    .window_ms = 3600000, .burst = QUOTA, .on_response = 1};
+static const rl_limit bucket = LIMIT(RL_TOKEN_BUCKET, QUOTA, 3600000);
 static const rl_limit brief = LIMIT(RL_SLIDING_WINDOW, QUOTA, 1000);
 
 static rl_local *table;
@@ -93,14 +97,19 @@ static void end(pid_t pid)
 
 /* --- The scene: a table without a free place --- */
 
-static int fill_up(uint64_t key, int64_t host_ms)
+static int fill_up_by(const rl_limit *limit, uint64_t key, int64_t host_ms)
 {
     int admitted = 0;
     rl_state state;
 
-    while (admitted <= 2 * QUOTA && charge(table, key, &hourly, 1, host_ms, &state))
+    while (admitted <= 2 * QUOTA && charge(table, key, limit, 1, host_ms, &state))
         admitted++;
     return admitted;
+}
+
+static int fill_up(uint64_t key, int64_t host_ms)
+{
+    return fill_up_by(&hourly, key, host_ms);
 }
 
 /* The key that another one would drive out now. */
@@ -155,6 +164,43 @@ static void prepare(int alice_expired)
 static void charge_alice(void)
 {
     child->admitted = charge(table, alice, &hourly, 1, NOW, &child->state);
+}
+
+static void charge_alices_bucket(void)
+{
+    child->admitted = charge(table, alice, &bucket, 1, NOW, &child->state);
+}
+
+static void charge_alice_pending(void)
+{
+    child->admitted = charge(table, alice, &responding, 1, NOW, &child->state);
+}
+
+#define LATER (NOW + 4 * MINUTE) /* when what is pending since NOW is overdue */
+
+static void charge_alice_later(void)
+{
+    child->admitted = charge(table, alice, &hourly, 1, LATER, &child->state);
+}
+
+static void charge_alice_pending_later(void)
+{
+    child->admitted = charge(table, alice, &responding, 1, LATER, &child->state);
+}
+
+static void settle_alice(int charged)
+{
+    rl_local_settle(table, alice, &responding, (BASE + NOW) / MINUTE, 1, charged, NOW, BASE + NOW);
+}
+
+static void settle_alice_charged(void)
+{
+    settle_alice(1);
+}
+
+static void settle_alice_uncharged(void)
+{
+    settle_alice(0);
 }
 
 static void charge_alice_before_the_edge(void)
@@ -248,6 +294,119 @@ static void test_killed_remembering(void)
     ok(!wrong && torn > 0,
        "killed at any of %d instructions of a report (%d times half written): never trusted, "
        "and the next one counts", n, torn);
+}
+
+typedef struct {
+    int most, least;
+} range;
+
+static void widen(range *r, int n)
+{
+    r->most = n > r->most ? n : r->most;
+    r->least = n < r->least ? n : r->least;
+}
+
+static int is_range(range r, int least, int most)
+{
+    if (r.least < least || r.most != most)
+        diag("%d to %d admitted", r.least, r.most);
+    return r.least >= least && r.most == most;
+}
+
+/*
+ * The child's call is stopped at each of its instructions; there the others take what they can get
+ * under the limit given. How much all get together if the call then goes on, and if it was killed. How
+ * many instructions there are.
+ */
+static int meanwhile(void (*call)(void), const rl_limit *others, int64_t host_ms, range *all,
+                     range *killed)
+{
+    char *stopped = malloc(SIZE);
+    int n = 0, finished = 0;
+
+    *all = *killed = (range){0, INT_MAX};
+    while (!finished) {
+        pid_t pid = start(call, n++);
+        int admitted;
+
+        finished = child->done;
+        memcpy(stopped, table, SIZE);
+        widen(killed, fill_up_by(others, alice, host_ms));
+        memcpy(table, stopped, SIZE);
+        admitted = fill_up_by(others, alice, host_ms);
+        finish(pid);
+        widen(all, admitted + child->admitted + fill_up_by(others, alice, host_ms));
+    }
+    free(stopped);
+    return n;
+}
+
+/* The table with alice in it, and units of hers pending since NOW. */
+static void prepare_pending(int units)
+{
+    rl_state state;
+
+    prepare(0);
+    charge(table, alice, &responding, units, NOW, &state);
+    memcpy(image, table, SIZE);
+}
+
+static void test_buckets(void)
+{
+    range all, killed;
+    int n;
+
+    prepare_pending(0);
+    n = meanwhile(charge_alices_bucket, &bucket, NOW, &all, &killed);
+    ok(is_range(all, QUOTA, QUOTA), "others use up a bucket at any of %d instructions of a charge: "
+       "exactly that is admitted", n);
+    ok(is_range(killed, QUOTA - 1, QUOTA), "killed at any of them: at most its unit is lost");
+}
+
+static void test_pending(void)
+{
+    range all, killed;
+    int n;
+
+    prepare_pending(0);
+    n = meanwhile(charge_alice_pending, &responding, NOW, &all, &killed);
+    ok(is_range(all, QUOTA, QUOTA), "others make all there is pending at any of %d instructions of "
+       "one that does: exactly that is admitted", n);
+    ok(is_range(killed, QUOTA - 1, QUOTA), "killed at any of them: at most its unit is lost");
+    n = meanwhile(charge_alice_pending, &hourly, NOW, &all, &killed);
+    ok(is_range(all, QUOTA - 1, QUOTA), "others charge at once at any of %d: not one more", n);
+    n = meanwhile(charge_alice, &responding, NOW, &all, &killed);
+    ok(is_range(all, QUOTA - 1, QUOTA), "and the other way round at any of %d", n);
+}
+
+static void test_settling(void)
+{
+    range all, killed;
+    int n;
+
+    prepare_pending(1);
+    n = meanwhile(settle_alice_charged, &responding, NOW, &all, &killed);
+    ok(is_range(all, QUOTA - 1, QUOTA - 1), "a unit is settled with a charge: at none of %d "
+       "instructions is it free", n);
+    ok(is_range(killed, QUOTA - 2, QUOTA - 1), "nor when killed there");
+    n = meanwhile(settle_alice_uncharged, &responding, NOW, &all, &killed);
+    ok(is_range(all, QUOTA, QUOTA), "settled without one at any of %d: it is free behind it", n);
+    ok(is_range(killed, QUOTA - 1, QUOTA), "killed there: it is free or still pending");
+}
+
+/* Two who find them overdue may charge them twice, but never are they free. */
+static void test_overdue(void)
+{
+    range all, killed;
+    int n;
+
+    prepare_pending(5);
+    n = meanwhile(charge_alice_later, &hourly, LATER, &all, &killed);
+    ok(is_range(all, QUOTA - 10, QUOTA - 5) && is_range(killed, QUOTA - 10, QUOTA - 5),
+       "overdue units become a charge: at none of %d instructions are they free, killed or not", n);
+    n = meanwhile(charge_alice_pending_later, &responding, LATER, &all, &killed);
+    ok(is_range(all, QUOTA - 10, QUOTA - 5) && is_range(killed, QUOTA - 10, QUOTA - 5),
+       "at none of %d of one that becomes pending itself", n);
 }
 
 static void test_others_charge_meanwhile(void)
@@ -371,6 +530,10 @@ int main(void)
     test_others_charge_meanwhile();
     test_the_window_turns_meanwhile();
     test_two_places_for_one_key();
+    test_buckets();
+    test_pending();
+    test_settling();
+    test_overdue();
     test_late_owner(charge_alice, "charge");
     test_late_owner(remember_alice, "report");
     free(image);
