@@ -278,6 +278,13 @@ static int take_lead(rl_client *client)
     return taken;
 }
 
+static void wait_for_lead(rl_client *client)
+{
+    struct pollfd woken = {client->wake_fd[LEAD_THREAD], POLLIN, 0};
+
+    wait_for(&woken, 1, 1000000);
+}
+
 /*
  * Gives the lead away if it can and waits without it: for the other side to close a connection,
  * but not for replies, which are a caller's. Returns 1 if a connection has news.
@@ -299,18 +306,14 @@ static int park(rl_client *client)
     return 0;
 }
 
-static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
+static void run(rl_client *client)
 {
-    rl_client *client = data;
     int wake_fd = client->wake_fd[LEAD_THREAD], news = 0;
     int64_t now_us;
 
-    (void)thread;
     while (!atomic_load(&client->stopping)) {
         if (!take_lead(client)) {
-            struct pollfd woken = {wake_fd, POLLIN, 0};
-
-            wait_for(&woken, 1, 1000000);
+            wait_for_lead(client);
             continue;
         }
         now_us = rl_link_clock();
@@ -323,17 +326,11 @@ static void *APR_THREAD_FUNC run(apr_thread_t *thread, void *data)
         wait_and_step(client, wake_fd, !news && may_sleep(client) ? INT64_MAX : 0);
         news = 0;
     }
-    return NULL;
 }
 
-/* The end of the thread: whoever has the lead gives it away soon. */
+/* With the lead, for the last time. */
 static void close_all(rl_client *client)
 {
-    while (!take_lead(client)) {
-        struct pollfd woken = {client->wake_fd[LEAD_THREAD], POLLIN, 0};
-
-        wait_for(&woken, 1, 1000000);
-    }
     pthread_mutex_lock(&client->lock);
     client->stopped = 1;
     pthread_mutex_unlock(&client->lock);
@@ -344,7 +341,10 @@ static void close_all(rl_client *client)
 
 static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
 {
-    run(thread, data);
+    (void)thread;
+    run(data);
+    while (!take_lead(data)) /* a caller who has it gives it away soon */
+        wait_for_lead(data);
     close_all(data);
     return NULL;
 }
@@ -618,8 +618,10 @@ void rl_client_stop(rl_client *client)
 {
     apr_status_t ignored;
 
-    if (!client->thread)
+    if (!client->thread) {
+        close_all(client);
         return;
+    }
     atomic_store(&client->stopping, 1);
     wake(client, LEAD_CALLER);
     wake(client, LEAD_THREAD);
