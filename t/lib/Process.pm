@@ -19,6 +19,7 @@ package Process;
 use strict;
 use warnings;
 
+use File::Spec ();
 use File::Temp ();
 use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
@@ -47,6 +48,9 @@ sub tempdir {
     chmod 0755, $dir or die "chmod $dir: $!\n";
     return $dir;
 }
+
+# Where directories for temporary files lie in memory, or else where they lie anyway.
+sub memory_dir { return -d '/dev/shm' && -w _ ? '/dev/shm' : File::Spec->tmpdir }
 
 # Starts command (a list), its output appended to log; returns the pid.
 # death: the signal it gets should the test be killed, TERM by default.

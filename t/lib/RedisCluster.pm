@@ -191,6 +191,7 @@ sub _living { my ($self) = @_; return grep { $_->pid } $self->nodes }
 sub _node {
     my ($self) = @_;
     my ($port, $bus) = (Ports::free(), Ports::free());
+    local $ENV{TMPDIR} = Process::memory_dir();    # nodes sync what they know of each other to disk
     return RedisServer->start(port => $port, conf => [
         'cluster-enabled yes', "cluster-port $bus", 'cluster-announce-ip 127.0.0.1',
         "cluster-announce-port $port", "cluster-announce-bus-port $bus",
