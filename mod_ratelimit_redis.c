@@ -54,10 +54,10 @@ typedef struct {
 } piece;
 
 /*
- * Finds the piece of this name and size, or maps one, zeroed by the system, for the rest of the process's life.
- * NULL if there is none to be had.
+ * Finds the piece of this name and size, or maps one, zeroed by the system, for the rest of the
+ * process's life. If none is to be had it is the one that was there before, or one without a base.
  */
-static void *shared_memory(server_rec *s, const char *name, apr_size_t size)
+static const piece *shared_memory(server_rec *s, const char *name, apr_size_t size)
 {
     piece *known = ap_retained_data_get(name);
     apr_status_t status;
@@ -66,16 +66,17 @@ static void *shared_memory(server_rec *s, const char *name, apr_size_t size)
     if (!known)
         known = ap_retained_data_create(name, sizeof(*known));
     if (known->base && known->size == size)
-        return known->base;
+        return known;
     status = apr_shm_create(&shm, size + 64, NULL, s->process->pool);
     if (status != APR_SUCCESS) {
         ap_log_error(APLOG_MARK, APLOG_CRIT, status, s, "ratelimit: no shared memory of %"
-                     APR_SIZE_T_FMT " bytes (RateLimitSharedMemory): nothing is limited", size);
-        return NULL;
+                     APR_SIZE_T_FMT " bytes (RateLimitSharedMemory): %s", size,
+                     known->base ? "what is there stays in use" : "nothing can be limited");
+        return known;
     }
     known->base = (void *)APR_ALIGN((apr_uintptr_t)apr_shm_baseaddr_get(shm), 64);
     known->size = size;
-    return known->base;
+    return known;
 }
 
 /* The local tier in its memory: what an earlier configuration left, or a new one. */
@@ -92,14 +93,15 @@ static rl_local *local_tier(void *memory, apr_size_t size)
 
 static int share_memory(server_rec *s)
 {
-    apr_size_t local_size = tiers.settings->shared_memory;
-    void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size());
-    void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size());
-    void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size());
-    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT, sizeof(rl_breakers));
-    void *local = shared_memory(s, "ratelimit_redis:local" LAYOUT, local_size);
+    const piece *local = shared_memory(s, "ratelimit_redis:local" LAYOUT,
+                                       tiers.settings->shared_memory);
+    void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size())->base;
+    void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size())->base;
+    void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size())->base;
+    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT,
+                                   sizeof(rl_breakers))->base;
 
-    if (!stats || !denied || !held || !breakers || !local)
+    if (!stats || !denied || !held || !breakers || !local->base)
         return 0;
     tiers.breakers = breakers;
     if (tiers.settings->redis && tiers.settings->redis->kind == RL_TOPOLOGY_SINGLE)
@@ -111,7 +113,7 @@ static int share_memory(server_rec *s)
     tiers.denied = rl_denied_attach(denied);
     if (!tiers.denied)
         tiers.denied = rl_denied_init(denied);
-    tiers.local = local_tier(local, local_size);
+    tiers.local = local_tier(local->base, local->size);
     return 1;
 }
 
@@ -134,7 +136,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         return OK;
     tiers.settings = rl_config_settings(s);
     if (!share_memory(s))
-        return OK; /* and limit nothing: a reload must not end the server */
+        return HTTP_INTERNAL_SERVER_ERROR; /* at a start; a reload has what was there before */
     for (int i = 0; i < rules->nelts; i++) {
         rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_rule *);
 

@@ -251,7 +251,21 @@ static void unmark_charged(rl_outcome *o)
         rl_limiter_give_back(&o->limit, &o->state, o->position, o->cost);
 }
 
-/* Takes back what live rules were charged in this step and in earlier ones of the chain. */
+/* Sends what was collected, where more would not fit or no more comes. */
+static void send_undo(rl_step *s, int most)
+{
+    if (s->ask_count > 0 && s->ask_count >= most) {
+        rl_client_undo(s->tiers->client, s->asks, s->ask_count);
+        s->ask_count = 0;
+    }
+}
+
+static void undo(rl_step *s, rl_outcome *o, rl_ask_kind kind)
+{
+    begin_ask(s, o, kind);
+    send_undo(s, RL_ASKS_MAX);
+}
+
 void rl_step_give_back(rl_step *s)
 {
     s->ask_count = 0;
@@ -259,42 +273,41 @@ void rl_step_give_back(rl_step *s)
         if (!o->charged || o->shadow)
             continue;
         unmark_charged(o);
-        if (o->redis_key && s->ask_count < RL_ASKS_MAX) {
-            begin_ask(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
+        if (o->redis_key) {
+            undo(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
             rl_local_forget(s->tiers->local, o->key);
         }
         else {
             give_back_here(s, o);
         }
     }
-    if (s->ask_count)
-        rl_client_undo(s->tiers->client, s->asks, s->ask_count);
+    send_undo(s, 1);
 }
 
 /* --- The response ------------------------------------------------------------------------- */
 
-static void settle(rl_step *s, rl_outcome *o, int status)
+static void settle_here(rl_step *s, rl_outcome *o, int charged)
 {
-    int charged = rl_rule_charges_on(o->rule, status);
+    rl_clock clock = o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
+    int64_t now = rl_step_ticks(o, rl_local_now(s->tiers->local, clock, s->host_ms));
 
-    o->charged = 0;
-    if (!o->redis_key)
-        rl_local_settle(s->tiers->local, o->key, &o->limit, o->position, o->cost, charged,
-                        s->host_ms, rl_step_ticks(o, rl_local_now(s->tiers->local,
-                                                          o->kind == RL_LOCAL_COUNT
-                                                              ? RL_CLOCK_HOST : RL_CLOCK_REDIS,
-                                                          s->host_ms)));
-    else if (s->ask_count < RL_ASKS_MAX)
-        begin_ask(s, o, charged ? RL_ASK_SETTLE_CHARGED : RL_ASK_SETTLE);
+    rl_local_settle(s->tiers->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
+                    now);
 }
 
 void rl_step_settle(rl_step *s, int status)
 {
     s->ask_count = 0;
     for (rl_outcome *o = s->chain->first; o; o = o->next) {
-        if (o->charged && o->limit.on_response)
-            settle(s, o, status);
+        int charged = rl_rule_charges_on(o->rule, status);
+
+        if (!o->charged || !o->limit.on_response)
+            continue;
+        o->charged = 0;
+        if (o->redis_key)
+            undo(s, o, charged ? RL_ASK_SETTLE_CHARGED : RL_ASK_SETTLE);
+        else
+            settle_here(s, o, charged);
     }
-    if (s->ask_count)
-        rl_client_undo(s->tiers->client, s->asks, s->ask_count);
+    send_undo(s, 1);
 }
