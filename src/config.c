@@ -686,6 +686,13 @@ const command_rec rl_config_commands[] = {
 
 /* --- Checks ------------------------------------------------------------------------------- */
 
+/* Whether a rule denies whatever the request: no condition of its own lets it off. */
+static int is_always_there(const rl_rule *rule)
+{
+    return !rule->off && !rule->shadow && !rule->methods && !rule->path && !rule->when.text
+        && !rule->unless.text;
+}
+
 /* Whether a rule that cannot be dodged stands in the same section, or for the whole of its virtual
  * host or of the server. */
 static int has_anchor(const written *place)
@@ -697,7 +704,7 @@ static int has_anchor(const written *place)
             || (places[i].whole_server
                 && (places[i].server == place->server || !places[i].server->is_virtual));
 
-        if (beside && !places[i].rule->off && rl_rule_key_is_anchored(places[i].rule))
+        if (beside && is_always_there(places[i].rule) && rl_rule_key_is_anchored(places[i].rule))
             return 1;
     }
     return 0;
@@ -728,6 +735,11 @@ static int check_place(server_rec *s, const rl_settings *settings, const written
     if (rl_rule_tier_is_inventable(rule))
         warn(s, place, "clients choose its tier; let tier= read what the server knows of them, as in "
              "tier=%{env:PLAN}");
+    if (rule->tier_count && !rule->tier.text && !settings->overrides)
+        warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
+             "RateLimitOverrides on");
+    if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
+        warn(s, place, "on-failure= does nothing where Redis is not asked");
     if (rule->adaptive && !settings->adaptive_count)
         warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: RateLimitAdaptive 70 "
              "0.5");

@@ -80,8 +80,7 @@ static void face(rl_chain *chain, request_rec *r, const rl_tiers *tiers,
 {
     rl_terms *terms = &chain->terms;
 
-    if (terms->r != r || chain->uri != r->uri || chain->section != section)
-        terms->path = NULL;
+    terms->path = NULL; /* httpd decodes it where it stands */
     terms->r = r;
     terms->settings = tiers->settings;
     terms->local = tiers->local;
@@ -134,10 +133,10 @@ static int was_evaluated(const rl_chain *chain, const rl_rule *rule)
 }
 
 /* Whether another rule of the chain, with the same counter, has charged it already. */
-static int is_paid(const rl_chain *chain, uint64_t key)
+static int is_paid(const rl_chain *chain, uint64_t counter, int on_response)
 {
     for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (o->key == key && o->charged)
+        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
             return 1;
     }
     return 0;
@@ -170,10 +169,12 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
     else {
         o->kind = RL_LOCAL_COUNT;
         o->source = RL_SOURCE_LOCAL;
+        if (o->limit.algorithm == RL_SLIDING_LOG) /* no link to Redis could be made */
+            o->limit.algorithm = RL_SLIDING_WINDOW;
     }
     rl_identity_find(&s->chain->terms, rule, &o->identity);
-    o->key = rl_step_key(s, o);
-    o->cost = is_paid(s->chain, o->key) ? 0 : cost;
+    o->key = o->counter = rl_step_key(s, o);
+    o->cost = is_paid(s->chain, o->counter, o->limit.on_response) ? 0 : cost;
     if (o->limit.delay_ms > s->delay_ms && !o->shadow)
         s->delay_ms = o->limit.delay_ms;
     add_outcome(s, o);
@@ -461,6 +462,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
     s.r = r;
     s.tiers = tiers;
     s.look = 1;
+    s.hold.end = -1;
     s.chain = make_chain(r);
     face(s.chain, r, tiers, section);
     do {

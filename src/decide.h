@@ -41,6 +41,7 @@ typedef struct rl_outcome {
     rl_source source;
     rl_local_kind kind;    /* of the entry in the local tier that decides, or remembers */
     uint64_t key;          /* of that entry */
+    uint64_t counter;      /* the key before there was a fallback: tells counters apart */
     const char *redis_key; /* NULL: Redis was not asked */
     int64_t cost;          /* 0: the chain has charged this counter already */
     int64_t now;           /* tick that the state is of */

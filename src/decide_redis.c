@@ -299,7 +299,8 @@ void rl_step_settle(rl_step *s, int status)
 {
     s->ask_count = 0;
     for (rl_outcome *o = s->chain->first; o; o = o->next) {
-        int charged = rl_rule_charges_on(o->rule, status);
+        /* A denial of ours is no response that a shadow rule would have seen. */
+        int charged = rl_rule_charges_on(o->rule, status) && !s->chain->denial && !s->chain->closed;
 
         if (!o->charged || !o->limit.on_response)
             continue;

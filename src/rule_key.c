@@ -49,11 +49,13 @@ static const struct {
 
 static const char *read_key_expr(rl_reading *r, const char *text, rl_key_part *part)
 {
+    static const char *const of_path[] = {"REQUEST_URI", "_FILENAME}", "PATH_INFO", NULL};
     const char *error = rl_rule_read_expr(r, text, 0, &part->expr);
 
     part->kind = RL_KEY_EXPR;
     part->name = text;
     r->reads_client = 1;
+    r->reads_path |= rl_rule_mentions(text, of_path);
     return error ? apr_pstrcat(r->pool, "key=: ", error, NULL) : NULL;
 }
 
@@ -71,12 +73,15 @@ static const char *read_part(rl_reading *r, const char *text, rl_key_part *part)
         size_t length = strlen(key_kinds[i].name);
         const char *rest = text + length;
         int64_t number = 0;
+        char *name;
 
         if (strncasecmp(text, key_kinds[i].name, length) || (*rest && strchr("/:", *rest) == NULL))
             continue;
         part->kind = key_kinds[i].kind;
         if (key_kinds[i].form == NAMED && *rest == ':' && rest[1]) {
-            part->name = apr_pstrdup(r->pool, rest + 1);
+            part->name = name = apr_pstrdup(r->pool, rest + 1);
+            for (; part->kind == RL_KEY_HEADER && *name; name++)
+                *name = (char)apr_tolower(*name); /* as headers have it: in any case */
         }
         else if (key_kinds[i].form == NUMBERED && *rest == key_kinds[i].separator) {
             rest = rl_rule_number(rest + 1, key_kinds[i].max, &number);

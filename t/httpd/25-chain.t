@@ -160,7 +160,28 @@ EOF
         @from = (from => fresh());
         is statuses($httpd, '/login.html', 4, @from), '200 200 429 429', 'the last one counts';
         is statuses($httpd, '/hello.txt', 2, @from), '200 429', 'and so did the first';
+        return unless $redis;
+        my @kept = map { $redis->cmd('GET', $_) } grep { !/:r1:|:r200:/ } @{ $redis->cmd('KEYS', '*:r*') };
+        my %units;
+        $units{ unpack 'x6 x4 V', $_ }++ for @kept;
+        is join(' ', sort keys %units), '0 2', 'each of the others holds what was admitted, and no more';
     };
 }
+
+subtest 'a chain that meets a counter twice, while Redis is down' => sub {
+    my $redis = RedisServer->start;
+    my $httpd = host($redis, $shared . <<'EOF');
+RateLimit page 10/1d
+<Files index.html>
+    RateLimit page 10/1d status=403
+</Files>
+EOF
+    my @from = (from => fresh());
+    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 9, 'charged once by Redis';
+    $redis->kill9;
+    @from = (from => fresh());
+    $httpd->get('/dir/', @from);
+    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 8, 'and once for each by the host';
+};
 
 done_testing;
