@@ -141,7 +141,7 @@ static const struct {
     {"a 1/1m key=user|ip", "a sliding 1/60000 user|ip auth"},
     {"a 1/1m key=env:X", "a sliding 1/60000 env(X) auth"},
     {"a 1/1m key=env:X phase=access", "a sliding 1/60000 env(X)"},
-    {"a 1/1m key=header:X-Api-Key", "a sliding 1/60000 header(X-Api-Key)"},
+    {"a 1/1m key=header:X-Api-Key", "a sliding 1/60000 header(x-api-key)"},
     {"a 1/1m key=HEADER:x|cookie:Sid|ip", "a sliding 1/60000 header(x)|cookie(Sid)|ip"},
     {"a 1/1m key=ip+path", "a sliding 1/60000 ip+path"},
     {"a 1/1m key=ip+path:2+method|host", "a sliding 1/60000 ip+path(2)+method|host"},
