@@ -1,13 +1,14 @@
 /*
  * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
  *
- * This file is the module's record and its hooks, nothing else: it says when something happens, the
- * rooms in src say what. A request passes here up to four times. quick_handler, before httpd looks at
- * the path, decides what needs neither path nor section; not post_read_request, for httpd drops a
- * connection on which that one refuses, and does not say so. check_access decides what needs no
- * authentication, before Require. fixups, after every other module, decides what does, and what only
- * a fast internal redirect such as DirectoryIndex has brought within reach. Where Satisfy Any holds,
- * under which an access hook's denial is not final, header_parser decides in its place.
+ * This file is the module's record and its hooks, nothing else: it says when something happens,
+ * the rooms in src say what. A request passes here up to four times. quick_handler, before httpd
+ * looks at the path, decides what needs neither path nor section; not post_read_request, for
+ * httpd drops a connection on which that one refuses, and does not say so. check_access decides
+ * what needs no authentication, before Require. fixups, after every other module, decides what
+ * does, and what only a fast internal redirect such as DirectoryIndex has brought within reach.
+ * Where Satisfy Any holds, under which an access hook's denial is not final, header_parser
+ * decides in its place.
  *
  * The local tier, the statistics and the breaker live in one piece of memory that all children
  * share. It belongs to the process, not to a configuration, and so survives graceful restarts.

@@ -24,6 +24,7 @@
 
 #include "config.h"
 #include "config_redis.h"
+#include "config_server.h"
 #include "local.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -266,8 +267,8 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
         return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
     if (!rule->off && rule->phase == RL_PHASE_EARLY && cmd->path)
         return apr_psprintf(cmd->pool, "RateLimit \"%s\": phase=early is for the server and for "
-                            "virtual hosts: sections are not known by then; path= and when= say where "
-                            "a rule holds", rule->name);
+                            "virtual hosts: sections are not known by then; path= and when= say "
+                            "where a rule holds", rule->name);
     if (!rule->off && is_unknown_status(rule->status))
         return apr_psprintf(cmd->pool, "RateLimit \"%s\": status=%d is none that httpd can send, "
                             "as 429 and 503 are", rule->name, rule->status);
@@ -284,12 +285,6 @@ static const char *cmd_rule(cmd_parms *cmd, void *config, const char *line)
 static const char *not_in_limit(cmd_parms *cmd)
 {
     return ap_check_cmd_context(cmd, NOT_IN_LIMIT);
-}
-
-static const char *not_a_choice(cmd_parms *cmd, const char *word, const char *expected)
-{
-    return apr_psprintf(cmd->pool, "%s: \"%s\" was read, expected %s", cmd->cmd->name, word,
-                        expected);
 }
 
 /* A directive that takes one of some words; its number in them is what a section keeps. */
@@ -317,7 +312,7 @@ static const char *cmd_choice(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     *member = rl_rule_choice(word, c->words);
-    return *member < 0 ? not_a_choice(cmd, word, c->expected) : NULL;
+    return *member < 0 ? rl_not_a_choice(cmd, word, c->expected) : NULL;
 }
 
 static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
@@ -333,9 +328,10 @@ static const char *cmd_headers(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return not_a_choice(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
+        return rl_not_a_choice(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
     if (section->headers >= 0 && !bits[i] != !section->headers)
-        return not_a_choice(cmd, word, "off alone, or families of headers, as in draft-11 yield");
+        return rl_not_a_choice(cmd, word, "off alone, or families of headers, as in draft-11 "
+                               "yield");
     if (section->headers < 0)
         section->headers = 0;
     section->headers |= bits[i];
@@ -355,7 +351,7 @@ static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return not_a_choice(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
+        return rl_not_a_choice(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
                             "with + or - before it, as in -case");
     section->normalize_said |= steps[i];
     if (*word == '-')
@@ -365,167 +361,11 @@ static const char *cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     return NULL;
 }
 
-/* --- Directives for the server ------------------------------------------------------------ */
-
-static rl_settings *settings_of(cmd_parms *cmd)
-{
-    return ap_get_module_config(cmd->server->module_config, &ratelimit_redis_module);
-}
-
-/* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
-static const char *value_of(const char *word, const char *name)
-{
-    size_t length = strlen(name);
-
-    return strncasecmp(word, name, length) || word[length] != '=' ? NULL : word + length + 1;
-}
-
-static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, apr_int64_t *n)
-{
-    char *end;
-
-    *n = apr_strtoi64(text, &end, 10);
-    return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
-}
-
-#define TIMEOUT_MAX_MS 10000
-
-static int timeout(const char *text, int64_t *ms)
-{
-    return rl_rule_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
-}
-
-static const char *cmd_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
-
-    (void)config;
-    if (error)
-        return error;
-    for (const char *word = first; word; word = word == first ? second : NULL) {
-        const char *connect = value_of(word, "connect");
-
-        if ((word == second && !connect == !value_of(first, "connect"))
-            || !timeout(connect ? connect : word, connect ? &settings->connect_ms
-                                                          : &settings->timeout_ms))
-            return not_a_choice(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
-    }
-    return NULL;
-}
-
-static const char *cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-
-    (void)config;
-    if (error)
-        return error;
-    for (const char *s = prefix; *s; s++) {
-        if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
-            return not_a_choice(cmd, prefix, "printable characters but blanks, quotes, braces and "
-                                "those with a meaning in patterns, as in rl");
-    }
-    if (!*prefix || strlen(prefix) > 64)
-        return not_a_choice(cmd, prefix, "1 to 64 characters, as in rl");
-    settings_of(cmd)->prefix = prefix;
-    return NULL;
-}
-
-static const char *cmd_on_failure(cmd_parms *cmd, void *config, const char *word,
-                                  const char *second)
-{
-    static const char *const names[] = {"local", "open", "closed", NULL};
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    const char *nodes = second ? value_of(second, "nodes") : NULL;
-    rl_settings *settings = settings_of(cmd);
-    int i = rl_rule_choice(word, names);
-
-    (void)config;
-    if (error)
-        return error;
-    if (i < 0)
-        return not_a_choice(cmd, word, "local, open or closed");
-    if (second && (!nodes || !whole_number(nodes, 1, 100000, &settings->nodes)))
-        return not_a_choice(cmd, second, "the number of hosts, as in nodes=4");
-    settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
-    return NULL;
-}
-
-static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
-{
-    const char *dots = strstr(text, "..");
-
-    if (dots && rl_rule_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
-                                 &settings->retry_min_ms)
-        && rl_rule_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
-        && settings->retry_min_ms <= settings->retry_max_ms)
-        return NULL;
-    return "a range of durations, as in retry=50ms..2s";
-}
-
-static const char *cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
-
-    (void)config;
-    if (error)
-        return error;
-    for (const char *word = first; word; word = word == first ? second : NULL) {
-        const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
-        apr_int64_t n;
-
-        if (failures && whole_number(failures, 1, 1000, &n))
-            settings->breaker_failures = (int)n;
-        else if (failures)
-            return not_a_choice(cmd, word, "1 to 1000, as in failures=5");
-        else if (!retry || set_retry(retry, cmd->temp_pool, settings))
-            return not_a_choice(cmd, word, "failures=N and a range, as in retry=50ms..2s");
-    }
-    return NULL;
-}
-
-static const char *cmd_shared_memory(cmd_parms *cmd, void *config, const char *text)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    apr_int64_t n;
-    char *end;
-
-    (void)config;
-    if (error)
-        return error;
-    n = apr_isdigit(*text) ? apr_strtoi64(text, &end, 10) : -1;
-    if (n >= 0 && *end) {
-        static const char scale[] = "kmg";
-        const char *unit = strchr(scale, apr_tolower(*end));
-
-        n = unit && !end[1] && n < INT64_C(1) << 30 ? n << (10 * (unit - scale + 1)) : -1;
-    }
-    if (n < RL_LOCAL_MIN_SIZE || n > INT64_C(64) << 30)
-        return not_a_choice(cmd, text, "a size of 64K to 64G, as in 16M");
-    settings_of(cmd)->shared_memory = (apr_size_t)n;
-    return NULL;
-}
-
-static const char *cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    apr_int64_t n;
-
-    (void)config;
-    if (error)
-        return error;
-    if (!whole_number(text, 1, 128, &n))
-        return not_a_choice(cmd, text, "a prefix length of 1 to 128, as in 64");
-    settings_of(cmd)->ipv6_prefix = (int)n;
-    return NULL;
-}
-
 static const char *cmd_log(cmd_parms *cmd, void *config, const char *target, const char *first,
                            const char *second)
 {
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = ap_get_module_config(cmd->server->module_config,
+                                                 &ratelimit_redis_module);
     const char *error = not_in_limit(cmd);
 
     (void)config;
@@ -557,86 +397,6 @@ static const char *cmd_tier(cmd_parms *cmd, void *config, const char *line)
     return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
 }
 
-static const char *cmd_scope(cmd_parms *cmd, void *config, const char *name)
-{
-    static const unsigned char any[APR_SIPHASH_KSIZE];
-    const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_LOC_FILE);
-    rl_settings *settings = settings_of(cmd);
-
-    (void)config;
-    if (error)
-        return error;
-    if (!rl_rule_is_name(name))
-        return not_a_choice(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
-    settings->scope = name;
-    settings->scope_hash = apr_siphash24(name, strlen(name), any);
-    return NULL;
-}
-
-static const char *cmd_overrides(cmd_parms *cmd, void *config, int on)
-{
-    (void)config;
-    settings_of(cmd)->overrides = on;
-    return ap_check_cmd_context(cmd, GLOBAL_ONLY);
-}
-
-static const char *cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    size_t length = strlen(text);
-    apr_int64_t percent;
-
-    (void)config;
-    if (error)
-        return error;
-    if (length > 1 && text[length - 1] == '%')
-        text = apr_pstrmemdup(cmd->pool, text, length - 1);
-    if (!whole_number(text, 0, 100, &percent))
-        return not_a_choice(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
-    settings_of(cmd)->delay_workers = (int)percent;
-    return NULL;
-}
-
-/* A factor of 0.001 to 1 in thousandths, as in 0.5; 0 if text is none. */
-static int factor(const char *text)
-{
-    int per_mille = (*text == '1') * 1000, unit = 100;
-
-    if ((*text != '0' && *text != '1') || (text[1] && text[1] != '.'))
-        return 0;
-    for (text += text[1] ? 2 : 1; apr_isdigit(*text) && unit; text++, unit /= 10)
-        per_mille += (*text - '0') * unit;
-    return *text || per_mille > 1000 ? 0 : per_mille;
-}
-
-static const char *cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[])
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
-    rl_adaptive *steps = apr_palloc(cmd->pool, sizeof(*steps) * (size_t)(argc + 1));
-
-    (void)config;
-    if (error)
-        return error;
-    if (argc == 0 || argc % 2)
-        return "RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5 90 0.2";
-    for (int i = 0; i < argc / 2; i++) {
-        apr_int64_t load;
-
-        if (!whole_number(argv[2 * i], 0, 99, &load)
-            || (i && load <= steps[i - 1].above_percent))
-            return not_a_choice(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that grow "
-                                "from pair to pair, as in 70 0.5 90 0.2");
-        steps[i].above_percent = (int)load;
-        steps[i].per_mille = factor(argv[2 * i + 1]);
-        if (steps[i].per_mille == 0)
-            return not_a_choice(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
-    }
-    settings->adaptive = steps;
-    settings->adaptive_count = argc / 2;
-    return NULL;
-}
-
 #define ANYWHERE (RSRC_CONF | ACCESS_CONF)
 
 const command_rec rl_config_commands[] = {
@@ -658,28 +418,28 @@ const command_rec rl_config_commands[] = {
                   "file:PATH of a file with password, or user password"),
     AP_INIT_TAKE_ARGV("RateLimitRedisTLS", rl_config_redis_tls, NULL, RSRC_CONF,
                       "ca=FILE cert=FILE key=FILE name=HOST"),
-    AP_INIT_TAKE12("RateLimitRedisTimeout", cmd_timeout, NULL, RSRC_CONF,
+    AP_INIT_TAKE12("RateLimitRedisTimeout", rl_config_timeout, NULL, RSRC_CONF,
                    "a duration and connect=duration, as in 25ms connect=250ms"),
-    AP_INIT_TAKE1("RateLimitRedisPrefix", cmd_prefix, NULL, RSRC_CONF, "prefix of all keys"),
-    AP_INIT_TAKE12("RateLimitOnFailure", cmd_on_failure, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RateLimitRedisPrefix", rl_config_prefix, NULL, RSRC_CONF, "prefix of all keys"),
+    AP_INIT_TAKE12("RateLimitOnFailure", rl_config_on_failure, NULL, RSRC_CONF,
                    "local, open or closed; nodes=N hosts share a quota"),
-    AP_INIT_TAKE12("RateLimitBreaker", cmd_breaker, NULL, RSRC_CONF,
+    AP_INIT_TAKE12("RateLimitBreaker", rl_config_breaker, NULL, RSRC_CONF,
                    "failures=N retry=MIN..MAX, as in failures=5 retry=50ms..2s"),
-    AP_INIT_TAKE1("RateLimitSharedMemory", cmd_shared_memory, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RateLimitSharedMemory", rl_config_shared_memory, NULL, RSRC_CONF,
                   "size of the local tier, as in 16M"),
-    AP_INIT_TAKE1("RateLimitIPv6Prefix", cmd_ipv6_prefix, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RateLimitIPv6Prefix", rl_config_ipv6_prefix, NULL, RSRC_CONF,
                   "one client per prefix of this length"),
     AP_INIT_TAKE123("RateLimitLog", cmd_log, NULL, RSRC_CONF,
                     "FILE or \"|program\", json or text, every=T; once for each server"),
     AP_INIT_RAW_ARGS("RateLimitTier", cmd_tier, NULL, ANYWHERE,
                      "RULE TIER QUOTA|unlimited [burst=N], as in: api gold 1000"),
-    AP_INIT_TAKE1("RateLimitScope", cmd_scope, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RateLimitScope", rl_config_scope, NULL, RSRC_CONF,
                   "counts of this virtual host are apart from those of other scopes"),
-    AP_INIT_FLAG("RateLimitOverrides", cmd_overrides, NULL, RSRC_CONF,
+    AP_INIT_FLAG("RateLimitOverrides", rl_config_overrides, NULL, RSRC_CONF,
                  "on: limits that Redis holds for single identities"),
-    AP_INIT_TAKE1("RateLimitDelayWorkers", cmd_delay_workers, NULL, RSRC_CONF,
+    AP_INIT_TAKE1("RateLimitDelayWorkers", rl_config_delay_workers, NULL, RSRC_CONF,
                   "percent of the workers that delay= may hold at a time"),
-    AP_INIT_TAKE_ARGV("RateLimitAdaptive", cmd_adaptive, NULL, RSRC_CONF,
+    AP_INIT_TAKE_ARGV("RateLimitAdaptive", rl_config_adaptive, NULL, RSRC_CONF,
                       "LOAD FACTOR ..., as in 70 0.5 90 0.2"),
     {.name = NULL}
 };
@@ -730,19 +490,19 @@ static int check_place(server_rec *s, const rl_settings *settings, const written
     const rl_rule *rule = place->rule;
 
     if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
-        warn(s, place, "clients choose its key and get a fresh quota with each new value; put a rule "
-             "with key=ip or key=server beside it");
+        warn(s, place, "clients choose its key and get a fresh quota with each new value; put a "
+             "rule with key=ip or key=server beside it");
     if (rl_rule_tier_is_inventable(rule))
-        warn(s, place, "clients choose its tier; let tier= read what the server knows of them, as in "
-             "tier=%{env:PLAN}");
+        warn(s, place, "clients choose its tier; let tier= read what the server knows of them, "
+             "as in tier=%{env:PLAN}");
     if (rule->tier_count && !rule->tier.text && !settings->overrides)
         warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
              "RateLimitOverrides on");
     if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
         warn(s, place, "on-failure= does nothing where Redis is not asked");
     if (rule->adaptive && !settings->adaptive_count)
-        warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: RateLimitAdaptive 70 "
-             "0.5");
+        warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: "
+             "RateLimitAdaptive 70 0.5");
     if (rule->limit.algorithm == RL_SLIDING_LOG && !settings->redis)
         return refuse(s, place, "algorithm=sliding-log needs RateLimitRedis, as in: RateLimitRedis "
                       "redis://127.0.0.1:6379; algorithm=sliding-window does not");
@@ -777,8 +537,8 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     }
     if (settings->overrides && !settings->redis) {
         ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, main_server,
-                     "ratelimit: RateLimitOverrides on needs RateLimitRedis, where overrides are, as "
-                     "in: RateLimitRedis redis://127.0.0.1:6379");
+                     "ratelimit: RateLimitOverrides on needs RateLimitRedis, where overrides "
+                     "are, as in: RateLimitRedis redis://127.0.0.1:6379");
         good = 0;
     }
     return good & rl_config_redis_check(pool, main_server);

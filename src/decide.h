@@ -35,7 +35,7 @@ typedef struct {
 /* What one rule said of one request. Lives as long as the request. */
 typedef struct rl_outcome {
     const rl_rule *rule;
-    rl_limit limit;        /* as it was applied: of a tier, an override; in fallback, this host's share */
+    rl_limit limit;        /* as it was applied: of a tier, an override, a host in fallback */
     rl_identity identity;
     const char *who;       /* its text, once it was needed */
     rl_source source;
@@ -81,7 +81,10 @@ typedef struct {
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
 rl_chain *rl_decide_chain(const request_rec *r);
 
-/* Whether there may be rules up to a phase that r has not been decided over: cheap, and most often no. */
+/*
+ * Whether there may be rules up to a phase that r has not been decided over: cheap, and most
+ * often no.
+ */
 int rl_decide_is_due(const request_rec *r, rl_phase phase);
 
 /*
@@ -92,15 +95,15 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase);
 int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase);
 
 /*
- * Looks how the rules that hold for r stand, all phases together, and charges nothing: a chain of its
- * own in the request's pool, with an outcome for each; not what rl_decide_chain() finds. NULL if there
- * are none.
+ * Looks how the rules that hold for r stand, all phases together, and charges nothing: a chain of
+ * its own in the request's pool, with an outcome for each; not what rl_decide_chain() finds. NULL
+ * if there are none.
  */
 rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers);
 
 /*
- * Settles what the chain of a request has pending, now that the response is known: to be called once
- * for the initial request, when it has been answered. Never waits.
+ * Settles what the chain of a request has pending, now that the response is known: to be called
+ * once for the initial request, when it has been answered. Never waits.
  */
 void rl_decide_settle(request_rec *r, const rl_tiers *tiers);
 

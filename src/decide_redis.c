@@ -60,7 +60,9 @@ static void add_ask(rl_step *s, rl_outcome *o)
     }
 }
 
-/* Keys of single clients before those that many share: in a cluster, what denies one stops there. */
+/*
+ * Keys of single clients before those that many share: in a cluster, what denies one stops there.
+ */
 static void add_asks(rl_step *s, int shadow)
 {
     for (int shared = 0; shared <= 1; shared++) {
@@ -88,8 +90,8 @@ static void take_override(rl_step *s, rl_outcome *o, rl_override override)
     if (override == RL_OVERRIDE_GARBAGE)
         rl_complain(r, s->tiers->local,
                     apr_pstrcat(r->pool, "the override of rule=", o->rule->name, " for identity=",
-                                rl_decide_who(s->chain, o), " is neither a quota, nor a tier of the "
-                                "rule, nor unlimited: it is ignored", NULL));
+                                rl_decide_who(s->chain, o), " is neither a quota, nor a tier of "
+                                "the rule, nor unlimited: it is ignored", NULL));
 }
 
 /* Takes over what Redis reported of one rule. */
@@ -139,8 +141,8 @@ static rl_state *seed_of(rl_step *s, const rl_outcome *o)
 }
 
 /*
- * Turns to a count of this host, which starts from what Redis last said. A log is too long for that:
- * a sliding window stands in for it.
+ * Turns to a count of this host, which starts from what Redis last said. A log is too long for
+ * that: a sliding window stands in for it.
  */
 static void count_here(rl_step *s, rl_outcome *o)
 {

@@ -45,8 +45,8 @@ void rl_step_deny_from_memory(rl_outcome *o);
 void rl_step_mark_charged(rl_outcome *o);
 
 /*
- * Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more. Where
- * memory has denied already only shadow rules are asked about, which nobody vetoes.
+ * Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more.
+ * Where memory has denied already only shadow rules are asked about, which nobody vetoes.
  */
 void rl_step_ask_redis(rl_step *s);
 

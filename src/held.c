@@ -1,11 +1,11 @@
 /*
  * held: who of the workers only waits.
  *
- * The held are a ring of counters, one for each tenth of a second in which a place ends. How many there
- * are is the sum of those from now on: nobody has to give a place up, so nobody can forget to. A
- * counter carries the tenth it is for, and one of a tenth long gone counts as zero. Two that take the
- * last place at the same time may both see too many, and both go without; never do both get it,
- * because each is counted before it looks.
+ * The held are a ring of counters, one for each tenth of a second in which a place ends. How many
+ * there are is the sum of those from now on: nobody has to give a place up, so nobody can forget
+ * to. A counter carries the tenth it is for, and one of a tenth long gone counts as zero. Two
+ * that take the last place at the same time may both see too many, and both go without; never do
+ * both get it, because each is counted before it looks.
  */
 #include <stdatomic.h>
 

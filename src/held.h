@@ -21,9 +21,9 @@ typedef struct {
 size_t rl_held_size(void);
 
 /*
- * Takes a place for for_ms (at most 10 s) from host_ms on, if no more than most are then taken. A place
- * ends by itself: a process that dies with one keeps it no longer than it had asked for. Returns 0 if
- * there was none. Lock-free; any thread of any process.
+ * Takes a place for for_ms (at most 10 s) from host_ms on, if no more than most are then taken. A
+ * place ends by itself: a process that dies with one keeps it no longer than it had asked for.
+ * Returns 0 if there was none. Lock-free; any thread of any process.
  */
 int rl_held_take(rl_held *held, int64_t host_ms, int64_t for_ms, int most, rl_hold *hold);
 

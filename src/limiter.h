@@ -6,9 +6,9 @@
  * stand in redis/decide.lua, which is this file in another language: whoever changes one changes
  * both.
  *
- * Units: counts are units of cost (a plain request takes 1), durations are ms. A time is a number of
- * ticks since the epoch: ms, but µs for buckets whose window is a minute or less, so that a high
- * rate is not lost in rounding. All are whole numbers.
+ * Units: counts are units of cost (a plain request takes 1), durations are ms. A time is a number
+ * of ticks since the epoch: ms, but µs for buckets whose window is a minute or less, so that a
+ * high rate is not lost in rounding. All are whole numbers.
  */
 #ifndef RL_LIMITER_H
 #define RL_LIMITER_H
@@ -21,7 +21,7 @@
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
 #define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
 #define RL_LOG_QUOTA_MAX 10000                   /* of a sliding log */
-#define RL_PENDING_SLOT_MS INT64_C(60000)        /* what is never settled becomes a charge after 1 to 2 */
+#define RL_PENDING_SLOT_MS INT64_C(60000)        /* unsettled units become charges after 1 to 2 */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
 #define RL_NEVER INT64_C(-1)                     /* a wait that no waiting ends */
 
@@ -44,7 +44,10 @@ typedef struct {
     int on_response;   /* a unit is pending until the response says whether it is charged */
 } rl_limit;
 
-/* Units admitted whose responses are not known: those of slot number `slot`, and of the one before. */
+/*
+ * Units admitted whose responses are not known: those of slot number `slot`, and of the one
+ * before.
+ */
 typedef struct {
     int64_t slot; /* of RL_PENDING_SLOT_MS */
     int64_t prev;
@@ -106,9 +109,10 @@ int rl_limiter_is_exact(const rl_limit *limit);
 /*
  * Moves a state to the time now, and returns the time that counts: now itself, or, for a state
  * from the future, its own: the start of its window, its level's tick. State more than one window
- * ahead of now is taken for a clock that stepped back: it is anchored to now with its counts kept,
- * so that no step of the clock refills a quota. Pending units that nobody settled in time are charged
- * to the moment when their time was over. The sum of a log is not moved: it is of its own tick.
+ * ahead of now is taken for a clock that stepped back: it is anchored to now with its counts
+ * kept, so that no step of the clock refills a quota. Pending units that nobody settled in time
+ * are charged to the moment when their time was over. The sum of a log is not moved: it is of its
+ * own tick.
  */
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now);
 
@@ -136,8 +140,9 @@ int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64
 
 /*
  * The ms after which cost units are admitted if nothing else is until then: 0 when they are now,
- * RL_NEVER when they are dearer than the capacity, or wait for a bucket whose quota is 0. Exact, to
- * the ms: one ms earlier they are still denied. A log knows it for the cost that was asked; for another, when there is more room at all.
+ * RL_NEVER when they are dearer than the capacity, or wait for a bucket whose quota is 0. Exact,
+ * to the ms: one ms earlier they are still denied. A log knows it for the cost that was asked;
+ * for another, when there is more room at all.
  */
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost);

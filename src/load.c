@@ -1,8 +1,8 @@
 /*
  * load: how busy the server is.
  *
- * Workers are counted in the scoreboard by one request in a quarter of a second; the others take what it
- * found.
+ * Workers are counted in the scoreboard by one request in a quarter of a second; the others take
+ * what it found.
  */
 #include <stdatomic.h>
 

@@ -11,9 +11,10 @@
  *
  * - The owner of an entry is its key word. Taking an entry over is one swap of that word, to a
  *   key that is not ready yet and that nobody finds; a second swap makes it ready, once it is
- *   certain that no other place holds the same key. What the previous owner left behind is cleared
- *   in between. Its late writers harm nobody: they read what they are going to swap, then see that
- *   the entry is still theirs, then swap; cleared words carry a tag of the new key, so the swap fails.
+ *   certain that no other place holds the same key. What the previous owner left behind is
+ *   cleared in between. Its late writers harm nobody: they read what they are going to swap, then
+ *   see that the entry is still theirs, then swap; cleared words carry a tag of the new key, so
+ *   the swap fails.
  * - A count is one pair of words: where it is in time, and the units. A charge is one swap of the
  *   pair, decided on the exact state it changes. A number that grows with each write lies in
  *   the first word, so that the pair can be read in two halves, and a state that comes back is not
@@ -191,8 +192,9 @@ static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key
 }
 
 /*
- * Empties what the owner before left, unless somebody else has become the owner since. A late writer
- * of his may still be quicker, but he has one swap left, so each word is tried until it is empty.
+ * Empties what the owner before left, unless somebody else has become the owner since. A late
+ * writer of his may still be quicker, but he has one swap left, so each word is tried until it is
+ * empty.
  */
 static void clear(entry *e, uint64_t making)
 {

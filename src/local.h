@@ -67,22 +67,25 @@ uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counte
                       const void *identity, size_t length);
 
 /*
- * The state of a count at *now (a tick of the limit's), which moves forward if another process has
- * already moved the count on. seed, if not NULL, is what is known of the counter from elsewhere: the
- * count is at least that.
+ * The state of a count at *now (a tick of the limit's), which moves forward if another process
+ * has already moved the count on. seed, if not NULL, is what is known of the counter from
+ * elsewhere: the count is at least that.
  */
 void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
                    int64_t *now, rl_state *state);
 
 /*
- * Charges cost to a count if the limit admits it, in one atomic step; a denial that starts a block
- * starts it. Seed as above. Returns whether it was charged; state is the count before the charge, at
- * *now.
+ * Charges cost to a count if the limit admits it, in one atomic step; a denial that starts a
+ * block starts it. Seed as above. Returns whether it was charged; state is the count before the
+ * charge, at *now.
  */
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state);
 
-/* Starts the block that a denial of cost in this state starts, if it does; the state then says so. */
+/*
+ * Starts the block that a denial of cost in this state starts, if it does; the state then says
+ * so.
+ */
 void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     int64_t host_ms, int64_t now, rl_state *state);
 
@@ -116,8 +119,9 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
 
 /*
- * Takes it on to ask Redis again about a denial that is due for renewal; for a second nobody else will.
- * Returns 0 if it is somebody else's, or the host has asked too often: then the denial stands.
+ * Takes it on to ask Redis again about a denial that is due for renewal; for a second nobody else
+ * will. Returns 0 if it is somebody else's, or the host has asked too often: then the denial
+ * stands.
  */
 int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms);
 

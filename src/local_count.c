@@ -67,8 +67,9 @@ static pair pack_pending(pair was, const rl_pending *pending)
 }
 
 /*
- * Another process, whose clock was read later than ours, may have moved the count on already; how much
- * later, if we were stopped in between, has a bound. What is further ahead, a clock has left there.
+ * Another process, whose clock was read later than ours, may have moved the count on already; how
+ * much later, if we were stopped in between, has a bound. What is further ahead, a clock has left
+ * there.
  */
 static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
 {
@@ -126,8 +127,8 @@ static int is_overdue(const rl_limit *limit, const reading *was, int64_t now)
 }
 
 /*
- * Charges what was pending too long, then takes it out of the pair. Two who do so at once, or one who
- * dies in between, may charge it twice; but at no moment is it neither pending nor charged.
+ * Charges what was pending too long, then takes it out of the pair. Two who do so at once, or one
+ * who dies in between, may charge it twice; but at no moment is it neither pending nor charged.
  */
 static void charge_overdue(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
                            int64_t now)
@@ -174,9 +175,9 @@ static int try_charge(entry *e, const rl_limit *limit, int64_t cost, const readi
 }
 
 /*
- * Of rules that share a counter one may charge the count while another makes units pending: two swaps
- * of two pairs, neither of which sees the other. Each has swapped before it looks here, so the later one
- * at the least sees both, and takes its own back if they are too many.
+ * Of rules that share a counter one may charge the count while another makes units pending: two
+ * swaps of two pairs, neither of which sees the other. Each has swapped before it looks here, so
+ * the later one at the least sees both, and takes its own back if they are too many.
  */
 static int still_fits(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
                       const rl_state *seed, int64_t now)

@@ -13,8 +13,8 @@
 #define LAG_MAX UINT64_C(0xffff)
 
 /*
- * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a wait. Its
- * wait is the answer to this and to nothing else, but for a block, which is one to all.
+ * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a
+ * wait. Its wait is the answer to this and to nothing else, but for a block, which is one to all.
  */
 #define ANYTHING UINT32_MAX
 

@@ -17,7 +17,10 @@
 /* Set in every key, but for an entry that is being made. */
 #define READY (UINT64_C(1) << 63)
 
-/* The first word of a count: number of the write, 12 bits; window number or tick, 52 bits: to 2112. */
+/*
+ * The first word of a count: number of the write, 12 bits; window number or tick, 52 bits: to
+ * 2112.
+ */
 #define WRITE_SHIFT 52
 #define POSITION_MASK ((UINT64_C(1) << WRITE_SHIFT) - 1)
 
@@ -38,10 +41,10 @@ typedef struct {
     half reported_s; /* when a denial was last reported; 0: never */
     half silent;     /* denials since */
     /*
-     * Of a count: the tick at which a block ends, tagged; the pair of the count; the pair of what is
-     * pending: the slot, and units in the one before << 32 | in it.
-     * Of a snapshot: when it was asked for, on the host's clock; lag << 48 | what Redis's clock said in
-     * ms; units; checksum << 32 | when one request is to ask again; its terms.
+     * Of a count: the tick at which a block ends, tagged; the pair of the count; the pair of what
+     * is pending: the slot, and units in the one before << 32 | in it.
+     * Of a snapshot: when it was asked for, on the host's clock; lag << 48 | what Redis's clock
+     * said in ms; units; checksum << 32 | when one request is to ask again; its terms.
      */
     word words[ENTRY_WORDS];
 } entry;

@@ -187,8 +187,8 @@ static const char *too_large(apr_pool_t *pool, const char *text, const rl_limit 
     int64_t most = RL_PRODUCT_MAX / (limit->window_ms * rl_limiter_ticks(limit));
 
     if (limit->quota > most || limit->burst > most)
-        return apr_psprintf(pool, "\"%s\" is too large to count exactly: with this window quota and "
-                            "burst are at most %" APR_INT64_T_FMT, text, most);
+        return apr_psprintf(pool, "\"%s\" is too large to count exactly: with this window quota "
+                            "and burst are at most %" APR_INT64_T_FMT, text, most);
     return apr_psprintf(pool, "\"%s\" is too large to count exactly with this delay=", text);
 }
 
@@ -291,12 +291,12 @@ static const char *read_tier_quota(apr_pool_t *pool, const rl_rule *rule, const 
 
     tier->unlimited = !strcasecmp(text, "unlimited");
     if (!tier->unlimited && (!end || *end))
-        return apr_psprintf(pool, "\"%s\" is neither a quota of at most 1000000000 nor unlimited, as "
-                            "in: RateLimitTier %s gold 1000", text, rule->name);
+        return apr_psprintf(pool, "\"%s\" is neither a quota of at most 1000000000 nor "
+                            "unlimited, as in: RateLimitTier %s gold 1000", text, rule->name);
     if (!tier->unlimited && rule->limit.algorithm == RL_SLIDING_LOG
         && tier->quota > RL_LOG_QUOTA_MAX)
-        return apr_psprintf(pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was read",
-                            RL_LOG_QUOTA_MAX, text);
+        return apr_psprintf(pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was "
+                            "read", RL_LOG_QUOTA_MAX, text);
     tier->burst = tier->quota;
     return NULL;
 }
@@ -307,8 +307,8 @@ static const char *read_tier_burst(apr_pool_t *pool, const rl_rule *rule, const 
     if (!*text)
         return NULL;
     if (strncasecmp(text, "burst=", 6) || !rl_rule_units(text + 6, &tier->burst))
-        return apr_psprintf(pool, "\"%s\" is not burst=N with a whole number of 1 to 1000000000, as "
-                            "in: RateLimitTier %s gold 1000 burst=2000", text, rule->name);
+        return apr_psprintf(pool, "\"%s\" is not burst=N with a whole number of 1 to 1000000000, "
+                            "as in: RateLimitTier %s gold 1000 burst=2000", text, rule->name);
     if (!rl_limiter_is_bucket(rule->limit.algorithm) || tier->unlimited)
         return "burst= is for algorithm=token-bucket and leaky-bucket, and for a quota";
     return NULL;
@@ -336,8 +336,8 @@ const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
     rl_tier tier;
 
     if (!name || !quota || !*quota || !burst || !rl_rule_is_end(line))
-        return apr_psprintf(pool, "\"%s\": needs TIER QUOTA|unlimited [burst=N], as in: RateLimitTier "
-                            "%s gold 1000", rule->name, rule->name);
+        return apr_psprintf(pool, "\"%s\": needs TIER QUOTA|unlimited [burst=N], as in: "
+                            "RateLimitTier %s gold 1000", rule->name, rule->name);
     if (!rl_rule_is_name(name))
         return apr_psprintf(pool, "\"%s\": \"%s\" is no name for a tier: it takes 1 to 64 letters, "
                             "digits, -, _ and .", rule->name, name);

@@ -110,8 +110,8 @@ const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile
                           rl_rule **rule);
 
 /*
- * Adds TIER QUOTA|unlimited [burst=N] to a rule. Returns NULL, or an error text that begins with the
- * rule's name. Only while the configuration is read.
+ * Adds TIER QUOTA|unlimited [burst=N] to a rule. Returns NULL, or an error text that begins with
+ * the rule's name. Only while the configuration is read.
  */
 const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line);
 

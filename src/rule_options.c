@@ -110,8 +110,8 @@ static const char *read_burst(rl_reading *r, const char *text)
 {
     if (rl_rule_units(text, &r->rule->limit.burst))
         return NULL;
-    return apr_psprintf(r->pool, "burst=%s is not a whole number of 1 to 1000000000, as in burst=100",
-                        text);
+    return apr_psprintf(r->pool, "burst=%s is not a whole number of 1 to 1000000000, as in "
+                        "burst=100", text);
 }
 
 #define DELAY_MAX_MS 10000
@@ -133,7 +133,8 @@ static const char *read_block(rl_reading *r, const char *text)
 
     if (rl_rule_duration(text, ms) && *ms > 0 && *ms <= RL_WINDOW_MAX_MS)
         return NULL;
-    return apr_psprintf(r->pool, "block=%s is not a duration of at most 31d, as in block=10m", text);
+    return apr_psprintf(r->pool, "block=%s is not a duration of at most 31d, as in block=10m",
+                        text);
 }
 
 static const char *read_cost(rl_reading *r, const char *text)
@@ -158,7 +159,8 @@ static const char *read_path(rl_reading *r, const char *text)
     char *normal;
 
     if (*text != '/')
-        return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**", text);
+        return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**",
+                            text);
     normal = apr_palloc(r->pool, strlen(text) + 2);
     normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
     r->rule->path = text;
@@ -191,7 +193,8 @@ static const char *read_methods(rl_reading *r, const char *text)
     return NULL;
 }
 
-static const char *read_condition(rl_reading *r, const char *option, const char *text, rl_expr *expr)
+static const char *read_condition(rl_reading *r, const char *option, const char *text,
+                                  rl_expr *expr)
 {
     const char *error = rl_rule_read_expr(r, text, 1, &expr->compiled);
 
@@ -344,8 +347,8 @@ static const char *check_algorithm(rl_reading *r)
     if (limit->delay_ms && limit->on_response)
         return "delay= and charge-on= exclude each other: what is held has to be charged before";
     if (limit->algorithm == RL_SLIDING_LOG && limit->quota > RL_LOG_QUOTA_MAX)
-        return apr_psprintf(r->pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was "
-                            "read", RL_LOG_QUOTA_MAX, rule->text);
+        return apr_psprintf(r->pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" "
+                            "was read", RL_LOG_QUOTA_MAX, rule->text);
     if (limit->algorithm == RL_SLIDING_LOG && rule->sync == RL_SYNC_LOCAL)
         return "algorithm=sliding-log needs Redis and excludes sync=local; sliding-window does not";
     return NULL;
@@ -359,8 +362,8 @@ static const char *check_phase(const rl_reading *r)
         return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
                "user: before authentication there is none";
     if (r->reads_path && rule->phase == RL_PHASE_EARLY)
-        return "key=path excludes phase=early: httpd has not looked at the path by then; path= does "
-               "not";
+        return "key=path excludes phase=early: httpd has not looked at the path by then; path= "
+               "does not";
     if (rule->statuses && rl_rule_charges_on(rule, 401)
         && (rule->phase == RL_PHASE_AUTH || (rule->phase == RL_PHASE_UNSET && r->reads_auth)))
         return "charge-on=401 needs phase=access: a failed login never gets as far as phase=auth";

@@ -1,8 +1,8 @@
 /*
  * rule_reading: what the parts of the grammar share while a rule is read.
  *
- * Private to rule.c, which reads a whole rule, rule_key.c, which reads its key=, and rule_options.c,
- * which reads all other options. Errors are texts in the pool, NULL is success.
+ * Private to rule.c, which reads a whole rule, rule_key.c, which reads its key=, and
+ * rule_options.c, which reads all other options. Errors are texts in the pool, NULL is success.
  */
 #ifndef RL_RULE_READING_H
 #define RL_RULE_READING_H

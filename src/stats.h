@@ -3,9 +3,9 @@
  *
  * One block for all children of a host. Counters only grow, also over graceful restarts. Every
  * function may be called from any thread of any process and none blocks, but for rl_stats_init()
- * and rl_stats_row(), which are for times when nobody else runs, and rl_stats_keep(), which is for
- * one process alone, httpd's parent. Reading while others count gives each counter as it was at some
- * moment of the read.
+ * and rl_stats_row(), which are for times when nobody else runs, and rl_stats_keep(), which is
+ * for one process alone, httpd's parent. Reading while others count gives each counter as it was
+ * at some moment of the read.
  *
  * A request under one rule is one atomic add, to the counter of its verdict and source. What a page
  * shows, as how many requests there were, is sums of these.

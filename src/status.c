@@ -3,8 +3,8 @@
  *
  * Numbers come from shared memory as they are at the moment; nothing here takes a lock or asks
  * Redis. What is shown is data, tables of columns and of named numbers. For people it is made a
- * page, see page.c. Programs get lines of ?auto: a name without blanks, a colon, a number, all since
- * the start.
+ * page, see page.c. Programs get lines of ?auto: a name without blanks, a colon, a number, all
+ * since the start.
  */
 #include <apr_strings.h>
 

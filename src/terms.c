@@ -1,8 +1,8 @@
 /*
  * terms: what a rule means for one request.
  *
- * The cheap conditions come first: most rules that do not apply fall to a method or a path. A path is
- * normalised once for all rules of a request that ask for it.
+ * The cheap conditions come first: most rules that do not apply fall to a method or a path. A
+ * path is normalised once for all rules of a request that ask for it.
  */
 #include <string.h>
 

@@ -2,12 +2,12 @@
  * cluster: the nodes of a Redis Cluster, and which of them a slot's calls go to.
  *
  * Keeps a table of slots (slots.h) and a node (node.h) for each server in it. The table is read
- * from any seed at the start, corrected by MOVED, and read again in the background when it was found
- * wrong or a node of it is in trouble: then a replica may have taken over. Servers without slots
- * are talked to only when a redirection names them, and let go soon after.
+ * from any seed at the start, corrected by MOVED, and read again in the background when it was
+ * found wrong or a node of it is in trouble: then a replica may have taken over. Servers without
+ * slots are talked to only when a redirection names them, and let go soon after.
  *
- * rl_cluster_route() and rl_cluster_hurry() may be called from any thread, all else by who steps the
- * nodes. None ever waits. Times are µs on rl_link_clock().
+ * rl_cluster_route() and rl_cluster_hurry() may be called from any thread, all else by who steps
+ * the nodes. None ever waits. Times are µs on rl_link_clock().
  */
 #ifndef RL_CLUSTER_H
 #define RL_CLUSTER_H

@@ -72,7 +72,9 @@ rl_call_next rl_fleet_refused(rl_fleet *fleet, rl_call *call, const char *error)
  */
 int rl_fleet_wait(rl_fleet *fleet, struct pollfd *fds, int *others, int64_t *due_us);
 
-/* Moves on: fds is what poll() reported of what rl_fleet_wait() gave, count nodes first, or NULL. */
+/*
+ * Moves on: fds is what poll() reported of what rl_fleet_wait() gave, count nodes first, or NULL.
+ */
 void rl_fleet_step(rl_fleet *fleet, const struct pollfd *fds, int count, int64_t now_us);
 
 /* Nothing to be done but to send and to receive. */

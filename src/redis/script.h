@@ -1,8 +1,8 @@
 /*
  * script: what is said to Redis, and what comes back.
  *
- * Builds the commands that run decide.lua, or decide_plain.lua where that is enough, and reads their
- * replies. Nothing here does I/O; everything may be called from any thread.
+ * Builds the commands that run decide.lua, or decide_plain.lua where that is enough, and reads
+ * their replies. Nothing here does I/O; everything may be called from any thread.
  */
 #ifndef RL_SCRIPT_H
 #define RL_SCRIPT_H
@@ -45,8 +45,8 @@ typedef enum {
 typedef struct {
     const char *key;          /* the whole Redis key */
     const char *override_key; /* of the hash of overrides; NULL in all asks of a call, or in none */
-    const char *tiers;        /* with it: the rule's name, then name, quota (or unlimited) and burst of
-                                 each tier, with a blank behind each word */
+    const char *tiers;        /* with it: the rule's name, then name, quota (or unlimited) and
+                                 burst of each tier, with a blank behind each word */
     rl_limit *limit;          /* in: the rule's; out: with the override's quota and burst */
     rl_ask_kind kind;
     int64_t cost;
@@ -73,9 +73,9 @@ char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, 
 char *rl_script_undo(const rl_script_names *names, const rl_ask *asks, int n, int *length);
 
 /*
- * Reads the reply to rl_script_decide() into asks, which must be as they were then. Returns 1 if all
- * live rules admit (and so were charged, unless the caller only looked), 0 if a rule denied, -1 if the
- * reply is not what the script says: an error, or garbage.
+ * Reads the reply to rl_script_decide() into asks, which must be as they were then. Returns 1 if
+ * all live rules admit (and so were charged, unless the caller only looked), 0 if a rule denied,
+ * -1 if the reply is not what the script says: an error, or garbage.
  */
 int rl_script_read(const redisReply *reply, rl_ask *asks, int n);
 
