@@ -136,9 +136,9 @@ typedef struct {
 } resources;
 
 /*
- * glibc keeps some of what a thread frees for that thread, and counts it as in use: that grows until
- * each thread has met each size, for thousands of cycles, which looks like a leak or hides one. Only
- * when a program starts can it be told to keep nothing, so this one starts again.
+ * glibc keeps some of what a thread frees for that thread, and counts it as in use: that grows for
+ * thousands of cycles, until each thread has met each size, which looks like a leak or hides one.
+ * It can be told to keep nothing only when a program starts, so this one starts again.
  */
 static void keep_nothing_back(char **args)
 {
