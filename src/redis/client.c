@@ -233,7 +233,8 @@ static int may_sleep(rl_client *client)
     int sleeps;
 
     pthread_mutex_lock(&client->lock);
-    sleeps = client->sleeping = !client->queue.first;
+    sleeps = !client->queue.first;
+    client->sleeping = sleeps && client->options.threaded; /* else nobody could wake it */
     pthread_mutex_unlock(&client->lock);
     return sleeps;
 }

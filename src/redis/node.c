@@ -169,6 +169,13 @@ static int is_known(const rl_node *node, const rl_address *address)
     return 0;
 }
 
+static void end_question(rl_node *node)
+{
+    if (node->resolver)
+        rl_resolver_end(node->resolver);
+    node->resolver = NULL;
+}
+
 /*
  * Takes the answer if it is there. None, or one without addresses, changes nothing; one with a new
  * address is tried from its beginning.
@@ -180,8 +187,7 @@ static void take_addresses(rl_node *node)
 
     if (count < 0)
         return;
-    rl_resolver_end(node->resolver);
-    node->resolver = NULL;
+    end_question(node);
     for (int i = 0; i < count; i++)
         known += is_known(node, &addresses[i]);
     node->stale = node->stale && count == 0;
@@ -558,9 +564,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
 
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
-    if (node->resolver)
-        rl_resolver_end(node->resolver);
-    node->resolver = NULL;
+    end_question(node);
     rl_link_close(node->link, why);
     node->stale = 1;
     node->in_round = 0;
@@ -588,9 +592,7 @@ void rl_node_set_probe(rl_node *node, const char *probe, int length)
 
 void rl_node_rest(rl_node *node)
 {
-    if (node->resolver)
-        rl_resolver_end(node->resolver);
-    node->resolver = NULL;
+    end_question(node);
     node->in_round = node->resolving = node->probing = node->probe_sent = 0;
     node->resting = 1;
     rl_link_close(node->link, "");
@@ -621,5 +623,6 @@ void rl_node_close(rl_node *node, const char *why)
 {
     atomic_store(&node->accepting, 0);
     node->patient = 0;
+    end_question(node);
     rl_link_close(node->link, why);
 }

@@ -8,6 +8,7 @@
  * the script, says nothing. It is called by a name, so each reconnect resolves one.
  */
 #include <dirent.h>
+#include <limits.h>
 #include <malloc.h>
 #include <netinet/in.h>
 #include <pthread.h>
@@ -23,6 +24,8 @@
 #define TIMEOUT_MS 50 /* a busy machine keeps them */
 #define CONNECT_MS 100
 #define PATIENCE_US INT64_C(20000000)
+#define HEAP_MORE 8192
+#define RESIDENT_MORE_KB 512
 
 /* A sanitizer has an allocator of its own, which keeps what is freed. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
@@ -128,9 +131,25 @@ static int reaches(int open)
 typedef struct {
     long fds;
     long threads;
-    long heap; /* bytes in use */
+    long heap; /* bytes in use; pools have mappings of their own */
     long resident_kb;
 } resources;
+
+/*
+ * glibc keeps some of what a thread frees for that thread, and counts it as in use: that grows for
+ * thousands of cycles, until each thread has met each size, which looks like a leak or hides one.
+ * It can be told to keep nothing only when a program starts, so this one starts again.
+ */
+static void keep_nothing_back(char **args)
+{
+    static const char tunable[] = "glibc.malloc.tcache_count=0";
+    const char *set = getenv("GLIBC_TUNABLES");
+
+    if (set && !strcmp(set, tunable))
+        return;
+    setenv("GLIBC_TUNABLES", tunable, 1);
+    execv("/proc/self/exe", args);
+}
 
 static long entries(const char *path)
 {
@@ -143,11 +162,24 @@ static long entries(const char *path)
     return n;
 }
 
+/* Callers have calls under way: so the least of some looks. */
+static long heap_in_use(void)
+{
+    long least = LONG_MAX;
+
+    for (int i = 0; i < 20; i++) {
+        long now = (long)mallinfo2().uordblks;
+
+        least = now < least ? now : least;
+        usleep(500);
+    }
+    return least;
+}
+
 static resources measure(void)
 {
     FILE *statm = fopen("/proc/self/statm", "r");
-    resources r = {entries("/proc/self/fd"), entries("/proc/self/task"),
-                   (long)mallinfo2().uordblks, 0};
+    resources r = {entries("/proc/self/fd"), entries("/proc/self/task"), heap_in_use(), 0};
 
     if (fscanf(statm, "%*d %ld", &r.resident_kb) != 1)
         abort();
@@ -221,9 +253,9 @@ static void storm(const char *what, apr_pool_t *parent, int threaded, int cycles
     late = measure();
     is_int(late.fds, early.fds, "%s: it holds as many descriptors as early on", what);
     is_int(late.threads, early.threads, "%s: as many threads", what);
-    ok(SANITIZED || late.heap - early.heap < 65536, "%s: as many bytes: %ld and %ld", what,
+    ok(SANITIZED || late.heap - early.heap < HEAP_MORE, "%s: as many bytes: %ld and %ld", what,
        early.heap, late.heap);
-    ok(SANITIZED || late.resident_kb - early.resident_kb < 4096,
+    ok(SANITIZED || late.resident_kb - early.resident_kb < RESIDENT_MORE_KB,
        "%s: as much memory: %ld and %ld kB", what, early.resident_kb, late.resident_kb);
     atomic_store(&stop, 1);
     for (int i = 0; i < callers; i++)
@@ -232,12 +264,14 @@ static void storm(const char *what, apr_pool_t *parent, int threaded, int cycles
     apr_pool_destroy(pool);
 }
 
-int main(void)
+int main(int count, char **args)
 {
     const char *times = getenv("STORM_CYCLES");
     int cycles = times ? atoi(times) : 300;
     apr_pool_t *pool;
 
+    (void)count;
+    keep_nothing_back(args);
     if (!start_redis()) {
         printf("1..0 # SKIP no redis-server\n");
         return 0;
