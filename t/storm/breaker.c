@@ -12,7 +12,9 @@
 #include <malloc.h>
 #include <netinet/in.h>
 #include <pthread.h>
+#include <stddef.h>
 #include <sys/socket.h>
+#include <sys/un.h>
 
 #include <apr_general.h>
 
@@ -42,22 +44,47 @@ static int port;
 
 /* --- Redis -------------------------------------------------------------------------------- */
 
-/* A port that nobody listens on now. */
+/* Whether it can be had, and no other test has it, from now until this program ends: Ports.pm. */
+static int claim(int number)
+{
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number),
+                                  .sin_addr = {htonl(INADDR_LOOPBACK)}};
+    struct sockaddr_un name = {.sun_family = AF_UNIX};
+    int fd = socket(AF_INET, SOCK_STREAM, 0), lock = socket(AF_UNIX, SOCK_DGRAM, 0), length;
+    int claimed;
+
+    length = 1 + snprintf(name.sun_path + 1, sizeof(name.sun_path) - 1, "ratelimit-test-port-%d",
+                          number);
+    claimed = !bind(fd, (struct sockaddr *)&address, sizeof(address))
+        && !bind(lock, (struct sockaddr *)&name,
+                 (socklen_t)(offsetof(struct sockaddr_un, sun_path) + (size_t)length));
+    close(fd);
+    if (!claimed)
+        close(lock);
+    return claimed;
+}
+
+/*
+ * A port below those that the kernel takes for outgoing connections: one of them would keep Redis
+ * from coming back, and still does for a minute after its end.
+ */
 static int free_port(void)
 {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr = {htonl(INADDR_LOOPBACK)}};
-    socklen_t size = sizeof(address);
-    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    for (int i = 0; i < 500; i++) {
+        int number = 12000 + (getpid() * 31 + i * 7) % 20000;
 
-    if (bind(fd, (struct sockaddr *)&address, size) || getsockname(fd, (void *)&address, &size))
-        abort();
-    close(fd);
-    return ntohs(address.sin_port);
+        if (claim(number))
+            return number;
+    }
+    abort();
 }
 
 static void refuse(int goes)
 {
-    ask("CONFIG SET port %d", goes ? 0 : port);
+    const char *said = ask("CONFIG SET port %d", goes ? 0 : port);
+
+    if (strcmp(said, "OK"))
+        diag("port %d: %s", port, said);
     if (goes)
         ask("CLIENT KILL TYPE normal SKIPME yes");
 }
