@@ -60,12 +60,18 @@ sub no_error {
 
 sub source { my ($host) = @_; return $host->get('/noted')->header('X-Source') }
 
-# Waits until Redis decides everything again. A breaker that closes lets a growing
-# share of eight through, so sixteen in a row are the end of that.
+# Waits until Redis decides everything again, in every child: a load that keeps all of them busy
+# falls back no more. (A breaker that closes lets a growing share of eight through.)
 sub recovered {
     my ($host) = @_;
+    my $fallen = sub { return Status->of($host)->rule('noted')->{Fallback} };
     return Process::wait_until(
-        sub { for (1 .. 16) { return 0 if source($host) ne 'redis' } return 1 },
+        sub {
+            return 0 if source($host) ne 'redis';
+            my $before = $fallen->();
+            load($host, 10 * CLIENTS, path => '/noted');
+            return $fallen->() == $before;
+        },
         what => 'Redis to decide again', within => 60
     );
 }
