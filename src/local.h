@@ -6,8 +6,8 @@
  * called from any thread of any process at any time; none blocks, allocates or calls the system.
  *
  * Times named host_ms are rl_local_clock(): ms on a clock that is the same for all processes of
- * the host, never steps back and runs while the machine sleeps. Times named now are ms since the
- * epoch as rl_local_now() derives them from it.
+ * the host, never steps back and runs while the machine sleeps. Times named now are ticks of a
+ * limit since the epoch, made of the ms that rl_local_now() derives from it.
  */
 #ifndef RL_LOCAL_H
 #define RL_LOCAL_H
