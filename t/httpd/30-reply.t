@@ -11,14 +11,14 @@ use lib "$FindBin::Bin/../lib";
 
 use Httpd;
 use JSON::PP;
-use Process;
 use Test::More;
+use Windows;
 
-use constant DAY => 86_400;
+use constant DAY => Windows::DAY;
 
 # The values below are of one day: not across its end.
-Process::wait_until(sub { DAY - time % DAY > 60 }, within => 90, what => 'the next day');
-my $midnight = time - time % DAY + DAY;
+Windows::time_left(120, DAY);
+my $midnight = Windows::ends(DAY);
 
 my $client = 1;
 sub fresh { return '127.0.0.' . ++$client }
@@ -26,15 +26,16 @@ sub fresh { return '127.0.0.' . ++$client }
 my @families = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset RateLimit-Limit
     RateLimit-Remaining RateLimit-Reset RateLimit-Policy RateLimit);
 
-# All header lines of the three families, sorted, as name: value; numbers of
-# seconds up to the end of the day as T.
+# All header lines of the three families, sorted, as name: value. What says how many seconds
+# are left of the day, or when it ends, is shown as T or MIDNIGHT if it is right.
 sub limits {
     my ($response) = @_;
     my %ours = map { $_ => 1 } @families;
     my $left = $midnight - time;
     return join "\n", sort map {
         my ($name, $value) = @$_;
-        $value =~ s/(?:^|(?<=;t=))(\d{5,6})$/$1 >= $left && $1 <= $left + 30 ? 'T' : $1/e;
+        $value =~ s/(^|;t=)(\d+)$/$1 . ($2 >= $left && $2 <= $left + 30 ? 'T' : $2)/e
+            if $name =~ /^RateLimit(?:-Reset)?$/;
         $value =~ s/^$midnight$/MIDNIGHT/;
         "$name: $value";
     } grep { $ours{ $_->[0] } } @{ $response->headers };
