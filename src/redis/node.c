@@ -256,7 +256,7 @@ void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
     if (node->probing)
         probed(node, 0);
     if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
-        say_opened(node, why);
+        say_opened(node, "%s", why);
     node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
     node->connect_at_us = now_us;
     if (!rl_node_is_open(node))

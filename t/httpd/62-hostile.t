@@ -38,6 +38,7 @@ sub counts_by_itself {
     Fallback::bounded_wait($status);
     is $status->{RedisAnswered}, 0, 'no answer was believed';
     cmp_ok $status->redis_failures, '>=', 1, 'that is seen';
+    unlike $host->error_log, qr/exit signal/, 'no child died of it';
 }
 
 # A Redis that shakes hands and then answers decisions as the function does.
@@ -80,6 +81,10 @@ my %hostile = (
     'never knows the script' => says("-NOSCRIPT No matching script. Please use EVAL.\r\n"),
     'promises a bulk and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
     'closes at each decision' => after_handshake(sub { 0 }),
+    'refuses the handshake in a format string' => sub {
+        my ($conn) = @_;
+        while ($conn->command) { $conn->send('-ERR ' . '%s%n' x 12 . "\r\n") }
+    },
 );
 
 sub hostile {
@@ -100,7 +105,8 @@ sub hostile {
 subtest "a Redis that $_" => sub { hostile($_, 'event') } for sort keys %hostile;
 subtest "a Redis that $_ (prefork)" => sub { hostile($_, 'prefork') }
     for 'accepts and says nothing', 'shakes hands and says nothing', 'drips its handshake',
-        'answers too little', 'closes at each decision';
+        'answers too little', 'closes at each decision',
+        'refuses the handshake in a format string';
 
 # Too few calls to fail often in one second: what counts is that they fail in a row.
 for my $mpm (qw(event prefork)) {
