@@ -34,6 +34,7 @@
 #include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
+#include "src/variable.h"
 #include "src/violation.h"
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -327,6 +328,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
     rl_reply_register(pool);
+    rl_variable_register(pool);
 }
 
 AP_DECLARE_MODULE(ratelimit_redis) = {

@@ -29,6 +29,10 @@ my %ways = (
     ';x=1'                    => '40-keys.t, paths',
     'query string in the key' => '40-keys.t, paths',
     'backslash'               => '40-keys.t, paths',
+    'PATH_INFO'               => '80-examples.t, login.conf',
+    'AllowEncodedSlashes NoDecode' => '80-examples.t, login.conf and api-behind-proxy.conf',
+    'RewriteRule in a folder' => '25-chain.t, redirects',
+    'RewriteRule [PT]'        => '80-examples.t, login.conf',
     'HEAD for GET'            => '40-keys.t, methods',
     'method override'         => '40-keys.t, methods',
     'fresh path segment'      => '40-keys.t, path:2',
@@ -140,6 +144,24 @@ RateLimit api 3/1d path=/api/**
     ServerName one.test
     RateLimit host 1/1d key=host+ip
 </VirtualHost>
+<VirtualHost *:@PORT5@>
+    AllowEncodedSlashes NoDecode
+    RateLimit form 1/1d path=/**/form/**
+    <If "%{RATELIMIT_PATH} =~ m#/section$#">
+        RateLimit section 1/1d
+    </If>
+</VirtualHost>
+<VirtualHost *:@PORT6@>
+    RewriteEngine on
+    RewriteRule ^ /hello.txt [PT]
+    RateLimit sent 1/1d path=/**/sent phase=early
+</VirtualHost>
+<VirtualHost *:@PORT7@>
+    RateLimit signin 1/1d path=/**/signin phase=early
+    <Directory @DOCROOT@/sub>
+        RewriteRule ^secret$ /signin [L]
+    </Directory>
+</VirtualHost>
 EOF
 
 my %files = (users => 'alice:{SHA}' . sha1_base64('secret') . "=\n",
@@ -196,6 +218,29 @@ sub spellings {
             way($way, "$plain " . get($page, from => $from, at => 1), '404 429', "key=path and $page");
         }
     }
+}
+
+# An application may find its route behind the name of a script, decode what httpd left
+# encoded, or serve a path that httpd has rewritten.
+sub applications {
+    my @tries = (
+        ['PATH_INFO', 4, '/form', qw(/index.php/form /hello.txt/form /form/x /index.php/Form;a=b)],
+        ['PATH_INFO', 4, '/section', qw(/index.php/section /a/b/SECTION/)],
+        ['AllowEncodedSlashes NoDecode', 4, '/form',
+            qw(/api%2Fform /api%2fform /x%2F..%2Fform /api%252Fform /%2Fform)],
+        ['AllowEncodedSlashes NoDecode', 4, '/section',
+            qw(/api%2Fsection /x/..;/section /x%2F..;%2Fsection)],
+        ['RewriteRule in a folder', 6, '/signin', qw(/sub/signin /SIGNIN/ /sub/secret)],
+        ['RewriteRule [PT]', 5, '/sent', qw(/SENT //sent /index.php/sent /x%2Fsent /x/../sent)],
+    );
+    for my $try (@tries) {
+        my ($way, $at, $first, @others) = @$try;
+        my $from = fresh();
+        isnt get($first, from => $from, at => $at), 429, "$first passes once";
+        way($way, get($_, from => $from, at => $at), 429, $_) for @others;
+    }
+    my @other = map { get($_, from => fresh(), at => 4) } ('/other/x') x 2;
+    is "@other", '404 404', 'another path is not concerned';
 }
 
 sub methods {
@@ -360,7 +405,7 @@ sub floods {
 
 sub start {
     return Httpd->start(
-        redis => $redis, ports => 4, files => \%files,
+        redis => $redis, ports => 7, files => \%files,
         modules => [qw(status remoteip access_compat auth_basic authn_file authz_user mime negotiation rewrite)],
         config  => ($redis ? "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 5s connect=5s\n" : '') . $config,
     );
@@ -387,6 +432,7 @@ for my $where ('by this host', 'by Redis') {
     $redis = $where eq 'by Redis' ? RedisServer->start : undef;
     $httpd = start();
     subtest "$where: the path"            => \&spellings;
+    subtest "$where: the application"     => \&applications;
     subtest "$where: the method"          => \&methods;
     subtest "$where: what comes below"    => \&paths;
     subtest "$where: the address"         => \&addresses;

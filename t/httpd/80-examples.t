@@ -87,15 +87,19 @@ sub login_slows_guessing_down {
     # until one of ten fits again: late in a window sooner than early in it
     ok $wait > 880 && $wait <= 990, "then the address waits a quarter of an hour ($wait s)";
     is $denied->header('X-RateLimit-Limit'), undef, 'and is not told how many tries there are';
-    like $denied->body, qr/^Too many requests\. Try again in \d+ seconds\.$/, 'in plain text';
+    like $denied->body, qr/"detail":"Too many requests\. Try again in \d+ seconds\."/,
+        'but when to come back';
+    like $denied->body, qr/"violated-policies":\[\]/, 'and not by which rule';
     is $host->request(@good)->status, 429, 'a right password does not show';
 
     for my $spelling ('/Login', '/login/', '//login', '/login;x=1', '/login.php', '/log%69n',
-        '/./login', '/x/../login', '/login?x=1')
+        '/./login', '/x/../login', '/login?x=1', '/index.php/login', '/app/Login/', '/login.php/x',
+        '/x%2Flogin', '/x%2F..%2flogin', '/x/..;/login', '/%256cogin', 'http://localhost/login')
     {
         is $host->request(@guess, path => $spelling)->status, 429, "$spelling is the same form";
     }
     is $host->get('/login')->status, 200, 'the form still shows';
+    no_way_around_by_a_front_controller($file);
     is $host->request(@good, from => '127.0.0.2')->status, 303, 'others may log in';
 
     my $together = Examples::at_once($host, 60, 30, @guess, from => '127.0.0.3');
@@ -122,6 +126,31 @@ sub login_slows_guessing_down {
     is_deeply \%seen, { 200 => 10, 429 => 2 }, 'with Redis two hosts hear ten tries together';
     until_blocked($hosts[0], @guess);
     is $hosts[1]->request(@good)->status, 429, 'and both keep to a block';
+}
+
+# A form behind a front controller, in the ways to send every path there: ten wrong
+# passwords are heard, whichever spelling brings them, and then none by any.
+sub no_way_around_by_a_front_controller {
+    my ($file) = @_;
+    my $folder = sub { return "<Directory \@DOCROOT\@>\n$_[0]\n</Directory>" };
+    my %front = (
+        'FallbackResource'         => $folder->('FallbackResource /page.html'),
+        'RewriteRule in a folder'  => $folder->("RewriteEngine on\nRewriteRule ^ /page.html [END]"),
+        'RewriteRule'              => "RewriteEngine on\nRewriteRule ^ /page.html [L]",
+        'RewriteRule [PT]'         => "RewriteEngine on\nRewriteRule ^ /page.html [PT]",
+        'AliasMatch and NoDecode'  => "AllowEncodedSlashes NoDecode\nAliasMatch ^ \@DOCROOT\@/page.html",
+    );
+    for my $by (sort keys %front) {
+        my $host = Httpd->start(modules => ['rewrite'], config =>
+                "Define LOGIN_FAILED 200,404\nInclude $file\n$front{$by}\nAcceptPathInfo On\n");
+        my $guess = sub { $host->request(path => $_[0], method => 'POST', body => 'x')->status };
+        my @spellings = qw(/login /page.html/login /Login/ /login;a=b /index.php/login// /api/login.php);
+        push @spellings, '/api%2Flogin' if $by =~ /NoDecode/;
+        my @heard = map { $guess->($spellings[$_ % @spellings]) } 0 .. 9;
+        ok !(grep { $_ == 429 } @heard), "$by: ten tries are heard (@heard)";
+        Process::wait_until(sub { $guess->('/login') == 429 }, what => 'a denial');
+        is $guess->($_), 429, "$by: and then none by $_" for @spellings;
+    }
 }
 
 sub basic_auth_counts_wrong_passwords {
@@ -187,6 +216,7 @@ EOC
 
     is_deeply statuses($host, 320, path => '/api/health'), { 200 => 320 },
         'the load balancer is never denied';
+    is $host->get('/api%2Fsearch')->status, 404, 'what the section does not match is not proxied';
     my @log = split /\n/, do { local (@ARGV, $/) = ($host->dir . '/access.log'); <> };
     like $log[0], qr/^200 pass api-key redis 99$/, 'the notes tell of each verdict';
 }
@@ -197,6 +227,9 @@ sub sub_quota_of_search {
             { 'X-Api-Key' => 'searcher', 'X-Forwarded-For' => '203.0.113.8' });
 
     is_deeply statuses($host, 12, %search), { 200 => 10, 429 => 2 }, 'ten searches pass';
+    is $host->request(%search, path => $_)->status, 429, "nor does $_"
+        for qw(/api/Search /api/search;x=1 /api//search /api/x/..;/search /api/search/all
+            /api/x%2F..%2Fsearch /api/health/..;/search /api/health/..%2Fsearch);
     is $host->request(%search, path => '/api/items')->status, 200, 'after that, the rest still does';
     my $keys = Client->flood(
         targets => [$host->port], requests => 40, connections => 4, path => '/api/search',
@@ -234,6 +267,7 @@ Define BACKEND \@BACKEND\@
 Define REDIS \@REDIS\@
 $patient
 Define LOAD_BALANCER 127.0.0.1
+AllowEncodedSlashes NoDecode
 Include $file
 CustomLog \@DIR\@/access.log "%>s %{RATELIMIT_VERDICT}n %{RATELIMIT_RULE}n %{RATELIMIT_SOURCE}n %{RATELIMIT_REMAINING}n"
 EOC

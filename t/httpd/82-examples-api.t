@@ -89,6 +89,7 @@ EOC
 
     my $strangers = at_once($host, 610, 4, %api, from => '127.0.0.2');
     is_deeply $strangers, { 401 => 600, 429 => 10 }, 'who has no login counts by address';
+    is $host->get('/index.php/Api/items', from => '127.0.0.2')->status, 429, 'by any spelling';
 }
 
 sub keys_have_plans {
@@ -123,6 +124,9 @@ EOK
     my @tricks = ('k1|k3', '${api-keys:k1}', 'acme/gold', ' ', '%1', "k5|acme/gold");
     is_deeply [map { $host->request(%api, $key->($_), from => '127.0.0.3')->status } @tricks],
         [map { 429 } @tricks], 'however they are spelt';
+    is $host->get($_, $key->('k5'), from => '127.0.0.3')->status, 429, "and $_ is no other path"
+        for qw(/API/items /index.php/api/items /x/..;/api/items);
+    isnt $host->get('/other', from => '127.0.0.3')->status, 429, 'which the rest of the site is';
 }
 
 sub users_have_quotas_and_so_do_addresses {
@@ -165,6 +169,8 @@ sub what_is_dear_draws_more {
     is_deeply [map { $host->get('/api/report', from => '127.0.0.2')->status } 1 .. 3],
         [200, 200, 429], 'of three in a row the third is more than there is';
     is $host->get('/api/items', from => '127.0.0.2')->status, 200, 'while the rest goes on';
+    is $host->get($_, from => '127.0.0.2')->status, 429, "$_ has the price of a report"
+        for qw(/api/Report /api/report;x /api//report/ /api/x/..;/report /index.php/api/report);
 
     my $denied = $host->get('/api/report', from => '127.0.0.2');
     my $wait   = $denied->header('Retry-After');
@@ -204,6 +210,8 @@ sub bytes_are_counted {
     my %tiny = (path => '/upload', method => 'PUT', body => 'x', from => '127.0.0.5');
     my $many = statuses($host, 22, %tiny);
     is $many->{429}, 2, 'of small ones there are 20';
+    is $host->request(%tiny, path => $_)->status, 429, "$_ is the same"
+        for qw(/Upload/ /index.php/upload /upload;x=y /upload/file);
     is_deeply statuses($host, 30, path => '/upload', from => '127.0.0.5'), { 200 => 30 },
         'to look at the form costs nothing';
     is_deeply [$host->error_log_lines(qr/no whole number/)], [], 'no cost is guessed';
@@ -228,6 +236,7 @@ sub deliveries_queue {
     is_deeply $stranger, { 200 => 10, 429 => 5 }, 'who is no sender has ten';
     my $denied = $host->get('/hooks/mail', from => '127.0.0.2');
     is $denied->status, 429, 'and then none';
+    is $host->get($_, from => '127.0.0.2')->status, 429, "nor by $_" for qw(/Hooks/mail /index.php/hooks/mail);
     is $host->get('/hooks/mail', from => '127.0.3.2')->status, 200, 'and used up nobody\'s turn';
     is_deeply statuses($host, 12, path => '/hooks/other', from => '127.0.0.4'),
         { 404 => 10, 429 => 2 }, 'a path that is no sender\'s counts by address alone';

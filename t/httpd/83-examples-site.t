@@ -30,8 +30,9 @@ done_testing;
 sub a_site_alone {
     my ($file) = @_;
     my $host = Httpd->start(
-        mpm   => 'event', threads => 5, config => "Include $file",
-        files => { 'style.css' => 'x' },
+        mpm   => 'event', threads => 5,
+        config => "Include $file\n<Directory \@DOCROOT\@/app>\nFallbackResource /app/index.php\n</Directory>",
+        files => { 'style.css' => 'x', 'app/index.php' => 'x' },
     );
     Examples::time_left(40, 60);
 
@@ -45,6 +46,8 @@ sub a_site_alone {
     is_deeply at_once($host, 100, 4, path => '/style.css'), { 200 => 100 }, 'styles are free';
     my $disguised = at_once($host, 100, 4, path => '/page.html/style.css');
     ok $disguised->{429} > 0, 'but not pages that are called like one';
+    my $routed = at_once($host, 100, 4, path => '/app/page.css', from => '127.0.0.5');
+    ok $routed->{429} > 0, 'nor what an application answers in place of a file that is not there';
     is $host->get('/page.html', from => '127.0.0.2')->status, 200, 'others are not concerned';
 
     my @form = (path => '/style.css', method => 'POST', body => 'a=b', from => '127.0.0.3');
@@ -153,7 +156,7 @@ sub a_limit_on_trial_denies_nobody {
         files => { search => "found\n" });
     Examples::time_left(30, 60);
 
-    is_deeply statuses($host, 20, path => '/search'), { 200 => 20 }, 'twenty pass';
+    is_deeply statuses($host, 10, path => $_), { 200 => 10 }, "ten of $_ pass" for qw(/search //search);
     is -s $host->dir . '/verdicts', 0, 'without a word';
     my $last = $host->get('/search');
     is $last->header('X-RateLimit-Limit'), 60, 'clients hear of the limit that holds';

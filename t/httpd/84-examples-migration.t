@@ -79,6 +79,7 @@ sub buckets_let_in_what_nginx_does {
         path => '/nodelay/page.html', at_once => 6, admits => 6, unit => 2);
     Examples::is_bucket($host, 'no burst: one',
         path => '/strict/page.html', at_once => 1, admits => 1, unit => 2);
+    is $host->get('/STRICT//page.html')->status, 429, 'by any spelling of the path';
     Examples::is_bucket($host, 'burst=4: one, and four wait',
         path => '/queue/page.html', at_once => 1, admits => 5, unit => 2);
     Examples::is_bucket($host, 'burst=5 delay=3: four, and two wait',

@@ -97,6 +97,7 @@ sub expression_decides {
     my %post = (method => 'POST', body => 'text');
     is $host->get('/comments', %post)->status, 200, 'five may write' for 1 .. 5;
     is $host->get('/comments', %post)->status, 403, 'then writing is refused';
+    is $host->get($_, %post)->status, 403, "by $_ as well" for '/comments/', '//comments';
     is $host->get('/comments')->status, 200, 'and reading is not';
     is $host->get('/comments', %post, from => '127.0.0.2')->status, 200, 'others write on';
 }
