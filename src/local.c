@@ -9,21 +9,30 @@
  * There is no lock. Workers are killed, stopped and preempted at any instruction, so every change
  * that matters is one compare-and-swap that carries its own meaning:
  *
- * - The owner of an entry is its key word. Taking an entry over is one swap of that word, to a
- *   key that is not ready yet and that nobody finds; a second swap makes it ready, once it is
- *   certain that no other place holds the same key. What the previous owner left behind is
- *   cleared in between. Its late writers harm nobody: they read what they are going to swap, then
- *   see that the entry is still theirs, then swap; cleared words carry a tag of the new key, so
- *   the swap fails.
- * - A count is one pair of words: where it is in time, and the units. A charge is one swap of the
- *   pair, decided on the exact state it changes. A number that grows with each write lies in
- *   the first word, so that the pair can be read in two halves, and a state that comes back is not
- *   mistaken for one that never left.
- * - Units that are pending are a second pair. To admit swaps this one: it is read first, and a unit
- *   is charged before it ceases to be pending, so the sum that was judged is never less than the
- *   truth. Who swaps overdue units out of it charges them; should he die in between, they are lost.
- * - A snapshot is five words, one of them with a checksum of the others and the key. Writers do not
- *   exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
+ * - An entry belongs to the key in its owner word. The word also holds a generation, which goes up
+ *   each time the entry changes hands; the time between is a tenure. Every other word that matters
+ *   is written with the generation of its writer, and read as zero by every other tenure. So nothing
+ *   is cleared, a late writer changes what nobody reads any more, and nobody reads what another key
+ *   has left.
+ * - A key has at most one tenure that is ready. One begins as "being made", which only those who
+ *   want to make the same key take notice of. Whoever is about to make a tenure ready looks at all
+ *   other entries of the set first: a ready one of the key there wins, else the one being made in the
+ *   first place, and the others are ended. Of two tenures of one key, take the one whose making began
+ *   later: everybody who makes it ready has looked at the other one since, so it had been ended, or
+ *   this one was given up. Making is not bound to a thread: where its maker is late or dead, the next
+ *   one that wants the key finishes it. The tenure in the first place is ended by none of its key,
+ *   so of all who want a key one comes to an end; what other keys take away from it are places being
+ *   made, and these only while all eight are.
+ * - A count is a pair of words: where it is in time, and the units. A charge is one swap of the
+ *   pair, decided on the exact state it changes. That is right even if the state was another one in
+ *   between, for the state is all there is.
+ * - Units that are pending are a second pair; how units go from one to the other is told in
+ *   local_count.c.
+ * - A snapshot is five words, with a checksum of the others, the key and the generation. Writers do
+ *   not exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
+ *
+ * A generation comes back after 4,096 tenures. What may still stand there from that time is put
+ * aside before a tenure is made ready; a thread that was stopped for all of them is not provided for.
  *
  * The rest of an entry (expiry, use, fullness, denials since the last report) only steers eviction
  * and logging; a lost update there costs nothing.
@@ -35,13 +44,15 @@
 
 #include "local_table.h"
 
-#define MAGIC UINT64_C(0x324c41434f4c4c52) /* "RLLOCAL2", little endian */
+#define MAGIC UINT64_C(0x334c41434f4c4c52) /* "RLLOCAL3", little endian */
 #define IDLE_S 10      /* unused for so long, an entry is idle */
 #define LASTS_MAX_MS (INT64_C(3660) * 86400000)
+#define COUNTED_SETS 32768 /* at the most, when entries are counted: exact up to 16 MB */
 #define LOOKED_AT_S 15 /* denials that are not reported wait so long for rl_local_unreported() */
 
 /* The second of last use has 24 bits and wraps after half a year, which mistakes an age once. */
 #define USED_MASK UINT32_C(0xffffff)
+#define AHEAD_S 3600   /* by so much the clock of whoever used an entry may be later than ours */
 
 /* Fullness: 0 to FULL by how much of the quota is used, DENIES when a cost of 1 is denied. */
 enum { FULL = 254, DENIES = 255 };
@@ -108,142 +119,186 @@ uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counte
     memcpy(seed, &first, sizeof(first));
     seed[RL_LOCAL_SEED - 1] ^= (unsigned char)kind;
     hash = apr_siphash24(identity, length, seed);
-    return hash & ~READY ? hash | READY : READY + 1;
+    if (!(hash >> FINGERPRINT_SHIFT & FINGERPRINT))
+        hash |= UINT64_C(1) << FINGERPRINT_SHIFT;
+    return hash | KEY_BIT;
 }
 
-/* --- Entries ------------------------------------------------------------------------------ */
+/* --- Tenures ------------------------------------------------------------------------------ */
 
-static entry *set_of(rl_local *table, uint64_t key)
+static entry *set_of(const rl_local *table, uint64_t key)
 {
-    return table->table[key % table->sets];
+    return ((rl_local *)table)->table[key % table->sets];
 }
 
-entry *rl_local_find(const rl_local *table, uint64_t key)
+static uint64_t fingerprint_of(uint64_t key)
 {
-    entry *set = set_of((rl_local *)table, key);
+    return key >> FINGERPRINT_SHIFT & FINGERPRINT;
+}
+
+/* Acquire: a reader sees what was put aside before the tenure was made ready. */
+tenure rl_local_find(const rl_local *table, uint64_t key)
+{
+    uint64_t ready = fingerprint_of(key);
+    entry *set = set_of(table, key);
 
     for (int i = 0; i < WAYS; i++) {
-        if (load(&set[i].key) == key)
-            return &set[i];
+        uint64_t owner = load_acquire(&set[i].owner);
+
+        if ((owner & VALUE) == ready)
+            return (tenure){&set[i], owner};
     }
-    return NULL;
+    return (tenure){NULL, 0};
+}
+
+/* How long ago an entry was used. */
+static uint64_t idle_s(uint32_t used, uint32_t now_s)
+{
+    uint32_t age = (now_s - (used >> 8)) & USED_MASK;
+
+    return age < USED_MASK - AHEAD_S ? age : 0;
 }
 
 /* How much would be missed: the entry of its set with the least goes first. */
-static uint64_t usefulness(entry *e, uint32_t now_s)
+static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
 {
-    uint32_t used = load(&e->used), expires_s = load(&e->expires_s);
-    uint64_t idle_s = (now_s - (used >> 8)) & USED_MASK, fullness = used & 0xff;
+    uint32_t used = load(&e->used), fullness = used & 0xff;
+    uint64_t idle = idle_s(used, now_s);
 
-    if (expires_s <= now_s)
+    if (!(owner & FINGERPRINT))
+        return 0;
+    if (owner & BEING_MADE) /* its maker wrote that it is in use, unless it died before */
+        return ((uint64_t)(idle >= IDLE_S ? 1 : 4) << 56) + USED_MASK - idle;
+    if (load(&e->expires_s) <= now_s)
         return 1;
     if (fullness == DENIES)
-        return (UINT64_C(3) << 56) + expires_s;
-    if (idle_s >= IDLE_S)
-        return (UINT64_C(1) << 56) + USED_MASK - idle_s;
-    return (UINT64_C(2) << 56) + (fullness << 32) + USED_MASK - idle_s;
+        return (UINT64_C(3) << 56) + load(&e->expires_s);
+    if (idle >= IDLE_S)
+        return (UINT64_C(1) << 56) + USED_MASK - idle;
+    return (UINT64_C(2) << 56) + ((uint64_t)fullness << 32) + USED_MASK - idle;
 }
 
-/* The place in a set that would be missed least, its owner, and how useful that one is. */
-static entry *least_useful(entry *set, uint32_t now_s, uint64_t *owner, uint64_t *usefulness_of)
+/* Ends a tenure that is being made, if it still is; whether it is over. */
+static int abandon(entry *e, uint64_t making)
 {
-    entry *place = NULL;
+    return swap(&e->owner, &making, making & GENERATION);
+}
+
+/*
+ * Begins a tenure in the entry of the set that would be missed least. The owner is read before it is
+ * judged, and swapped as it was read: an entry that has changed hands meanwhile is not evicted for
+ * what its owner before was worth. Its entry is NULL if that happened.
+ */
+static tenure begin(rl_local *table, entry *set, uint64_t making, uint32_t now_s)
+{
+    uint64_t least = UINT64_MAX, was = 0;
+    entry *e = NULL;
 
     for (int i = 0; i < WAYS; i++) {
-        uint64_t there = load(&set[i].key);
-        uint64_t use = there ? usefulness(&set[i], now_s) : 0;
+        uint64_t owner = load_acquire(&set[i].owner);
+        uint64_t use = usefulness(&set[i], owner, now_s);
 
-        if (!place || use < *usefulness_of) {
-            *usefulness_of = use;
-            *owner = there;
-            place = &set[i];
+        if (use < least) {
+            least = use;
+            was = owner;
+            e = &set[i];
         }
     }
-    return place;
+    making |= (was & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT);
+    if (!swap(&e->owner, &was, making))
+        return (tenure){NULL, 0};
+    store(&e->used, now_s << 8);
+    store(&e->expires_s, now_s + 1);
+    store(&e->reported_s, 0);
+    store(&e->silent, 0);
+    if (least > 1 && !(was & BEING_MADE))
+        add(&table->evictions, 1);
+    return (tenure){e, making};
 }
 
-/* Frees an entry that is being made, if it still is; *there becomes what stands in its place. */
-static void abandon(rl_local *table, entry *e, uint64_t *there)
+/*
+ * Gives words of this generation the one before. As long as the tenure is being made nobody writes
+ * words of it, so one that stands here is 4,096 tenures old.
+ */
+static void put_aside(const tenure *t)
 {
-    if (swap(&e->key, there, 0)) {
-        *there = 0;
-        atomic_fetch_sub_explicit(&table->entries, 1, memory_order_relaxed);
+    static const int first_words[] = {BLOCKED, COUNT, PENDING};
+
+    for (int i = 0; i < 3; i++) {
+        word *w = &t->entry->words[first_words[i]];
+        uint64_t old = load_acquire(w);
+
+        if (is_of(old, t->owner) && is_held(t))
+            swap(w, &old, old - (UINT64_C(1) << GENERATION_SHIFT));
     }
 }
 
 /*
- * Whether no other place of the set holds key. Other attempts to make it are ended: theirs, or
- * ours by them, but never does each of two miss the other, since both were written before either
- * looks here. An attempt whose maker has died ends here, too.
+ * Makes a tenure ready that is being made, by the caller or another one. What the set holds of the
+ * key otherwise is looked at after the tenure was begun, in the one order of all swaps: hence
+ * load_seq_cst. The entry returned is NULL if the tenure is over and another one must be tried.
  */
-static int is_alone(rl_local *table, entry *set, const entry *mine, uint64_t key)
+static tenure finish(entry *set, tenure mine)
 {
+    uint64_t making = mine.owner, ready = making & ~BEING_MADE;
+
     for (int i = 0; i < WAYS; i++) {
-        uint64_t there = atomic_load(&set[i].key);
+        uint64_t owner = load_seq_cst(&set[i].owner);
 
-        if (&set[i] == mine)
+        if (&set[i] == mine.entry || (owner & FINGERPRINT) != (making & FINGERPRINT))
             continue;
-        if (there == (key & ~READY))
-            abandon(table, &set[i], &there);
-        if (there == key)
-            return 0;
+        if (!(owner & BEING_MADE)) {
+            abandon(mine.entry, mine.owner);
+            return (tenure){&set[i], owner};
+        }
+        if (&set[i] < mine.entry) {
+            abandon(mine.entry, mine.owner);
+            return (tenure){NULL, 0};
+        }
+        if (!abandon(&set[i], owner))
+            return (tenure){NULL, 0};
     }
-    return 1;
+    put_aside(&mine);
+    if (swap(&mine.entry->owner, &making, ready) || making == ready)
+        return (tenure){mine.entry, ready};
+    return (tenure){NULL, 0};
 }
 
 /*
- * Empties what the owner before left, unless somebody else has become the owner since. A late
- * writer of his may still be quicker, but he has one swap left, so each word is tried until it is
- * empty.
+ * The tenure of key that is ready, or else the first that is being made, or else a new one. No bound
+ * on the tries: each that fails has met somebody else's step towards a tenure of this key, or an
+ * entry that another key took.
  */
-static void clear(entry *e, uint64_t making)
+static tenure make(rl_local *table, uint64_t key, uint32_t now_s)
 {
-    uint64_t first, empty = tag_of(making);
-    pair was;
-
-    do {
-        first = load_first(&e->words[BLOCKED]);
-    } while (load_first(&e->key) == making && !swap(&e->words[BLOCKED], &first, empty));
-    for (int i = COUNT; i <= PENDING; i += PENDING - COUNT) {
-        do {
-            was = read_pair(&e->words[i]);
-        } while (load_first(&e->key) == making && !swap_pair(&e->words[i], was, empty));
-    }
-}
-
-/*
- * Finds the entry of key or makes one. Two callers may do so at once and choose different places:
- * then one of them, or both, look again.
- */
-entry *rl_local_claim(rl_local *table, uint64_t key, int64_t host_ms)
-{
-    uint32_t now_s = (uint32_t)(host_ms / 1000);
+    uint64_t making = fingerprint_of(key) | BEING_MADE;
     entry *set = set_of(table, key);
 
-    for (int tries = 0; tries < 64; tries++) {
-        entry *place = rl_local_find(table, key);
-        uint64_t least = 0, owner = 0, making = key & ~READY;
+    for (;;) {
+        tenure t = {NULL, 0};
 
-        if (place)
-            return place;
-        place = least_useful(set, now_s, &owner, &least);
-        if (!swap(&place->key, &owner, making))
-            continue;
-        clear(place, making);
-        store(&place->used, now_s << 8);
-        store(&place->expires_s, now_s + 1);
-        store(&place->reported_s, 0);
-        store(&place->silent, 0);
-        if (least == 0)
-            atomic_fetch_add_explicit(&table->entries, 1, memory_order_relaxed);
-        else if (least > 1)
-            atomic_fetch_add_explicit(&table->evictions, 1, memory_order_relaxed);
-        if (!is_alone(table, set, place, key))
-            abandon(table, place, &making);
-        else if (swap(&place->key, &making, key))
-            return place;
+        for (int i = WAYS - 1; i >= 0; i--) {
+            uint64_t owner = load_acquire(&set[i].owner);
+
+            if ((owner & VALUE) == fingerprint_of(key))
+                return (tenure){&set[i], owner};
+            if ((owner & VALUE) == making)
+                t = (tenure){&set[i], owner};
+        }
+        if (!t.entry)
+            t = begin(table, set, making, now_s);
+        if (t.entry)
+            t = finish(set, t);
+        if (t.entry)
+            return t;
     }
-    return NULL;
+}
+
+tenure rl_local_claim(rl_local *table, uint64_t key, int64_t host_ms)
+{
+    tenure t = rl_local_find(table, key);
+
+    return t.entry ? t : make(table, key, (uint32_t)(host_ms / 1000));
 }
 
 void rl_local_touch(entry *e, const rl_limit *limit, const rl_state *state, int64_t now,
@@ -274,25 +329,23 @@ static int is_silent(uint32_t last_s, uint32_t now_s, int64_t every_ms)
 
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms)
 {
-    entry *e = rl_local_claim(table, key, host_ms);
+    entry *e = rl_local_claim(table, key, host_ms).entry;
     uint32_t now_s = (uint32_t)(host_ms / 1000) + 1, last;
     uint32_t silent_until_s = now_s + (uint32_t)(every_ms / 1000) + LOOKED_AT_S;
 
-    if (!e)
-        return 1;
     if (load(&e->expires_s) < silent_until_s)
         store(&e->expires_s, silent_until_s);
     last = load(&e->reported_s);
     if (is_silent(last, now_s, every_ms) || !swap(&e->reported_s, &last, now_s)) {
-        atomic_fetch_add_explicit(&e->silent, 1, memory_order_relaxed);
+        add(&e->silent, 1);
         return 0;
     }
-    return atomic_exchange_explicit(&e->silent, 0, memory_order_relaxed) + 1;
+    return exchange(&e->silent, 0) + 1;
 }
 
 uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms)
 {
-    entry *e = rl_local_find(table, key);
+    entry *e = rl_local_find(table, key).entry;
     uint32_t now_s = (uint32_t)(host_ms / 1000) + 1, last;
 
     if (!e || !load(&e->silent))
@@ -300,12 +353,22 @@ uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int
     last = load(&e->reported_s);
     if (is_silent(last, now_s, every_ms) || !swap(&e->reported_s, &last, now_s))
         return 0;
-    return atomic_exchange_explicit(&e->silent, 0, memory_order_relaxed);
+    return exchange(&e->silent, 0);
 }
 
+/*
+ * Nobody keeps count of the entries: somebody killed beside such a counter would leave it wrong for
+ * good. They are counted when somebody asks, one in so many of a large table.
+ */
 void rl_local_read_stats(const rl_local *table, rl_local_stats *stats)
 {
+    uint64_t every = 1 + table->sets / COUNTED_SETS, counted = 0, found = 0;
+
+    for (uint64_t s = 0; s < table->sets; s += every, counted++) {
+        for (int i = 0; i < WAYS; i++)
+            found += (load(&table->table[s][i].owner) & FINGERPRINT) != 0;
+    }
     stats->capacity = table->sets * WAYS;
-    stats->entries = load(&table->entries);
+    stats->entries = found * table->sets / counted;
     stats->evictions = load(&table->evictions);
 }

@@ -139,7 +139,7 @@ uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int
 
 typedef struct {
     uint64_t capacity;  /* entries that fit */
-    uint64_t entries;   /* entries ever filled and still held, live or expired */
+    uint64_t entries;   /* entries that a key has, live or expired; counted by looking at them */
     uint64_t evictions; /* entries that were still live when another took their place */
 } rl_local_stats;
 

@@ -2,7 +2,19 @@
  * local_count: the counts of this host.
  *
  * A count is a pair of words, and what is pending another; limiter.c does the arithmetic on a state
- * made of both. How they are swapped, and why that is enough, is told in local.c.
+ * made of both. Each is swapped as it was read, the pair that is not swapped being read first or
+ * looked at again, so that the sum that was judged is never less than the truth:
+ *
+ * - A unit is charged before it ceases to be pending, and pending is read before the count. So a unit
+ *   on its way is seen twice at the worst, never not at all.
+ * - Of rules that share a counter one may charge the count while another makes units pending: two
+ *   swaps of two pairs. Each looks again after its swap, and the later one at the least sees both,
+ *   and takes its own back if they are too many.
+ * - Units that were pending too long are charged once, by three swaps that anybody may make and that
+ *   each happen once: the pending pair is marked with what of it is overdue, and from then on nothing
+ *   else changes it; the count is charged, and its side bit turned; the marked units leave the pending
+ *   pair, and its side bit is turned. Marked and on different sides, they are charged already. Who
+ *   finds a mark goes on from there, so nothing depends on the one that set it being alive.
  */
 #include <string.h>
 
@@ -10,40 +22,63 @@
 
 #define LATE_MS 60000 /* a process may have been stopped for so long */
 
-/* A count as it was read. */
+/* In the second word of a count, and the first one of what is pending. */
+#define COUNT_SIDE (UINT64_C(1) << 63)
+#define PENDING_SIDE (UINT64_C(1) << 51)
+
+/* What of a pending pair is overdue, as a number of slots: its earlier one, or both. */
+#define OVERDUE_SHIFT 49
+#define OVERDUE (UINT64_C(3) << OVERDUE_SHIFT)
+#define SLOT (~(GENERATION | PENDING_SIDE | OVERDUE))
+
+/* A count as it was read: what a swap expects. */
 typedef struct {
-    pair count, pending;
+    rl_pair count, pending;
     uint64_t blocked;
 } reading;
 
-/* The word that follows a first word, with its number one up. */
-static uint64_t next_write(pair was, int64_t position)
+/* A pair as it reads in a tenure. */
+static rl_pair pair_in(const tenure *t, rl_pair p)
 {
-    uint64_t number = ((uint64_t)was >> WRITE_SHIFT) + 1;
-
-    return number << WRITE_SHIFT | (uint64_t)position;
+    return is_of(first_of(p), t->owner) ? p : pair_of(t->owner & GENERATION, 0);
 }
 
-static int64_t position_of(pair p)
+static int64_t position_of(rl_pair count)
 {
-    return (int64_t)((uint64_t)p & POSITION_MASK);
+    return (int64_t)(first_of(count) & VALUE);
 }
 
-static int64_t upper(pair p)
+static int64_t slot_of(rl_pair pending)
 {
-    return (int64_t)((uint64_t)(p >> 64) >> 32);
+    return (int64_t)(first_of(pending) & SLOT);
 }
 
-static int64_t lower(pair p)
+static int marked(rl_pair pending)
 {
-    return (int64_t)((uint64_t)(p >> 64) & 0xffffffff);
+    return (int)((first_of(pending) & OVERDUE) >> OVERDUE_SHIFT);
 }
 
-static void unpack_count(const rl_limit *limit, pair p, rl_state *state)
+static int64_t upper(rl_pair p)
+{
+    return (int64_t)((second_of(p) & ~COUNT_SIDE) >> 32);
+}
+
+static int64_t lower(rl_pair p)
+{
+    return (int64_t)(second_of(p) & 0xffffffff);
+}
+
+/* Whether the marked units of a pending pair are in the count. */
+static int is_charged(rl_pair count, rl_pair pending)
+{
+    return !(second_of(count) & COUNT_SIDE) != !(first_of(pending) & PENDING_SIDE);
+}
+
+static void unpack_count(const rl_limit *limit, rl_pair p, rl_state *state)
 {
     if (rl_limiter_is_bucket(limit->algorithm)) {
         state->at = position_of(p);
-        state->level = (int64_t)(uint64_t)(p >> 64);
+        state->level = (int64_t)(second_of(p) & ~COUNT_SIDE);
     }
     else {
         state->index = position_of(p);
@@ -52,18 +87,30 @@ static void unpack_count(const rl_limit *limit, pair p, rl_state *state)
     }
 }
 
-static pair pack_count(const rl_limit *limit, pair was, const rl_state *state)
+/* Packs follow a pair as it reads in the tenure, and stay on its side. */
+static rl_pair pack_count(const rl_limit *limit, rl_pair was, const rl_state *state)
 {
+    uint64_t generation = first_of(was) & GENERATION, side = second_of(was) & COUNT_SIDE;
+
     if (rl_limiter_is_bucket(limit->algorithm))
-        return pair_of(next_write(was, state->at), (uint64_t)state->level);
-    return pair_of(next_write(was, state->index), (uint64_t)state->prev << 32
-                                                      | (uint64_t)state->cur);
+        return pair_of(generation | (uint64_t)state->at, side | (uint64_t)state->level);
+    return pair_of(generation | (uint64_t)state->index,
+                   side | (uint64_t)state->prev << 32 | (uint64_t)state->cur);
 }
 
-static pair pack_pending(pair was, const rl_pending *pending)
+static rl_pair pack_pending(rl_pair was, const rl_pending *pending)
 {
-    return pair_of(next_write(was, pending->slot), (uint64_t)pending->prev << 32
-                                                       | (uint64_t)pending->cur);
+    return pair_of((first_of(was) & (GENERATION | PENDING_SIDE)) | (uint64_t)pending->slot,
+                   (uint64_t)pending->prev << 32 | (uint64_t)pending->cur);
+}
+
+/* What is left when the marked units have gone. */
+static rl_pending without_overdue(rl_pair pending)
+{
+    int slots = marked(pending);
+
+    return (rl_pending){slot_of(pending) + slots, slots == 1 ? lower(pending) : 0,
+                        slots == 0 ? lower(pending) : 0};
 }
 
 /*
@@ -94,102 +141,145 @@ static void at_least(const rl_limit *limit, rl_state *state, const rl_state *see
     }
 }
 
-/* Makes a state at *now of what was read. */
-static void state_of(const rl_limit *limit, uint64_t key, const reading *was,
+/* Makes a state at *now of what was read in a tenure. */
+static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
                      const rl_state *seed, int64_t *now, rl_state *state)
 {
+    rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
+
     memset(state, 0, sizeof(*state));
-    unpack_count(limit, was->count, state);
-    state->pending = (rl_pending){position_of(was->pending), upper(was->pending),
-                                  lower(was->pending)};
-    if ((was->blocked ^ tag_of(key)) >> WRITE_SHIFT == 0)
-        state->blocked_until = (int64_t)(was->blocked & POSITION_MASK);
+    unpack_count(limit, count, state);
+    state->pending = is_charged(count, pending)
+        ? without_overdue(pending)
+        : (rl_pending){slot_of(pending), upper(pending), lower(pending)};
+    if (is_of(was->blocked, t->owner))
+        state->blocked_until = (int64_t)(was->blocked & VALUE);
     *now = not_before(limit, state, *now);
     *now = rl_limiter_roll(limit, state, *now);
     if (seed)
         at_least(limit, state, seed, *now);
 }
 
-/* What is pending is read before the count: it is charged before it ceases to be pending. */
-static void read_count(const entry *e, reading *was)
+/* Pending first: see above. Once more if units became overdue and were charged in between. */
+static void read_count(const tenure *t, reading *was)
 {
-    was->pending = read_pair(&e->words[PENDING]);
-    was->count = read_pair(&e->words[COUNT]);
-    was->blocked = load_first(&e->words[BLOCKED]);
+    const word *words = t->entry->words;
+    rl_pair pending;
+
+    do {
+        was->pending = read_pair(&words[PENDING]);
+        was->count = read_pair(&words[COUNT]);
+        pending = pair_in(t, was->pending);
+    } while (!marked(pending) && is_charged(pair_in(t, was->count), pending));
+    was->blocked = load_acquire(&words[BLOCKED]);
 }
 
-static int is_overdue(const rl_limit *limit, const reading *was, int64_t now)
+/* How many slots of a pending pair, from the earlier one on, are overdue. */
+static int overdue(const rl_limit *limit, rl_pair pending, int64_t now)
 {
-    int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
-    int64_t behind = slot - position_of(was->pending);
+    int64_t behind = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit)) - slot_of(pending);
 
-    return (behind >= 1 && upper(was->pending)) || (behind >= 2 && lower(was->pending));
+    if (behind >= 2 && lower(pending))
+        return 2;
+    return behind >= 1 && upper(pending) ? 1 : 0;
+}
+
+/* A count that is charged with the marked units, at the end of their time or now. */
+static rl_pair charge_marked(const rl_limit *limit, const tenure *t, const reading *was,
+                             int64_t now)
+{
+    rl_pair count = pair_in(t, was->count);
+    int slots = marked(was->pending);
+    rl_state state = {.pending = {slot_of(was->pending), upper(was->pending),
+                                  slots == 2 ? lower(was->pending) : 0}};
+
+    unpack_count(limit, count, &state);
+    now = max64(now, (state.pending.slot + slots) * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+    rl_limiter_roll(limit, &state, not_before(limit, &state, now));
+    count = pack_count(limit, count, &state);
+    return pair_of(first_of(count), second_of(count) ^ COUNT_SIDE);
+}
+
+/* The next of the three swaps that charge what is overdue. */
+static void charge_overdue(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
+{
+    word *words = t->entry->words;
+    rl_pair pending = was->pending;
+    rl_pending left = without_overdue(pending);
+
+    if (!marked(pending))
+        swap_pair(&words[PENDING], pending,
+                  pending | (uint64_t)overdue(limit, pending, now) << OVERDUE_SHIFT);
+    else if (!is_charged(pair_in(t, was->count), pending))
+        swap_pair(&words[COUNT], was->count, charge_marked(limit, t, was, now));
+    else
+        swap_pair(&words[PENDING], pending, pack_pending(pending, &left) ^ PENDING_SIDE);
 }
 
 /*
- * Charges what was pending too long, then takes it out of the pair. Two who do so at once, or one
- * who dies in between, may charge it twice; but at no moment is it neither pending nor charged.
+ * Reads a count in which nothing is overdue. Returns 0 if the tenure is over; if not, a swap of what
+ * was read is a swap of this tenure or fails: see is_held().
  */
-static void charge_overdue(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
-                           int64_t now)
+static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading *was)
 {
-    rl_state state;
+    rl_pair pending;
 
-    state_of(limit, key, was, NULL, &now, &state);
-    if (load(&e->key) == key && read_pair(&e->words[PENDING]) == was->pending
-        && swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, &state)))
-        swap_pair(&e->words[PENDING], was->pending, pack_pending(was->pending, &state.pending));
-}
-
-/* Reads a count in which nothing is overdue, or which is not ours any more. */
-static void read_due(entry *e, uint64_t key, const rl_limit *limit, int64_t now, reading *was)
-{
-    read_count(e, was);
-    while (is_overdue(limit, was, now) && load(&e->key) == key) {
-        charge_overdue(e, key, limit, was, now);
-        read_count(e, was);
+    for (;;) {
+        read_count(t, was);
+        if (!is_held(t))
+            return 0;
+        pending = pair_in(t, was->pending);
+        if (!second_of(pending) || (!marked(pending) && !overdue(limit, pending, now)))
+            return 1;
+        charge_overdue(t, limit, was, now);
     }
 }
 
 void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
                    int64_t *now, rl_state *state)
 {
-    entry *e = rl_local_find(table, key);
-    reading was = {0, 0, tag_of(key)};
+    tenure t = rl_local_find(table, key);
+    reading was = {0, 0, 0};
 
-    if (e)
-        read_count(e, &was);
-    state_of(limit, key, &was, seed, now, state);
+    if (t.entry)
+        read_count(&t, &was);
+    state_of(limit, &t, &was, seed, now, state);
 }
 
-/* One attempt to charge; 0 if somebody else was quicker. */
-static int try_charge(entry *e, const rl_limit *limit, int64_t cost, const reading *was,
+/* One attempt to charge; 0 if somebody else was quicker. Otherwise was is what is there now. */
+static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, reading *was,
                       const rl_state *state, rl_state *after)
 {
+    rl_pair *p = limit->on_response ? &was->pending : &was->count;
+    rl_pair next;
+
     *after = *state;
     rl_limiter_charge(limit, after, cost);
-    if (limit->on_response)
-        return swap_pair(&e->words[PENDING], was->pending,
-                         pack_pending(was->pending, &after->pending));
-    return swap_pair(&e->words[COUNT], was->count, pack_count(limit, was->count, after));
+    next = limit->on_response ? pack_pending(pair_in(t, *p), &after->pending)
+                              : pack_count(limit, pair_in(t, *p), after);
+    if (!swap_pair(&t->entry->words[limit->on_response ? PENDING : COUNT], *p, next))
+        return 0;
+    *p = next;
+    return 1;
 }
 
 /*
- * Of rules that share a counter one may charge the count while another makes units pending: two
- * swaps of two pairs, neither of which sees the other. Each has swapped before it looks here, so
- * the later one at the least sees both, and takes its own back if they are too many.
+ * Whether what there is after a charge is within the limit. It is if it is what the charge was
+ * decided on, no matter what was there in between. Where nothing was pending in this tenure there
+ * is nothing to be compared: who makes a unit pending will see the charge.
  */
-static int still_fits(entry *e, uint64_t key, const rl_limit *limit, const reading *was,
+static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
                       const rl_state *seed, int64_t now)
 {
     reading is;
     rl_state state;
 
-    if (limit->on_response ? read_pair(&e->words[COUNT]) == was->count
-                           : read_pair(&e->words[PENDING]) == was->pending)
+    if (!is_of(load_acquire(&t->entry->words[PENDING]), t->owner))
         return 1;
-    read_count(e, &is);
-    state_of(limit, key, &is, seed, &now, &state);
+    read_count(t, &is);
+    if (is.count == was->count && is.pending == was->pending)
+        return 1;
+    state_of(limit, t, &is, seed, &now, &state);
     return rl_limiter_admits(limit, &state, now, 0);
 }
 
@@ -207,97 +297,88 @@ static void take_back(rl_local *table, uint64_t key, const rl_limit *limit, int6
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state)
 {
-    entry *e = rl_local_claim(table, key, host_ms);
+    tenure t;
     rl_state after;
     reading was;
     int admitted;
 
     for (;;) {
-        if (!e) {
-            rl_local_peek(table, key, limit, seed, now, state);
-            return rl_limiter_admits(limit, state, *now, cost);
-        }
-        read_due(e, key, limit, *now, &was);
-        state_of(limit, key, &was, seed, now, state);
-        if (load(&e->key) != key) {
-            e = rl_local_claim(table, key, host_ms);
+        t = rl_local_claim(table, key, host_ms);
+        if (!read_due(&t, limit, *now, &was))
             continue;
-        }
+        state_of(limit, &t, &was, seed, now, state);
         admitted = rl_limiter_admits(limit, state, *now, cost);
         if (!admitted)
             break;
-        if (try_charge(e, limit, cost, &was, state, &after)) {
-            if (still_fits(e, key, limit, &was, seed, *now))
+        if (try_charge(&t, limit, cost, &was, state, &after)) {
+            if (still_fits(&t, limit, &was, seed, *now))
                 break;
             take_back(table, key, limit, cost, state, host_ms, *now);
         }
     }
     if (!admitted)
         rl_local_block(table, key, limit, cost, host_ms, *now, state);
-    rl_local_touch(e, limit, admitted ? &after : state, *now, host_ms);
+    rl_local_touch(t.entry, limit, admitted ? &after : state, *now, host_ms);
     return admitted;
 }
 
 void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     int64_t host_ms, int64_t now, rl_state *state)
 {
-    uint64_t was, until;
-    entry *e;
+    uint64_t was;
+    tenure t;
 
     if (!rl_limiter_blocks(limit, state, now, cost))
         return;
     state->blocked_until = now + limit->block_ms * rl_limiter_ticks(limit);
-    until = tag_of(key) | (uint64_t)state->blocked_until;
-    e = rl_local_claim(table, key, host_ms);
-    if (!e)
-        return;
-    was = load_first(&e->words[BLOCKED]);
-    if (load(&e->key) == key && swap(&e->words[BLOCKED], &was, until))
-        rl_local_touch(e, limit, state, now, host_ms);
+    t = rl_local_claim(table, key, host_ms);
+    was = load_acquire(&t.entry->words[BLOCKED]);
+    if (is_held(&t) && swap(&t.entry->words[BLOCKED], &was,
+                            (t.owner & GENERATION) | (uint64_t)state->blocked_until))
+        rl_local_touch(t.entry, limit, state, now, host_ms);
 }
 
 void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
                         int64_t cost)
 {
-    entry *e = rl_local_find(table, key);
+    tenure t = rl_local_find(table, key);
+    rl_pair was, count;
     rl_state state;
-    pair was;
 
     do {
-        if (!e)
+        if (!t.entry)
             return;
-        was = read_pair(&e->words[COUNT]);
-        unpack_count(limit, was, &state);
+        was = read_pair(&t.entry->words[COUNT]);
+        count = pair_in(&t, was);
+        unpack_count(limit, count, &state);
         rl_limiter_give_back(limit, &state, position, cost);
-    } while (load(&e->key) == key
-             && !swap_pair(&e->words[COUNT], was, pack_count(limit, was, &state)));
+    } while (is_held(&t)
+             && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
-/* Charged first, then no longer pending: never is a unit neither. */
+/* Charged first, then no longer pending: so a unit is always counted at least once. */
 void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
                      int64_t cost, int charged, int64_t host_ms, int64_t now)
 {
-    entry *e = rl_local_claim(table, key, host_ms);
+    tenure t = rl_local_claim(table, key, host_ms);
     rl_state state, after;
     reading was;
 
     for (;;) {
-        if (!e)
+        if (!read_due(&t, limit, now, &was))
             return;
-        read_due(e, key, limit, now, &was);
-        state_of(limit, key, &was, NULL, &now, &state);
+        state_of(limit, &t, &was, NULL, &now, &state);
         after = state;
         rl_limiter_settle(limit, &after, slot, cost, charged);
-        if (load(&e->key) != key)
-            return;
         if (slot != state.pending.slot && slot != state.pending.slot - 1)
             return;
-        if (charged && !swap_pair(&e->words[COUNT], was.count,
-                                  pack_count(limit, was.count, &after)))
+        if (charged && !swap_pair(&t.entry->words[COUNT], was.count,
+                                  pack_count(limit, pair_in(&t, was.count), &after)))
             continue;
         charged = 0;
-        if (swap_pair(&e->words[PENDING], was.pending, pack_pending(was.pending, &after.pending)))
+        if (swap_pair(&t.entry->words[PENDING], was.pending,
+                      pack_pending(pair_in(&t, was.pending), &after.pending)))
             break;
     }
-    rl_local_touch(e, limit, &after, now, host_ms);
+    rl_local_touch(t.entry, limit, &after, now, host_ms);
 }

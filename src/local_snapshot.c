@@ -8,9 +8,17 @@
 
 #include "local_table.h"
 
-/* A snapshot's second word: lag, 16 bits; ms, 48 bits. */
-#define LAG_SHIFT 48
-#define LAG_MAX UINT64_C(0xffff)
+/* How the words are filled is drawn in local_table.h. */
+#define LAG_SHIFT 40
+#define LAG_MAX_MS INT64_C(0xfff)
+#define HOST_MS ((UINT64_C(1) << LAG_SHIFT) - 1)
+#define REDIS_MS ((UINT64_C(1) << LOW_SUM_SHIFT) - 1)
+
+/* A checksum of 30 bits, 10 of them beside Redis's clock and 20 beside the time to ask again. */
+#define LOW_SUM_SHIFT 42
+#define LOW_SUM (UINT64_C(0x3ff) << LOW_SUM_SHIFT)
+#define HIGH_SUM_SHIFT 32
+#define HIGH_SUM (UINT64_C(0xfffff) << HIGH_SUM_SHIFT)
 
 /*
  * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a
@@ -31,48 +39,56 @@ typedef struct {
     uint64_t units;   /* a window's prev << 32 | cur; a level; a log's question << 32 | used */
     int64_t quota;    /* an override's; -1: the rule's own */
     int64_t denied_ms; /* from redis_now_ms on: a block; of a log, until the cost fits */
+    uint64_t check;   /* as it was read */
 } report;
 
-static uint32_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
+static uint64_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
 {
-    static const int covered[] = {ASKED_MS, REDIS_NOW, UNITS, TERMS};
+    const uint64_t covered[] = {w[ASKED_MS], w[REDIS_NOW] & ~LOW_SUM, w[UNITS], w[TERMS],
+                                w[CHECK] & GENERATION};
     uint64_t sum = key;
 
-    for (int i = 0; i < 4; i++) {
-        sum = (sum ^ w[covered[i]]) * UINT64_C(0x9e3779b97f4a7c15);
+    for (int i = 0; i < 5; i++) {
+        sum = (sum ^ covered[i]) * UINT64_C(0x9e3779b97f4a7c15);
         sum ^= sum >> 29;
     }
-    return (uint32_t)(sum >> 32);
+    return sum;
 }
 
-/* Reads a report whole, or not at all. */
-static int read_report(const entry *e, uint64_t key, report *said)
+/* Reads a report whole, or not at all: what is read is of this tenure, and of one writer. */
+static int read_report(const tenure *t, uint64_t key, report *said)
 {
-    uint64_t w[ENTRY_WORDS];
+    uint64_t w[ENTRY_WORDS], sum;
 
     for (int i = 0; i < ENTRY_WORDS; i++)
-        w[i] = load(&e->words[i]);
-    if (w[CHECK] >> 32 != checksum(key, w))
+        w[i] = load(&t->entry->words[i]);
+    sum = checksum(key, w);
+    if (!is_of(w[CHECK], t->owner) || (w[REDIS_NOW] ^ sum) & LOW_SUM || (w[CHECK] ^ sum) & HIGH_SUM)
         return 0;
-    said->asked_ms = (int64_t)w[ASKED_MS];
-    said->redis_now_ms = (int64_t)(w[REDIS_NOW] & ((UINT64_C(1) << LAG_SHIFT) - 1));
-    said->lag_ms = (int64_t)(w[REDIS_NOW] >> LAG_SHIFT);
+    said->asked_ms = (int64_t)(w[ASKED_MS] & HOST_MS);
+    said->redis_now_ms = (int64_t)(w[REDIS_NOW] & REDIS_MS);
+    said->lag_ms = (int64_t)((w[ASKED_MS] & VALUE) >> LAG_SHIFT);
     said->units = w[UNITS];
     said->quota = (int64_t)(w[TERMS] >> 32) - 1;
     said->denied_ms = (int64_t)(w[TERMS] & UINT32_MAX);
+    said->check = w[CHECK];
     return 1;
 }
 
-static void pack_report(uint64_t key, const report *said, uint64_t w[ENTRY_WORDS])
+static void pack_report(const tenure *t, uint64_t key, const report *said,
+                        uint64_t w[ENTRY_WORDS])
 {
-    int64_t lag_ms = said->lag_ms < (int64_t)LAG_MAX ? said->lag_ms : (int64_t)LAG_MAX;
-    uint32_t renew = (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+    int64_t lag_ms = said->lag_ms < LAG_MAX_MS ? said->lag_ms : LAG_MAX_MS;
+    uint64_t generation = t->owner & GENERATION, sum;
 
-    w[ASKED_MS] = (uint64_t)said->asked_ms;
-    w[REDIS_NOW] = (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->redis_now_ms;
+    w[ASKED_MS] = generation | (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->asked_ms;
+    w[REDIS_NOW] = generation | (uint64_t)said->redis_now_ms;
     w[UNITS] = said->units;
     w[TERMS] = (uint64_t)(said->quota + 1) << 32 | (uint64_t)said->denied_ms;
-    w[CHECK] = (uint64_t)checksum(key, w) << 32 | renew;
+    w[CHECK] = generation | (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+    sum = checksum(key, w);
+    w[REDIS_NOW] |= sum & LOW_SUM;
+    w[CHECK] |= sum & HIGH_SUM;
 }
 
 /* The limit and the state that a report speaks of, at the time it was made. */
@@ -139,9 +155,10 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms)
 {
-    entry *e = rl_local_claim(table, key, sent_ms);
+    tenure t = rl_local_claim(table, key, sent_ms);
+    word *words = t.entry->words;
     uint64_t w[ENTRY_WORDS], asked_ms;
-    pair count, pending;
+    rl_pair redis, check;
     report said, old;
 
     said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
@@ -151,30 +168,33 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
         rl_local_forget(table, key);
         return;
     }
-    if (!e || (read_report(e, key, &old) && old.asked_ms > sent_ms))
+    if (read_report(&t, key, &old) && old.asked_ms > sent_ms)
         return;
     said.asked_ms = sent_ms;
     /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
     said.lag_ms = received_ms - sent_ms + 2;
     said.quota = overridden ? limit->quota : -1;
     describe(limit, state, redis_now, &said);
-    pack_report(key, &said, w);
-    asked_ms = load_first(&e->words[ASKED_MS]);
-    count = read_pair(&e->words[REDIS_NOW]);
-    pending = read_pair(&e->words[CHECK]);
-    if (load(&e->key) == key && swap(&e->words[ASKED_MS], &asked_ms, w[ASKED_MS])
-        && swap_pair(&e->words[REDIS_NOW], count, pair_of(w[REDIS_NOW], w[UNITS]))
-        && swap_pair(&e->words[CHECK], pending, pair_of(w[CHECK], w[TERMS])))
-        rl_local_touch(e, limit, state, redis_now, sent_ms);
+    pack_report(&t, key, &said, w);
+    asked_ms = load_acquire(&words[ASKED_MS]);
+    redis = read_pair(&words[REDIS_NOW]);
+    check = read_pair(&words[CHECK]);
+    if (is_held(&t) && swap(&words[ASKED_MS], &asked_ms, w[ASKED_MS])
+        && swap_pair(&words[REDIS_NOW], redis, pair_of(w[REDIS_NOW], w[UNITS]))
+        && swap_pair(&words[CHECK], check, pair_of(w[CHECK], w[TERMS])))
+        rl_local_touch(t.entry, limit, state, redis_now, sent_ms);
 }
 
 void rl_local_forget(rl_local *table, uint64_t key)
 {
-    entry *e = rl_local_find(table, key);
-    uint64_t check = e ? load_first(&e->words[CHECK]) : 0;
+    tenure t = rl_local_find(table, key);
+    uint64_t check;
 
-    if (e && load(&e->key) == key)
-        swap(&e->words[CHECK], &check, 0);
+    if (!t.entry)
+        return;
+    check = load_acquire(&t.entry->words[CHECK]);
+    if (is_of(check, t.owner))
+        swap(&t.entry->words[CHECK], &check, t.owner & GENERATION);
 }
 
 static int is_due(uint64_t check, int64_t host_ms)
@@ -210,12 +230,12 @@ static int still_denies(const rl_limit *limit, const rl_state *state, int64_t no
 rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
 {
-    entry *e = rl_local_find(table, key);
+    tenure t = rl_local_find(table, key);
     int64_t age_ms;
     report said;
 
     *now = 0;
-    if (!e || !read_report(e, key, &said))
+    if (!t.entry || !read_report(&t, key, &said))
         return RL_RECALL_UNKNOWN;
     unpack_report(&said, limit, state);
     age_ms = max64(0, host_ms - said.asked_ms) + 1;
@@ -228,16 +248,16 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
     }
-    return is_due(load(&e->words[CHECK]), host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+    return is_due(said.check, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
 }
 
 int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms)
 {
-    entry *e = rl_local_find(table, key);
-    uint64_t check = e ? load(&e->words[CHECK]) : 0;
+    tenure t = rl_local_find(table, key);
+    uint64_t check = t.entry ? load_acquire(&t.entry->words[CHECK]) : 0;
     uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
 
-    return e && is_due(check, host_ms)
-        && swap(&e->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | next)
+    return t.entry && is_of(check, t.owner) && is_due(check, host_ms)
+        && swap(&t.entry->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | next)
         && may_renew(table, host_ms);
 }

@@ -43,11 +43,14 @@ UNUSED static uint64_t key_of(const rl_local *table, rl_local_kind kind, int num
     return rl_local_key(table, kind, 1, &number, sizeof(number));
 }
 
-/* The cache line an entry stands in, or NULL: what lies in memory, for tests that break it. */
+/*
+ * The cache line an entry stands in, or NULL: what lies in memory, for tests that break it. Its owner
+ * word holds 12 bits that count, and the upper bits of the key but the first.
+ */
 UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
 {
     for (uint64_t *line = (uint64_t *)table; (char *)line < (char *)table + size; line += 8) {
-        if (*line == key)
+        if ((*line & (UINT64_MAX >> 12)) == (key & ~(UINT64_C(1) << 63)) >> 12)
             return line;
     }
     return NULL;

@@ -1,0 +1,66 @@
+/*
+ * atomics: access to memory that threads and processes share, with the memory order of each.
+ *
+ * load and store are relaxed: the word alone matters, not what else its writer wrote. load_acquire
+ * also makes visible what the writer wrote before a store_release or a swap. swap and load_seq_cst
+ * are in one order that all threads agree on: of two threads that each swap one word and then load
+ * the other's, at least one sees the other's swap.
+ *
+ * RL_BEFORE_ACCESS() does nothing here. The explorer in t/explore defines it as the point at which
+ * another thread may be scheduled.
+ */
+#ifndef RL_ATOMICS_H
+#define RL_ATOMICS_H
+
+#include <stdatomic.h>
+#include <stdint.h>
+
+#ifndef RL_BEFORE_ACCESS
+#define RL_BEFORE_ACCESS() ((void)0)
+#endif
+
+#define load(p) (RL_BEFORE_ACCESS(), atomic_load_explicit((p), memory_order_relaxed))
+#define load_acquire(p) (RL_BEFORE_ACCESS(), atomic_load_explicit((p), memory_order_acquire))
+#define load_seq_cst(p) (RL_BEFORE_ACCESS(), atomic_load((p)))
+#define store(p, v) (RL_BEFORE_ACCESS(), atomic_store_explicit((p), (v), memory_order_relaxed))
+#define store_release(p, v) (RL_BEFORE_ACCESS(), atomic_store_explicit((p), (v), memory_order_release))
+
+/* Relaxed; they return the value before. */
+#define add(p, n) (RL_BEFORE_ACCESS(), atomic_fetch_add_explicit((p), (n), memory_order_relaxed))
+#define exchange(p, v) (RL_BEFORE_ACCESS(), atomic_exchange_explicit((p), (v), memory_order_relaxed))
+
+/* Compare and swap; *expected becomes what was found where that is something else. */
+#define swap(p, expected, desired) \
+    (RL_BEFORE_ACCESS(), atomic_compare_exchange_strong((p), (expected), (desired)))
+
+/* Two words that are swapped as one, the first in the lower half; aligned to 16 bytes. */
+typedef unsigned __int128 rl_pair __attribute__((may_alias));
+
+static inline rl_pair pair_of(uint64_t first, uint64_t second)
+{
+    return (rl_pair)second << 64 | first;
+}
+
+static inline uint64_t first_of(rl_pair p)
+{
+    return (uint64_t)p;
+}
+
+static inline uint64_t second_of(rl_pair p)
+{
+    return (uint64_t)(p >> 64);
+}
+
+/* Compilers for arm64 have it and do not all say so. */
+#if !defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16) && !defined(__aarch64__)
+#error "the local tier needs a 16-byte compare and swap: x86-64 built with -mcx16, or arm64"
+#endif
+
+/* In the same order as swap(), and a full barrier: a load after it is not made before it. */
+static inline int swap_pair(_Atomic uint64_t *w, rl_pair expected, rl_pair desired)
+{
+    RL_BEFORE_ACCESS();
+    return __sync_bool_compare_and_swap((rl_pair *)w, expected, desired);
+}
+
+#endif
