@@ -29,15 +29,8 @@ sub flood {
         path => '/hello.txt', %opt);
 }
 
-# The hour must not turn while a flood counts.
-sub early_in_the_hour {
-    my $left = 3600 - time % 3600;
-    sleep $left + 1 if $left < 60;
-}
-
 for my $mpm (qw(event worker prefork)) {
     subtest "all children of a host share the limit ($mpm)" => sub {
-        early_in_the_hour();
         my $host = host($mpm, "RateLimit wide 250/1h key=server\nRateLimit narrow 100/1h\n");
         for my $case (['127.0.0.2', 100], ['127.0.0.3', 100], ['127.0.0.4', 50]) {
             my ($address, $passes) = @$case;
@@ -52,7 +45,6 @@ for my $mpm (qw(event worker prefork)) {
     };
 
     subtest "counts outlive a graceful restart under load ($mpm)" => sub {
-        early_in_the_hour();
         my $host   = host($mpm, 'RateLimit one 1000/1h');
         my %before = map { $_ => 1 } $host->children;
         my $seen   = 0;
@@ -67,7 +59,6 @@ for my $mpm (qw(event worker prefork)) {
     };
 
     subtest "children killed at any instruction do no harm ($mpm)" => sub {
-        early_in_the_hour();
         my $host = host($mpm, 'RateLimit one 1000/1h');
         my ($seen, $killed) = (0, 0);
         my $sum = flood($host, on_response => sub {
@@ -87,7 +78,6 @@ for my $mpm (qw(event worker prefork)) {
 }
 
 subtest 'a table of the smallest size limits as exactly' => sub {
-    early_in_the_hour();
     my $host = host('event', <<'EOT');
 RateLimitSharedMemory 64K
 <Location /hello.txt>

@@ -51,12 +51,6 @@ sub flood {
 sub address { my ($n) = @_; return sprintf '10.%d.%d.%d', $n >> 16, $n >> 8 & 255, $n & 255 }
 sub slot_of { my ($n) = @_; return $cluster->slot('{ip:' . address($n) . '}') }
 
-# The hour must not turn while a quota counts.
-sub early_in_the_hour {
-    my $left = 3600 - time % 3600;
-    Process::wait_until(sub { time % 3600 < 1800 }, what => 'the next hour', within => 150) if $left < 120;
-}
-
 sub counted {
     my ($key) = @_;
     my $state = $cluster->cmd_at($key, 'GET', $key) // return 0;
@@ -82,7 +76,6 @@ my $fresh = 1 << 20;    # numbers of clients that nobody has had
 
 for my $mpm (qw(event prefork)) {
     subtest "two hosts, one limit for each client ($mpm)" => sub {
-        early_in_the_hour();
         my @primaries = $cluster->primaries;
         my @replicas = grep { my $node = $_; !grep { $_ == $node } @primaries } $cluster->nodes;
         my $seeds = 'cluster://' . join ',', map { '127.0.0.1:' . $_->port } @replicas;
@@ -115,7 +108,6 @@ for my $mpm (qw(event prefork)) {
 
 for my $mpm (qw(event prefork)) {
     subtest "rules of several slots: all or nothing ($mpm)" => sub {
-        early_in_the_hour();
         $cluster->cmd_at($_, 'DEL', $_) for $cluster->keys_like('*{server}*'), $cluster->keys_like('*{path:*');
         my ($host) = host(<<'EOT', mpm => $mpm);
 RateLimit narrow 3/1h algorithm=fixed-window
@@ -172,7 +164,6 @@ sub mover {
 }
 
 subtest sprintf('%d identities while %d slots move', IDENTITIES, RESHARDED) => sub {
-    early_in_the_hour();
     my @hosts = (host("RateLimit one 2/1h algorithm=fixed-window\nRateLimit two 1000/1h algorithm=fixed-window"));
     my $first = $fresh;
     $fresh += IDENTITIES;
@@ -198,7 +189,6 @@ subtest sprintf('%d identities while %d slots move', IDENTITIES, RESHARDED) => s
 };
 
 subtest 'a slot whose move takes long' => sub {
-    early_in_the_hour();
     my $host = host("RateLimit one 3/1h algorithm=fixed-window\nRateLimit two 2/1h algorithm=fixed-window");
     my ($old, $new) = ($fresh, $fresh + 1);
     $new++ while slot_of($new) == slot_of($old) || $cluster->owner(slot_of($new)) != $cluster->owner(slot_of($old));
@@ -238,7 +228,6 @@ sub counted_in {
 }
 
 subtest 'a primary is killed under load' => sub {
-    early_in_the_hour();
     my $host = host('RateLimit one 2/1h algorithm=fixed-window');
     my ($dead) = $cluster->primaries;
     my %lost = map { $_ => 1 } $cluster->slots_of($dead);

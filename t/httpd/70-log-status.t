@@ -40,10 +40,6 @@ sub flood {
         path => '/hello.txt', %opt)->{status};
 }
 
-# The hour must not turn while a test counts.
-my $left = 3600 - time % 3600;
-sleep $left + 1 if $left < 90;
-
 subtest 'a denial is a line that says who, what and why' => sub {
     my ($host, $other) = map { host($_) } (<<'EOT' . $shared) x 2;
 <Location /hello.txt>

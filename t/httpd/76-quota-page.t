@@ -47,10 +47,6 @@ sub quotas {
     return { map { $_->{rule} => $_ } @{ JSON::PP->new->utf8->decode($answer->body)->{quotas} } };
 }
 
-# The hour must not turn while a test counts.
-my $left = 3600 - time % 3600;
-sleep $left + 1 if $left < 90;
-
 for my $redis_or_not ('with Redis', 'alone') {
     subtest "what is left ($redis_or_not)" => sub {
         my $host = host(($redis_or_not eq 'alone' ? '' : $shared) . $page);

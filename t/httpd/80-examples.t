@@ -20,6 +20,7 @@ use Ports;
 use Process;
 use RedisServer;
 use Test::More;
+use Windows;
 
 my $conf    = $Examples::CONF;
 my $patient = $Examples::PATIENT;
@@ -76,7 +77,7 @@ sub until_blocked {
 sub login_slows_guessing_down {
     my ($file) = @_;
     my $host = login_host($file, before => '');
-    Examples::time_left(25, 900);
+    Windows::time_left(25, 900);
     my @good  = (path => '/login?good', method => 'POST', body => 'password=right');
     my @guess = (path => '/login', method => 'POST', body => 'password=guess');
 
@@ -106,7 +107,7 @@ sub login_slows_guessing_down {
     is $together->{200}, 10, 'of guesses sent at once ten are heard';
     is $together->{429}, 50, 'and no more';
 
-    Examples::time_left(25, 60);
+    Windows::time_left(25, 60);
     my %passed;
     for (1 .. 10) {    # 700 guesses, ten from each address
         my $flood = Examples::at_once($host, 70, 70, @guess,
@@ -161,7 +162,7 @@ sub basic_auth_counts_wrong_passwords {
             '../users' => 'ann:{SHA}' . sha1_base64('right') . "=\n" },
         config  => "Define USERS \@DIR\@/users\nInclude $file\n",
     );
-    Examples::time_left(25, 600);
+    Windows::time_left(25, 600);
     my @page  = (path => '/private/page.html');
     my @right = (@page, headers => { Authorization => 'Basic YW5uOnJpZ2h0' });    # ann:right
     my @wrong = (@page, headers => { Authorization => 'Basic YW5uOndyb25n' });    # ann:wrong
@@ -183,7 +184,7 @@ EOC
         'api/items' => "items\n", 'api/search' => "found\n", 'api/health' => "fine\n" });
     my @hosts = map { api_host($file, $redis, $backend) } 1, 2;
     my $host  = $hosts[0];
-    Examples::time_left(25, 60);
+    Windows::time_left(25, 60);
     my @mine  = (path => '/api/items', headers =>
             { 'X-Api-Key' => 'key of mine', 'X-Forwarded-For' => '203.0.113.7' });
 

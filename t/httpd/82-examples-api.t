@@ -15,6 +15,7 @@ use Httpd;
 use MIME::Base64 qw(encode_base64);
 use RedisServer;
 use Test::More;
+use Windows;
 
 *statuses = \&Examples::statuses;
 *at_once  = \&Examples::at_once;
@@ -65,7 +66,7 @@ Include $file
     RewriteRule ^ - [E=OIDC_CLAIM_plan:closed]
 </Directory>
 EOC
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my %api  = (path => '/api/items');
     my $none = $host->request(%api, as('bob'));
     is $none->header('X-RateLimit-Limit'), 20, 'without a plan there are 20 a minute';
@@ -103,7 +104,7 @@ k3  globex/silver
 k4  initech/bronze
 EOK
         config => "Define API_KEYS \@DIR\@/keys\nInclude $file\n");
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my %api = (path => '/api/items');
     my $key = sub { return (headers => { 'X-Api-Key' => $_[0] }) };
 
@@ -136,7 +137,7 @@ sub users_have_quotas_and_so_do_addresses {
         files   => { 'app/page.html' => "page\n", '../users' => users(qw(ann bob)) },
         config  => "Define USERS \@DIR\@/users\nInclude $file\n",
     );
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my %app  = (path => '/app/page.html');
     my @from = map { "127.0.2.$_" } 1 .. 4;
     is_deeply at_once($host, 70, 4, %app, as('ann'), from => \@from), { 200 => 60, 429 => 10 },
@@ -180,7 +181,7 @@ sub what_is_dear_draws_more {
 sub bytes_are_counted {
     my ($file) = @_;
     my $host = Httpd->start(config => "Include $file", files => { upload => "form\n" });
-    Examples::time_left(30, 3600);
+    Windows::time_left(30, 3600);
     my $post = sub {
         my ($from, $length, $body) = @_;
         return $host->request(path => '/upload', method => 'POST', from => $from,
@@ -221,7 +222,7 @@ sub deliveries_queue {
     my ($file) = @_;
     my $host = Httpd->start(mpm => 'event', config => "Define SENDERS 127.0.3.0/24\nInclude $file",
         files => { 'hooks/payments' => "ok\n", 'hooks/mail' => "ok\n" });
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my %deliver = (path => '/hooks/payments', from => '127.0.3.1');
 
     my $heap = Client->flood(targets => [$host->port], requests => 40, connections => 20, %deliver);

@@ -14,6 +14,7 @@ use Httpd;
 use Process;
 use RedisServer;
 use Test::More;
+use Windows;
 
 *statuses = \&Examples::statuses;
 *at_once  = \&Examples::at_once;
@@ -34,7 +35,7 @@ sub a_site_alone {
         config => "Include $file\n<Directory \@DOCROOT\@/app>\nFallbackResource /app/index.php\n</Directory>",
         files => { 'style.css' => 'x', 'app/index.php' => 'x' },
     );
-    Examples::time_left(40, 60);
+    Windows::time_left(40, 60);
 
     my $flood = Client->flood(
         targets => [$host->port], requests => 100, connections => 4, path => '/page.html'
@@ -96,7 +97,7 @@ RemoteIPHeader X-Forwarded-For
 RemoteIPInternalProxy 127.0.0.1
 Include $file
 EOC
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my $from = sub { return (headers => { 'X-Forwarded-For' => $_[0] }) };
     for my $own ('10.1.2.3', '172.31.0.1', '192.168.7.7', '127.0.0.1', 'fd00::7', '::1') {
         is_deeply at_once($host, 65, 4, $from->($own)), { 200 => 65 }, "$own is free";
@@ -154,7 +155,7 @@ sub a_limit_on_trial_denies_nobody {
     my ($file) = @_;
     my $host = Httpd->start(config => "Define VERDICTS \@DIR\@/verdicts\nInclude $file",
         files => { search => "found\n" });
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
 
     is_deeply statuses($host, 10, path => $_), { 200 => 10 }, "ten of $_ pass" for qw(/search //search);
     is -s $host->dir . '/verdicts', 0, 'without a word';
@@ -192,7 +193,7 @@ EOC
         vars    => { BACKEND => 'http://127.0.0.1:' . $backend->port },
         config  => "Define BACKEND \@BACKEND\@\nInclude $file",
     );
-    Examples::time_left(30, 60);
+    Windows::time_left(30, 60);
     my %seen;
     $seen{ $host->get('/shop/cart')->body }++ for 1 .. 40;
     is_deeply \%seen, { "cart\n" => 30, "are you a person?\n" => 10 }, 'the 31st meets the challenge';

@@ -26,10 +26,6 @@ sub slurp {
     return scalar <$in>;
 }
 
-# The hour must not turn while a test counts.
-my $left = 3600 - time % 3600;
-sleep $left + 1 if $left < 90;
-
 my $redis = RedisServer->start;
 my $host  = Httpd->start(redis => $redis, config => <<'EOT');
 RateLimitRedis @REDIS@

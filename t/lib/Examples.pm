@@ -51,16 +51,6 @@ sub at_once {
     return $flood->{status};
 }
 
-# Waits until the window of so many seconds that runs now has that many left: no
-# quota turns while it is counted.
-sub time_left {
-    my ($seconds, $window) = @_;
-    Process::wait_until(
-        sub { time % $window < $window - $seconds },
-        what => "a window of $window s", within => $seconds + 10
-    );
-}
-
 # Sends 16 requests at once to a bucket that lets in at_once of them and then one in
 # unit seconds: at least `admits` must pass, those that have to wait included, and no
 # more than the bucket drains until the last of them is answered.

@@ -13,13 +13,18 @@ package Httpd;
 # not come up, it dies with what httpd said. The server ends with the test
 # (Process.pm); a child that crashed, or a sanitizer's report, fails the test.
 #
+# Most tests count in windows of an hour, a day or a week. start() therefore waits if
+# an hour of UTC ends within the next two minutes (`lasts`: another number of seconds),
+# except while the test has another httpd running. Tests of shorter windows call
+# Windows::time_left themselves.
+#
 # Options: config; mpm (RL_MPM, or event); module (a path, RL_MODULE or
 # build/mod_ratelimit_redis.so; 0 for none); modules (names like status, beyond
 # those in BASE); children, threads (2 and 25; prefork 12 children); ports (how
 # many it listens on, 1); files (path => content, below the document root);
 # vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
 # @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
-# single (-X); wrapper (['valgrind', '--vgdb=no'] in front; single, unless single
+# lasts (120); single (-X); wrapper (['valgrind', '--vgdb=no'] in front; single, unless single
 # => 0); patience (s).
 #
 # config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
@@ -37,11 +42,14 @@ use File::Basename qw(dirname);
 use File::Path qw(make_path);
 use Ports;
 use Process;
+use Windows;
 
 use constant BASE => qw(authn_core authz_core authz_host alias dir);
 
 my $root = abs_path(dirname(__FILE__) . '/../..');
 $ENV{PATH} .= ':/usr/sbin:/sbin';    # where httpd lives, for those who are not root
+
+my %running;                         # by pid
 
 my %pages = (
     'index.html'     => "<p>index\n",
@@ -55,11 +63,13 @@ my %pages = (
 sub start {
     my ($class, %opt) = @_;
     my $self = $class->_prepare(%opt);
+    Windows::time_left($self->{lasts}, Windows::HOUR) if !%running;
     $self->{pid} = Process::spawn(
         name    => "httpd in $self->{dir}",
         command => [$self->_command($self->{single} ? '-X' : '-DFOREGROUND')],
         log     => "$self->{dir}/console",
     );
+    $running{ $self->{pid} } = 1;
     eval { $self->_wait_for_start(1); 1 } or $self->_give_up($@);
     return $self;
 }
@@ -152,6 +162,7 @@ sub graceful {
 sub stop {
     my ($self) = @_;
     my $pid = delete $self->{pid} or return 1;
+    delete $running{$pid};
     $self->_settle unless defined Process::ended($pid);
     my $went = Process::stop($pid, within => $self->{patience});
     Process::complain($self->crashes);
@@ -192,6 +203,7 @@ sub _prepare {
     my $self = bless {
         children => $mpm eq 'prefork' ? 12 : 2,
         threads  => 25,
+        lasts    => 120,
         patience => $opt{wrapper} ? 180 : $ENV{RL_LD_PRELOAD} ? 60 : 30,
         module   => $ENV{RL_MODULE} || "$root/build/mod_ratelimit_redis.so",
         %opt,
