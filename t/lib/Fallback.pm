@@ -17,6 +17,7 @@ use warnings;
 use Client;
 use Httpd;
 use Process;
+use Pulse;
 use Status;
 use Test::More;
 
@@ -27,6 +28,8 @@ RateLimitRedis \@URL\@
 RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=250ms
 RateLimitBreaker failures=5 retry=50ms..300ms
 EOT
+
+my $pulse;
 
 # Last, so that no <Location /> of a test brings rules back here.
 my $pages = <<'EOT' . Status::CONFIG;
@@ -45,6 +48,7 @@ sub host {
     my (%opt) = @_;
     my $url  = delete $opt{url} // $opt{redis}->url;
     my $mpm  = $opt{mpm} ||= 'event';
+    $pulse   = Pulse->start;
     my @size = $mpm eq 'prefork' ? (children => CLIENTS) : (threads => 25);
     return Httpd->start(modules => [qw(status headers)], @size, %opt,
         vars => { URL => $url }, config => $settings . ($opt{config} // '') . "\n$pages");
@@ -76,10 +80,12 @@ sub no_error {
     is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'everybody gets an answer';
 }
 
-# To 1/8, which is what the histogram knows, and what a busy machine adds to a deadline.
+# The histogram is exact to 1/8. A thread that wakes up when its time is over still has to get a
+# processor, and so has whoever wakes it: twice what this machine was late since the host started.
 sub bounded_wait {
     my ($status) = @_;
-    cmp_ok $status->{RedisWaitP999Us}, '<', 2 * DEADLINE_MS * 1000,
+    my $late_ms = 2 * $pulse->late_ms;
+    cmp_ok $status->{RedisWaitP999Us}, '<', (2 * DEADLINE_MS + $late_ms) * 1000,
         'nobody waits longer than the deadline';
 }
 
