@@ -13,6 +13,8 @@
  * The local tier, the statistics and the breaker live in one piece of memory that all children
  * share. It belongs to the process, not to a configuration, and so survives graceful restarts.
  */
+#include <pthread.h>
+#include <signal.h>
 #include <string.h>
 
 #include <httpd.h>
@@ -198,22 +200,32 @@ static apr_status_t stop_client(void *client)
     return APR_SUCCESS;
 }
 
-static void child_init(apr_pool_t *pchild, server_rec *s)
+/*
+ * Connections and threads do not outlive a fork in a form that the new process could use: the
+ * socket would be shared by two, who would read each other's replies, and the I/O thread is not
+ * there. mpm-itk forks for each connection. So a forked process only notes that it is one, which
+ * costs requests nothing, and makes a client of its own when it first decides.
+ */
+static apr_pool_t *child_pool;
+static volatile sig_atomic_t wants_client; /* this process has none that it may use */
+
+static void note_fork(void)
+{
+    wants_client = 1;
+}
+
+static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
 {
     const rl_settings *settings = tiers.settings;
     rl_client_options options;
-    int threaded = 0;
 
-    if (!tiers.local || !settings->redis)
-        return;
-    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     memset(&options, 0, sizeof(options));
     options.topology = settings->redis;
     options.user = settings->redis_user;
     options.password = settings->redis_password;
     options.tls = settings->redis_tls;
     options.prefix = settings->prefix;
-    options.threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
+    options.threaded = threaded;
     options.timeout_ms = settings->timeout_ms;
     options.connect_ms = settings->connect_ms;
     options.failures = settings->breaker_failures;
@@ -222,11 +234,38 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
     options.breakers = tiers.breakers;
     options.log = log_redis;
     options.log_context = s;
-    tiers.client = rl_client_create(pchild, &options);
+    return rl_client_create(pool, &options);
+}
+
+/* A forked process has one thread, which serves requests. */
+static void ensure_client(server_rec *s)
+{
+    if (!wants_client)
+        return;
+    if (tiers.client)
+        rl_client_abandon(tiers.client);
+    tiers.client = make_client(s, child_pool, 0);
+    wants_client = 0;
+}
+
+static void child_init(apr_pool_t *pchild, server_rec *s)
+{
+    int threaded = 0;
+
+    if (!tiers.local || !tiers.settings->redis)
+        return;
+    child_pool = pchild;
+    pthread_atfork(NULL, NULL, note_fork);
+    /* Under mpm-itk this process serves no request. Others start to connect right away. */
+    wants_client = ap_find_linked_module("mpm_itk.c") != NULL;
+    if (wants_client)
+        return;
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
+    tiers.client = make_client(s, pchild, threaded != AP_MPMQ_NOT_SUPPORTED);
     if (!tiers.client)
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s, "ratelimit: no thread for Redis: this child "
                      "counts alone");
-    else if (options.threaded)
+    else if (threaded != AP_MPMQ_NOT_SUPPORTED)
         apr_pool_pre_cleanup_register(pchild, tiers.client, stop_client);
 }
 
@@ -242,6 +281,7 @@ static int decide(request_rec *r, rl_phase phase)
         rl_reply_carry(r);
     if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
         return DECLINED;
+    ensure_client(r->server);
     verdict = rl_decide(r, &tiers, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
@@ -271,7 +311,7 @@ static int log_transaction(request_rec *r)
 {
     if (tiers.local)
         rl_decide_settle(r, &tiers);
-    if (tiers.client)
+    if (tiers.client && !wants_client)
         rl_client_probe(tiers.client);
     return DECLINED;
 }
@@ -286,6 +326,8 @@ static int handler(request_rec *r)
         answer = rl_quota;
     if (!answer)
         return DECLINED;
+    if (answer == rl_quota)
+        ensure_client(r->server);
     return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
 }
 

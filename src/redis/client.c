@@ -631,3 +631,9 @@ void rl_client_stop(rl_client *client)
     wake(client, LEAD_THREAD);
     apr_thread_join(&ignored, client->thread);
 }
+
+void rl_client_abandon(rl_client *client)
+{
+    if (!client->thread)
+        rl_fleet_close(client->fleet, "the process was forked");
+}

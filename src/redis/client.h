@@ -13,7 +13,7 @@
  * what is still in flight to the I/O thread when his own reply is there. In a server with one
  * thread per process the caller has the lead always. All do the same steps in the same order.
  *
- * Created after fork, in the pool of the child. rl_client_decide() and rl_client_undo() may be
+ * Created after fork, in the pool of the child; a process that a child forks needs a new one. rl_client_decide() and rl_client_undo() may be
  * called from any thread of the child.
  */
 #ifndef RL_CLIENT_H
@@ -67,5 +67,12 @@ void rl_client_probe(rl_client *client);
 
 /* Ends the thread and the connections. Who still waits for a decision is told that it is lost. */
 void rl_client_stop(rl_client *client);
+
+/*
+ * In a process that was forked and has inherited the client: closes the descriptors it has in
+ * common with its parent, and sends nothing over them. The client must not be used after. Where
+ * there is an I/O thread, which the fork may have met at any instruction, nothing is touched.
+ */
+void rl_client_abandon(rl_client *client);
 
 #endif

@@ -30,6 +30,7 @@ test_packages() {
     need perl command -v prove
     need apache2-bin command -v apache2
     need apache2-dev command -v apxs
+    need libapache2-mpm-itk test -e /usr/lib/apache2/modules/mpm_itk.so
     need libhiredis-dev pkg-config --exists hiredis
     need redis-server command -v redis-server
     need openssl command -v openssl
