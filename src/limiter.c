@@ -59,6 +59,25 @@ int rl_limiter_is_exact(const rl_limit *limit)
 
 /* --- Time passes -------------------------------------------------------------------------- */
 
+/* A block moves with the state that a clock has left too far ahead. */
+static void move_block_back(rl_state *state, int64_t ticks)
+{
+    state->blocked_until = most(0, state->blocked_until - ticks);
+}
+
+/*
+ * Anchors a window to an earlier one. Nobody knows how much of prev had faded, so all of it counts
+ * as charged in the new window: the estimate is not lower than it ever was.
+ */
+static void anchor_window(const rl_limit *limit, rl_state *state, int64_t index)
+{
+    move_block_back(state, (state->index - index) * limit->window_ms);
+    if (limit->algorithm == RL_SLIDING_WINDOW)
+        state->cur = least(state->cur + state->prev, RL_COUNT_MAX);
+    state->prev = 0;
+    state->index = index;
+}
+
 static int64_t roll_window(const rl_limit *limit, rl_state *state, int64_t now)
 {
     int64_t index = now / limit->window_ms;
@@ -67,10 +86,12 @@ static int64_t roll_window(const rl_limit *limit, rl_state *state, int64_t now)
         return now;
     if (state->index == index + 1)
         return state->index * limit->window_ms;
-    if (state->index < index) {
-        state->prev = state->index == index - 1 ? state->cur : 0;
-        state->cur = 0;
+    if (state->index > index) {
+        anchor_window(limit, state, index);
+        return now;
     }
+    state->prev = state->index == index - 1 ? state->cur : 0;
+    state->cur = 0;
     state->index = index;
     return now;
 }
@@ -81,6 +102,8 @@ static int64_t roll_bucket(const rl_limit *limit, rl_state *state, int64_t now)
 
     if (passed < 0 && -passed <= window_of(limit))
         return state->at;
+    if (passed < 0)
+        move_block_back(state, -passed);
     if (passed > 0 && limit->quota > 0)
         state->level -= passed > state->level / limit->quota ? state->level : passed * limit->quota;
     state->at = now;

@@ -109,10 +109,12 @@ int rl_limiter_is_exact(const rl_limit *limit);
 /*
  * Moves a state to the time now, and returns the time that counts: now itself, or, for a state
  * from the future, its own: the start of its window, its level's tick. State more than one window
- * ahead of now is taken for a clock that stepped back: it is anchored to now with its counts
- * kept, so that no step of the clock refills a quota. Pending units that nobody settled in time
- * are charged to the moment when their time was over. The sum of a log is not moved: it is of its
- * own tick.
+ * ahead of now means that the clock stepped back: it is anchored to now, and a block with it. A
+ * level keeps what it holds; of a window everything counts as charged in the window of now, so the
+ * step refills nothing. The caller must store an anchored state even if it denies: otherwise it
+ * stays ahead, and full, until the clock has caught up with it. Pending units that nobody settled
+ * in time are charged to the moment when their time was over. The sum of a log is not moved: it is
+ * of its own tick.
  */
 int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now);
 

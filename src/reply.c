@@ -30,6 +30,8 @@
     "\"title\":\"Request cannot be satisfied as assigned quota has been exceeded\","    \
     "\"status\":"
 
+#define CLOCKS_DIFFER_MS 50 /* this host's and Redis's, and what a decision takes */
+
 static ap_filter_rec_t *headers_filter;
 
 static const struct {
@@ -64,9 +66,9 @@ static char *number(apr_pool_t *pool, int64_t n)
 }
 
 /* In seconds for a client, who must not come back at once. */
-static char *retry_after(apr_pool_t *pool, int64_t wait_ms)
+static int64_t retry_after_s(int64_t wait_ms)
 {
-    return number(pool, max64(1, seconds_up(wait_ms)));
+    return max64(1, seconds_up(wait_ms));
 }
 
 /* --- Headers ------------------------------------------------------------------------------ */
@@ -125,10 +127,24 @@ static int64_t reset_ms(const rl_outcome *o)
     return o->denies ? max64(reset, rl_decide_retry_after(o)) : reset;
 }
 
-/* The clock is the one that decided: the moment is then the same in every response. */
+/*
+ * The epoch second of the reset by this host's clock, as Date is. So that all responses of a window
+ * name the same second, the time since the decision and small differences between clocks do not
+ * push it into the next one; but a denial's is never before Date and Retry-After together.
+ */
+static int64_t reset_at(const request_rec *r, const rl_outcome *o)
+{
+    int64_t reset = seconds_up(apr_time_as_msec(apr_time_now()) - CLOCKS_DIFFER_MS + reset_ms(o));
+    int64_t wait_ms = o->denies ? rl_decide_retry_after(o) : RL_NEVER;
+
+    if (wait_ms == RL_NEVER)
+        return reset;
+    return max64(reset, apr_time_sec(r->request_time) + retry_after_s(wait_ms));
+}
+
 static void x_ratelimit(request_rec *r, const rl_outcome *o)
 {
-    int64_t reset = seconds_up(o->now / rl_limiter_ticks(&o->limit) + reset_ms(o));
+    int64_t reset = reset_at(r, o);
 
     apr_table_addn(r->err_headers_out, "X-RateLimit-Limit", capacity(r->pool, o));
     apr_table_addn(r->err_headers_out, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
@@ -433,7 +449,7 @@ int rl_reply(request_rec *r, int status)
         return DECLINED;
     wait_ms = chain->denial ? rl_decide_retry_after(chain->denial) : RL_NEVER;
     if (wait_ms != RL_NEVER) {
-        seconds = retry_after(r->pool, wait_ms);
+        seconds = number(r->pool, retry_after_s(wait_ms));
         apr_table_setn(r->err_headers_out, "Retry-After", seconds);
     }
     apr_table_setn(r->err_headers_out, "Cache-Control", "no-store");

@@ -131,6 +131,12 @@ local function load_state(r)
     end
 end
 
+-- A state that the clock has left too far ahead is anchored to now, with its block, and stored even
+-- if the rule denies.
+local function anchor(r, ticks)
+    r.blocked, r.anchored = max(0, r.blocked - ticks), true
+end
+
 -- Moves the state to a moment; the time that counts is then in r.now.
 local function roll(r, moment)
     r.now = moment
@@ -139,6 +145,9 @@ local function roll(r, moment)
         if passed < 0 and -passed <= r.window then
             r.now = r.at
             return
+        end
+        if passed < 0 then
+            anchor(r, -passed)
         end
         r.level, r.at = max(0, r.level - max(0, passed) * r.quota), moment
     elseif r.algorithm == LOG then
@@ -152,8 +161,12 @@ local function roll(r, moment)
         elseif r.index < index then
             r.prev = r.index == index - 1 and r.cur or 0
             r.index, r.cur = index, 0
-        else
-            r.index = index
+        elseif r.index > index then
+            anchor(r, (r.index - index) * r.window)
+            if r.algorithm == SLIDING then
+                r.cur = min(r.cur + r.prev, COUNT_MAX)
+            end
+            r.index, r.prev = index, 0
         end
     end
 end
@@ -193,7 +206,12 @@ local function roll_pending(r, tail)
         return
     end
     if s >= slot then
-        r.slot, r.before, r.pending = s <= slot + 2 and s or slot, before, pending
+        r.before, r.pending = before, pending
+        if s <= slot + 2 then
+            r.slot = s
+        else
+            r.anchored = true
+        end
     else
         overdue(r, before, (s + 1) * 60000 * r.ticks)
         if s == slot - 1 then
@@ -376,6 +394,9 @@ for i = 1, n do
     end
     roll_pending(r, load_state(r))
     roll(r, r.clock)
+    if r.algorithm == LOG and r.last > r.clock + r.window then
+        anchor(r, r.last - r.clock)
+    end
     r.blocked = min(r.blocked, r.now + (r.block > 0 and r.block or BLOCK_MAX) * r.ticks)
     if r.algorithm == LOG then
         sum_up(r)
@@ -411,6 +432,8 @@ for i, r in ipairs(rules) do
         else
             charge(r, r.cost)
         end
+        store(r)
+    elseif r.anchored and not look then
         store(r)
     end
 end

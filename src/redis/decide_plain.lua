@@ -10,6 +10,7 @@ local pack, unpack = struct.pack, struct.unpack
 local t = call('TIME')
 local ms = t[1] * 1000 + floor(t[2] / 1000)
 local live, all, new, keep, reply = ARGV[1] + 0, true, {}, {}, ''
+local anchored -- states that are stored even on a denial; most often there are none
 
 for i, key in ipairs(KEYS) do
     local kind, window, quota, cost, capacity, delay = unpack('<BxI4I4I4I4I4', ARGV[2 * i])
@@ -27,11 +28,13 @@ for i, key in ipairs(KEYS) do
                 prev, cur, keep[i] = p, c, true
             elseif at == index - 1 then
                 prev = c
-            elseif at > index then
+            elseif at == index + 1 then
                 prev, cur = p, c
-                if at == index + 1 then
-                    index, now = at, at * window
-                end
+                index, now = at, at * window
+            elseif at > index then
+                cur = kind == 0 and math.min(p + c, 1000000000) or c
+                anchored = anchored or {}
+                anchored[i] = pack('<I6I4I4', index, 0, cur)
             end
         end
         local used = (cur + cost) * window
@@ -60,6 +63,9 @@ for i, key in ipairs(KEYS) do
                     end
                 elseif at <= now + window then
                     now = at
+                else
+                    anchored = anchored or {}
+                    anchored[i] = pack('<I7I7I6', now, l, ms + ARGV[2 * i + 1])
                 end
             end
         end
@@ -79,11 +85,12 @@ for i, key in ipairs(KEYS) do
 end
 
 for i, key in ipairs(KEYS) do
-    if new[i] and (all or i > live) then
+    local value = (all or i > live) and new[i] or anchored and anchored[i]
+    if value then
         if keep[i] then
-            call('SET', key, new[i], 'KEEPTTL')
+            call('SET', key, value, 'KEEPTTL')
         else
-            call('PSETEX', key, ARGV[2 * i + 1], new[i])
+            call('PSETEX', key, ARGV[2 * i + 1], value)
         end
     end
 end

@@ -3,7 +3,7 @@
  * nothing of two counters, levels or sums; slow, and meant to be. Waits are found by trying.
  *
  * A clock that steps back does what limiter.h says: state up to a window ahead counts at its own
- * time, state further ahead is brought to now with its counts kept.
+ * time, state further ahead is brought to now; what still counts in a window counts as charged now.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -136,6 +136,11 @@ static void model_charge(model *m, const rl_limit *limit, int64_t now, int64_t u
     }
 }
 
+static void model_unblock(model *m, int64_t ticks)
+{
+    m->blocked_until = m->blocked_until > ticks ? m->blocked_until - ticks : 0;
+}
+
 /* Brings the charges to now when they are further ahead than a clock may step; returns the time that
  * counts. */
 static int64_t model_anchor(model *m, int64_t now)
@@ -149,12 +154,21 @@ static int64_t model_anchor(model *m, int64_t now)
 
         if (latest == index + 1)
             return latest * m->window_ms;
-        for (int i = 0; latest > index && i < m->count; i++)
-            m->charges[i].at -= latest - index;
+        if (latest <= index)
+            return now;
+        model_unblock(m, (latest - index) * m->window_ms);
+        for (int i = 0; i < m->count; i++) {
+            if (m->charges[i].at >= latest - (m->algorithm == RL_SLIDING_WINDOW))
+                m->charges[i].at = index;
+            else
+                m->charges[i].units = 0;
+        }
         return now;
     }
     if (latest > now && latest <= now + window)
         return latest;
+    if (latest > now)
+        model_unblock(m, latest - now);
     for (int i = 0; latest > now && i < m->count; i++)
         m->charges[i].at = m->algorithm == RL_SLIDING_LOG ? now : m->charges[i].at - latest + now;
     return now;

@@ -58,7 +58,7 @@ typedef struct {
 
 static counter counters[COUNTERS];
 static int64_t clock_us;
-static long waits_compared;
+static long waits_compared, anchors_denied;
 
 static void make_counters(rng *r)
 {
@@ -124,6 +124,9 @@ static void move_clock(rng *r, const counter *c)
         break;
     case 5:
         clock_us += rng_between(r, 0, 200000000);
+        break;
+    case 6:
+        clock_us -= rng_scaled(r, 0, 1000 * window_us);
         break;
     default:
         clock_us += rng_between(r, 0, window_us / 64);
@@ -306,6 +309,15 @@ static int put_in_order(const counter *c, const model *moved)
             || (m->count && m->charges[0].at != moved->charges[0].at));
 }
 
+/* A clock has left the counter too far ahead: it is stored where it is now, also if it denies. */
+static int was_anchored(const counter *c, const model *moved)
+{
+    const model *m = &c->model;
+
+    return m->exists && ((m->count && model_latest(moved) < model_latest(m))
+                         || (m->pending_count && moved->slot < m->slot));
+}
+
 static void charge_both(counter *c, model *moved, rl_state *state, const rl_limit *limit,
                         const expected *want, int64_t cost)
 {
@@ -386,6 +398,10 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
                  && (a->cost > 0 || plain)) {
             charge_both(c, &moved[i], &states[i], &in_force, want, a->cost);
             stores = 1;
+        }
+        else if (!call->look && was_anchored(c, &moved[i])) {
+            stores = 1;
+            anchors_denied += !want->admits;
         }
         if (stores || put_in_order(c, &moved[i]))
             keep(c, &moved[i], &states[i], &in_force, want->now);
@@ -601,6 +617,8 @@ static void test_three_agree(void)
         exit(done_testing());
     ok(charged > n / 10 && denied > n / 10, "both verdicts are common: %ld charged, %ld denied",
        charged, denied);
+    ok(anchors_denied > n / 1000, "%ld denials met a clock that had stepped back by more than a window",
+       anchors_denied);
 }
 
 int main(void)

@@ -77,8 +77,8 @@ static const struct {
     {"many windows on: nothing is left", 987654, 987, 987654, 0, 0},
     {"the clock steps back by a ms: the edge counts", 4999, 5, 5000, 3, 7},
     {"the clock steps back by one window: likewise", 4000, 5, 5000, 3, 7},
-    {"the clock steps back further: the counts move along", 3999, 3, 3999, 3, 7},
-    {"the clock steps back to the beginning: likewise", 0, 0, 0, 3, 7},
+    {"the clock steps back further: all counts as charged now", 3999, 3, 3999, 0, 10},
+    {"the clock steps back to the beginning: likewise", 0, 0, 0, 0, 10},
 };
 
 static void test_rolls(void)
@@ -455,11 +455,26 @@ static int stepping_back_never_refills(scene s, rng *r)
     t.now = rl_limiter_roll(&t.limit, &t.state, t.now - (back < t.now ? back : t.now));
     if (is_bucket(&s))
         return t.state.level == s.state.level && t.state.at == t.now && remaining(t) == left;
-    if (t.now / t.limit.window_ms != t.state.index || t.state.cur < s.state.cur
-        || t.state.prev < s.state.prev)
-        return 0;
-    /* Within a sliding window time may go either way; at its start nothing has faded yet. */
-    return t.limit.algorithm == S && t.state.index < s.state.index ? 1 : remaining(t) <= left;
+    return t.now / t.limit.window_ms == t.state.index && t.state.cur >= s.state.cur
+        && remaining(t) <= left;
+}
+
+/*
+ * A state that was stored where the clock stepped back to is whole again as soon as any other, but
+ * for two windows: a step within a window leaves it ahead, and what counts as charged now begins to
+ * fade when the window of now is over.
+ */
+static int stepping_back_soon_passes(scene s, rng *r)
+{
+    int64_t window = s.limit.window_ms * rl_limiter_ticks(&s.limit);
+    int64_t reset = rl_limiter_reset(&s.limit, &s.state, s.now);
+    int64_t back = rng_scaled(r, 0, 1000 * window);
+
+    if (s.limit.quota == 0 && is_bucket(&s))
+        return 1;
+    s.now -= back < s.now ? back : s.now;
+    rl_limiter_roll(&s.limit, &s.state, s.now);
+    return whole(later(s, reset + 2 * s.limit.window_ms));
 }
 
 static int same(const rl_state *a, const rl_state *b)
@@ -533,6 +548,7 @@ static const struct {
     {"next unit is exact to the ms", next_unit_is_exact},
     {"with nothing admitted, what remains never falls, and all comes back", waiting_never_hurts},
     {"a clock that steps back refills nothing", stepping_back_never_refills},
+    {"and denies nobody for more than two windows longer", stepping_back_soon_passes},
     {"giving back undoes a charge, of a window also from the one after", giving_back_undoes_a_charge},
     {"what is never settled is charged after one to two slots, in steps or in a leap", pending_ends},
 };
