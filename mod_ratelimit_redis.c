@@ -10,8 +10,8 @@
  * Where Satisfy Any holds, under which an access hook's denial is not final, header_parser
  * decides in its place.
  *
- * The local tier, the statistics and the breaker live in one piece of memory that all children
- * share. It belongs to the process, not to a configuration, and so survives graceful restarts.
+ * Where shared memory or a log cannot be had, a server that starts stops and says so, and one that
+ * reloads goes on with what there is.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -19,7 +19,6 @@
 
 #include <httpd.h>
 #include <apr_optional_hooks.h>
-#include <apr_shm.h>
 
 #include <ap_mpm.h>
 #include <http_config.h>
@@ -36,6 +35,7 @@
 #include "src/quota.h"
 #include "src/reply.h"
 #include "src/status.h"
+#include "src/tiers.h"
 #include "src/variable.h"
 #include "src/violation.h"
 
@@ -43,82 +43,15 @@ module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
 static rl_tiers tiers; /* filled in by post_config, and per child by child_init */
 
-/* --- Shared memory ------------------------------------------------------------------------ */
+/* --- Life of the server ------------------------------------------------------------------- */
 
 /*
- * Part of the names of shared memory, to be raised when what lies in it changes its form: a new
- * version of the module, loaded by a reload, must not take the old one's for its own.
+ * Whether the configuration is read again by a server that runs. Whatever goes wrong then, the
+ * server must go on.
  */
-#define LAYOUT ":2"
-
-/* A piece of shared memory, as it is retained over restarts. */
-typedef struct {
-    apr_size_t size;
-    void *base; /* aligned to a cache line */
-} piece;
-
-/*
- * Finds the piece of this name and size, or maps one, zeroed by the system, for the rest of the
- * process's life. If none is to be had it is the one that was there before, or one without a base.
- */
-static const piece *shared_memory(server_rec *s, const char *name, apr_size_t size)
+static int is_reload(void)
 {
-    piece *known = ap_retained_data_get(name);
-    apr_status_t status;
-    apr_shm_t *shm;
-
-    if (!known)
-        known = ap_retained_data_create(name, sizeof(*known));
-    if (known->base && known->size == size)
-        return known;
-    status = apr_shm_create(&shm, size + 64, NULL, s->process->pool);
-    if (status != APR_SUCCESS) {
-        ap_log_error(APLOG_MARK, APLOG_CRIT, status, s, "ratelimit: no shared memory of %"
-                     APR_SIZE_T_FMT " bytes (RateLimitSharedMemory): %s", size,
-                     known->base ? "what is there stays in use" : "nothing can be limited");
-        return known;
-    }
-    known->base = (void *)APR_ALIGN((apr_uintptr_t)apr_shm_baseaddr_get(shm), 64);
-    known->size = size;
-    return known;
-}
-
-/* The local tier in its memory: what an earlier configuration left, or a new one. */
-static rl_local *local_tier(void *memory, apr_size_t size)
-{
-    rl_local *found = rl_local_attach(memory, size);
-    unsigned char seed[RL_LOCAL_SEED];
-
-    if (found)
-        return found;
-    apr_generate_random_bytes(seed, sizeof(seed));
-    return rl_local_init(memory, size, seed, apr_time_as_msec(apr_time_now()));
-}
-
-static int share_memory(server_rec *s)
-{
-    const piece *local = shared_memory(s, "ratelimit_redis:local" LAYOUT,
-                                       tiers.settings->shared_memory);
-    void *stats = shared_memory(s, "ratelimit_redis:stats" LAYOUT, rl_stats_size())->base;
-    void *denied = shared_memory(s, "ratelimit_redis:denied" LAYOUT, rl_denied_size())->base;
-    void *held = shared_memory(s, "ratelimit_redis:held" LAYOUT, rl_held_size())->base;
-    void *breakers = shared_memory(s, "ratelimit_redis:breakers" LAYOUT,
-                                   sizeof(rl_breakers))->base;
-
-    if (!stats || !denied || !held || !breakers || !local->base)
-        return 0;
-    tiers.breakers = breakers;
-    if (tiers.settings->redis && tiers.settings->redis->kind == RL_TOPOLOGY_SINGLE)
-        rl_breaker_of(breakers, tiers.settings->redis->endpoints[0].name); /* to be seen at once */
-    tiers.held = held;
-    tiers.stats = rl_stats_attach(stats);
-    if (!tiers.stats)
-        tiers.stats = rl_stats_init(stats);
-    tiers.denied = rl_denied_attach(denied);
-    if (!tiers.denied)
-        tiers.denied = rl_denied_init(denied);
-    tiers.local = local_tier(local->base, local->size);
-    return 1;
+    return ap_state_query(AP_SQ_CONFIG_GEN) > 1;
 }
 
 /* httpd ends: what nobody has reported yet is reported. Not in a child, nor when it reloads. */
@@ -131,22 +64,14 @@ static apr_status_t last_words(void *s)
 
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
-    apr_array_header_t *rules = rl_config_rules();
-
     (void)plog;
-    (void)ptemp;
     memset(&tiers, 0, sizeof(tiers));
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
         return OK;
     tiers.settings = rl_config_settings(s);
-    if (!share_memory(s))
-        return HTTP_INTERNAL_SERVER_ERROR; /* at a start; a reload has what was there before */
-    for (int i = 0; i < rules->nelts; i++) {
-        rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_rule *);
-
-        if (!rule->off)
-            rule->row = rl_stats_row(tiers.stats, rule->name);
-    }
+    if (!rl_tiers_share(s, &tiers))
+        return is_reload() ? OK : HTTP_INTERNAL_SERVER_ERROR;
+    rl_tiers_give_rows(s, &tiers, rl_config_rules(), ptemp);
     rl_stats_keep(tiers.stats, rl_local_clock());
     apr_pool_pre_cleanup_register(pconf, s, last_words);
     return OK;
@@ -159,7 +84,6 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
 static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     apr_array_header_t *logs = rl_config_logs();
-    int is_reload = ap_retained_data_get("ratelimit_redis:stats" LAYOUT) != NULL;
     int opened = 1;
 
     (void)plog;
@@ -168,10 +92,10 @@ static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, ser
         return OK;
     for (int i = 0; i < logs->nelts; i++)
         opened &= rl_log_open(APR_ARRAY_IDX(logs, i, rl_log *), pconf);
-    if (!opened && is_reload)
+    if (!opened && is_reload())
         ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: denials go to the error log where a "
                      "RateLimitLog could not be opened");
-    return opened || is_reload ? OK : HTTP_INTERNAL_SERVER_ERROR;
+    return opened || is_reload() ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 /* In the parent, every ten seconds or so. */
@@ -333,7 +257,7 @@ static int handler(request_rec *r)
 
 static int status(request_rec *r, int flags)
 {
-    return tiers.local ? rl_status(r, flags, &tiers) : OK;
+    return rl_status(r, flags, &tiers);
 }
 
 /* --- The record --------------------------------------------------------------------------- */
@@ -346,11 +270,32 @@ static int pre_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp)
     return OK;
 }
 
+/* What httpd -t can find out of what a start would meet; a reload goes on all the same. */
+static int check_places(apr_pool_t *scratch, server_rec *s)
+{
+    apr_array_header_t *logs = rl_config_logs();
+    int good = 1;
+
+    rl_tiers_check_names(s, rl_config_rules(), scratch);
+    rl_tiers_check_size(s, rl_config_settings(s)->shared_memory, scratch);
+    for (int i = 0; i < logs->nelts; i++) {
+        const char *error = rl_log_check(APR_ARRAY_IDX(logs, i, rl_log *), scratch);
+
+        if (error)
+            ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "ratelimit: %s", error);
+        good &= !error;
+    }
+    return good;
+}
+
 static int check_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
+    int good = rl_config_check(pconf, s);
+
     (void)plog;
-    (void)ptemp;
-    return rl_config_check(pconf, s) ? OK : HTTP_INTERNAL_SERVER_ERROR;
+    if (ap_state_query(AP_SQ_RUN_MODE) == AP_SQ_RM_CONFIG_TEST)
+        good &= check_places(ptemp, s);
+    return good ? OK : HTTP_INTERNAL_SERVER_ERROR;
 }
 
 static void register_hooks(apr_pool_t *pool)

@@ -24,7 +24,8 @@
 /* What a child decides with: made by post_config, and the client when the child starts. */
 typedef struct {
     const rl_settings *settings;
-    rl_local *local;
+    rl_local *local; /* NULL: there is no memory, and nothing is limited */
+    apr_size_t local_size; /* bytes */
     rl_stats *stats;
     rl_denied *denied;
     rl_held *held;

@@ -79,6 +79,33 @@ const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first
     return NULL;
 }
 
+/* The program of a pipe, if its name is a path and not a word for a shell; or NULL. */
+static const char *program_of(const rl_log *log, apr_pool_t *pool)
+{
+    const char *command = log->target + strspn(log->target, "|");
+    char **words;
+
+    if (*command != '/' || apr_tokenize_to_argv(command, &words, pool) != APR_SUCCESS)
+        return NULL;
+    return words[0];
+}
+
+const char *rl_log_check(const rl_log *log, apr_pool_t *pool)
+{
+    const char *path = log->is_pipe ? program_of(log, pool)
+                                    : ap_server_root_relative(pool, log->target);
+    const char *place = !path || log->is_pipe ? path : ap_make_dirstr_parent(pool, path);
+    apr_finfo_t info;
+
+    if (!path)
+        return NULL;
+    if (apr_stat(&info, path, APR_FINFO_TYPE, pool) == APR_SUCCESS && info.filetype == APR_DIR)
+        return apr_psprintf(pool, "RateLimitLog %s is a directory", path);
+    if (!APR_STATUS_IS_ENOENT(apr_stat(&info, place, APR_FINFO_TYPE, pool)))
+        return NULL;
+    return apr_psprintf(pool, "RateLimitLog %s: there is no %s", path, place);
+}
+
 int rl_log_open(rl_log *log, apr_pool_t *pool)
 {
     const char *path;

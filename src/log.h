@@ -34,6 +34,12 @@ typedef struct {
 const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first,
                          const char *second, rl_log **log);
 
+/*
+ * What is certain to keep the log from being opened: a directory or a program that is not there.
+ * NULL, or an error text in the pool.
+ */
+const char *rl_log_check(const rl_log *log, apr_pool_t *pool);
+
 /* Opens the file, or starts the program, for as long as the pool lives. Returns 0 if it cannot. */
 int rl_log_open(rl_log *log, apr_pool_t *pool);
 

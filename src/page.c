@@ -272,12 +272,18 @@ static void print_redis_summary(const rl_page *p)
 static void print_local_summary(const rl_page *p)
 {
     const rl_local_stats *local = &p->local;
+    apr_size_t wanted = p->tiers->settings->shared_memory;
     int pressed = local->evictions > 0;
+
+    if (p->tiers->local_size != wanted)
+        ap_rvputs(p->r, "<p class=\"bad\">The system did not give the ", number(p, wanted), " bytes of "
+                  "<code>RateLimitSharedMemory</code>: ", number(p, p->tiers->local_size),
+                  " are in use. Free memory, or lower the size, and reload.</p>\n", NULL);
 
     ap_rvputs(p->r, pressed ? "<p class=\"busy\">" : "<p>", "Memory holds ",
               number(p, local->entries), " of at most ", number(p, local->capacity), " counts; ",
               number(p, local->evictions), " live ones had to make room since the start", NULL);
-    ap_rputs(pressed ? ": if that goes on, raise <code>RateLimitSharedMemory</code> and restart."
+    ap_rputs(pressed ? ": if that goes on, raise <code>RateLimitSharedMemory</code> and reload."
                        "</p>\n" : ".</p>\n", p->r);
     if (p->start->log[RL_LOG_LOST])
         ap_rvputs(p->r, "<p class=\"bad\">", number(p, p->start->log[RL_LOG_LOST]),
@@ -471,10 +477,22 @@ static void print_most_denied(const rl_page *p)
 
 /* --- The section -------------------------------------------------------------------------- */
 
+static void print_head(request_rec *r)
+{
+    ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style, NULL);
+}
+
+void rl_page_print_no_memory(request_rec *r)
+{
+    print_head(r);
+    ap_rputs("<p class=\"bad\"><b>Nothing is limited:</b> there was no shared memory when the "
+             "configuration was read. Free memory or lower <code>RateLimitSharedMemory</code>, and "
+             "reload.</p>\n</div>\n", r);
+}
+
 void rl_page_print(rl_page *p)
 {
-    ap_rvputs(p->r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style,
-              NULL);
+    print_head(p->r);
     collect_denied(p);
     print_denials(p);
     print_redis_summary(p);

@@ -49,7 +49,8 @@ extern const rl_page_column rl_page_columns[RL_COLUMNS];
 uint64_t rl_page_value(const rl_stats_counts *counts, int row, rl_column column);
 uint64_t rl_page_total(const rl_page *page, const rl_stats_counts *counts, rl_column column);
 
-/* Prints the section. */
+/* Prints the section; without shared memory there is nothing else to show. */
 void rl_page_print(rl_page *page);
+void rl_page_print_no_memory(request_rec *r);
 
 #endif

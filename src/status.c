@@ -117,6 +117,13 @@ int rl_status(request_rec *r, int flags, const rl_tiers *tiers)
 {
     rl_page p = {.r = r, .tiers = tiers, .host_ms = rl_local_clock()};
 
+    if (!tiers->local) {
+        if (flags & AP_STATUS_SHORT)
+            print_line(&p, "LocalCapacity", 0);
+        else
+            rl_page_print_no_memory(r);
+        return OK;
+    }
     p.start = apr_palloc(r->pool, sizeof(*p.start));
     rl_stats_read(tiers->stats, p.start);
     rl_local_read_stats(tiers->local, &p.local);
