@@ -156,8 +156,7 @@ static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
     options.retry.retry_min_ms = settings->retry_min_ms;
     options.retry.retry_max_ms = settings->retry_max_ms;
     options.breakers = tiers.breakers;
-    options.log = log_redis;
-    options.log_context = s;
+    options.logger = (rl_logger){log_redis, s};
     return rl_client_create(pool, &options);
 }
 

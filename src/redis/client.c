@@ -579,8 +579,7 @@ static void make_fleet(rl_client *client)
                                .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .threaded = o->threaded, .on_reply = on_reply, .owner = client,
-                               .breakers = o->breakers, .log = o->log,
-                               .log_context = o->log_context};
+                               .breakers = o->breakers, .logger = o->logger};
     char *probe;
 
     probe = make_probe(client, "probe", &options.probe_length);

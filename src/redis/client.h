@@ -39,8 +39,7 @@ typedef struct {
     int failures;            /* in a row that end a connection */
     rl_breaker_options retry;
     rl_breakers *breakers;   /* shared by all children */
-    void (*log)(void *context, rl_log_level level, const char *text);
-    void *log_context;
+    rl_logger logger;
 } rl_client_options;
 
 /* Makes a client and, if threaded, starts its thread. NULL if the thread cannot be made. */

@@ -60,17 +60,6 @@ struct rl_cluster {
 
 static char table_call; /* its address stands for CLUSTER SLOTS among the calls of a link */
 
-static void say(rl_cluster *c, rl_log_level level, const char *format, ...)
-{
-    char text[320];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    c->options.log(c->options.log_context, level, text);
-}
-
 /* --- Places ------------------------------------------------------------------------------- */
 
 static void wake(place *p, int64_t now_us)
@@ -217,8 +206,9 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     if (!reply || c->complained)
         return;
     c->complained = 1;
-    say(c, RL_LOG_ERROR, "Redis at %s has no table of slots to tell: %s", from->name,
-        reply->type == REDIS_REPLY_ERROR ? reply->str : "is it part of a cluster?");
+    rl_logger_say(&c->options.logger, RL_LOG_ERROR,
+                  "Redis at %s has no table of slots to tell: %s", from->name,
+                  reply->type == REDIS_REPLY_ERROR ? reply->str : "is it part of a cluster?");
 }
 
 int rl_cluster_take(rl_cluster *c, const void *call, redisReply *reply, int64_t now_us)

@@ -25,8 +25,7 @@ typedef struct {
     char *(*make_probe)(void *owner, const char *tag, int *length);
     void *owner;       /* of nodes */
     void *probe_owner;
-    void (*log)(void *context, rl_log_level level, const char *text);
-    void *log_context;
+    rl_logger logger;
 } rl_cluster_options;
 
 /* Makes a cluster that knows its seeds. options are copied. */

@@ -269,9 +269,8 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
 {
     rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
     rl_watch_options watch = {topology, node->tls, node->connect_ms, node->retry.retry_min_ms,
-                              node->retry.retry_max_ms, node->log, node->log_context};
-    rl_cluster_options cluster = {topology, add_node, make_probe, fleet, node->owner, node->log,
-                                  node->log_context};
+                              node->retry.retry_max_ms, node->logger};
+    rl_cluster_options cluster = {topology, add_node, make_probe, fleet, node->owner, node->logger};
 
     fleet->pool = pool;
     fleet->node = *node;

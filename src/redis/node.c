@@ -71,17 +71,7 @@ static int64_t now_ms(void)
     return rl_link_clock() / 1000;
 }
 
-static void say(rl_node *node, rl_log_level level, const char *format, ...)
-{
-    char text[320];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    node->options.log(node->options.log_context, level, text);
-}
-
+__attribute__((format(printf, 2, 3)))
 static void say_opened(rl_node *node, const char *format, ...)
 {
     char why[240];
@@ -90,8 +80,8 @@ static void say_opened(rl_node *node, const char *format, ...)
     va_start(args, format);
     apr_vsnprintf(why, sizeof(why), format, args);
     va_end(args);
-    say(node, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure decides until it answers "
-        "again: %s", node->name, why);
+    rl_logger_say(&node->options.logger, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure "
+                  "decides until it answers again: %s", node->name, why);
 }
 
 /* --- Any thread --------------------------------------------------------------------------- */
@@ -216,7 +206,8 @@ static void probed(rl_node *node, int in_time)
 {
     node->probing = node->probe_sent = 0;
     if (rl_breaker_probed(node->breaker, &node->options.retry, in_time, now_ms()))
-        say(node, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", node->name);
+        rl_logger_say(&node->options.logger, RL_LOG_NOTICE, "Redis at %s answers again: breaker "
+                      "closed", node->name);
 }
 
 /*
@@ -353,8 +344,8 @@ static void disconnected(rl_node *node, int64_t now_us)
     node->misplaced = RL_ERROR_OTHER;
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
     if (!misplaced) /* else the breaker says it, if there is no better server */
-        say(node, RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
-            rl_link_error(node->link));
+        rl_logger_say(&node->options.logger, RL_LOG_WARNING, "lost the connection to Redis at "
+                      "%s: %s", node->name, rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -550,7 +541,8 @@ void rl_node_step(rl_node *node, short revents, int64_t now_us)
 static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
 {
     if (node->state == RL_LINK_READY) {
-        say(node, RL_LOG_WARNING, "left Redis at %s: %s", node->name, why);
+        rl_logger_say(&node->options.logger, RL_LOG_WARNING, "left Redis at %s: %s", node->name,
+                      why);
         atomic_store(&node->failures, 0);
         node->patient = 1;
     }

@@ -14,10 +14,9 @@
 
 #include "breaker.h"
 #include "link.h"
+#include "logger.h"
 
 typedef struct rl_node rl_node;
-
-typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
 
 typedef struct {
     int64_t timeout_ms;       /* what a request may wait; a silent link is closed after four */
@@ -38,8 +37,7 @@ typedef struct {
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
     rl_breakers *breakers;    /* shared by all children */
-    void (*log)(void *context, rl_log_level level, const char *text);
-    void *log_context;
+    rl_logger logger;
 } rl_node_options;
 
 /*

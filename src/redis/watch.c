@@ -45,17 +45,6 @@ struct rl_watch {
     char name[2][RL_HOST_SIZE + 10];
 };
 
-static void say(rl_watch *w, rl_log_level level, const char *format, ...)
-{
-    char text[320];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(text, sizeof(text), format, args);
-    va_end(args);
-    w->options.log(w->options.log_context, level, text);
-}
-
 /* --- What sentinels say ------------------------------------------------------------------- */
 
 static int is_known(const rl_watch *w)
@@ -77,9 +66,10 @@ static void take_primary(rl_watch *w)
                  w->host[at], w->sentinel.port);
     w->primary[at] = (rl_endpoint){w->name[at], w->host[at], (apr_port_t)w->sentinel.port, NULL};
     if (w->serial > 1)
-        say(w, RL_LOG_NOTICE, "sentinel %s: the primary of %s is now %s",
-            w->options.topology->endpoints[w->sentinel.at].name, w->options.topology->primary,
-            w->name[at]);
+        rl_logger_say(&w->options.logger, RL_LOG_NOTICE,
+                      "sentinel %s: the primary of %s is now %s",
+                      w->options.topology->endpoints[w->sentinel.at].name,
+                      w->options.topology->primary, w->name[at]);
 }
 
 static const char *check_address(void *context, const redisReply *reply)

@@ -24,8 +24,7 @@ typedef struct {
     int64_t connect_ms;          /* what a sentinel may take to answer */
     int64_t retry_min_ms;        /* pauses when none knew an answer */
     int64_t retry_max_ms;
-    void (*log)(void *context, rl_log_level level, const char *text);
-    void *log_context;
+    rl_logger logger;
 } rl_watch_options;
 
 /* Makes a watch that is about to search. options are copied, what they point to is not. */

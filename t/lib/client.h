@@ -43,7 +43,7 @@ __attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char
     options.failures = 5;
     options.retry = retry;
     options.breakers = &client_breakers;
-    options.log = client_log;
+    options.logger.write = client_log;
     return rl_client_create(pool, &options);
 }
 
