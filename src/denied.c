@@ -11,9 +11,9 @@
  * A place counts the denials of two minutes, the one under way and the one before, each word with
  * its minute: that is enough to weigh one client against another.
  */
-#include <stdatomic.h>
 #include <string.h>
 
+#include "atomics.h"
 #include "denied.h"
 
 #define MAGIC UINT64_C(0x31594e4544524c52) /* "RLRDENY1", little endian */
@@ -52,11 +52,6 @@ struct rl_denied {
     uint64_t size;
     set sets[SETS];
 };
-
-#define load(p) atomic_load_explicit((p), memory_order_relaxed)
-#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
-#define add(p, n) atomic_fetch_add_explicit((p), (n), memory_order_relaxed)
-#define swap(p, expected, desired) atomic_compare_exchange_strong((p), (expected), (desired))
 
 size_t rl_denied_size(void)
 {
@@ -245,7 +240,7 @@ int rl_denied_read(rl_denied *table, int i, int64_t host_ms, rl_denied_entry *en
     set *s = &table->sets[i / WAYS];
     const place *p = &s->places[i % WAYS];
     word *key = &s->keys[i % WAYS];
-    uint64_t there = atomic_load(key);
+    uint64_t there = load_acquire(key);
     int whole;
 
     if (!(there & KEY))

@@ -7,8 +7,7 @@
  * that take the last place at the same time may both see too many, and both go without; never do
  * both get it, because each is counted before it looks.
  */
-#include <stdatomic.h>
-
+#include "atomics.h"
 #include "held.h"
 
 #define TENTH_MS 100
@@ -27,10 +26,10 @@ size_t rl_held_size(void)
 }
 
 /* Adds to the places that end in a tenth, or takes one off. */
-static void add(rl_held *held, int64_t end, int n)
+static void add_places(rl_held *held, int64_t end, int n)
 {
     _Atomic uint64_t *p = &held->ring[end % RING];
-    uint64_t was = atomic_load(p), next;
+    uint64_t was = load(p), next;
 
     do {
         uint64_t places = was >> TENTH_SHIFT == (uint64_t)end ? was & PLACES : 0;
@@ -38,7 +37,7 @@ static void add(rl_held *held, int64_t end, int n)
         if (n < 0 && places == 0)
             return;
         next = (uint64_t)end << TENTH_SHIFT | (places + (uint64_t)n);
-    } while (!atomic_compare_exchange_weak(p, &was, next));
+    } while (!swap(p, &was, next));
 }
 
 /* From the latest end to the earliest: a place that moves meanwhile is still to come. */
@@ -47,7 +46,7 @@ static int count_held(rl_held *held, int64_t now)
     uint64_t count = 0;
 
     for (int64_t end = now + RING - 1; end >= now; end--) {
-        uint64_t there = atomic_load(&held->ring[end % RING]);
+        uint64_t there = load_seq_cst(&held->ring[end % RING]);
 
         if ((int64_t)(there >> TENTH_SHIFT) >= now)
             count += there & PLACES;
@@ -58,10 +57,10 @@ static int count_held(rl_held *held, int64_t now)
 int rl_held_take(rl_held *held, int64_t host_ms, int64_t for_ms, int most, rl_hold *hold)
 {
     hold->end = (host_ms + for_ms) / TENTH_MS;
-    add(held, hold->end, 1);
+    add_places(held, hold->end, 1);
     if (count_held(held, host_ms / TENTH_MS) <= most)
         return 1;
-    add(held, hold->end, -1);
+    add_places(held, hold->end, -1);
     hold->end = -1;
     return 0;
 }
@@ -74,7 +73,7 @@ void rl_held_shorten(rl_held *held, int64_t host_ms, int64_t for_ms, rl_hold *ho
     if (hold->end < 0)
         return;
     if (end >= 0)
-        add(held, end, 1);
-    add(held, hold->end, -1);
+        add_places(held, end, 1);
+    add_places(held, hold->end, -1);
     hold->end = end;
 }

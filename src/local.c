@@ -185,35 +185,47 @@ static int abandon(entry *e, uint64_t making)
 }
 
 /*
- * Begins a tenure in the entry of the set that would be missed least. The owner is read before it is
- * judged, and swapped as it was read: an entry that has changed hands meanwhile is not evicted for
- * what its owner before was worth. Its entry is NULL if that happened.
+ * The tenure of the key with this fingerprint that is ready; or else the first that is being made; or
+ * else a new one, in the entry of the set that would be missed least. All in one pass, in which each
+ * owner is read once: so no entry is evicted that came to belong to this very key, and none for what
+ * an owner before was worth, for the swap is from the owner that was judged. If it fails, the entry
+ * returned is NULL.
  */
-static tenure begin(rl_local *table, entry *set, uint64_t making, uint32_t now_s)
+static tenure begin(rl_local *table, entry *set, uint64_t fingerprint, uint32_t now_s)
 {
-    uint64_t least = UINT64_MAX, was = 0;
-    entry *e = NULL;
+    uint64_t least = UINT64_MAX;
+    tenure being_made = {NULL, 0}, evicted = {NULL, 0}, mine;
 
     for (int i = 0; i < WAYS; i++) {
-        uint64_t owner = load_acquire(&set[i].owner);
-        uint64_t use = usefulness(&set[i], owner, now_s);
+        tenure t = {&set[i], load_acquire(&set[i].owner)};
+        uint64_t use;
 
+        if ((t.owner & VALUE) == fingerprint)
+            return t;
+        if ((t.owner & FINGERPRINT) == fingerprint) {
+            being_made = being_made.entry ? being_made : t;
+            continue;
+        }
+        use = usefulness(t.entry, t.owner, now_s);
         if (use < least) {
             least = use;
-            was = owner;
-            e = &set[i];
+            evicted = t;
         }
     }
-    making |= (was & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT);
-    if (!swap(&e->owner, &was, making))
+    if (being_made.entry)
+        return being_made;
+    mine = evicted;
+    mine.owner = (mine.owner & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT);
+    mine.owner |= BEING_MADE | fingerprint;
+    store(&mine.entry->used, now_s << 8); /* first: a maker that seems idle is taken for dead */
+    if (!swap(&mine.entry->owner, &evicted.owner, mine.owner))
         return (tenure){NULL, 0};
-    store(&e->used, now_s << 8);
-    store(&e->expires_s, now_s + 1);
-    store(&e->reported_s, 0);
-    store(&e->silent, 0);
-    if (least > 1 && !(was & BEING_MADE))
+    store(&mine.entry->expires_s, now_s + 1);
+    store(&mine.entry->reported_s, 0);
+    store(&mine.entry->silent, 0);
+    if (least > 1 && !(evicted.owner & BEING_MADE))
         add(&table->evictions, 1);
-    return (tenure){e, making};
+    return mine;
 }
 
 /*
@@ -222,14 +234,17 @@ static tenure begin(rl_local *table, entry *set, uint64_t making, uint32_t now_s
  */
 static void put_aside(const tenure *t)
 {
-    static const int first_words[] = {BLOCKED, COUNT, PENDING};
+    word *words = t->entry->words;
+    uint64_t aside = (t->owner - (UINT64_C(1) << GENERATION_SHIFT)) & GENERATION;
+    uint64_t blocked = load_acquire(&words[BLOCKED]);
 
-    for (int i = 0; i < 3; i++) {
-        word *w = &t->entry->words[first_words[i]];
-        uint64_t old = load_acquire(w);
+    if (is_of(blocked, t->owner) && is_held(t))
+        swap(&words[BLOCKED], &blocked, aside);
+    for (int i = COUNT; i <= PENDING; i += PENDING - COUNT) {
+        rl_pair old = read_pair(&words[i]);
 
-        if (is_of(old, t->owner) && is_held(t))
-            swap(w, &old, old - (UINT64_C(1) << GENERATION_SHIFT));
+        if (is_of(first_of(old), t->owner) && is_held(t))
+            swap_pair(&words[i], old, pair_of(aside, 0));
     }
 }
 
@@ -238,7 +253,7 @@ static void put_aside(const tenure *t)
  * key otherwise is looked at after the tenure was begun, in the one order of all swaps: hence
  * load_seq_cst. The entry returned is NULL if the tenure is over and another one must be tried.
  */
-static tenure finish(entry *set, tenure mine)
+static tenure finish(entry *set, tenure mine, uint32_t now_s)
 {
     uint64_t making = mine.owner, ready = making & ~BEING_MADE;
 
@@ -259,39 +274,28 @@ static tenure finish(entry *set, tenure mine)
             return (tenure){NULL, 0};
     }
     put_aside(&mine);
+    if (load(&mine.entry->expires_s) <= now_s) /* its maker is late, or dead */
+        store(&mine.entry->expires_s, now_s + 1);
     if (swap(&mine.entry->owner, &making, ready) || making == ready)
         return (tenure){mine.entry, ready};
     return (tenure){NULL, 0};
 }
 
 /*
- * The tenure of key that is ready, or else the first that is being made, or else a new one. No bound
- * on the tries: each that fails has met somebody else's step towards a tenure of this key, or an
- * entry that another key took.
+ * No bound on the tries: each that fails has met somebody else's step towards a tenure of this key,
+ * or an entry that another key took.
  */
 static tenure make(rl_local *table, uint64_t key, uint32_t now_s)
 {
-    uint64_t making = fingerprint_of(key) | BEING_MADE;
     entry *set = set_of(table, key);
+    tenure t;
 
-    for (;;) {
-        tenure t = {NULL, 0};
-
-        for (int i = WAYS - 1; i >= 0; i--) {
-            uint64_t owner = load_acquire(&set[i].owner);
-
-            if ((owner & VALUE) == fingerprint_of(key))
-                return (tenure){&set[i], owner};
-            if ((owner & VALUE) == making)
-                t = (tenure){&set[i], owner};
-        }
-        if (!t.entry)
-            t = begin(table, set, making, now_s);
-        if (t.entry)
-            t = finish(set, t);
-        if (t.entry)
-            return t;
-    }
+    do {
+        t = begin(table, set, fingerprint_of(key), now_s);
+        if (t.entry && t.owner & BEING_MADE)
+            t = finish(set, t, now_s);
+    } while (!t.entry);
+    return t;
 }
 
 tenure rl_local_claim(rl_local *table, uint64_t key, int64_t host_ms)

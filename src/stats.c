@@ -9,9 +9,9 @@
  * The past is kept in a ring of copies, so that a page can say what happened in the last minute. A
  * request pays nothing for that. A copy is found by its time, which is void while it is written.
  */
-#include <stdatomic.h>
 #include <string.h>
 
+#include "atomics.h"
 #include "stats.h"
 
 #define MAGIC UINT64_C(0x32544154534c5252) /* "RRLSTAT2", little endian */
@@ -42,10 +42,6 @@ const char *const rl_verdict_names[RL_VERDICTS] = {"pass", "deny", "shadow", "ex
 const int64_t rl_stats_bounds_us[RL_STATS_BOUNDS] = {
     50, 100, 250, 500, 1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000
 };
-
-#define load(p) atomic_load_explicit((p), memory_order_relaxed)
-#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
-#define add(p, n) atomic_fetch_add_explicit((p), (n), memory_order_relaxed)
 
 size_t rl_stats_size(void)
 {
@@ -180,10 +176,10 @@ void rl_stats_keep(rl_stats *stats, int64_t host_ms)
     }
     if (latest_ms && host_ms - latest_ms < KEEP_EVERY_MS)
         return;
-    atomic_store(&oldest->at_ms, 0);
-    atomic_thread_fence(memory_order_release);
+    store(&oldest->at_ms, 0);
+    atomic_thread_fence(memory_order_release); /* pairs with the fence of rl_stats_recent() */
     copy(&oldest->counts, &stats->now, words_of(stats));
-    atomic_store(&oldest->at_ms, (uint64_t)host_ms);
+    store_release(&oldest->at_ms, (uint64_t)host_ms);
 }
 
 /* Whether what was kept at one time serves better than at another: see minute_ago(). */
@@ -201,7 +197,7 @@ static const kept *minute_ago(const rl_stats *stats, int64_t host_ms, int64_t *a
 
     *at_ms = 0;
     for (int i = 0; i < KEPT; i++) {
-        int64_t at = (int64_t)atomic_load(&stats->past[i].at_ms);
+        int64_t at = (int64_t)load_acquire(&stats->past[i].at_ms);
 
         if (at && (!found || is_better(at, *at_ms, host_ms - RECENT_MS))) {
             found = &stats->past[i];

@@ -9,9 +9,9 @@
  * Every field is an independent atomic. Races between them shift a probe or a count by one, which
  * is harmless; the one transition that must happen once, to open, is a compare-and-swap.
  */
-#include <stdatomic.h>
 #include <stddef.h>
 
+#include "atomics.h"
 #include "breaker.h"
 
 #define RAMP_MS 500
@@ -23,9 +23,6 @@
 _Static_assert(sizeof(rl_breaker) == 64, "a breaker is one cache line");
 _Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 128, "and so is what stands beside it");
 
-#define load(p) atomic_load_explicit((p), memory_order_relaxed)
-#define store(p, v) atomic_store_explicit((p), (v), memory_order_relaxed)
-#define swap(p, expected, desired) atomic_compare_exchange_strong((p), (expected), (desired))
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
@@ -47,34 +44,38 @@ rl_breaker_state rl_breaker_read(const rl_breaker *b)
 
 int rl_breaker_allows(rl_breaker *b, int64_t now_ms)
 {
-    uint64_t state = load(&b->state), age, share;
+    uint64_t state = load(&b->state), share;
+    int64_t age;
 
     if (state == RL_BREAKER_CLOSED)
         return 1;
     if ((state & 0xff) == RL_BREAKER_OPEN)
         return 0;
-    age = (uint64_t)now_ms - (state >> 8);
+    age = now_ms - (int64_t)(state >> 8); /* below 0: the clock was read before the last probe's */
     if (age >= RAMP_MS) {
         swap(&b->state, &state, RL_BREAKER_CLOSED);
         return 1;
     }
-    share = 1 + age * RAMP_STEPS / RAMP_MS;
-    return atomic_fetch_add_explicit(&b->probes, 1, memory_order_relaxed) % RAMP_STEPS < share;
+    share = age > 0 ? 1 + (uint64_t)age * RAMP_STEPS / RAMP_MS : 1;
+    return add(&b->probes, 1) % RAMP_STEPS < share;
 }
 
+/* The state comes last: whoever dies on the way leaves it closed, and never open without a pause. */
 int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms)
 {
     uint64_t state = load(&b->state);
 
-    do {
-        if ((state & 0xff) == RL_BREAKER_OPEN)
-            return 0;
-    } while (!swap(&b->state, &state, RL_BREAKER_OPEN));
+    if ((state & 0xff) == RL_BREAKER_OPEN)
+        return 0;
     store(&b->backoff_ms, (uint64_t)next_ms);
     store(&b->probe_at, (uint64_t)now_ms + jittered((uint64_t)next_ms, now_ms));
     store(&b->claim_until, 0);
     store(&b->probes, 0);
-    atomic_fetch_add_explicit(&b->opened, 1, memory_order_relaxed);
+    do {
+        if ((state & 0xff) == RL_BREAKER_OPEN)
+            return 0;
+    } while (!swap(&b->state, &state, RL_BREAKER_OPEN));
+    add(&b->opened, 1);
     return 1;
 }
 
@@ -106,7 +107,7 @@ int rl_breaker_count_reconnect(rl_breaker *b, const rl_breaker_options *options,
         store(&b->reconnects, 0);
         return 0;
     }
-    if (atomic_fetch_add(&b->reconnects, 1) + 1 < RECONNECTS_TO_OPEN)
+    if (add(&b->reconnects, 1) + 1 < RECONNECTS_TO_OPEN)
         return 0;
     return rl_breaker_open(b, options->retry_min_ms, now_ms);
 }
@@ -131,7 +132,7 @@ int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_t
         backoff = least(backoff * 2, (uint64_t)options->retry_max_ms);
         store(&b->probes, 0);
     }
-    else if (atomic_fetch_add(&b->probes, 1) + 1 < PROBES_TO_CLOSE) {
+    else if (add(&b->probes, 1) + 1 < PROBES_TO_CLOSE) {
         backoff = (uint64_t)options->retry_min_ms;
     }
     else {
