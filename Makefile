@@ -5,6 +5,7 @@
 #   make demo       shows the module at work on two hosts and one Redis
 #   make lint       clang, cppcheck, perl -c, gcc's analyzer
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
+#   make test-hours the tests shortly before and after midnight and at the end of February
 #   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
 #   make storm      many losses of Redis and many restarts: what is held stays flat
 #   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
@@ -21,6 +22,7 @@ APXS    = apxs
 CFLAGS  = -O2 -g
 WARN    = -Wall -Wextra -Wformat=2 -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Werror
 PROVE   = prove -It/lib
+JOBS    = 4
 TESTS   = t/httpd
 CONFDIR = /etc/apache2/mods-available
 Q       = @
@@ -126,7 +128,18 @@ test: deps
 	@$(MAKE) check
 
 check: $(MODULE) $(UNIT) $(STORM)
-	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -r $(UNIT) $(TESTS) $(STORM) t/storm
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
+
+# The same at other hours: see t/lib/hours.sh.
+
+$(BUILD)/wallclock.so: t/lib/wallclock.c
+	@echo "  CC   $<"; mkdir -p $(@D)
+	$(Q)$(CC) $(WARN) $(CFLAGS) -Wno-missing-prototypes -shared -fPIC -o $@ $<
+
+test-hours: deps
+	@$(MAKE) $(MODULE) $(UNIT) $(STORM) $(BUILD)/wallclock.so
+	@RL_MODULE=$(CURDIR)/$(MODULE) t/lib/hours.sh $(BUILD)/wallclock.so \
+	    $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
 # What asks a Redis, for another one that RL_REDIS_SERVER names.
 
@@ -210,5 +223,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check check-redis test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:

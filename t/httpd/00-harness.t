@@ -113,6 +113,20 @@ subtest 'Redis' => sub {
     is scalar(Process::group($pid)), 0, 'stopped while paused, it leaves no process';
 };
 
+subtest 'the same time everywhere' => sub {
+    my $redis = RedisServer->start;
+    my $httpd = Httpd->start(module => 0, modules => ['headers'], config => 'Header set X-Received %t');
+    my $before = time;
+    my ($received) = $httpd->get('/')->header('X-Received') =~ /^t=(\d+)$/;
+    my ($seconds, $us) = @{ $redis->cmd('TIME') };
+    my $after = time;
+    for (['httpd', $received / 1e6], ['Redis', $seconds + $us / 1e6]) {
+        my ($who, $time) = @$_;
+        ok $time > $before - 0.01 && $time < $after + 0.01, "$who has it, faked or not"
+            or diag "$before, $time, $after";
+    }
+};
+
 subtest 'Redis with a password' => sub {
     my $redis = RedisServer->start(auth => 'secret');
     is $redis->cmd('PING'), 'PONG', 'the client knows it';

@@ -34,10 +34,7 @@ sub a_site_alone {
     my ($file) = @_;
     my $host = Httpd->start(
         mpm    => 'event', children => 1, threads => 10,
-        config => "Include $file
-<Directory \@DOCROOT\@/app>
-FallbackResource /app/index.php
-</Directory>",
+        config => "Include $file\n<Directory \@DOCROOT\@/app>\nFallbackResource /app/index.php\n</Directory>",
         files  => { 'style.css' => 'x', 'app/index.php' => 'x' },
     );
     Windows::time_left(40, 60);
