@@ -31,7 +31,8 @@ MAKEFLAGS += --no-print-directory
 
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
-UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot stats denied \
+UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot local_move \
+             stats denied \
              redis/breaker redis/errors redis/logger redis/script redis/topology redis/tls redis/link \
              redis/resolver redis/node redis/call redis/client \
              redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet

@@ -52,6 +52,14 @@ rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_L
 /* The table that an earlier rl_local_init() made there, or NULL if it does not fit this code. */
 rl_local *rl_local_attach(void *memory, size_t size);
 
+/*
+ * Fills a table that was just made, and is used by nobody yet, with what lives in another one, which
+ * may be in use: entries, seed, clocks and the number of evictions. Returns how many entries it
+ * holds then, of *live. Where it is too small the least useful ones are left out, and of a table of
+ * less than 2 MB most are.
+ */
+uint64_t rl_local_move(rl_local *to, const rl_local *from, int64_t host_ms, uint64_t *live);
+
 /* ms on the host's clock; 0 is an arbitrary moment before the process started. */
 int64_t rl_local_clock(void);
 

@@ -66,6 +66,17 @@ static rl_local *make_local(const rl_segment *segment)
     return rl_local_init(segment->base, segment->size, seed, apr_time_as_msec(apr_time_now()));
 }
 
+static void move_counts(server_rec *s, rl_local *to, const rl_segment *to_segment,
+                        const rl_local *from, const rl_segment *from_segment)
+{
+    uint64_t live, moved = rl_local_move(to, from, rl_local_clock(), &live);
+
+    ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: RateLimitSharedMemory is %"
+                 APR_SIZE_T_FMT " bytes now and was %" APR_SIZE_T_FMT ": %" APR_UINT64_T_FMT " of %"
+                 APR_UINT64_T_FMT " counts, blocks and denials of this host go on, the others start "
+                 "anew", to_segment->size, from_segment->size, moved, live);
+}
+
 /* The local tier: the one that there is, or one of another size. */
 static rl_local *share_local(server_rec *s, rl_tiers *tiers)
 {
@@ -86,9 +97,7 @@ static rl_local *share_local(server_rec *s, rl_tiers *tiers)
     }
     local = make_local(&fresh);
     if (former)
-        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: RateLimitSharedMemory is %"
-                     APR_SIZE_T_FMT " bytes now and was %" APR_SIZE_T_FMT ": all counts and "
-                     "blocks of this host start anew", fresh.size, kept->size);
+        move_counts(s, local, &fresh, former, kept);
     else if (kept->base)
         ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: another version of the module "
                      "was here before: all counts and blocks of this host start anew");

@@ -98,19 +98,20 @@ sub no_memory {
 
     subtest 'a smaller size is used' => sub {
         my $host = stranger(@scarce);
-        $most->(3 << 20);
+        $most->(5 << 20);
         $host->graceful(config => $load . "RateLimitSharedMemory 16M\nRateLimit one 2/1d\n");
         passes($host, 2, 'the server goes on, and limits');
-        like $host->error_log, qr/no shared memory of 16777216 bytes \(RateLimitSharedMemory\): 2097152 bytes are/,
+        like $host->error_log, qr/no shared memory of 16777216 bytes \(RateLimitSharedMemory\): 4194304 bytes are/,
             'says how much there is';
         like $host->get('/server-status', from => '127.0.0.9')->body,
-            qr/did not give the 16,777,216 bytes .* 2,097,152 are in use/s, 'and shows it';
+            qr/did not give the 16,777,216 bytes .* 4,194,304 are in use/s, 'and shows it';
         $host->graceful;
         is $host->get('/hello.txt')->status, 429, 'another reload keeps that';
         unlink "$dir/most";
         $host->graceful;
         unlike $host->get('/server-status', from => '127.0.0.9')->body, qr/did not give/,
             'and takes what was asked for once it is there';
+        is $host->get('/hello.txt')->status, 429, 'with its counts';
     };
 
     subtest 'what there is stays in use' => sub {
@@ -177,15 +178,29 @@ subtest 'more rules than the statistics tell apart' => sub {
 };
 
 subtest 'reloads with other sizes' => sub {
-    my $host = Httpd->start(modules => ['status'], config => "RateLimitSharedMemory 1M\nRateLimit one 2/1d\n");
+    my $rules = "RateLimit one 2/1d\nRateLimit page 1/1d block=1d path=/page.html\n";
+    my $size  = sub { return (modules => ['status'], config => "RateLimitSharedMemory $_[0]\n$rules") };
+    my $host  = Httpd->start($size->('4M'));
+    my @many  = map { "127.0.$_.7" } 1 .. 100;
+    $host->get('/hello.txt', from => $_) for @many, $many[0];
+    $host->get('/page.html', from => '127.0.0.2') for 1 .. 2;
     my $before = shared_bytes($host->pid);
-    cmp_ok $before, '>', 1 << 20, 'the parent maps what is shared';
-    for my $size (qw(64M 16M 32M 8M 64M 1M)) {
-        $host->graceful(config => "RateLimitSharedMemory $size\nRateLimit one 2/1d\n");
-        like +($host->error_log_lines(qr/RateLimitSharedMemory is/))[-1], qr/:notice\]/, "$size is noted";
+    cmp_ok $before, '>', 4 << 20, 'the parent maps what is shared';
+    for my $other (qw(64M 16M 32M 8M 64M 4M)) {
+        $host->graceful($size->($other));
+        my $line = ($host->error_log_lines(qr/RateLimitSharedMemory is/))[-1];
+        like $line, qr/:notice\].* (\d+) of \1 counts, blocks and denials of this host go on/, "to $other";
     }
     is shared_bytes($host->pid), $before, 'it maps no more after six';
+    is $host->get('/hello.txt', from => $many[0])->status, 429, 'the client that was denied still is';
+    is $host->get('/page.html', from => '127.0.0.2')->status, 429, 'so is one that is blocked';
+    my @got = map { my $from = $_; map { $host->get('/hello.txt', from => $from)->status } 1, 2 } @many[1 .. 99];
+    is "@got", join(' ', ('200 429') x 99), 'and what others have left is what it was';
     is shared_bytes($_), $before, 'nor do its children' for $host->children;
+    $host->graceful($size->('1M'));
+    $host->graceful($size->('2M'));
+    like +($host->error_log_lines(qr/RateLimitSharedMemory is/))[-1], qr/ 0 of \d+ counts/,
+        'a table of less than 2M hands on nothing, and that is said';
 };
 
 done_testing;
