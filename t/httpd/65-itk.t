@@ -108,6 +108,7 @@ subtest 'a late reply is never taken for that of another client' => sub {
     my $host = host($fake->url, timeout => '200ms', children => 1);
     my $late = Client->new(port => $host->port, from => '127.0.0.2');
     is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'one reply is late';
+    $late->disconnect;    # httpd's one process is free again
     my @next = map { $host->get('/hello.txt', from => '127.0.0.3') } 1 .. 10;
     is_deeply [map { $_->status } @next], [(200) x 10], 'the next clients pass';
     my $commands = grep { /^EVALSHA.*127\.0\.0\.3/ } $fake->commands;
