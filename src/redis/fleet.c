@@ -251,6 +251,7 @@ void rl_fleet_close(rl_fleet *fleet, const char *why)
         rl_node_close(fleet->nodes[i], why);
     if (fleet->watch)
         rl_watch_close(fleet->watch);
+    rl_resolver_close(fleet->node.resolver);
 }
 
 /* --- Life --------------------------------------------------------------------------------- */
@@ -268,12 +269,14 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
                           char *(*make_probe)(void *owner, const char *tag, int *length))
 {
     rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
-    rl_watch_options watch = {topology, node->tls, node->connect_ms, node->retry.retry_min_ms,
-                              node->retry.retry_max_ms, node->logger};
+    rl_resolver *resolver = rl_resolver_create(pool);
+    rl_watch_options watch = {topology, node->tls, resolver, node->connect_ms,
+                              node->retry.retry_min_ms, node->retry.retry_max_ms, node->logger};
     rl_cluster_options cluster = {topology, add_node, make_probe, fleet, node->owner, node->logger};
 
     fleet->pool = pool;
     fleet->node = *node;
+    fleet->node.resolver = resolver;
     switch (topology->kind) {
     case RL_TOPOLOGY_CLUSTER:
         fleet->node.in_cluster = 1;

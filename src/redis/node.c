@@ -20,7 +20,6 @@
 #include <apr_strings.h>
 
 #include "node.h"
-#include "resolver.h"
 
 #define SILENT_DEADLINES 4
 #define IDLE_MS 100 /* how often a link that is down looks at the breaker */
@@ -40,7 +39,7 @@ struct rl_node {
     rl_link *link;
     rl_link_state state; /* as last seen */
     const rl_endpoint *at;
-    rl_resolver *resolver; /* a question that is under way */
+    rl_question *question; /* for its addresses, that is under way */
     rl_address addresses[RL_ADDRESSES_MAX];
     int address_count;
     int address;         /* the next one to try */
@@ -145,8 +144,8 @@ static void begin_resolve(rl_node *node)
         node->address_count = 1;
         node->stale = 0;
     }
-    else if (!node->resolver) {
-        node->resolver = rl_resolver_begin(node->at->host);
+    else if (!node->question) {
+        node->question = rl_resolver_ask(node->options.resolver, node->at->host);
     }
 }
 
@@ -161,9 +160,9 @@ static int is_known(const rl_node *node, const rl_address *address)
 
 static void end_question(rl_node *node)
 {
-    if (node->resolver)
-        rl_resolver_end(node->resolver);
-    node->resolver = NULL;
+    if (node->question)
+        rl_question_end(node->question);
+    node->question = NULL;
 }
 
 /*
@@ -173,7 +172,7 @@ static void end_question(rl_node *node)
 static void take_addresses(rl_node *node)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    int count = node->resolver ? rl_resolver_read(node->resolver, addresses) : -1, known = 0;
+    int count = node->question ? rl_question_read(node->question, addresses) : -1, known = 0;
 
     if (count < 0)
         return;
@@ -289,7 +288,7 @@ static int has_address(rl_node *node, int64_t now_us)
 {
     int none_left = node->address >= node->address_count;
 
-    node->resolving = !node->at || (node->resolver && (none_left || node->stale)
+    node->resolving = !node->at || (node->question && (none_left || node->stale)
                                     && now_us < node->resolve_until_us);
     if (node->resolving)
         return 0;
@@ -298,7 +297,7 @@ static int has_address(rl_node *node, int64_t now_us)
     if (node->address_count > 0)
         link_failed(node, now_us);
     else
-        round_failed(node, node->resolver ? "its name was not resolved in time"
+        round_failed(node, node->question ? "its name was not resolved in time"
                                           : "its name has no address", now_us);
     return 0;
 }
@@ -487,7 +486,7 @@ int rl_node_is_settled(const rl_node *node)
     if (node->resting)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->resolver
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->question
         && atomic_load(&node->failures) < node->options.failures;
 }
 
@@ -525,9 +524,9 @@ int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *du
     int fd = rl_link_wait(node->link, events, due_us);
 
     *due_us = least(*due_us, next_look(node, now_us));
-    if (fd < 0 && node->resolver) {
+    if (fd < 0 && node->question) {
         *events = POLLIN;
-        return rl_resolver_wait(node->resolver);
+        return rl_question_wait(node->question);
     }
     return fd;
 }

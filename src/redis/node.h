@@ -14,6 +14,7 @@
 
 #include "breaker.h"
 #include "link.h"
+#include "resolver.h"
 #include "logger.h"
 
 typedef struct rl_node rl_node;
@@ -34,6 +35,7 @@ typedef struct {
     int guided;               /* before each connection it is asked anew where the server is */
     int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
+    rl_resolver *resolver;    /* the owner's */
     rl_link_reply on_reply;
     void *owner;              /* for on_reply */
     rl_breakers *breakers;    /* shared by all children */

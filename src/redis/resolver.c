@@ -1,10 +1,14 @@
 /*
- * resolver: the addresses of a name, without waiting for them.
+ * resolver: the addresses of names, without waiting for them.
  *
- * A question is shared by the thread that asks the system and by its owner; the last one to let go
- * frees it. The thread is detached, for nobody may wait for its end: not a request, and not a
+ * A question is shared by the thread that asks the system and by the resolver; the last one to let
+ * go frees it. The thread is detached, for nobody may wait for its end: not a request, and not a
  * child that ends in the middle of it. So that this end does not take away the code the thread runs
  * in, the first question of a process pins the module. Children only ask, and never reload modules.
+ *
+ * A question that nobody waits for any more stays in the list as long as its thread runs: whoever
+ * asks next takes part in it. Its answer serves then, too, if it is not older than FRESH_US: else a
+ * DNS that is slower than the patience of those who ask would never be heard.
  */
 #include <dlfcn.h>
 #include <netdb.h>
@@ -19,16 +23,35 @@
 
 #include <arpa/inet.h>
 
+#include "link.h"
 #include "resolver.h"
 
-struct rl_resolver {
+#define FRESH_US 5000000
+
+struct rl_question {
+    rl_question *next;
+    rl_resolver *resolver;
+    int users;   /* who take part */
+    int is_read; /* one of them has the answer */
+    int done_fd; /* readable once answered; -1: the system is yet to be asked */
+
+    /* shared with the thread that asks it */
     atomic_int holders;
     atomic_int answered;
-    int done_fd; /* readable once answered */
+    int64_t answered_us;
     int count;
     rl_address addresses[RL_ADDRESSES_MAX];
     char host[];
 };
+
+struct rl_resolver {
+    rl_question *first;
+};
+
+rl_resolver *rl_resolver_create(apr_pool_t *pool)
+{
+    return apr_pcalloc(pool, sizeof(rl_resolver));
+}
 
 int rl_resolver_is_address(const char *host)
 {
@@ -38,36 +61,38 @@ int rl_resolver_is_address(const char *host)
         || strchr(host, '%'); /* a scope */
 }
 
-static void let_go(rl_resolver *r)
+static void let_go(rl_question *q)
 {
-    if (atomic_fetch_sub(&r->holders, 1) > 1)
+    if (atomic_fetch_sub(&q->holders, 1) > 1)
         return;
-    close(r->done_fd);
-    free(r);
+    if (q->done_fd >= 0)
+        close(q->done_fd);
+    free(q);
 }
 
-static void *ask(void *data)
+static void *ask_system(void *data)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    rl_resolver *r = data;
+    rl_question *q = data;
 
-    if (getaddrinfo(r->host, NULL, &hints, &found))
+    if (getaddrinfo(q->host, NULL, &hints, &found))
         found = NULL;
-    for (struct addrinfo *a = found; a && r->count < RL_ADDRESSES_MAX; a = a->ai_next) {
-        if (!getnameinfo(a->ai_addr, a->ai_addrlen, r->addresses[r->count].text, RL_ADDRESS_SIZE,
+    for (struct addrinfo *a = found; a && q->count < RL_ADDRESSES_MAX; a = a->ai_next) {
+        if (!getnameinfo(a->ai_addr, a->ai_addrlen, q->addresses[q->count].text, RL_ADDRESS_SIZE,
                          NULL, 0, NI_NUMERICHOST))
-            r->count++;
+            q->count++;
     }
     if (found)
         freeaddrinfo(found);
-    atomic_store(&r->answered, 1);
-    eventfd_write(r->done_fd, 1);
-    let_go(r);
+    q->answered_us = rl_link_clock();
+    atomic_store(&q->answered, 1);
+    eventfd_write(q->done_fd, 1);
+    let_go(q);
     return NULL;
 }
 
-static int start(rl_resolver *r)
+static int start_thread(rl_question *q)
 {
     sigset_t all, before;
     pthread_attr_t detached;
@@ -78,7 +103,7 @@ static int start(rl_resolver *r)
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    started = pthread_create(&thread, &detached, ask, r) == 0;
+    started = pthread_create(&thread, &detached, ask_system, q) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&detached);
     return started;
@@ -89,44 +114,115 @@ static void pin_code(void)
 {
     Dl_info here;
 
-    if (dladdr((void *)(uintptr_t)ask, &here))
+    if (dladdr((void *)(uintptr_t)ask_system, &here))
         dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
-rl_resolver *rl_resolver_begin(const char *host)
+static int is_open(const rl_question *q)
+{
+    return q->done_fd >= 0 && !atomic_load(&q->answered);
+}
+
+/* Asks the system, if there is room for one more question. Else that is tried again later. */
+static void start(rl_question *q)
 {
     static pthread_once_t pinned = PTHREAD_ONCE_INIT;
-    size_t size = strlen(host) + 1;
-    rl_resolver *r = calloc(1, sizeof(*r) + size);
+    int open = 0;
 
-    if (!r)
-        return NULL;
-    memcpy(r->host, host, size);
-    atomic_init(&r->holders, 2);
-    r->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    for (const rl_question *other = q->resolver->first; other; other = other->next)
+        open += is_open(other);
+    if (open >= RL_QUESTIONS_MAX || (q->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+        return;
     pthread_once(&pinned, pin_code);
-    if (r->done_fd >= 0 && start(r))
-        return r;
-    if (r->done_fd >= 0)
-        close(r->done_fd);
-    free(r);
-    return NULL;
+    atomic_store(&q->holders, 2);
+    if (start_thread(q))
+        return;
+    atomic_store(&q->holders, 1);
+    close(q->done_fd);
+    q->done_fd = -1;
 }
 
-int rl_resolver_wait(const rl_resolver *r)
+static rl_question *make_question(rl_resolver *resolver, const char *host)
 {
-    return r->done_fd;
+    size_t size = strlen(host) + 1;
+    rl_question *q = calloc(1, sizeof(*q) + size);
+
+    if (!q)
+        return NULL;
+    memcpy(q->host, host, size);
+    q->done_fd = -1;
+    atomic_init(&q->holders, 1);
+    q->resolver = resolver;
+    q->next = resolver->first;
+    resolver->first = q;
+    start(q);
+    return q;
 }
 
-int rl_resolver_read(const rl_resolver *r, rl_address addresses[RL_ADDRESSES_MAX])
+/* Nobody takes part, and nobody will want the answer: it is read, old, or not even asked for. */
+static int is_over(const rl_question *q)
 {
-    if (!atomic_load(&r->answered))
+    return q->users == 0 && !is_open(q)
+        && (q->done_fd < 0 || q->is_read || rl_link_clock() - q->answered_us > FRESH_US);
+}
+
+static void sweep(rl_resolver *resolver)
+{
+    for (rl_question **at = &resolver->first; *at;) {
+        rl_question *q = *at;
+
+        if (is_over(q)) {
+            *at = q->next;
+            let_go(q);
+        }
+        else {
+            at = &q->next;
+        }
+    }
+}
+
+rl_question *rl_resolver_ask(rl_resolver *resolver, const char *host)
+{
+    rl_question *q;
+
+    sweep(resolver);
+    for (q = resolver->first; q && (strcmp(q->host, host) || q->is_read);)
+        q = q->next;
+    if (!q)
+        q = make_question(resolver, host);
+    if (q)
+        q->users++;
+    return q;
+}
+
+void rl_resolver_close(rl_resolver *resolver)
+{
+    while (resolver->first) {
+        rl_question *q = resolver->first;
+
+        resolver->first = q->next;
+        let_go(q);
+    }
+}
+
+int rl_question_wait(const rl_question *q)
+{
+    return q->done_fd;
+}
+
+int rl_question_read(rl_question *q, rl_address addresses[RL_ADDRESSES_MAX])
+{
+    if (q->done_fd < 0)
+        start(q);
+    if (!atomic_load(&q->answered))
         return -1;
-    memcpy(addresses, r->addresses, sizeof(r->addresses));
-    return r->count;
+    q->is_read = 1;
+    memcpy(addresses, q->addresses, sizeof(q->addresses));
+    return q->count;
 }
 
-void rl_resolver_end(rl_resolver *r)
+void rl_question_end(rl_question *q)
 {
-    let_go(r);
+    q->users--;
+    sweep(q->resolver);
 }

@@ -16,7 +16,6 @@
 
 #include <apr_strings.h>
 
-#include "resolver.h"
 #include "sentinel.h"
 #include "watch.h"
 
@@ -28,7 +27,7 @@ struct rl_watch {
     rl_greeting greetings[2];
     rl_link *link;
 
-    rl_resolver *resolver; /* a question that is under way */
+    rl_question *question; /* for the addresses of one, that is under way */
     rl_address addresses[RL_ADDRESSES_MAX];
     int address_count;
     int address;           /* the next one to try */
@@ -140,9 +139,9 @@ static const rl_endpoint *whose_turn(const rl_watch *w)
 
 static void end_question(rl_watch *w)
 {
-    if (w->resolver)
-        rl_resolver_end(w->resolver);
-    w->resolver = NULL;
+    if (w->question)
+        rl_question_end(w->question);
+    w->question = NULL;
 }
 
 /* Turns to the sentinel whose turn it is. */
@@ -160,13 +159,13 @@ static void begin_asking(rl_watch *w, int64_t now_us)
         w->address_count = 1;
     }
     else {
-        w->resolver = rl_resolver_begin(host);
+        w->question = rl_resolver_ask(w->options.resolver, host);
     }
 }
 
 static void take_addresses(rl_watch *w)
 {
-    int count = w->resolver ? rl_resolver_read(w->resolver, w->addresses) : -1;
+    int count = w->question ? rl_question_read(w->question, w->addresses) : -1;
 
     if (count < 0)
         return;
@@ -181,7 +180,7 @@ static int go_on_asking(rl_watch *w, int64_t now_us)
     while (rl_link_read_state(w->link) == RL_LINK_DOWN && w->address < w->address_count)
         rl_link_connect(w->link, whose_turn(w), w->addresses[w->address++].text);
     return now_us < w->ask_until_us
-        && (w->resolver || rl_link_read_state(w->link) != RL_LINK_DOWN);
+        && (w->question || rl_link_read_state(w->link) != RL_LINK_DOWN);
 }
 
 static void failed(rl_watch *w, int64_t now_us)
@@ -229,9 +228,9 @@ int rl_watch_wait(const rl_watch *w, short *events, int64_t *due_us)
         *due_us = w->ask_until_us;
     else if (!w->asking && !rl_watch_is_settled(w) && w->search_at_us < *due_us)
         *due_us = w->search_at_us;
-    if (fd < 0 && w->resolver) {
+    if (fd < 0 && w->question) {
         *events = POLLIN;
-        return rl_resolver_wait(w->resolver);
+        return rl_question_wait(w->question);
     }
     return fd;
 }

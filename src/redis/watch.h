@@ -21,6 +21,7 @@ typedef struct rl_watch rl_watch;
 typedef struct {
     const rl_topology *topology; /* the sentinels, and the primary's name */
     const rl_tls *tls;           /* NULL: none */
+    rl_resolver *resolver;       /* the owner's */
     int64_t connect_ms;          /* what a sentinel may take to answer */
     int64_t retry_min_ms;        /* pauses when none knew an answer */
     int64_t retry_max_ms;

@@ -11,6 +11,7 @@ use lib "$FindBin::Bin/../lib";
 
 use Client;
 use FakeRedis;
+use Fault;
 use Httpd;
 use Process;
 use RedisSentinel;
@@ -185,5 +186,38 @@ subtest 'a database and a name with a dot' => sub {
     $primary->cmd('SELECT', 3);
     is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 1, 'database 3 does';
 };
+
+# Threads and descriptors of all children of a server.
+sub held_by {
+    my ($host) = @_;
+    my ($threads, $files) = (0, 0);
+    for my $pid ($host->children) {
+        $threads += () = glob "/proc/$pid/task/*";
+        $files   += () = glob "/proc/$pid/fd/*";
+    }
+    return ($threads, $files);
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "sentinels by names whose DNS hangs ($mpm)" => sub {
+        my $fault = Fault->new('a name whose resolver hangs');
+        plan skip_all => $fault->{skip} if $fault->{skip};
+        $fault->begin;
+        my $url = 'sentinel://' . join(',', map { "s$_.test" } 1 .. 6) . '/limits';
+        my $host = host($url, "RateLimitBreaker retry=50ms..100ms\nRateLimit one 1000/1h",
+            mpm => $mpm, children => 1, threads => 4, wait => '25ms connect=50ms',
+            $fault->host_options);
+        is $host->get('/hello.txt')->status, 200, 'a request passes';
+        my ($threads, $files) = held_by($host);
+        my ($until, $most_threads, $most_files) = (time + 4, 0, 0);
+        while (time < $until) {    # each sentinel is tried many times
+            my @held = ($host->get('/hello.txt') && held_by($host));
+            $most_threads = $held[0] if $held[0] > $most_threads;
+            $most_files   = $held[1] if $held[1] > $most_files;
+        }
+        cmp_ok $most_threads, '<=', $threads + 6, 'a thread for each name, not for each attempt';
+        cmp_ok $most_files, '<=', $files + 15, 'with a descriptor of ours and a socket of the resolver';
+    };
+}
 
 done_testing;
