@@ -33,7 +33,8 @@ MAKEFLAGS += --no-print-directory
 
 UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot local_move \
              stats denied \
-             redis/breaker redis/errors redis/logger redis/script redis/topology redis/tls redis/link \
+             redis/breaker redis/errors redis/logger redis/reader redis/script redis/topology \
+             redis/tls redis/link \
              redis/resolver redis/node redis/call redis/client \
              redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)

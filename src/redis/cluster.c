@@ -246,7 +246,8 @@ static void ask_for_table(rl_cluster *c, int64_t now_us)
         return;
     }
     c->asked = index;
-    c->asking = rl_node_send(c->places[index]->node, command, sizeof(command) - 1, &table_call);
+    c->asking = rl_node_send(c->places[index]->node, command, sizeof(command) - 1,
+                             RL_REPLY_TABLE, &table_call);
     c->stale = !c->asking;
     c->ask_at_us = now_us + c->pause_us;
 }

@@ -17,8 +17,7 @@
 #include "fleet.h"
 #include "watch.h"
 
-#define TRIES_MAX 5         /* how often a call that did not run is sent again */
-#define TABLE_MAX (4 << 20) /* bytes that a cluster's table may have */
+#define TRIES_MAX 5 /* how often a call that did not run is sent again */
 
 struct rl_fleet {
     apr_pool_t *pool;
@@ -52,7 +51,7 @@ static void ask_for_role(rl_fleet *fleet)
 
     memcpy(greetings, node->greetings, sizeof(*greetings) * before);
     greetings[before] = (rl_greeting){.name = "ROLE", .bytes = role, .length = sizeof(role) - 1,
-                                      .check = check_role, .context = fleet};
+                                      .reply = RL_REPLY_LIST, .check = check_role, .context = fleet};
     memcpy(&greetings[before + 1], &node->greetings[before],
            sizeof(*greetings) * (size_t)node->loading_count);
     node->greetings = greetings;
@@ -113,9 +112,9 @@ static rl_call_next send_to_node(rl_call *call)
 
     if (rl_node_is_awaited(call->node))
         return RL_CALL_WAITS;
-    return (!call->ask || rl_node_send(call->node, ask, sizeof(ask) - 1, &asking))
-        && rl_node_send(call->node, call->command, call->length, call) ? RL_CALL_GOES
-                                                                       : RL_CALL_ENDS;
+    return (!call->ask || rl_node_send(call->node, ask, sizeof(ask) - 1, RL_REPLY_TEXT, &asking))
+        && rl_node_send(call->node, call->command, call->length, RL_REPLY_TEXT, call)
+        ? RL_CALL_GOES : RL_CALL_ENDS;
 }
 
 rl_call_next rl_fleet_send(rl_fleet *fleet, rl_call *call)
@@ -280,7 +279,6 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
     switch (topology->kind) {
     case RL_TOPOLOGY_CLUSTER:
         fleet->node.in_cluster = 1;
-        fleet->node.reply_max = TABLE_MAX;
         fleet->cluster = rl_cluster_create(pool, &cluster);
         break;
     case RL_TOPOLOGY_SENTINEL:

@@ -24,7 +24,11 @@
 
 #include "link.h"
 
-#define REPLY_MAX 65536 /* bytes of a reply that is not complete: ours are far smaller */
+/* A call in flight. */
+typedef struct {
+    void *call;
+    rl_reply_kind kind;
+} owed;
 
 struct rl_link {
     rl_link_options options;
@@ -37,8 +41,9 @@ struct rl_link {
     int handshakes;     /* replies to the handshake still to come */
     int unsent;         /* hiredis holds bytes that the socket did not take yet */
     int64_t due_us;     /* connect or silence ends here */
-    void **calls;       /* ring */
+    owed *calls;        /* ring */
     int size, first, count;
+    rl_reader reader;
     rl_error_kind refusal;
     char error[160];
 };
@@ -50,8 +55,6 @@ rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
     rl_link *link = apr_pcalloc(pool, sizeof(*link));
 
     link->options = *options;
-    if (!link->options.reply_max)
-        link->options.reply_max = REPLY_MAX;
     link->size = options->in_flight + options->greeting_count + options->loading_count;
     link->calls = apr_pcalloc(pool, sizeof(*link->calls) * (size_t)link->size);
     return link;
@@ -82,14 +85,14 @@ rl_error_kind rl_link_refusal(const rl_link *link)
 
 /* --- Calls in flight ---------------------------------------------------------------------- */
 
-static void push(rl_link *link, void *call)
+static void push(rl_link *link, void *call, rl_reply_kind kind)
 {
-    link->calls[(link->first + link->count++) % link->size] = call;
+    link->calls[(link->first + link->count++) % link->size] = (owed){call, kind};
 }
 
 static void *pop(rl_link *link)
 {
-    void *call = link->calls[link->first];
+    void *call = link->calls[link->first].call;
 
     link->first = (link->first + 1) % link->size;
     link->count--;
@@ -117,8 +120,11 @@ static void fail(rl_link *link)
 {
     char why[sizeof(link->error)];
 
-    apr_snprintf(why, sizeof(why), "%s", link->context->errstr[0] ? link->context->errstr
-                                                                   : "unknown error");
+    const char *objection = rl_reader_objection(&link->reader, link->context->reader);
+
+    if (!objection)
+        objection = link->context->errstr[0] ? link->context->errstr : "unknown error";
+    apr_cpystrn(why, objection, sizeof(why));
     rl_link_close(link, why);
 }
 
@@ -133,6 +139,7 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
         rl_link_close(link, "out of memory");
         return;
     }
+    rl_reader_attach(&link->reader, link->context->reader);
     if (link->context->err) {
         fail(link);
         return;
@@ -147,7 +154,7 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 static void greet(rl_link *link, const rl_greeting *greeting)
 {
     redisAppendFormattedCommand(link->context, greeting->bytes, (size_t)greeting->length);
-    push(link, &handshake);
+    push(link, &handshake, greeting->reply);
     link->handshakes++;
     link->unsent = 1;
 }
@@ -235,14 +242,14 @@ static void take_handshake(rl_link *link, redisReply *reply)
 
 /* --- Sending and receiving ---------------------------------------------------------------- */
 
-int rl_link_send(rl_link *link, const char *command, int length, void *call)
+int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind kind, void *call)
 {
     if (link->state != RL_LINK_READY || link->count >= link->options.in_flight
         || redisAppendFormattedCommand(link->context, command, (size_t)length) != REDIS_OK)
         return 0;
     if (link->count == 0)
         link->due_us = rl_link_clock() + link->options.silent_us;
-    push(link, call);
+    push(link, call, kind);
     link->unsent = 1;
     return 1;
 }
@@ -257,12 +264,23 @@ static void flush(rl_link *link)
         link->unsent = !done;
 }
 
+/* Of what kind the next reply has to be. */
+static rl_reply_kind expected(const rl_link *link)
+{
+    if (link->count > 0)
+        return link->calls[link->first].kind;
+    return link->options.on_push ? RL_REPLY_LIST : RL_REPLY_TEXT;
+}
+
 static void take_replies(rl_link *link)
 {
+    const char *objection;
+
     while (link->context) {
         void *reply = NULL;
         void *call;
 
+        rl_reader_expect(&link->reader, expected(link));
         if (redisGetReplyFromReader(link->context, &reply) != REDIS_OK) {
             fail(link);
             return;
@@ -284,9 +302,9 @@ static void take_replies(rl_link *link)
         else
             link->options.on_reply(link->options.owner, call, reply);
     }
-    if (link->context
-        && link->context->reader->len - link->context->reader->pos > link->options.reply_max)
-        rl_link_close(link, "a reply without end");
+    objection = link->context ? rl_reader_objection(&link->reader, link->context->reader) : NULL;
+    if (objection)
+        rl_link_close(link, objection);
 }
 
 static void receive(rl_link *link, int64_t now_us)

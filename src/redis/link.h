@@ -15,6 +15,7 @@
 #include <hiredis.h>
 
 #include "errors.h"
+#include "reader.h"
 #include "tls.h"
 #include "topology.h"
 
@@ -34,6 +35,7 @@ typedef struct {
     const char *bytes; /* formatted */
     int length;
     int secret;        /* what Redis says of it may repeat it, and is not logged */
+    rl_reply_kind reply; /* how large it may be */
     /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
     const char *(*check)(void *context, const redisReply *reply);
     void *context;
@@ -47,7 +49,6 @@ typedef struct {
     int loading_count;  /* how many of them, the last ones, load what calls need */
     const rl_tls *tls;  /* NULL: in clear */
     int in_flight;      /* calls that may be sent and unanswered */
-    size_t reply_max;   /* bytes a reply may have; 0: 64 KB, all that calls need */
     rl_link_reply on_reply;
     /* Takes what comes when nothing is owed, and frees it. NULL: that ends the connection. */
     void (*on_push)(void *owner, redisReply *reply);
@@ -78,10 +79,10 @@ const char *rl_link_error(const rl_link *link);
 rl_error_kind rl_link_refusal(const rl_link *link);
 
 /*
- * Sends a command whose reply belongs to call; the bytes are copied. Only when ready and with room
- * in flight; returns 0 otherwise. They go out at the next rl_link_step().
+ * Sends a command whose reply is of this kind and belongs to call; the bytes are copied. Only when
+ * ready and with room in flight; returns 0 otherwise. They go out at the next rl_link_step().
  */
-int rl_link_send(rl_link *link, const char *command, int length, void *call);
+int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind kind, void *call);
 
 /* How many calls are in flight. */
 int rl_link_in_flight(const rl_link *link);

@@ -316,7 +316,7 @@ static void send_probe(rl_node *node, int64_t now_us)
 {
     node->probe_until_us = now_us + node->options.timeout_ms * 1000;
     node->probe_sent = rl_link_send(node->link, node->options.probe, node->options.probe_length,
-                                    &probe_call);
+                                    RL_REPLY_TEXT, &probe_call);
     node->probes_owed += node->probe_sent;
     if (!node->probe_sent)
         probed(node, 0);
@@ -446,8 +446,8 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                             .greetings = options->greetings,
                             .greeting_count = options->greeting_count,
                             .loading_count = options->loading_count, .tls = options->tls,
-                            .in_flight = options->in_flight, .reply_max = options->reply_max,
-                            .on_reply = on_reply, .owner = node};
+                            .in_flight = options->in_flight, .on_reply = on_reply,
+                            .owner = node};
 
     node->options = *options;
     node->name = name;
@@ -496,9 +496,9 @@ void rl_node_hurry(rl_node *node)
         node->patient = 0;
 }
 
-int rl_node_send(rl_node *node, const char *command, int length, void *call)
+int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call)
 {
-    return rl_link_send(node->link, command, length, call);
+    return rl_link_send(node->link, command, length, kind, call);
 }
 
 /* When there is something to do even if nothing happens. */

@@ -29,7 +29,6 @@ typedef struct {
     int loading_count;
     const rl_tls *tls;
     int in_flight;
-    size_t reply_max;         /* as in rl_link_options */
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
     int probe_length;
     int guided;               /* before each connection it is asked anew where the server is */
@@ -97,7 +96,7 @@ unsigned rl_node_troubles(const rl_node *node);
 void rl_node_hurry(rl_node *node);
 
 /* As rl_link_send(). */
-int rl_node_send(rl_node *node, const char *command, int length, void *call);
+int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call);
 
 /*
  * Redis answered a call with an error of this kind: counts it and does what the node has to do

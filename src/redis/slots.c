@@ -184,12 +184,18 @@ static int take_range(rl_slots *slots, const redisReply *range, const char *aske
 int rl_slots_read(rl_slots *slots, const redisReply *reply, const char *asked)
 {
     int taken = 0;
+    long long told = 0;
 
     if (!rl_wire_is_array(reply, 0))
         return -1;
     for (size_t i = 0; i < reply->elements; i++) {
-        if (!is_range(reply->element[i]))
+        const redisReply *range = reply->element[i];
+
+        if (!is_range(range))
             return -1;
+        told += range->element[1]->integer - range->element[0]->integer + 1;
+        if (told > RL_SLOTS)
+            return -1; /* a slot is there twice: no cluster says so, and it would take for ever */
     }
     for (size_t i = 0; i < reply->elements; i++)
         taken += take_range(slots, reply->element[i], asked);

@@ -267,6 +267,7 @@ static void add_greeting(rl_greeting *greeting, apr_pool_t *pool, const char *na
     greeting->name = name;
     greeting->bytes = apr_pmemdup(pool, bytes, (apr_size_t)length);
     greeting->length = length;
+    greeting->reply = RL_REPLY_LIST;
     redisFreeCommand(bytes);
 }
 

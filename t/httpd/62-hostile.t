@@ -22,6 +22,8 @@ use Time::HiRes qw(sleep time);
 use constant {
     LIMIT       => "<Location />\nRateLimit one 20/1h\n</Location>\n",
     DEADLINE_MS => Fallback::DEADLINE_MS,
+    MEMORY_KB   => 100_000,    # what a child may ever have: it needs a fifth of it
+    HUGE        => 2**31 - 1,
 };
 
 sub host {
@@ -39,6 +41,27 @@ sub counts_by_itself {
     is $status->{RedisAnswered}, 0, 'no answer was believed';
     cmp_ok $status->redis_failures, '>=', 1, 'that is seen';
     unlike $host->error_log, qr/exit signal/, 'no child died of it';
+    cmp_ok most_memory($host), '<', MEMORY_KB, 'no child took much memory' unless $ENV{RL_LD_PRELOAD};
+}
+
+# The most memory that any child of a host ever had, in KB.
+sub most_memory {
+    my ($host) = @_;
+    my $most = 0;
+    for my $pid ($host->children) {
+        open my $in, '<', "/proc/$pid/status" or next;
+        my ($kb) = join('', <$in>) =~ /^VmHWM:\s+(\d+) kB/m;
+        $most = $kb if ($kb // 0) > $most;
+    }
+    return $most;
+}
+
+# Sends the same bytes until nobody reads them any more.
+sub flood {
+    my ($conn, $head, $bytes) = @_;
+    $conn->send($head);
+    1 while $conn->send($bytes);
+    return 0;
 }
 
 # A Redis that shakes hands and then answers decisions as the function does.
@@ -81,6 +104,15 @@ my %hostile = (
     'never knows the script' => says("-NOSCRIPT No matching script. Please use EVAL.\r\n"),
     'promises a bulk and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
     'closes at each decision' => after_handshake(sub { 0 }),
+    'claims 2,147,483,647 elements' => says('*' . HUGE . "\r\n"),
+    'claims as many in an array within' => says("*1\r\n*" . HUGE . "\r\n"),
+    'claims them in the handshake' => sub { $_[0]->send('*' . HUGE . "\r\n"); $_[0]->silence },
+    'claims many numbers and sends them' => after_handshake(sub {
+        flood($_[0], "*50000000\r\n", ":1\r\n" x 16_384);
+    }),
+    'claims a text without end and sends it' => after_handshake(sub {
+        flood($_[0], '$' . HUGE . "\r\n", 'x' x 65_536);
+    }),
     'refuses the handshake in a format string' => sub {
         my ($conn) = @_;
         while ($conn->command) { $conn->send('-ERR ' . '%s%n' x 12 . "\r\n") }
@@ -106,7 +138,36 @@ subtest "a Redis that $_" => sub { hostile($_, 'event') } for sort keys %hostile
 subtest "a Redis that $_ (prefork)" => sub { hostile($_, 'prefork') }
     for 'accepts and says nothing', 'shakes hands and says nothing', 'drips its handshake',
         'answers too little', 'closes at each decision',
-        'refuses the handshake in a format string';
+        'claims 2,147,483,647 elements', 'claims many numbers and sends them',
+        'claims a text without end and sends it', 'refuses the handshake in a format string';
+
+# What a cluster's or a sentinel's answers may have is more, but no less bounded.
+my %lie = (
+    'claims 2,147,483,647 elements'      => sub { $_[0]->send('*' . HUGE . "\r\n") },
+    'claims as many in an array within'  => sub { $_[0]->send("*1\r\n*3\r\n:0\r\n:9\r\n*" . HUGE . "\r\n") },
+    'claims many numbers and sends them' => sub { flood($_[0], "*50000000\r\n", ":1\r\n" x 16_384) },
+    'claims few and sends many in them'  => sub { flood($_[0], "*1000\r\n", "*1000\r\n" . ":1\r\n" x 1000) },
+    'tells of all slots again and again' => sub {
+        $_[0]->send("*40000\r\n" . "*3\r\n:0\r\n:16383\r\n*2\r\n+127.0.0.1\r\n:1\r\n" x 40_000);
+    },
+);
+
+for my $lie (sort keys %lie) {
+    for my $of ("cluster://127.0.0.1:\@PORT\@", "sentinel://127.0.0.1:\@PORT\@/main") {
+        my ($kind) = $of =~ /^(\w+)/;
+        subtest "a $kind that $lie" => sub {
+            my $fake = FakeRedis->start(sub {
+                my ($conn) = @_;
+                while (my $words = $conn->command) {
+                    if ($words->[0] =~ /^(?:CLUSTER|SENTINEL)$/) { $lie{$lie}->($conn) or return }
+                    else { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
+                }
+            });
+            my $port = $fake->port;
+            counts_by_itself(host($of =~ s/\@PORT\@/$port/r));
+        };
+    }
+}
 
 # Too few calls to fail often in one second: what counts is that they fail in a row.
 for my $mpm (qw(event prefork)) {

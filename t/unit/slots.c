@@ -114,6 +114,7 @@ static const char *const garbage[] = {
     "*1\r\n" RANGE("0", "9", PRIMARY(HOST_A, "65536")),
     "*1\r\n" RANGE("0", "9", PRIMARY(HOST_A, "-1")),
     "*2\r\n" RANGE("0", "9", PRIMARY(HOST_A, "1")) RANGE("10", "99999", PRIMARY(HOST_B, "1")),
+    "*2\r\n" RANGE("0", "16383", PRIMARY(HOST_A, "1")) RANGE("7", "7", PRIMARY(HOST_B, "1")),
 };
 
 static void test_garbage(void)
