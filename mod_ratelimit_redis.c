@@ -113,7 +113,7 @@ static int monitor(apr_pool_t *pool, server_rec *s)
 
 static void log_redis(void *context, rl_log_level level, const char *text)
 {
-    static const int levels[] = {APLOG_NOTICE, APLOG_WARNING, APLOG_ERR};
+    static const int levels[] = {APLOG_INFO, APLOG_NOTICE, APLOG_WARNING, APLOG_ERR};
 
     ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)context, "ratelimit: %s", text);
 }

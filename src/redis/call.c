@@ -56,7 +56,7 @@ rl_call *rl_call_make(rl_calls *calls, rl_node *node, int awaited, char *command
     atomic_store_explicit(&call->state, awaited ? RL_CALL_PENDING : RL_CALL_ABANDONED,
                           memory_order_relaxed);
     call->awaited = awaited;
-    call->tries = call->slot = call->ask = 0;
+    call->tries = call->unsent = call->slot = call->ask = 0;
     call->node = node;
     call->command = command;
     call->length = length;

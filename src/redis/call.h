@@ -25,6 +25,7 @@ typedef struct rl_call {
     _Atomic int state; /* rl_call_state; the caller sleeps on it */
     int awaited;       /* somebody waits; if he gives up, it must not be sent any more */
     int tries;         /* how often it was sent again */
+    int unsent;        /* how often a connection ended before any of it was sent */
     int slot;          /* of its keys, in a cluster */
     int ask;           /* to be sent behind an ASKING */
     rl_node *node;

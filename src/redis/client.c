@@ -51,6 +51,7 @@ struct rl_client {
     rl_script_names names;
     rl_greeting greetings[GREETINGS_MAX];
     int greeting_count;
+    rl_greeting sign_of_life;
 
     pthread_mutex_t lock; /* for what follows, up to stopped */
     rl_call_list queue;
@@ -139,6 +140,19 @@ static void on_reply(void *owner, void *done, redisReply *reply)
     if (reply && reply->type == REDIS_REPLY_ERROR)
         next = rl_fleet_refused(client->fleet, call, reply->str);
     go_on(client, call, next, reply);
+}
+
+/* The connection ended before anything of a call was sent: there is a new one soon. */
+static void on_unsent(void *owner, void *done)
+{
+    rl_client *client = owner;
+    rl_call *call = done;
+
+    if (rl_fleet_take(client->fleet, done, NULL))
+        return;
+    client->out--;
+    go_on(client, call, call->unsent++ || rl_call_is_forsaken(call) ? RL_CALL_ENDS
+                                                                    : RL_CALL_WAITS, NULL);
 }
 
 /* --- The lead ----------------------------------------------------------------------------- */
@@ -526,31 +540,39 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 
 /* --- Life --------------------------------------------------------------------------------- */
 
-static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
-                                 const char **word)
+static void format_greeting(rl_client *client, rl_greeting *greeting, const char *name, int words,
+                            const char **word)
 {
-    rl_greeting *greeting = &client->greetings[client->greeting_count++];
     char *bytes;
 
     greeting->name = name;
     greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
     greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
     redisFreeCommand(bytes);
+}
+
+static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
+                                 const char **word)
+{
+    rl_greeting *greeting = &client->greetings[client->greeting_count++];
+
+    format_greeting(client, greeting, name, words, word);
     return greeting;
 }
 
 static void make_greetings(rl_client *client)
 {
     const char *user = client->options.user, *password = client->options.password;
-    int db = client->options.topology->db;
+    const char *db = apr_itoa(client->pool, client->options.topology->db);
 
     if (password && user)
         add_greeting(client, "AUTH", 3, (const char *[]){"AUTH", user, password})->secret = 1;
     else if (password)
         add_greeting(client, "AUTH", 2, (const char *[]){"AUTH", password})->secret = 1;
-    if (db)
-        add_greeting(client, "SELECT", 2,
-                     (const char *[]){"SELECT", apr_itoa(client->pool, db)});
+    if (client->options.topology->db)
+        add_greeting(client, "SELECT", 2, (const char *[]){"SELECT", db});
+    /* Changes nothing, and each user may. */
+    format_greeting(client, &client->sign_of_life, "SELECT", 2, (const char *[]){"SELECT", db});
     for (int i = 0; i < RL_SCRIPTS; i++)
         add_greeting(client, "SCRIPT LOAD", 3,
                      (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
@@ -578,7 +600,9 @@ static void make_fleet(rl_client *client)
                                .greeting_count = client->greeting_count,
                                .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
-                               .threaded = o->threaded, .on_reply = on_reply, .owner = client,
+                               .sign_of_life = &client->sign_of_life,
+                               .threaded = o->threaded, .on_reply = on_reply,
+                               .on_unsent = on_unsent, .owner = client,
                                .breakers = o->breakers, .logger = o->logger};
     char *probe;
 

@@ -121,8 +121,10 @@ rl_call_next rl_fleet_send(rl_fleet *fleet, rl_call *call)
 {
     if (fleet->cluster && call->tries == 0)
         call->node = rl_cluster_node(fleet->cluster, call->slot);
-    if (call->node)
+    if (call->node) {
+        rl_node_freshen(call->node);
         return send_to_node(call);
+    }
     return rl_cluster_is_awaited(fleet->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;
 }
 

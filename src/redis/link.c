@@ -21,13 +21,18 @@
 #include <time.h>
 
 #include <apr_strings.h>
+#include <sds.h>
 
 #include "link.h"
+
+#define IDLE_US 1000000  /* without a call until a connection may be closed already */
+#define DOUBT_US 5000000 /* and until it may be dead without having been closed */
 
 /* A call in flight. */
 typedef struct {
     void *call;
     rl_reply_kind kind;
+    uint64_t from; /* its first byte, of all that this connection was given to send */
 } owed;
 
 struct rl_link {
@@ -40,15 +45,24 @@ struct rl_link {
     int wants;          /* poll events that the socket, or its TLS handshake, waits for */
     int handshakes;     /* replies to the handshake still to come */
     int unsent;         /* hiredis holds bytes that the socket did not take yet */
+    uint64_t given;     /* bytes that were to be sent */
+    uint64_t tried;     /* of these, what TLS was given, of which nobody knows what was sent */
     int64_t due_us;     /* connect or silence ends here */
     owed *calls;        /* ring */
     int size, first, count;
+    int was_idle;       /* when the last connection ended */
     rl_reader reader;
     rl_error_kind refusal;
     char error[160];
 };
 
-static char handshake; /* its address stands for the handshake's calls in the ring */
+/* Their addresses stand for the link's own calls in the ring. */
+static char handshake, sign_of_life;
+
+static int is_own(const void *call)
+{
+    return call == &handshake || call == &sign_of_life;
+}
 
 rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
 {
@@ -85,34 +99,54 @@ rl_error_kind rl_link_refusal(const rl_link *link)
 
 /* --- Calls in flight ---------------------------------------------------------------------- */
 
-static void push(rl_link *link, void *call, rl_reply_kind kind)
+static void push(rl_link *link, void *call, rl_reply_kind kind, int length)
 {
-    link->calls[(link->first + link->count++) % link->size] = (owed){call, kind};
+    link->calls[(link->first + link->count++) % link->size] = (owed){call, kind, link->given};
+    link->given += (uint64_t)length;
+    link->unsent = 1;
 }
 
-static void *pop(rl_link *link)
+static owed pop(rl_link *link)
 {
-    void *call = link->calls[link->first].call;
+    owed next = link->calls[link->first];
 
     link->first = (link->first + 1) % link->size;
     link->count--;
-    return call;
+    return next;
+}
+
+/* How many of the bytes that were given may have left. */
+static uint64_t may_be_sent(const rl_link *link)
+{
+    if (!link->context)
+        return link->given;
+    return link->session ? link->tried : link->given - sdslen(link->context->obuf);
 }
 
 void rl_link_close(rl_link *link, const char *why)
 {
+    const rl_link_options *o = &link->options;
+    uint64_t sent = may_be_sent(link);
+
     if (link->context)
         redisFree(link->context);
     link->context = NULL;
     link->state = RL_LINK_DOWN;
     link->session = NULL;
+    link->was_idle = 1;
     link->connected = link->handshakes = link->unsent = 0;
+    link->given = link->tried = 0;
     apr_cpystrn(link->error, why, sizeof(link->error));
     while (link->count > 0) {
-        void *call = pop(link);
+        owed next = pop(link);
 
-        if (call != &handshake)
-            link->options.on_reply(link->options.owner, call, NULL);
+        if (is_own(next.call))
+            continue;
+        link->was_idle = 0;
+        if (next.from >= sent && o->on_unsent)
+            o->on_unsent(o->owner, next.call);
+        else
+            o->on_reply(o->owner, next.call, NULL);
     }
 }
 
@@ -145,6 +179,8 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
         return;
     }
     fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
+    if (!at->path)
+        redisEnableKeepAlive(link->context); /* a peer that is gone is noticed after 30 s */
     link->host = at->host ? at->host : "localhost";
     link->wants = POLLOUT;
     link->state = RL_LINK_CONNECTING;
@@ -154,9 +190,8 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 static void greet(rl_link *link, const rl_greeting *greeting)
 {
     redisAppendFormattedCommand(link->context, greeting->bytes, (size_t)greeting->length);
-    push(link, &handshake, greeting->reply);
+    push(link, &handshake, greeting->reply, greeting->length);
     link->handshakes++;
-    link->unsent = 1;
 }
 
 void rl_link_reload(rl_link *link)
@@ -219,6 +254,12 @@ static void note_refusal(rl_link *link, const rl_greeting *greeting, const char 
                      greeting->secret ? "it was refused" : error);
 }
 
+static void become_ready(rl_link *link)
+{
+    link->state = RL_LINK_READY;
+    link->due_us = rl_link_clock() + link->options.silent_us;
+}
+
 static void take_handshake(rl_link *link, redisReply *reply)
 {
     const rl_greeting *greeting =
@@ -236,7 +277,7 @@ static void take_handshake(rl_link *link, redisReply *reply)
     if (wrong)
         rl_link_close(link, wrong);
     else if (--link->handshakes == 0)
-        link->state = RL_LINK_READY;
+        become_ready(link);
     freeReplyObject(reply);
 }
 
@@ -249,8 +290,7 @@ int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind k
         return 0;
     if (link->count == 0)
         link->due_us = rl_link_clock() + link->options.silent_us;
-    push(link, call, kind);
-    link->unsent = 1;
+    push(link, call, kind, length);
     return 1;
 }
 
@@ -258,6 +298,7 @@ static void flush(rl_link *link)
 {
     int done = 0;
 
+    link->tried = link->given;
     if (redisBufferWrite(link->context, &done) != REDIS_OK)
         fail(link);
     else
@@ -296,11 +337,17 @@ static void take_replies(rl_link *link)
             rl_link_close(link, "a reply that nobody asked for");
             return;
         }
-        call = pop(link);
-        if (call == &handshake)
+        call = pop(link).call;
+        if (call == &handshake) {
             take_handshake(link, reply);
-        else
+        }
+        else if (call == &sign_of_life) { /* of whatever kind */
+            freeReplyObject(reply);
+            become_ready(link);
+        }
+        else {
             link->options.on_reply(link->options.owner, call, reply);
+        }
     }
     objection = link->context ? rl_reader_objection(&link->reader, link->context->reader) : NULL;
     if (objection)
@@ -318,6 +365,47 @@ static void receive(rl_link *link, int64_t now_us)
     if (link->state == RL_LINK_READY)
         link->due_us = now_us + link->options.silent_us;
     take_replies(link);
+}
+
+/*
+ * Whether there is time to find out in check_us that a connection is dead, to make another one and
+ * to use it: not where Redis is far away. The kernel knows how far; of a unix socket it does not.
+ */
+static int is_near(const rl_link *link)
+{
+    struct tcp_info info = {.tcpi_rtt = 0};
+    socklen_t size = sizeof(info);
+
+    getsockopt(link->context->fd, IPPROTO_TCP, TCP_INFO, &info, &size);
+    return (int64_t)info.tcpi_rtt * 4 < link->options.check_us;
+}
+
+static void ask_for_sign_of_life(rl_link *link, int64_t now_us)
+{
+    const rl_greeting *sign = link->options.sign_of_life;
+
+    redisAppendFormattedCommand(link->context, sign->bytes, (size_t)sign->length);
+    push(link, &sign_of_life, sign->reply, sign->length);
+    link->state = RL_LINK_CONNECTING;
+    link->due_us = now_us + link->options.check_us;
+}
+
+int rl_link_freshen(rl_link *link, int64_t now_us)
+{
+    int64_t idle_us = now_us - (link->due_us - link->options.silent_us);
+
+    if (link->state != RL_LINK_READY || link->count > 0 || idle_us < IDLE_US)
+        return 0;
+    receive(link, now_us);
+    if (link->state == RL_LINK_READY && link->options.sign_of_life && idle_us >= DOUBT_US
+        && is_near(link))
+        ask_for_sign_of_life(link, now_us);
+    return link->state != RL_LINK_READY;
+}
+
+int rl_link_was_idle(const rl_link *link)
+{
+    return link->was_idle;
 }
 
 int rl_link_in_flight(const rl_link *link)

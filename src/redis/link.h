@@ -29,6 +29,12 @@ typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
  */
 typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
 
+/*
+ * What becomes of a call of which nothing was sent when the connection ended: it certainly did not
+ * run, and may be sent again over the next one.
+ */
+typedef void (*rl_link_unsent)(void *owner, void *call);
+
 /* A command of the handshake. Any error in reply ends the connection. */
 typedef struct {
     const char *name;  /* for logs */
@@ -49,7 +55,10 @@ typedef struct {
     int loading_count;  /* how many of them, the last ones, load what calls need */
     const rl_tls *tls;  /* NULL: in clear */
     int in_flight;      /* calls that may be sent and unanswered */
+    const rl_greeting *sign_of_life; /* any reply to it will do; NULL: none is asked for */
+    int64_t check_us;   /* how long that may take */
     rl_link_reply on_reply;
+    rl_link_unsent on_unsent; /* NULL: on_reply is told that they are lost */
     /* Takes what comes when nothing is owed, and frees it. NULL: that ends the connection. */
     void (*on_push)(void *owner, redisReply *reply);
     void *owner;
@@ -83,6 +92,17 @@ rl_error_kind rl_link_refusal(const rl_link *link);
  * ready and with room in flight; returns 0 otherwise. They go out at the next rl_link_step().
  */
 int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind kind, void *call);
+
+/*
+ * To be called before something is sent. Over a connection that was idle for long nothing is sent
+ * before it is known to be alive: one that the other side has closed meanwhile is found to be down,
+ * and one that was idle for longer still is asked for a sign of life, and connecting until that
+ * comes. Otherwise, and always when busy, this does nothing. Returns 1 if the state has changed.
+ */
+int rl_link_freshen(rl_link *link, int64_t now_us);
+
+/* Whether nothing but a handshake or a sign of life was owed when the last connection ended. */
+int rl_link_was_idle(const rl_link *link);
 
 /* How many calls are in flight. */
 int rl_link_in_flight(const rl_link *link);

@@ -11,7 +11,7 @@
 
 #define RL_LOGGER_LINE 320 /* bytes of a line, with its NUL: longer ones are cut */
 
-typedef enum { RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
+typedef enum { RL_LOG_INFO, RL_LOG_NOTICE, RL_LOG_WARNING, RL_LOG_ERROR } rl_log_level;
 
 /* Where the lines go. write may be called from any thread. */
 typedef struct {

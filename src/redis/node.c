@@ -45,6 +45,7 @@ struct rl_node {
     int address;         /* the next one to try */
     int stale;           /* they are those of another time: do not try them before the answer */
     int in_round;
+    int checking;        /* the link is asked for a sign of life after it was idle */
     int resolving;       /* the round waits for the answer */
     int64_t resolve_until_us;
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
@@ -343,8 +344,10 @@ static void disconnected(rl_node *node, int64_t now_us)
     node->misplaced = RL_ERROR_OTHER;
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
     if (!misplaced) /* else the breaker says it, if there is no better server */
-        rl_logger_say(&node->options.logger, RL_LOG_WARNING, "lost the connection to Redis at "
-                      "%s: %s", node->name, rl_link_error(node->link));
+        rl_logger_say(&node->options.logger,
+                      rl_link_was_idle(node->link) ? RL_LOG_INFO : RL_LOG_WARNING,
+                      "lost the connection to Redis at %s: %s", node->name,
+                      rl_link_error(node->link));
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -362,12 +365,15 @@ static void notice_change(rl_node *node, int64_t now_us)
     node->state = rl_link_read_state(node->link);
     if (node->state == was)
         return;
-    if (node->state == RL_LINK_READY)
+    if (was == RL_LINK_READY && node->state == RL_LINK_CONNECTING)
+        node->checking = node->patient = 1;
+    else if (node->state == RL_LINK_READY && !node->checking)
         connected(node, now_us);
-    else if (node->state == RL_LINK_DOWN && was == RL_LINK_READY)
+    else if (node->state == RL_LINK_DOWN && (was == RL_LINK_READY || node->checking))
         disconnected(node, now_us);
     else if (node->state == RL_LINK_DOWN)
         node->connect_at_us = now_us; /* the next address, or the end of the round */
+    node->checking = node->state == RL_LINK_CONNECTING && node->checking;
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -437,6 +443,16 @@ static void on_reply(void *data, void *call, redisReply *reply)
         freeReplyObject(reply);
 }
 
+static void on_unsent(void *data, void *call)
+{
+    rl_node *node = data;
+
+    if (call == &probe_call)
+        on_reply(node, call, NULL);
+    else
+        node->options.on_unsent(node->options.owner, call);
+}
+
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at)
 {
@@ -446,8 +462,10 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                             .greetings = options->greetings,
                             .greeting_count = options->greeting_count,
                             .loading_count = options->loading_count, .tls = options->tls,
+                            .sign_of_life = options->sign_of_life,
+                            .check_us = options->timeout_ms * 1000 / 2,
                             .in_flight = options->in_flight, .on_reply = on_reply,
-                            .owner = node};
+                            .on_unsent = on_unsent, .owner = node};
 
     node->options = *options;
     node->name = name;
@@ -494,6 +512,17 @@ void rl_node_hurry(rl_node *node)
 {
     if (node->state != RL_LINK_READY)
         node->patient = 0;
+}
+
+void rl_node_freshen(rl_node *node)
+{
+    int64_t now_us;
+
+    if (node->state != RL_LINK_READY || rl_link_in_flight(node->link) > 0)
+        return;
+    now_us = rl_link_clock();
+    if (rl_link_read_state(node->link) != RL_LINK_READY || rl_link_freshen(node->link, now_us))
+        rl_node_look(node, now_us);
 }
 
 int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call)
@@ -547,6 +576,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
     }
     node->misplaced = RL_ERROR_OTHER;
     node->state = RL_LINK_DOWN;
+    node->checking = 0;
     if (to)
         rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
     else
@@ -573,6 +603,7 @@ void rl_node_doubt(rl_node *node)
     node->address_count = node->in_round = 0;
     rl_link_close(node->link, "another server is the primary now");
     node->state = RL_LINK_DOWN;
+    node->checking = 0;
 }
 
 void rl_node_set_probe(rl_node *node, const char *probe, int length)
@@ -588,6 +619,7 @@ void rl_node_rest(rl_node *node)
     node->resting = 1;
     rl_link_close(node->link, "");
     node->state = RL_LINK_DOWN;
+    node->checking = 0;
     rl_breaker_forget(node->breaker);
 }
 

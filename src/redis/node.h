@@ -27,6 +27,7 @@ typedef struct {
     const rl_greeting *greetings; /* as in rl_link_options */
     int greeting_count;
     int loading_count;
+    const rl_greeting *sign_of_life;
     const rl_tls *tls;
     int in_flight;
     const char *probe;        /* a formatted command that does what calls do and changes nothing */
@@ -36,7 +37,8 @@ typedef struct {
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_resolver *resolver;    /* the owner's */
     rl_link_reply on_reply;
-    void *owner;              /* for on_reply */
+    rl_link_unsent on_unsent;
+    void *owner;              /* for both */
     rl_breakers *breakers;    /* shared by all children */
     rl_logger logger;
 } rl_node_options;
@@ -94,6 +96,9 @@ unsigned rl_node_troubles(const rl_node *node);
 
 /* One request has waited in vain for the connection: others shall not. */
 void rl_node_hurry(rl_node *node);
+
+/* Before a call is sent: sees to it that the connection has not died while it was idle. */
+void rl_node_freshen(rl_node *node);
 
 /* As rl_link_send(). */
 int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call);

@@ -1,0 +1,136 @@
+#!/usr/bin/perl
+# A connection to Redis that dies while nobody uses it costs no request anything, even where a rule
+# says on-failure=closed: not when Redis closes it, not when something on the way resets it, and not
+# when the way swallows what is sent over it. What may have run is never sent again.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use FakeRedis;
+use Httpd;
+use IO::Select;
+use IO::Socket::INET;
+use Process;
+use RedisServer;
+use Socket qw(SOL_SOCKET SO_LINGER);
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+sub host {
+    my ($url, $mpm, %opt) = @_;
+    return Httpd->start(mpm => $mpm, modules => [qw(status headers)], children => 1,
+        log_level => 'warn ratelimit_redis:info', vars => { URL => $url }, %opt,
+        config => <<'EOT' . Status::CONFIG);
+RateLimitRedis @URL@
+RateLimitRedisTimeout 2s connect=2s
+RateLimitOnFailure closed
+RateLimitNotes all
+<Location /hello.txt>
+    RateLimit one 1000/1h
+    Header always set X-Source %{RATELIMIT_SOURCE}e
+</Location>
+EOT
+}
+
+sub asks {
+    my ($host, $name) = @_;
+    my $r = $host->get('/hello.txt');
+    return is $r->status . ' ' . ($r->header('X-Source') // ''), '200 redis', $name;
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "Redis closes idle connections ($mpm)" => sub {
+        my $redis = RedisServer->start(conf => ['timeout 1']);
+        my $host = host($redis->url, $mpm);
+        asks($host, 'a request makes a connection');
+        $host->wait_for_log(qr/lost the connection to Redis/) if $mpm eq 'event';
+        sleep 2.5 if $mpm eq 'prefork';    # which sees it when the next request comes
+        asks($host, 'and the next one gets one that lives') for 1 .. 3;
+        my @lines = $host->error_log_lines(qr/lost the connection to Redis/);
+        cmp_ok scalar @lines, '>', 0, 'the log tells of the end';
+        is scalar(grep { !/ratelimit_redis:info/ } @lines), 0, 'which is no warning';
+        is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
+    };
+}
+
+# Connections to Redis through a relay. A file tells it to treat those that are there
+# otherwise: to swallow what comes, or to reset the connection when something does.
+sub relay {
+    my ($redis, $dir) = @_;
+    my $port = $redis->port;
+    return FakeRedis->start(sub {
+        my ($conn) = @_;
+        my $client = $conn->socket;
+        my $server = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or return;
+        my $select = IO::Select->new($client, $server);
+        my $born = time;
+        while (1) {
+            for my $ready ($select->can_read) {
+                sysread($ready, my $bytes, 65_536) or return;
+                my ($how, $when) = sentence($dir);
+                if (!$how || $born > $when) {
+                    syswrite($ready == $client ? $server : $client, $bytes) or return;
+                }
+                elsif ($how eq 'reset') {
+                    setsockopt $client, SOL_SOCKET, SO_LINGER, pack 'ii', 1, 0;
+                    return;
+                }
+            }
+        }
+    });
+}
+
+sub sentence {
+    my ($dir) = @_;
+    open my $in, '<', "$dir/sentence" or return;
+    return split ' ', <$in> // '';
+}
+
+sub condemn {
+    my ($dir, $how) = @_;
+    open my $out, '>', "$dir/next" or die "$dir/next: $!\n";
+    printf $out "%s %.6f\n", $how, time;
+    close $out;
+    rename "$dir/next", "$dir/sentence" or die "$dir/sentence: $!\n";
+}
+
+for my $mpm (qw(event prefork)) {
+    for my $how (qw(reset swallow)) {
+        my $is = { reset => 'is reset', swallow => 'swallows what is sent' }->{$how};
+        subtest "a connection that idled $is ($mpm)" => sub {
+            my $redis = RedisServer->start;
+            my $dir   = Process::tempdir('relay');
+            my $relay = relay($redis, $dir);
+            my $host  = host($relay->url, $mpm);
+            asks($host, 'Redis decides') for 1, 2;
+            sleep 5.2;    # as long as a connection is trusted
+            condemn($dir, $how);
+            asks($host, 'a connection that idled and died costs nobody anything') for 1 .. 3;
+            is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
+            my @lines = $host->error_log_lines(qr/lost the connection to Redis/);
+            is scalar(@lines), 1, 'the log tells of the end';
+            like $lines[0], qr/ratelimit_redis:info/, 'which is no warning';
+            is $redis->cmd(qw(STRLEN rl:{ip:127.0.0.1}:one:sliding-window:1h)) > 0, 1, 'and counts';
+            my ($left) = $host->get('/hello.txt')->header('X-RateLimit-Remaining');
+            is $left, 1000 - 6, 'each request once';
+        };
+    }
+}
+
+subtest 'the kernel looks after idle connections' => sub {
+    my $redis = RedisServer->start;
+    my $host = host($redis->url, 'event');
+    asks($host, 'there is a connection');
+    my $peer = sprintf ':%04X', $redis->port;
+    open my $in, '<', '/proc/net/tcp' or plan skip_all => 'no /proc/net/tcp here';
+    # sl local remote state queues timer:when: state 01 is established, timer 02 keepalive
+    my @timers = map { (split)[5] } grep { /^\s*\d+: \S+ \S+$peer 01 / } <$in>;
+    cmp_ok scalar(grep { /^02:/ && hex(substr $_, 3) <= 1500 } @timers), '>', 0,
+        'it asks after 15 s at the latest whether the other side lives';
+};
+
+done_testing;
