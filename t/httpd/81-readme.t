@@ -22,7 +22,7 @@ print $out "password\n";
 close $out or die "$secret: $!\n";
 
 # What the examples use beside the module.
-my @modules = qw(status remoteip proxy proxy_http);
+my @modules = qw(status remoteip proxy proxy_http headers cache);
 
 subtest 'examples are good configurations' => sub {
     my @examples = $readme =~ /^```apache\n(.*?)^```$/msg;

@@ -1,0 +1,206 @@
+#!/usr/bin/perl
+# What the README says of the module beside other parts of a site: each piece of configuration
+# in it is started as it stands, and requests show what the text around it promises.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Examples;
+use Httpd;
+use Process;
+use RedisServer;
+use Test::More;
+use Windows;
+
+my $readme = Examples::slurp("$FindBin::Bin/../../README.md");
+
+# The configuration under a heading.
+sub config_under {
+    my ($title) = @_;
+    my ($text) = $readme =~ /^#+ \Q$title\E\n(.*?)(?=^#|\z)/ms or die "no section $title\n";
+    return $text =~ /^```apache\n(.*?)^```/ms ? $1 : die "no configuration in $title\n";
+}
+
+sub statuses_of {
+    my ($host, $times, $path, %opt) = @_;
+    return join ' ', map { $host->get($path, %opt)->status } 1 .. $times;
+}
+
+subtest 'what no hook ever sees' => sub {
+    my $client = 1;
+    for my $phase (qw(access early)) {
+        my $host = Httpd->start(modules => ['rewrite'], config => <<"EOT");
+RewriteEngine on
+RewriteRule ^/forbidden - [F]
+RewriteRule ^/gone - [G]
+RewriteRule ^/moved /hello.txt [R]
+Redirect /sent-on /hello.txt
+RateLimit one 1/1d phase=$phase
+<Directory \@DOCROOT\@>
+    RewriteEngine on
+    RewriteRule ^folder - [F]
+</Directory>
+EOT
+        my %status = (forbidden => 403, gone => 410, moved => 302, 'sent-on' => 302);
+        for my $path (sort keys %status) {
+            is statuses_of($host, 2, "/$path", from => '127.0.0.' . ++$client),
+                "$status{$path} " . ($phase eq 'early' ? 429 : $status{$path}), "$path, phase=$phase";
+        }
+        is statuses_of($host, 2, '/folder', from => '127.0.0.99'), '403 429', "in a folder, phase=$phase";
+    }
+};
+
+subtest 'scripts of other origins' => sub {
+    my $origin  = 'Access-Control-Allow-Origin';
+    my $backend = Httpd->start(module => 0, modules => ['headers'], files => { 'api/x' => 'x' },
+        config => "Header set $origin https://www.example.org\n");
+    my $host = Httpd->start(modules => [qw(headers proxy proxy_http)],
+        config => config_under('Scripts of other origins (CORS)') . 'ProxyPass /api/ http://127.0.0.1:'
+            . $backend->port . "/api/\n");
+    Windows::time_left(30, 60);
+    my $first = $host->get('/api/x');
+    is_deeply [$first->header_all($origin)], ['https://www.example.org'], 'the application allows it, once';
+    like $first->header('Access-Control-Expose-Headers'), qr/X-RateLimit-Remaining/, 'and the headers';
+    Client->flood(targets => [$host->port], requests => 100, connections => 4, path => '/api/x');
+    my $denied = $host->get('/api/x');
+    is $denied->status, 429, 'a denial';
+    is_deeply [$denied->header_all($origin)], ['https://www.example.org'], 'may be read too';
+    like $denied->header('Access-Control-Expose-Headers'), qr/Retry-After/, 'and when to come back';
+    is $host->request(path => '/api/x', method => 'OPTIONS')->status, 200, 'a preflight is counted apart';
+
+    my $plain = Httpd->start(modules => ['headers'], config => "Header set $origin *\nRateLimit one 1/1d\n");
+    is $plain->request(method => 'OPTIONS')->status . ' ' . $plain->get('/')->status, '200 429',
+        'and by a rule for all methods with the others';
+    is $plain->get('/')->header($origin), undef, 'Header set leaves denials out';
+};
+
+subtest 'caches' => sub {
+    my $cache = <<'EOT';
+CacheEnable disk /
+CacheRoot @DIR@/run
+Header set Cache-Control max-age=60
+RateLimit one 3/1d
+EOT
+    my $start = sub { Httpd->start(modules => [qw(cache cache_disk headers)], config => $cache . $_[0]) };
+    my $left  = sub { $_[0]->get('/hello.txt', from => $_[1])->header('X-RateLimit-Remaining') };
+
+    my $host = $start->(config_under('Caches and CDNs'));
+    is_deeply [map { $left->($host, $_) } ('127.0.0.2') x 2, ('127.0.0.3') x 2], [2, 1, 2, 1],
+        'each hears of its own quota';
+    is statuses_of($host, 3, '/hello.txt', from => '127.0.0.3'), '200 429 429', 'and hits are counted';
+
+    $host = $start->("CacheIgnoreHeaders X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset\n");
+    $left->($host, '127.0.0.2');
+    is $left->($host, '127.0.0.3'), undef, 'a hit that no rule sees can have no headers';
+    $host = $start->('');
+    is_deeply [map { $left->($host, '127.0.0.2') } 1 .. 5], [(2) x 5], 'or those of the first client';
+};
+
+subtest 'X-Forwarded-For with a port' => sub {
+    my $config = config_under('X-Forwarded-For with a port');
+    $config =~ s{10\.0\.0\.0/24}{127.0.0.1} or die "no load balancer\n";
+    my $host = Httpd->start(modules => [qw(headers remoteip)], config => "$config\nRateLimit one 1/1d\n");
+    my $as = sub { $host->get('/', headers => { 'X-Forwarded-For' => $_[0] })->status };
+    is join(' ', map { $as->($_) } '203.0.113.7:40022', '203.0.113.7:40023', '203.0.113.7'), '200 429 429',
+        'a client is one, whichever its port';
+    is $as->('203.0.113.8:40022'), 200, 'another is another';
+    is $as->('192.0.2.1:1, 203.0.113.8:2'), 429, 'the last of a list counts';
+    is join(' ', map { $as->($_) } '[2001:db8::7]:443', '2001:db8::7', '[2001:db8::7]'), '200 429 429', 'IPv6';
+    is join(' ', map { $as->($_) } '2001:db8:1::1:7', '2001:db8:1::1'), '200 429', 'without brackets has no port';
+
+    my $late = Httpd->start(modules => [qw(remoteip headers)], config => "$config\nRateLimit one 1/1d\n");
+    my @got = map { $late->get('/', headers => { 'X-Forwarded-For' => "203.0.113.$_:1" })->status } 1, 2;
+    is "@got", '200 429', 'mod_headers must be loaded before mod_remoteip';
+};
+
+subtest 'many sites in one virtual host' => sub {
+    my $config = config_under('Many sites in one virtual host');
+    $config =~ s{600/1m}{2/1d} && $config =~ s{300/1m}{4/1d} or die "other quotas\n";
+    my $host = Httpd->start(modules => ['vhost_alias'],
+        files => { map { ("../www/$_.test/x" => $_) } qw(a b) }, config => $config . <<'EOT');
+VirtualDocumentRoot @DIR@/www/%0
+<Directory @DIR@/www>
+    Require all granted
+</Directory>
+RateLimit by-host 2/1d key=host path=/by-host
+EOT
+    my $n = 1;
+    my $of = sub { $host->get($_[1] // '/x', host => $_[0], from => '127.0.1.' . $n++)->status };
+    is join(' ', map { $of->($_) } qw(a.test A.Test a.test:80 a.test.)), '200 200 429 429', 'a site is one count';
+    is $of->('b.test'), 200, 'another is another';
+    is join(' ', map { $host->get('/x', host => "h$_.test")->status } 1 .. 6), '404 404 404 404 429 429',
+        'names that are not there come to an end';
+    is join(' ', map { $of->($_, '/by-host') } qw(c.test d.test e.test)), '404 404 429', 'key=host takes all for one';
+};
+
+subtest 'a site that proxies to itself' => sub {
+    my $inner = config_under('A site that proxies to itself');
+    $inner =~ s/8080/\@PORT2\@/ or die "no port\n";
+    my $start = sub {
+        my ($inner, $more) = @_;
+        return Httpd->start(modules => [qw(proxy proxy_http remoteip)], ports => 2,
+            files => { 'app/x' => 'x' }, config => <<"EOT");
+RateLimit one 3/1d
+$more
+<VirtualHost *:\@PORT\@>
+    ProxyPass /app/ http://127.0.0.1:\@PORT2\@/app/
+</VirtualHost>
+$inner
+EOT
+    };
+    my $tried = sub { my ($host, $last) = @_; statuses_of($host, 4, '/app/x', from => "127.0.0.$last") };
+    my $host = $start->($inner, '');
+    is $tried->($host, $_), '200 200 200 429', "client $_ has its quota" for 2, 3;
+
+    $host = $start->('', '');
+    is $tried->($host, 2), '200 200 200 429', 'without it the first client has one';
+    is $tried->($host, 3), '429 429 429 429', 'and the next one is denied as 127.0.0.1';
+    $host = $start->('', "RemoteIPHeader X-Forwarded-For\nRemoteIPInternalProxy 127.0.0.1\n");
+    is $tried->($host, 2), '200 429 429 429', 'or a client is charged twice';
+};
+
+subtest 'farms that share a Redis' => sub {
+    my $redis = RedisServer->start;
+    my @farm = map {
+        Httpd->start(redis => $redis, config => "RateLimitRedis \@REDIS\@\n$Examples::PATIENT\n$_\nRateLimit one 1/1d\n")
+    } '', '', 'RateLimitRedisPrefix shop', 'RateLimitScope shop';
+    is join(' ', map { $_->get('/')->status } @farm), '200 429 200 200',
+        'count together, but for a prefix or a scope of their own';
+};
+
+subtest 'a new password without a gap' => sub {
+    my ($commands) = $readme =~ /^A new password without a gap.*?^```sh\n(.*?)^```/ms or die "no commands\n";
+    my ($add, $drop) = map { [map { s/^'|'$//gr } split] } $commands =~ /^redis-cli (ACL.*)$/mg;
+    my ($user) = $readme =~ /^(redis-cli ACL SETUSER limiter on .*?)^```/ms;
+    $user =~ s/\\\n//;    # two lines
+    my $redis = RedisServer->start;
+    my (undef, @user) = map { s/^'|'$//gr =~ s/PASSWORD/OLD/r } split ' ', $user;
+    $redis->cmd(@user);
+    my $host = Httpd->start(redis => $redis, modules => ['headers'], files => { '../secret' => "limiter OLD\n" },
+        config => <<"EOT");
+RateLimitRedis \@REDIS\@
+RateLimitRedisAuth file:\@DIR\@/secret
+$Examples::PATIENT
+RateLimit one 100/1d
+RateLimitNotes all
+Header always set X-Source %{RATELIMIT_SOURCE}e
+EOT
+    my $source = sub { $host->get('/')->header('X-Source') };
+    is $source->(), 'redis', 'with the old password';
+    $redis->cmd(@$add);
+    $host->file($host->dir . '/secret', "limiter NEW\n");
+    is $source->(), 'redis', 'while Redis takes both';
+    $host->graceful;
+    $redis->cmd(@$drop);
+    $redis->cmd('CLIENT', 'KILL', 'TYPE', 'normal', 'SKIPME', 'yes');
+    Process::wait_until(sub { $source->() eq 'redis' }, what => 'Redis to decide', within => 20);
+    pass 'and with the new one';
+    my ($refused) = $host->error_log_lines(qr/WRONGPASS|NOAUTH/);
+    is $refused, undef, 'no password was refused';
+};
+
+done_testing;
