@@ -152,7 +152,7 @@ check-redis: $(MODULE) $(REDIS_UNIT:%.c=$(BUILD)/%)
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) $(REDIS_UNIT:%.c=$(BUILD)/%) $(REDIS_T)
 
 unit: $(UNIT) $(STORM)
-	$(PROVE) $(UNIT) $(STORM)
+	$(PROVE) -j$(JOBS) $(UNIT) $(STORM)
 
 demo: deps
 	@$(MAKE) all

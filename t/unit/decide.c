@@ -592,7 +592,6 @@ static void test_three_agree(void)
     rng r = {seed};
     int models = 1, script = 1;
 
-    diag("RL_SEED=%" PRIu64 " RL_STEPS=%ld", seed, steps);
     clock_us = INT64_C(1700000000000000);
     make_counters(&r);
     while (n < steps && models && script) {
@@ -612,7 +611,7 @@ static void test_three_agree(void)
         }
     }
     ok(models, "limiter.c says what the definition says (%ld waits compared)", waits_compared);
-    ok(script, "decide.lua says what limiter.c says (%ld steps)", n);
+    ok(script, "decide.lua says what limiter.c says (%ld steps, RL_SEED=%" PRIu64 ")", n, seed);
     if (!models || !script)
         exit(done_testing());
     ok(charged > n / 10 && denied > n / 10, "both verdicts are common: %ld charged, %ld denied",

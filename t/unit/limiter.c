@@ -570,7 +570,6 @@ static void test_properties(void)
     uint64_t seed = rng_seed(20);
     long rounds = rng_rounds("RL_ROUNDS", 200000);
 
-    diag("RL_SEED=%" PRIu64 " RL_ROUNDS=%ld", seed, rounds);
     for (size_t i = 0; i < COUNT(properties); i++) {
         rng r = {seed + i};
         long n = 0, of[5] = {0};
@@ -581,8 +580,10 @@ static void test_properties(void)
             of[s.limit.algorithm]++;
         } while (properties[i].holds(s, &r) && ++n < rounds);
         if (!ok(n == rounds, "%s (%ld scenes: %ld sliding, %ld fixed, %ld token, %ld leaky)",
-                properties[i].promise, n, of[S], of[F], of[RL_TOKEN_BUCKET], of[RL_LEAKY_BUCKET]))
+                properties[i].promise, n, of[S], of[F], of[RL_TOKEN_BUCKET], of[RL_LEAKY_BUCKET])) {
+            diag("RL_SEED=%" PRIu64, seed);
             describe(&s);
+        }
     }
 }
 
