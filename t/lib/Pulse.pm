@@ -24,7 +24,7 @@ sub start {
     my $self = bless { file => Process::tempdir('pulse') . '/late', owner => $$ }, $class;
     my $pid = fork;
     die "fork: $!\n" unless defined $pid;
-    _beat($self->{file}, $$) if $pid == 0;
+    _beat($self->{file}, $self->{owner}) if $pid == 0;
     POSIX::setpgid($pid, $pid);
     $self->{pid} = Process::adopt($pid, 'pulse');
     return $self;
