@@ -97,6 +97,12 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
 void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                     int64_t host_ms, int64_t now, rl_state *state);
 
+/*
+ * Stores a count that a clock has left ahead of now where rl_limiter_roll() anchors it; to be called
+ * when a peeked count denies. A denied charge does it by itself.
+ */
+void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now);
+
 /* Takes back what was charged at a position: see rl_limiter_give_back(). */
 void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
                         int64_t cost);

@@ -48,6 +48,11 @@ static int64_t position_of(rl_pair count)
     return (int64_t)(first_of(count) & VALUE);
 }
 
+static int64_t position_in(const rl_limit *limit, const rl_state *state)
+{
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+}
+
 static int64_t slot_of(rl_pair pending)
 {
     return (int64_t)(first_of(pending) & SLOT);
@@ -235,6 +240,37 @@ static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading
     }
 }
 
+/*
+ * Stores a count that was read ahead of its time, and what is pending, where a roll to now has
+ * anchored them; if somebody else is quicker, the next denial sees to it.
+ */
+static void store_anchored(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
+{
+    rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
+    word *words = t->entry->words;
+    uint64_t blocked = was->blocked;
+    rl_state state;
+
+    state_of(limit, t, was, NULL, &now, &state);
+    if (position_in(limit, &state) < position_of(count)) {
+        if (is_of(blocked, t->owner))
+            swap(&words[BLOCKED], &blocked,
+                 (t->owner & GENERATION) | (uint64_t)state.blocked_until);
+        swap_pair(&words[COUNT], was->count, pack_count(limit, count, &state));
+    }
+    if (second_of(pending) && !marked(pending) && state.pending.slot < slot_of(pending))
+        swap_pair(&words[PENDING], was->pending, pack_pending(pending, &state.pending));
+}
+
+void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now)
+{
+    tenure t = rl_local_find(table, key);
+    reading was;
+
+    if (t.entry && read_due(&t, limit, now, &was))
+        store_anchored(&t, limit, &was, now);
+}
+
 void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
                    int64_t *now, rl_state *state)
 {
@@ -316,8 +352,10 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
             take_back(table, key, limit, cost, state, host_ms, *now);
         }
     }
-    if (!admitted)
+    if (!admitted) {
+        store_anchored(&t, limit, &was, *now);
         rl_local_block(table, key, limit, cost, host_ms, *now, state);
+    }
     rl_local_touch(t.entry, limit, admitted ? &after : state, *now, host_ms);
     return admitted;
 }

@@ -270,6 +270,38 @@ static void test_stopped_caller(void)
     munmap(table, SIZE);
 }
 
+/* Fallback counts are of Redis's clock, as last heard. */
+static void test_clock_steps_back(void)
+{
+    static const rl_limit limits[] = {
+        LIMIT(RL_SLIDING_WINDOW, 10, 2000), LIMIT(RL_FIXED_WINDOW, 10, 2000),
+        BUCKET(RL_TOKEN_BUCKET, 10, 2000, 10),
+        {.algorithm = RL_SLIDING_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10, .block_ms = 5000},
+        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10, .on_response = 1}};
+    rl_local *table = make_table(SIZE);
+    rl_state state;
+
+    for (int i = 0; i < 5; i++) {
+        uint64_t key = key_of(table, RL_LOCAL_FALLBACK, i);
+        int64_t now = BASE - HOUR; /* with the clock an hour back */
+        int refilled, waits_ms = limits[i].on_response ? 4 * RL_PENDING_SLOT_MS : 10000;
+
+        charge(table, key, &limits[i], 10, 0, &state);
+        charge(table, key, &limits[i], 1, 0, &state);
+        refilled = charge(table, key, &limits[i], 1, -HOUR, &state);
+        ok(!refilled && !charge(table, key, &limits[i], 1, 10 - HOUR, &state),
+           "a clock an hour back refills nothing");
+        ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state),
+           "and denies nobody for that hour");
+
+        key = key_of(table, RL_LOCAL_FALLBACK, 100 + i);
+        charge(table, key, &limits[i], 10, 0, &state);
+        rl_local_anchor(table, key, &limits[i], now * rl_limiter_ticks(&limits[i]));
+        ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state), "nor does a count that was peeked at");
+    }
+    munmap(table, SIZE);
+}
+
 static void test_seeds(void)
 {
     rl_local *table = make_table(SIZE);
@@ -498,6 +530,7 @@ int main(void)
     test_counts(20, "and stay so for callers whose clocks are up to 20 ms late");
     test_late_caller();
     test_stopped_caller();
+    test_clock_steps_back();
     test_seeds();
     test_bucket_seeds();
     test_blocks();

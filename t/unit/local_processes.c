@@ -374,7 +374,7 @@ UNUSED static void charge_until_killed(int number)
         shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
         rl_local_report(table, key, 1000, 10000);
         /* New keys come and drive each other out, but none of these: they are fuller. */
-        charge(table, key_of(table, RL_LOCAL_COUNT, (int)(20000 + rng_next(&r) % 100000)), &wide,
+        charge(table, key_of(table, RL_LOCAL_COUNT, (int)(50000 + rng_next(&r) % 100000)), &wide,
                1, 1000, &state);
     }
 }
