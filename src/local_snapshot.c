@@ -22,10 +22,8 @@
 
 /*
  * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a
- * wait. Its wait is the answer to this and to nothing else, but for a block, which is one to all.
+ * wait, which is the answer to this and to nothing else.
  */
-#define ANYTHING UINT32_MAX
-
 static uint32_t question(const rl_limit *limit, int64_t cost)
 {
     return (uint32_t)limit->quota << 16 | ((uint32_t)cost & 0xffff);
@@ -36,11 +34,15 @@ typedef struct {
     int64_t asked_ms;
     int64_t redis_now_ms;
     int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
-    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's question << 32 | used */
-    int64_t quota;    /* an override's; -1: the rule's own */
-    int64_t denied_ms; /* from redis_now_ms on: a block; of a log, until the cost fits */
+    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's wait << 32 | question */
+    uint32_t terms;   /* 1 + the quota of an override; of a log, OVERRIDDEN | used */
+    uint32_t blocked_ms; /* for how long from redis_now_ms on */
     uint64_t check;   /* as it was read */
 } report;
+
+/* A log's terms. The quota of an override is the one in the question. */
+#define OVERRIDDEN (UINT32_C(1) << 31)
+#define USED_MAX (OVERRIDDEN - 1)
 
 static uint64_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
 {
@@ -69,8 +71,8 @@ static int read_report(const tenure *t, uint64_t key, report *said)
     said->redis_now_ms = (int64_t)(w[REDIS_NOW] & REDIS_MS);
     said->lag_ms = (int64_t)((w[ASKED_MS] & VALUE) >> LAG_SHIFT);
     said->units = w[UNITS];
-    said->quota = (int64_t)(w[TERMS] >> 32) - 1;
-    said->denied_ms = (int64_t)(w[TERMS] & UINT32_MAX);
+    said->terms = (uint32_t)(w[TERMS] >> 32);
+    said->blocked_ms = (uint32_t)w[TERMS];
     said->check = w[CHECK];
     return 1;
 }
@@ -84,58 +86,63 @@ static void pack_report(const tenure *t, uint64_t key, const report *said,
     w[ASKED_MS] = generation | (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->asked_ms;
     w[REDIS_NOW] = generation | (uint64_t)said->redis_now_ms;
     w[UNITS] = said->units;
-    w[TERMS] = (uint64_t)(said->quota + 1) << 32 | (uint64_t)said->denied_ms;
+    w[TERMS] = (uint64_t)said->terms << 32 | said->blocked_ms;
     w[CHECK] = generation | (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
     sum = checksum(key, w);
     w[REDIS_NOW] |= sum & LOW_SUM;
     w[CHECK] |= sum & HIGH_SUM;
 }
 
+static void unpack_log(const report *said, rl_limit *limit, rl_state *state)
+{
+    uint32_t asked = (uint32_t)said->units;
+
+    if (said->terms & OVERRIDDEN)
+        limit->quota = limit->burst = asked >> 16;
+    state->used = said->terms & USED_MAX;
+    state->asked = asked & 0xffff;
+    if (asked == question(limit, state->asked))
+        state->wait_ms = (int64_t)(said->units >> 32);
+}
+
 /* The limit and the state that a report speaks of, at the time it was made. */
 static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
 {
     int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
-    int is_block = 1;
 
     memset(state, 0, sizeof(*state));
-    if (said->quota >= 0)
-        limit->quota = limit->burst = said->quota;
+    if (said->blocked_ms)
+        state->blocked_until = now + said->blocked_ms * ticks;
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        unpack_log(said, limit, state);
+        return;
+    }
+    if (said->terms)
+        limit->quota = limit->burst = (int64_t)said->terms - 1;
     if (rl_limiter_is_bucket(limit->algorithm)) {
         state->at = now;
         state->level = (int64_t)said->units;
-    }
-    else if (limit->algorithm == RL_SLIDING_LOG) {
-        uint32_t asked = (uint32_t)(said->units >> 32);
-
-        state->used = (int64_t)(said->units & UINT32_MAX);
-        state->asked = asked & 0xffff;
-        is_block = asked == ANYTHING;
-        if (asked == question(limit, state->asked))
-            state->wait_ms = said->denied_ms;
     }
     else {
         state->index = now / limit->window_ms;
         state->prev = (int64_t)(said->units >> 32);
         state->cur = (int64_t)(said->units & UINT32_MAX);
     }
-    if (is_block && said->denied_ms)
-        state->blocked_until = now + said->denied_ms * ticks;
 }
 
-static void describe(const rl_limit *limit, const rl_state *state, int64_t redis_now,
-                     report *said)
+static void describe(const rl_limit *limit, int overridden, const rl_state *state,
+                     int64_t redis_now, report *said)
 {
     int64_t ticks = rl_limiter_ticks(limit);
 
-    said->denied_ms = max64(0, (state->blocked_until - redis_now) / ticks);
+    said->blocked_ms = (uint32_t)max64(0, (state->blocked_until - redis_now) / ticks);
+    said->terms = overridden ? (uint32_t)limit->quota + 1 : 0;
     if (rl_limiter_is_bucket(limit->algorithm)) {
         said->units = (uint64_t)state->level;
     }
     else if (limit->algorithm == RL_SLIDING_LOG) {
-        uint64_t asked = said->denied_ms ? ANYTHING : question(limit, state->asked);
-
-        said->units = asked << 32 | (uint64_t)state->used;
-        said->denied_ms = said->denied_ms ? said->denied_ms : state->wait_ms;
+        said->units = (uint64_t)state->wait_ms << 32 | question(limit, state->asked);
+        said->terms = (overridden ? OVERRIDDEN : 0) | ((uint32_t)state->used & USED_MAX);
     }
     else {
         said->units = (uint64_t)state->prev << 32 | (uint64_t)state->cur;
@@ -173,8 +180,7 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
     said.asked_ms = sent_ms;
     /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
     said.lag_ms = received_ms - sent_ms + 2;
-    said.quota = overridden ? limit->quota : -1;
-    describe(limit, state, redis_now, &said);
+    describe(limit, overridden, state, redis_now, &said);
     pack_report(&t, key, &said, w);
     asked_ms = load_acquire(&words[ASKED_MS]);
     redis = read_pair(&words[REDIS_NOW]);
@@ -197,9 +203,10 @@ void rl_local_forget(rl_local *table, uint64_t key)
         swap(&t.entry->words[CHECK], &check, t.owner & GENERATION);
 }
 
-static int is_due(uint64_t check, int64_t host_ms)
+/* The time to ask again has 32 bits, which are enough from the time of asking on: 49 days. */
+static int is_due(const report *said, int64_t host_ms)
 {
-    return (int32_t)((uint32_t)host_ms - (uint32_t)check) >= 0;
+    return host_ms - said->asked_ms >= (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
 }
 
 /* One more ask for renewal in this second? */
@@ -242,22 +249,25 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
     *lag_ms = said.lag_ms;
     *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
     *now = rl_limiter_roll(limit, state, *now);
+    if (limit->algorithm == RL_SLIDING_LOG && age_ms >= limit->window_ms)
+        state->used = 0; /* all of it has left the window */
     if (!still_denies(limit, state, *now, cost, age_ms))
         return RL_RECALL_UNKNOWN;
     if (limit->algorithm == RL_SLIDING_LOG) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
     }
-    return is_due(said.check, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+    return is_due(&said, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
 }
 
 int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms)
 {
     tenure t = rl_local_find(table, key);
-    uint64_t check = t.entry ? load_acquire(&t.entry->words[CHECK]) : 0;
     uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+    report said;
 
-    return t.entry && is_of(check, t.owner) && is_due(check, host_ms)
-        && swap(&t.entry->words[CHECK], &check, (check & ~(uint64_t)UINT32_MAX) | next)
+    return t.entry && read_report(&t, key, &said) && is_due(&said, host_ms)
+        && swap(&t.entry->words[CHECK], &said.check,
+                (said.check & ~(uint64_t)UINT32_MAX) | next)
         && may_renew(table, host_ms);
 }

@@ -140,6 +140,9 @@ static void test_kinds(rl_local *table)
            "of another one it says nothing");
     is_int(recall_of(table, key, &limit, 2, 41499, &now, &state, &lag), RL_RECALL_UNKNOWN,
            "nor when the wait is over");
+    is_int(state.used, 9, "what was used is known then");
+    recall_of(table, key, &limit, 2, 41000 + 60000, &now, &state, &lag);
+    is_int(state.used, 0, "but not when all of it has left the window");
 }
 
 static void test_blocks(rl_local *table)
@@ -170,6 +173,59 @@ static void test_blocks(rl_local *table)
                "what is forgotten denies nobody");
         ok(now == 0, "and says nothing");
     }
+}
+
+/* Whoever waits for the block alone is denied again, and blocked again. */
+static void test_blocked_log(rl_local *table)
+{
+    rl_limit limit = {.algorithm = RL_SLIDING_LOG, .quota = 10, .window_ms = HOUR, .burst = 10,
+                      .block_ms = 5000};
+    rl_state said = {.used = 10, .asked = 1, .wait_ms = HOUR - 1000, .next_ms = HOUR - 1000,
+                     .reset_ms = HOUR, .blocked_until = BASE + 5000};
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 15);
+
+    for (int overridden = 0; overridden <= 1; overridden++) {
+        rl_limit rule = limit;
+        int64_t wait_ms;
+
+        rule.quota = rule.burst = overridden ? 100 : 10;
+        rl_local_remember(table, key, &limit, overridden, &said, BASE, 52000 + overridden, 52001);
+        recall_of(table, key, &limit, 7, 52100, &now, &state, &lag);
+        ok(now < state.blocked_until, "a block of a log holds for any cost");
+        rl_local_recall(table, key, &rule, 1, 52100, &now, &state, &lag);
+        wait_ms = rl_limiter_retry_after(&rule, &state, now, 1);
+        ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000, "the wait is that of the log, beyond it");
+        is_int(rule.quota, 10, "under the limit that was asked about");
+        is_int(recall_of(table, key, &limit, 1, 58000, &now, &state, &lag) != RL_RECALL_UNKNOWN, 1,
+               "which still denies when the block is over");
+        is_int(recall_of(table, key, &limit, 7, 58000, &now, &state, &lag), RL_RECALL_UNKNOWN,
+               "but not another cost");
+        rl_local_forget(table, key);
+    }
+}
+
+/* 2^31 ms are 24.8 days. */
+static void test_long_denials(rl_local *table)
+{
+    static const int64_t day = 24 * HOUR;
+    rl_limit limit = LIMIT(RL_FIXED_WINDOW, 10, 31 * day);
+    int64_t start = (BASE / (31 * day) + 1) * 31 * day;
+    rl_state said = WINDOW(start / (31 * day), 0, 10);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 16);
+    int wrong = 0;
+
+    rl_local_remember(table, key, &limit, 0, &said, start, 1000, 1001);
+    for (int64_t age = 2000; age < 31 * day - 1000; age += 6 * HOUR + 1234) {
+        wrong += rl_local_recall(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
+                 != RL_RECALL_ASK;
+        wrong += !rl_local_renew(table, key, 1000 + age);
+        wrong += rl_local_recall(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
+                 != RL_RECALL_DENY;
+    }
+    is_int(wrong, 0, "a denial of 31 days is renewed at any age");
+    rl_local_remember(table, key, &limit, 0, &said, start + 1, 1001, 1002);
+    is_int(recall_of(table, key, &limit, 1, 1000 + 27 * day, &now, &state, &lag), RL_RECALL_ASK,
+           "also by who comes after 27 days of silence");
 }
 
 static void test_overrides(rl_local *table)
@@ -359,6 +415,8 @@ int main(void)
     test_torn(table);
     test_kinds(table);
     test_blocks(table);
+    test_blocked_log(table);
+    test_long_denials(table);
     test_overrides(table);
     test_conservative(table);
     return done_testing();
