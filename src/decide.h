@@ -56,6 +56,7 @@ typedef struct rl_outcome {
     int denies;
     int charged;           /* or pending, and then not settled yet */
     int renews;            /* memory denies, and this request is to ask whether Redis still does */
+    const rl_limit *remembered; /* then: the limit with which memory denies */
     int starts_block;      /* or for Redis to start a block */
     int open;              /* Redis did not answer, and the rule does not count by itself */
     int closes;            /* and says on-failure=closed */

@@ -48,6 +48,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
 
     o->redis_key = redis_key_of(s, o);
     if (o->renews) { /* without the override that memory knew */
+        o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
         rl_terms_limit(&s->chain->terms, o->rule, &o->limit);
         o->limit.delay_ms = s->hold.end < 0 ? 0 : o->limit.delay_ms;
     }
@@ -159,40 +160,40 @@ static void count_here(rl_step *s, rl_outcome *o)
     o->lag_ms = 0;
     rl_local_peek(s->tiers->local, o->key, &o->limit, o->seed, &o->now, &o->state);
     rl_step_judge(o);
-    if (o->denies && !s->look)
+    if (o->denies && !s->look) { /* Redis's clock may have stepped since the last fallback */
+        rl_local_anchor(s->tiers->local, o->key, &o->limit, o->now);
         rl_local_block(s->tiers->local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
-}
-
-/*
- * Each rule that Redis should have decided is now decided as on-failure says; but a denial that
- * was only to be renewed stands to its own end.
- */
-static void fall_back(rl_step *s)
-{
-    s->chain->fallback = 1;
-    for (int i = 0; i < s->ask_count; i++) {
-        rl_outcome *o = s->asked[i];
-        rl_on_failure on_failure = o->rule->on_failure ? o->rule->on_failure
-                                                       : s->tiers->settings->on_failure;
-
-        o->redis_key = NULL;
-        if (o->renews) {
-            rl_step_deny_from_memory(o);
-            continue;
-        }
-        o->source = RL_SOURCE_FALLBACK;
-        if (on_failure == RL_FAIL_LOCAL)
-            count_here(s, o);
-        else
-            o->open = 1;
-        o->closes = on_failure == RL_FAIL_CLOSED && !o->shadow;
-        if (o->closes)
-            s->chain->closed = o;
     }
 }
 
+/*
+ * A rule that Redis should have decided is decided as on-failure says; but a denial that was only to
+ * be renewed stands to its own end, under the limit that it was made with.
+ */
+static void fall_back(rl_step *s, rl_outcome *o)
+{
+    rl_on_failure on_failure = o->rule->on_failure ? o->rule->on_failure
+                                                   : s->tiers->settings->on_failure;
+
+    s->chain->fallback = 1;
+    o->redis_key = NULL;
+    if (o->renews) {
+        o->limit = *o->remembered;
+        rl_step_deny_from_memory(o);
+        return;
+    }
+    o->source = RL_SOURCE_FALLBACK;
+    if (on_failure == RL_FAIL_LOCAL)
+        count_here(s, o);
+    else
+        o->open = 1;
+    o->closes = on_failure == RL_FAIL_CLOSED && !o->shadow;
+    if (o->closes)
+        s->chain->closed = o;
+}
+
 /* Asks, within what the chain may still spend on Redis. */
-static rl_failure ask_in_time(rl_step *s, int *all)
+static void ask_in_time(rl_step *s, int *all)
 {
     int64_t began_us = rl_link_clock(), waited_us;
     int64_t left_us = s->tiers->settings->timeout_ms * 1000 - s->chain->waited_us;
@@ -204,7 +205,6 @@ static rl_failure ask_in_time(rl_step *s, int *all)
     waited_us = rl_link_clock() - began_us;
     s->chain->waited_us += waited_us;
     rl_stats_count_redis(s->tiers->stats, failure, waited_us);
-    return failure;
 }
 
 void rl_step_ask_redis(rl_step *s)
@@ -219,12 +219,13 @@ void rl_step_ask_redis(rl_step *s)
     add_asks(s, 1);
     if (s->ask_count == 0)
         return;
-    if (ask_in_time(s, &all) != RL_ANSWERED) {
-        fall_back(s);
-        return;
+    ask_in_time(s, &all);
+    for (int i = 0; i < s->ask_count; i++) {
+        if (s->asks[i].answered)
+            settle_asked(s, s->asked[i], &s->asks[i], all);
+        else
+            fall_back(s, s->asked[i]);
     }
-    for (int i = 0; i < s->ask_count; i++)
-        settle_asked(s, s->asked[i], &s->asks[i], all);
 }
 
 /* --- Giving back -------------------------------------------------------------------------- */

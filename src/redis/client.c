@@ -517,8 +517,12 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
 
     if (!client->options.threaded)
         catch_up(client);
-    if (!rl_fleet_is_cluster(client->fleet))
-        return decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+    if (!rl_fleet_is_cluster(client->fleet)) {
+        failure = decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+        for (int i = 0; i < n; i++)
+            asks[i].answered = failure == RL_ANSWERED;
+        return failure;
+    }
     failure = rl_spread_decide(&calls, asks, n, look_only, admitted);
     if (!client->options.threaded && client->queue.first)
         catch_up(client); /* what was given back */

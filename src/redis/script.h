@@ -53,7 +53,7 @@ typedef struct {
     int shadow;
     int has_tail;     /* rules of this counter block or charge on response: the full script */
     int64_t position; /* for all kinds but decide: see rl_limiter_position() */
-    /* what Redis reports, before the charge, if there was one */
+    int answered;     /* out: the rest says what Redis reports, before the charge, if there was one */
     int64_t now; /* the tick that counts, by Redis's clock */
     rl_state state;
     rl_override override;

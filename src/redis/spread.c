@@ -18,9 +18,10 @@ typedef struct {
     int n;
     int look;
     int slot[RL_ASKS_MAX];
-    char done[RL_ASKS_MAX];
+    char done[RL_ASKS_MAX];  /* answered, or failed */
     char taken[RL_ASKS_MAX]; /* charged live rules */
     int denied;
+    rl_failure failure;      /* the first */
 } spread;
 
 /* A call in the making: copies of asks, and where they come from. */
@@ -59,70 +60,67 @@ static int is_spared(const spread *s, const group *g)
     return 1;
 }
 
-static rl_failure call(spread *s, group *g, int *split)
+/* Decides over a group. Returns 0 if its keys were at both ends of a move: then nothing is decided. */
+static int call(spread *s, group *g)
 {
-    int admitted = 0, look = s->look || is_spared(s, g);
+    int admitted = 0, split = 0, look = s->look || is_spared(s, g);
     rl_failure failure = s->calls->decide(s->calls->context, s->slot[g->from[0]], g->asks, g->n,
-                                          look, &admitted, split);
+                                          look, &admitted, &split);
 
-    if (failure != RL_ANSWERED || *split)
-        return failure;
+    if (split)
+        return 0;
+    for (int i = 0; i < g->n; i++)
+        s->done[g->from[i]] = 1;
+    if (failure != RL_ANSWERED) {
+        s->failure = s->failure == RL_ANSWERED ? failure : s->failure;
+        return 1;
+    }
     for (int i = 0; i < g->n; i++) {
         s->asks[g->from[i]] = g->asks[i];
-        s->done[g->from[i]] = 1;
+        s->asks[g->from[i]].answered = 1;
         s->taken[g->from[i]] = admitted && !look && !g->asks[i].shadow;
     }
     if (!admitted && !g->asks[0].shadow)
         s->denied = 1;
-    return RL_ANSWERED;
+    return 1;
 }
 
 /*
  * One rule alone. An identity's overrides are a second key, which may be at the other end: then the
  * rule's own quota has to do.
  */
-static rl_failure call_one(spread *s, int from)
+static void call_one(spread *s, int from)
 {
     group g = {.n = 0};
-    rl_failure failure;
-    int split = 0;
 
     add(&g, &s->asks[from], from);
-    failure = call(s, &g, &split);
-    if (split && g.asks[0].override_key) {
-        split = 0;
-        g.asks[0].override_key = g.asks[0].tiers = NULL;
-        failure = call(s, &g, &split);
-    }
-    return split ? RL_FAILED_REFUSED : failure;
-}
-
-/* Each rule of a group alone. */
-static rl_failure call_each(spread *s, const group *whole)
-{
-    rl_failure failure = RL_ANSWERED;
-
-    for (int i = 0; i < whole->n && failure == RL_ANSWERED; i++)
-        failure = call_one(s, whole->from[i]);
-    return failure;
+    if (call(s, &g))
+        return;
+    g.asks[0].override_key = g.asks[0].tiers = NULL;
+    if (call(s, &g))
+        return;
+    s->done[from] = 1;
+    s->failure = s->failure == RL_ANSWERED ? RL_FAILED_REFUSED : s->failure;
 }
 
 /*
  * The rules of a slot that are not done, from the first: all of them, but after a denial the live
- * ones, which are only looked at, apart from the shadow rules, which are charged.
+ * ones, which are only looked at, apart from the shadow rules, which are charged. If they cannot be
+ * decided together, each alone.
  */
-static rl_failure call_slot(spread *s, int first)
+static void call_slot(spread *s, int first)
 {
-    int apart = s->denied && !s->look && !s->asks[first].shadow, split = 0;
+    int apart = s->denied && !s->look && !s->asks[first].shadow;
     group g = {.n = 0};
-    rl_failure failure;
 
     for (int i = first; i < s->n; i++) {
         if (!s->done[i] && s->slot[i] == s->slot[first] && (!apart || !s->asks[i].shadow))
             add(&g, &s->asks[i], i);
     }
-    failure = call(s, &g, &split);
-    return split ? call_each(s, &g) : failure;
+    if (call(s, &g))
+        return;
+    for (int i = 0; i < g.n && s->failure != RL_FAILED_LATE; i++)
+        call_one(s, g.from[i]);
 }
 
 /* A call for each slot of the asks that are marked. */
@@ -163,24 +161,27 @@ static void give_back(spread *s)
 rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
                             int *admitted)
 {
-    spread s = {.calls = calls, .asks = asks, .n = n, .look = look};
-    rl_failure failure = RL_ANSWERED;
+    spread s = {.calls = calls, .asks = asks, .n = n, .look = look, .failure = RL_ANSWERED};
     int split = 0;
 
     if (find_slots(asks, n, s.slot)) {
-        failure = calls->decide(calls->context, s.slot[0], asks, n, look, admitted, &split);
-        if (!split)
+        rl_failure failure = calls->decide(calls->context, s.slot[0], asks, n, look, admitted,
+                                           &split);
+
+        if (!split) {
+            for (int i = 0; i < n; i++)
+                asks[i].answered = failure == RL_ANSWERED;
             return failure;
-        failure = RL_ANSWERED; /* the move may be over by now */
+        }
     }
-    for (int i = 0; i < n && failure == RL_ANSWERED; i++) {
+    for (int i = 0; i < n && s.failure != RL_FAILED_LATE; i++) { /* late: the time is up */
         if (!s.done[i])
-            failure = call_slot(&s, i);
+            call_slot(&s, i);
     }
     *admitted = !s.denied;
-    if (s.denied || failure != RL_ANSWERED)
+    if (s.denied)
         give_back(&s);
-    return failure;
+    return s.failure;
 }
 
 void rl_spread_undo(const rl_spread_calls *calls, const rl_ask *asks, int n)

@@ -6,7 +6,8 @@
  * has been answered. When a group denies, what live rules of earlier groups were charged is given
  * back, and later groups are only looked at, so that all that deny are known; but where a rule
  * blocks whom it denies, its group is asked as ever, and given back. Shadow rules neither veto nor
- * are vetoed: they are charged wherever they admit.
+ * are vetoed: they are charged wherever they admit. A group that fails, as where the primary of its
+ * slot is down, leaves the others to Redis; one that is late leaves no time for those after it.
  *
  * Pure: who drives it makes the calls. Thread-safe.
  */
@@ -31,9 +32,9 @@ typedef struct {
 
 /*
  * Decides over n asks, 1 to RL_ASKS_MAX, live rules first; with look set nothing is charged.
- * RL_ANSWERED: all asks say what Redis reported, and *admitted whether all live ones admit, and so
- * were charged. Anything else is what the first group failed of that failed; what was charged
- * before has been given back.
+ * Asks that were answered say so and what Redis reported, and *admitted whether all live ones of them
+ * admit, and so were charged. Returns RL_ANSWERED if all were, else why the first group that failed
+ * did; what it asked may have been charged.
  */
 rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
                             int *admitted);

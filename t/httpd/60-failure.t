@@ -98,6 +98,52 @@ subtest 'whom Redis denied stays denied without it, on-failure=open or not' => s
     is $host->request(%$first)->status, 200, 'then open lets it pass' for 1 .. 5;
 };
 
+subtest 'a denial by an override keeps its limit while nobody can renew it' => sub {
+    my $redis = RedisServer->start;
+    my $host = host($redis, "RateLimitOverrides on\nRateLimit one 100/1h algorithm=fixed-window");
+    my $get = sub { $host->get('/hello.txt', from => '127.0.0.2') };
+    $redis->cmd(qw(HSET rl:override:{ip:127.0.0.2} one 2));
+    $get->() for 1 .. 2;
+    is $get->()->status, 429, 'the override denies';
+    $redis->kill9;
+    my $renewed = time + 4;    # four requests are to ask again, and get no answer
+    my %said;
+    while (time < $renewed) {
+        my $denied = $get->();
+        $said{ join ' ', $denied->status, $denied->header('X-RateLimit-Limit') }++;
+        $said{'too soon'}++ if ($denied->header('Retry-After') // 0) < 2;
+        sleep 0.05;
+    }
+    is_deeply [keys %said], ['429 2'], 'every response names its limit, and how long to wait';
+};
+
+subtest 'what Redis last said is too old to count' => sub {
+    my $redis = RedisServer->start;
+    my %path = (sliding => '/hello.txt', log => '/page.html', bucket => '/bucket');
+    my $host = host($redis, <<'EOT');
+<Location /hello.txt>
+    RateLimit sliding 3/1s
+</Location>
+<Location /page.html>
+    RateLimit log 3/1s algorithm=sliding-log
+</Location>
+<Location /bucket>
+    RateLimit bucket 3/1s algorithm=token-bucket
+</Location>
+EOT
+    for my $path (values %path) {
+        for (1 .. 100) {
+            last if $host->get($path, from => '127.0.0.2')->status == 429;
+        }
+    }
+    sleep 2.5;    # two windows
+    $redis->kill9;
+    for my $name (sort keys %path) {
+        isnt $host->get($path{$name}, from => '127.0.0.2')->status, 429,
+            "$name: a host that counts by itself does not begin with what is over";
+    }
+};
+
 subtest 'a key that holds something else' => sub {
     my $redis = RedisServer->start;
     my $host  = host($redis, 'RateLimit one 5/1h');

@@ -1,6 +1,6 @@
 /*
- * A decision over several slots is all or nothing: whatever denies, fails or moves on the way, no
- * live rule stays charged alone, and every denial is known.
+ * A decision over several slots is all or nothing: whatever denies or moves on the way, no live rule
+ * stays charged alone, and every denial is known. A slot that fails leaves the others to decide.
  *
  * The cluster is a model: a count and a quota for each key, one letter after the tag.
  */
@@ -24,7 +24,8 @@ static char names[KEYS][8];
 static struct {
     int count[KEYS], quota[KEYS];
     int calls, peeks, given;
-    int fails_at;   /* the number of the call that fails; 0: none */
+    int fails_at;   /* the number of the call that comes too late; 0: none */
+    int failed_slot; /* its server is gone; -1: none */
     int split_slot; /* of this slot only single keys can be decided; -1: none */
     int wrong;      /* a call that must not be */
     int look;       /* nothing may be charged */
@@ -69,6 +70,8 @@ static rl_failure decide(void *context, int slot, rl_ask *asks, int n, int peek,
     check_call(slot, asks, n, peek);
     if (model.calls == model.fails_at)
         return RL_FAILED_LATE;
+    if (slot == model.failed_slot)
+        return RL_FAILED_OPEN;
     if (slot == model.split_slot && (n > 1 || asks[0].override_key)) {
         *split = 1;
         return RL_FAILED_REFUSED;
@@ -106,7 +109,7 @@ static const rl_spread_calls calls = {decide, undo, NULL};
 static void reset(int quota)
 {
     memset(&model, 0, sizeof(model));
-    model.split_slot = -1;
+    model.split_slot = model.failed_slot = -1;
     for (int k = 0; k < KEYS; k++)
         model.quota[k] = quota;
 }
@@ -221,17 +224,44 @@ static void test_overrides(void)
     is_int(model.wrong, 0, "and no other rule");
 }
 
+static int answered(const rl_ask *asks, int n)
+{
+    int mask = 0;
+
+    for (int i = 0; i < n; i++)
+        mask |= asks[i].answered << i;
+    return mask;
+}
+
 static void test_failures(void)
 {
     rl_ask asks[RL_ASKS_MAX];
+    int n, admitted;
 
     for (int i = 1; i <= 3; i++) {
         reset(1);
         model.fails_at = i;
-        is_int(say("abc", asks), 'F', "call %d fails", i);
-        is_int(model.calls, i, "... then nobody is asked any more");
-        is_int(model.count[0] + model.count[1] + model.count[2], 0, "... nothing stays charged");
+        is_int(say("abc", asks), 'F', "call %d is late", i);
+        is_int(model.calls, i, "... then there is no time for others");
+        is_int(answered(asks, 3), (1 << (i - 1)) - 1, "... and those before it are decided");
+        is_int(model.count[0] + model.count[1] + model.count[2], i - 1, "... and charged");
     }
+    reset(1);
+    model.failed_slot = rl_slots_of_key(names[0], 4);
+    n = make_asks("aeI", asks);
+    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one slot, and it fails");
+    is_int(answered(asks, n), 0, "nothing is decided");
+    n = make_asks("abecF", asks);
+    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one of three slots fails");
+    is_int(answered(asks, n), 2 + 8 + 16, "the others are decided");
+    ok(admitted && model.count[1] == 1 && model.count[2] == 1 && model.count[5] == 1, "and charged");
+    reset(1);
+    model.failed_slot = rl_slots_of_key(names[0], 4);
+    model.quota[2] = 0;
+    n = make_asks("abec", asks);
+    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one fails, one denies");
+    ok(!admitted && answered(asks, n) == 2 + 8, "the denial is known");
+    is_int(model.count[1], 0, "and nobody stays charged");
 }
 
 static void test_moving_slot(void)
@@ -252,7 +282,12 @@ static void test_moving_slot(void)
     is_int(model.wrong, 0, "by the right calls");
 }
 
-/* Against a decision that sees all keys at once. */
+static int has_failed(const rl_ask *ask)
+{
+    return rl_slots_of_key(ask->key, strlen(ask->key)) == model.failed_slot;
+}
+
+/* Against a decision that sees all keys at once, but those of a slot that fails. */
 static void test_any(void)
 {
     rng r = {rng_seed(42)};
@@ -261,10 +296,11 @@ static void test_any(void)
     for (int round = 0; round < 20000 && held; round++) {
         rl_ask asks[RL_ASKS_MAX];
         char letters[KEYS + 1] = "";
-        int before[KEYS], live = 1, n = 0, shadows = 0;
+        int before[KEYS], live = 1, fails = 0, n = 0, shadows = 0;
 
         reset(0);
         model.split_slot = rng_one_in(&r, 3) ? rl_slots_of_key(names[0], 4) : -1;
+        model.failed_slot = rng_one_in(&r, 3) ? rl_slots_of_key(names[rng_next(&r) % 4], 4) : -1;
         for (int k = 0; k < KEYS; k++) {
             model.quota[k] = (int)rng_between(&r, 0, 6) ? 3 : 0;
             model.count[k] = before[k] = (int)rng_between(&r, 0, 2);
@@ -280,20 +316,24 @@ static void test_any(void)
         letters[n] = '\0';
         for (int i = n - 1; i >= 0 && shadows-- > 0; i--)
             letters[i] = (char)(letters[i] - 'a' + 'A');
-        for (int i = make_asks(letters, asks) - 1; i >= 0; i--)
-            live &= asks[i].shadow || admits(&asks[i]);
-        held &= say(letters, asks) == (live ? '1' : '0');
+        for (int i = make_asks(letters, asks) - 1; i >= 0; i--) {
+            fails |= has_failed(&asks[i]);
+            live &= asks[i].shadow || admits(&asks[i]) || has_failed(&asks[i]);
+        }
+        held &= say(letters, asks) == (fails ? 'F' : live ? '1' : '0');
         denials += !live;
         for (int i = 0; i < n; i++) {
             int k = number_of(&asks[i]);
             int expected = asks[i].shadow ? before[k] < model.quota[k] : live;
+            int failed = has_failed(&asks[i]);
 
-            held &= model.count[k] == before[k] + expected;
-            held &= asks[i].now == 1 && asks[i].state.cur == before[k];
+            held &= model.count[k] == before[k] + (failed ? 0 : expected);
+            held &= asks[i].answered == !failed;
+            held &= failed || (asks[i].now == 1 && asks[i].state.cur == before[k]);
         }
         wrong |= model.wrong;
     }
-    ok(held, "20,000 decisions are as if all keys were in one place");
+    ok(held, "20,000 decisions are as if all keys that can be reached were in one place");
     ok(denials > 1000 && !wrong, "and none is asked for more than it must be");
 }
 

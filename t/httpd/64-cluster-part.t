@@ -1,0 +1,101 @@
+#!/usr/bin/perl
+# A Redis Cluster of which one primary is gone, with no replica to follow it:
+# rules whose counts the others hold are Redis's to decide as before, on all hosts
+# together; only those of the lost slots fall back. All or nothing holds for both.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Httpd;
+use Process;
+use RedisCluster;
+use Status;
+use Test::More;
+
+my $cluster = RedisCluster->start(replicas => 0, timeout => 60_000,
+    conf => ['cluster-require-full-coverage no']);
+my $dead = $cluster->owner($cluster->slot('{server}'));
+
+my @hosts = map {
+    Httpd->start(modules => [qw(status headers remoteip)], vars => { URL => $cluster->url },
+        config => Status::CONFIG . <<'EOT') } 1, 2;
+RateLimitRedis @URL@
+RateLimitRedisTimeout 10s connect=10s
+RemoteIPHeader X-Client
+RemoteIPInternalProxy 127.0.0.1
+RateLimit own 4/1h algorithm=fixed-window
+<Location /hello.txt>
+    RateLimit all 1000/1h algorithm=fixed-window key=server
+</Location>
+<Location /page.html>
+    RateLimit few 2/1h algorithm=fixed-window key=server
+</Location>
+<Location /index.html>
+    RateLimit none 1000/1h algorithm=fixed-window key=server on-failure=closed
+</Location>
+EOT
+
+# Addresses whose counts are at a primary that lives.
+my $last = 0;
+sub client {
+    my $address;
+    do { $address = '10.0.0.' . ++$last } while $cluster->primary_of("{ip:$address}") == $dead;
+    return $address;
+}
+
+sub get {
+    my ($host, $path, $client) = @_;
+    return $hosts[$host]->get($path, headers => { 'X-Client' => $client })->status;
+}
+
+sub counted {
+    my ($client) = @_;
+    my $key = "rl:{ip:$client}:own:fixed-window:1h";
+    my $state = $cluster->cmd_at($key, 'GET', $key) // return 0;
+    return (unpack 'V v V V', $state)[3];
+}
+
+# What is given back is on its way while the client has its answer already.
+sub is_counted {
+    my ($client, $count, $what) = @_;
+    eval { Process::wait_until(sub { counted($client) == $count }, what => 'the give-back') };
+    is counted($client), $count, $what;
+}
+
+is get($_, '/hello.txt', client()), 200, 'with all primaries a request passes' for 0, 1;
+my @clients = map { client() } 1 .. 5;
+$dead->kill9;
+
+subtest 'a client has one quota on all hosts' => sub {
+    my $client = shift @clients;
+    my @status = map { get($_ % 2, '/hello.txt', $client) } 1 .. 12;
+    is "@status[0 .. 3]", '200 200 200 200', 'it is admitted up to it';
+    is scalar(grep { $_ == 429 } @status), 8, 'and not once more';
+    is_counted($client, 4, 'Redis counts what passed');
+};
+
+subtest 'a denial by a rule that falls back gives back what Redis was charged' => sub {
+    my $client = shift @clients;
+    my @status = map { get(0, '/page.html', $client) } 1 .. 3;
+    is "@status", '200 200 429', 'a host counts the lost rule by itself';
+    is_counted($client, 2, 'and the client is charged for what passed');
+};
+
+subtest 'so does on-failure=closed' => sub {
+    my $client = shift @clients;
+    is get(0, '/index.html', $client), 503, 'a rule that cannot be decided closes';
+    is_counted($client, 0, 'and the client is not charged');
+};
+
+subtest 'a denial by Redis charges no count of the host' => sub {
+    my ($client, $other) = splice @clients, 0, 2;
+    get(1, '/hello.txt', $client) for 1 .. 4;
+    is get(1, '/page.html', $client), 429, 'a client over its own limit is denied' for 1 .. 5;
+    is get(1, '/page.html', $other), 200, 'another has all of the lost rule' for 1 .. 2;
+    is get(1, '/page.html', $other), 429, 'and no more';
+};
+
+done_testing;
