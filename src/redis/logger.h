@@ -7,7 +7,7 @@
 #ifndef RL_LOGGER_H
 #define RL_LOGGER_H
 
-#include <stdarg.h>
+#include <stdint.h>
 
 #define RL_LOGGER_LINE 320 /* bytes of a line, with its NUL: longer ones are cut */
 
@@ -21,5 +21,19 @@ typedef struct {
 
 void rl_logger_say(const rl_logger *logger, rl_log_level level, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+
+/*
+ * How often one kind of line is written: once, and while it goes on coming at intervals that double
+ * from a second to ten minutes. Zeroed at first. For any thread.
+ */
+typedef struct {
+    _Atomic int64_t next_ms, interval_ms;
+    _Atomic unsigned unsaid;
+} rl_logger_pace;
+
+/* Writes the line if it is due, with how many like it were left out before. */
+void rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_t now_ms,
+                           rl_log_level level, const char *format, ...)
+    __attribute__((format(printf, 5, 6)));
 
 #endif

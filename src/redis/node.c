@@ -9,8 +9,9 @@
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
- * Only a call answered in time proves a connection: one that ends unproven was not made. While the
- * breaker is open only a child that has claimed a probe connects.
+ * Only a call answered in time proves a connection: one that ends unproven was not made. So one that
+ * shakes hands and is closed at once is made again after pauses that grow until a call was answered.
+ * While the breaker is open only a child that has claimed a probe connects.
  */
 #include <poll.h>
 #include <stdatomic.h>
@@ -22,6 +23,7 @@
 #include "node.h"
 
 #define SILENT_DEADLINES 4
+#define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */
 #define IDLE_MS 100 /* how often a link that is down looks at the breaker */
 
 struct rl_node {
@@ -35,8 +37,11 @@ struct rl_node {
     atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
     atomic_int resting;   /* nobody needs the server */
 
+    rl_logger_pace said_opened, said_closed;
+
     /* the owner's */
     rl_link *link;
+    rl_logger_pace said_lost;
     rl_link_state state; /* as last seen */
     const rl_endpoint *at;
     rl_question *question; /* for its addresses, that is under way */
@@ -51,6 +56,9 @@ struct rl_node {
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
     int patient;         /* requests may wait for the connection that is being made */
     int64_t connect_at_us;
+    int64_t ready_at_us;  /* when the link was last connected */
+    int64_t pause_until_us; /* not before, at the place that closed its last link at once */
+    const rl_endpoint *paused_at;
     int64_t backoff_ms;
     unsigned troubles;
     int probing;
@@ -80,8 +88,9 @@ static void say_opened(rl_node *node, const char *format, ...)
     va_start(args, format);
     apr_vsnprintf(why, sizeof(why), format, args);
     va_end(args);
-    rl_logger_say(&node->options.logger, RL_LOG_ERROR, "Redis at %s: breaker open, on-failure "
-                  "decides until it answers again: %s", node->name, why);
+    rl_logger_say_at_pace(&node->options.logger, &node->said_opened, now_ms(), RL_LOG_ERROR,
+                          "Redis at %s: breaker open, on-failure decides until it answers again: "
+                          "%s", node->name, why);
 }
 
 /* --- Any thread --------------------------------------------------------------------------- */
@@ -206,8 +215,8 @@ static void probed(rl_node *node, int in_time)
 {
     node->probing = node->probe_sent = 0;
     if (rl_breaker_probed(node->breaker, &node->options.retry, in_time, now_ms()))
-        rl_logger_say(&node->options.logger, RL_LOG_NOTICE, "Redis at %s answers again: breaker "
-                      "closed", node->name);
+        rl_logger_say_at_pace(&node->options.logger, &node->said_closed, now_ms(), RL_LOG_NOTICE,
+                              "Redis at %s answers again: breaker closed", node->name);
 }
 
 /*
@@ -331,23 +340,48 @@ static void connected(rl_node *node, int64_t now_us)
     atomic_store(&node->failures, 0);
     atomic_store(&node->proven, 0);
     node->patient = 1;
-    node->backoff_ms = node->options.retry.retry_min_ms;
+    node->ready_at_us = now_us;
     if (node->probing)
         send_probe(node, now_us);
+}
+
+/* Returns 1 if the server closed the link before it was of any use: it is given time. */
+static int keep_distance(rl_node *node, const rl_endpoint *at, int64_t now_us)
+{
+    if (atomic_load(&node->proven))
+        node->backoff_ms = node->options.retry.retry_min_ms;
+    if (atomic_load(&node->proven) || now_us >= node->ready_at_us + IDLE_CLOSE_US)
+        return 0;
+    node->paused_at = at;
+    node->pause_until_us = now_us + node->backoff_ms * 1000;
+    node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
+    return 1;
+}
+
+/* The end of a connection that idled is as it should be. */
+static void lost(rl_node *node, const rl_endpoint *at, int64_t now_us)
+{
+    const char *why = rl_link_error(node->link);
+
+    if (keep_distance(node, at, now_us) || !rl_link_was_idle(node->link))
+        rl_logger_say_at_pace(&node->options.logger, &node->said_lost, now_us / 1000,
+                              RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
+                              why);
+    else
+        rl_logger_say(&node->options.logger, RL_LOG_INFO, "lost the connection to Redis at %s: %s",
+                      node->name, why);
 }
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
     int misplaced = node->misplaced != RL_ERROR_OTHER;
+    const rl_endpoint *at = node->at;
 
     forget_place(node);
     node->misplaced = RL_ERROR_OTHER;
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
     if (!misplaced) /* else the breaker says it, if there is no better server */
-        rl_logger_say(&node->options.logger,
-                      rl_link_was_idle(node->link) ? RL_LOG_INFO : RL_LOG_WARNING,
-                      "lost the connection to Redis at %s: %s", node->name,
-                      rl_link_error(node->link));
+        lost(node, at, now_us);
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -374,6 +408,14 @@ static void notice_change(rl_node *node, int64_t now_us)
     else if (node->state == RL_LINK_DOWN)
         node->connect_at_us = now_us; /* the next address, or the end of the round */
     node->checking = node->state == RL_LINK_CONNECTING && node->checking;
+}
+
+/* When the next connection may be made. */
+static int64_t connect_due(const rl_node *node)
+{
+    if (node->probing || node->at != node->paused_at || node->pause_until_us < node->connect_at_us)
+        return node->connect_at_us;
+    return node->pause_until_us;
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -418,7 +460,7 @@ void rl_node_look(rl_node *node, int64_t now_us)
     take_addresses(node);
     if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN)
         node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
-    else if (node->state == RL_LINK_DOWN && now_us >= node->connect_at_us)
+    else if (node->state == RL_LINK_DOWN && now_us >= connect_due(node))
         connect_next(node, now_us);
     atomic_store(&node->accepting, node->state == RL_LINK_READY || rl_node_is_awaited(node));
 }
@@ -544,7 +586,7 @@ static int64_t next_look(const rl_node *node, int64_t now_us)
     if (node->resolving)
         return least(node->resolve_until_us, idle_us);
     if (node->state == RL_LINK_DOWN || rl_link_read_state(node->link) != node->state)
-        return least(node->connect_at_us, idle_us);
+        return least(connect_due(node), idle_us);
     return now_us + 10 * IDLE_MS * 1000;
 }
 

@@ -19,7 +19,8 @@
 #include "sentinel.h"
 #include "watch.h"
 
-#define AGAIN_US 50000 /* at least, from one search to the next */
+#define AGAIN_US 50000        /* at least, from one search to the next */
+#define IDLE_CLOSE_US 1000000 /* a sentinel that closes a link sooner is given time */
 
 struct rl_watch {
     rl_watch_options options;
@@ -34,6 +35,8 @@ struct rl_watch {
     int asking;            /* the sentinel whose turn it is */
     int64_t ask_until_us;
     int64_t search_at_us;  /* not before */
+    int64_t searched_us;   /* when the link was last made again, and the pause before the next */
+    int64_t again_us;
     int64_t pause_us;
     int pausing;           /* the search has failed, and that is known */
     unsigned failures;     /* of searches */
@@ -206,13 +209,26 @@ static void search(rl_watch *w, int64_t now_us)
     }
 }
 
+/* Nobody listens any more, though the primary is known: a search that only makes the link again. */
+static void note_lost_link(rl_watch *w, int64_t now_us)
+{
+    if (now_us >= w->searched_us + w->again_us + IDLE_CLOSE_US)
+        w->again_us = AGAIN_US;
+    else if ((w->again_us *= 2) > w->options.retry_max_ms * 1000)
+        w->again_us = w->options.retry_max_ms * 1000;
+    w->searched_us = now_us;
+}
+
 void rl_watch_look(rl_watch *w, int64_t now_us)
 {
     if (w->asking || now_us >= w->search_at_us) {
-        if (!rl_watch_is_settled(w) && w->sentinel.step != RL_SENTINEL_ASK)
+        if (!rl_watch_is_settled(w) && w->sentinel.step != RL_SENTINEL_ASK) {
+            if (w->sentinel.step != RL_SENTINEL_FAILED)
+                note_lost_link(w, now_us);
             rl_sentinel_search(&w->sentinel);
+        }
         if (w->sentinel.step == RL_SENTINEL_ASK && !w->asking)
-            w->search_at_us = now_us + AGAIN_US;
+            w->search_at_us = now_us + w->again_us;
         w->pausing = 0;
         search(w, now_us);
     }
@@ -285,6 +301,7 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
 
     w->options = *options;
     w->pause_us = options->retry_min_ms * 1000;
+    w->again_us = AGAIN_US;
     rl_sentinel_init(&w->sentinel, options->topology->endpoint_count, (unsigned)getpid());
     command = rl_sentinel_command(options->topology->primary, &length);
     add_greeting(&w->greetings[0], pool, "SENTINEL get-master-addr-by-name", command, length);

@@ -14,6 +14,7 @@ use Client;
 use FakeRedis;
 use Fallback;
 use Ports;
+use Process;
 use RedisServer;
 use Status;
 use Test::More;
@@ -86,6 +87,15 @@ sub reply {
 
 sub says { my ($bytes) = @_; return after_handshake(sub { $_[0]->send($bytes) }) }
 
+# Answers what a client without a password says first, both scripts, and closes.
+sub greet_and_close {
+    my ($conn) = @_;
+    for (1 .. 2) {
+        $conn->command or return;
+        $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n");
+    }
+}
+
 my %hostile = (
     'accepts and says nothing' => sub { $_[0]->silence },
     'accepts and closes'       => sub { },
@@ -103,6 +113,7 @@ my %hostile = (
     'answers twice' => says("-ERR no\r\n-ERR no\r\n"),
     'never knows the script' => says("-NOSCRIPT No matching script. Please use EVAL.\r\n"),
     'promises a bulk and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
+    'shakes hands and closes' => \&greet_and_close,
     'closes at each decision' => after_handshake(sub { 0 }),
     'claims 2,147,483,647 elements' => says('*' . HUGE . "\r\n"),
     'claims as many in an array within' => says("*1\r\n*" . HUGE . "\r\n"),
@@ -137,7 +148,7 @@ sub hostile {
 subtest "a Redis that $_" => sub { hostile($_, 'event') } for sort keys %hostile;
 subtest "a Redis that $_ (prefork)" => sub { hostile($_, 'prefork') }
     for 'accepts and says nothing', 'shakes hands and says nothing', 'drips its handshake',
-        'answers too little', 'closes at each decision',
+        'answers too little', 'closes at each decision', 'shakes hands and closes',
         'claims 2,147,483,647 elements', 'claims many numbers and sends them',
         'claims a text without end and sends it', 'refuses the handshake in a format string';
 
@@ -168,6 +179,45 @@ for my $lie (sort keys %lie) {
         };
     }
 }
+
+# A handshake proves nothing: whoever is good at nothing else is asked less and less often, and the
+# log says it less and less often.
+use constant WATCHED_S => 4;
+
+sub is_left_alone {
+    my ($host, $fake) = @_;
+    my $before = $fake->connections;
+    sleep WATCHED_S;
+    my $made = $fake->connections - $before;
+    cmp_ok $made, '<=', 2 * (WATCHED_S / 0.3 + 5), "few connections of two children ($made)";
+    cmp_ok scalar($host->error_log_lines(qr/lost the connection|breaker/)), '<=', 2 * 5 + 2,
+        'few lines in the log';
+}
+
+subtest 'a Redis that shakes hands and closes is left alone, without any request' => sub {
+    my $fake = FakeRedis->start(\&greet_and_close);
+    my $host = host($fake->url);
+    Process::wait_until(sub { $fake->connections >= 4 }, what => 'a child to connect again');
+    is_left_alone($host, $fake);
+};
+
+subtest 'a sentinel that names the primary and closes, likewise' => sub {
+    my $redis = RedisServer->start;
+    my $port = $redis->port;
+    my $fake = FakeRedis->start(sub {
+        my ($conn) = @_;
+        for (1 .. 2) {
+            my $words = $conn->command or return;
+            $conn->send($words->[0] eq 'SENTINEL'
+                ? "*2\r\n\$9\r\n127.0.0.1\r\n\$" . length($port) . "\r\n$port\r\n"
+                : "*3\r\n\$9\r\nsubscribe\r\n\$14\r\n+switch-master\r\n:1\r\n");
+        }
+    });
+    my $host = host('sentinel://127.0.0.1:' . $fake->port . '/main');
+    Fallback::wait_for_redis($host);
+    is_left_alone($host, $fake);
+    is_deeply Fallback::load($host, 100)->{status}, { 200 => 20, 429 => 80 }, 'the primary decides';
+};
 
 # Too few calls to fail often in one second: what counts is that they fail in a row.
 for my $mpm (qw(event prefork)) {
