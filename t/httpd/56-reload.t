@@ -94,7 +94,7 @@ sub no_memory {
         print $out $bytes;
         close $out or die "$dir/most: $!\n";
     };
-    my @scarce = (env => { LD_PRELOAD => $shim, NO_MEMORY => "$dir/most" });
+    my @scarce = (env => { LD_PRELOAD => join(' ', grep { $_ } $ENV{LD_PRELOAD}, $shim), NO_MEMORY => "$dir/most" });
 
     subtest 'a smaller size is used' => sub {
         my $host = stranger(@scarce);
