@@ -2,11 +2,11 @@
  * local_count: the counts of this host.
  *
  * A count is a pair of words, and what is pending another; limiter.c does the arithmetic on a state
- * made of both. Each is swapped as it was read, the pair that is not swapped being read first or
- * looked at again, so that the sum that was judged is never less than the truth:
+ * made of both. Each is swapped as it was read, and the sum that was judged is never less than the
+ * truth:
  *
  * - A unit is charged before it ceases to be pending, and pending is read before the count. So a unit
- *   on its way is seen twice at the worst, never not at all.
+ *   on its way is seen, twice at the worst.
  * - Of rules that share a counter one may charge the count while another makes units pending: two
  *   swaps of two pairs. Each looks again after its swap, and the later one at the least sees both,
  *   and takes its own back if they are too many.
@@ -73,10 +73,11 @@ static int64_t lower(rl_pair p)
     return (int64_t)(second_of(p) & 0xffffffff);
 }
 
-/* Whether the marked units of a pending pair are in the count. */
+/* Whether units are marked that are in the count already. */
 static int is_charged(rl_pair count, rl_pair pending)
 {
-    return !(second_of(count) & COUNT_SIDE) != !(first_of(pending) & PENDING_SIDE);
+    return marked(pending)
+        && !(second_of(count) & COUNT_SIDE) != !(first_of(pending) & PENDING_SIDE);
 }
 
 static void unpack_count(const rl_limit *limit, rl_pair p, rl_state *state)
@@ -165,17 +166,18 @@ static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
         at_least(limit, state, seed, *now);
 }
 
-/* Pending first: see above. Once more if units became overdue and were charged in between. */
+/*
+ * Pending first: see above. If units are pending, again until they were the same before and after the
+ * count was read: so none is seen on both sides, and a count is of the side that the mark is about.
+ */
 static void read_count(const tenure *t, reading *was)
 {
     const word *words = t->entry->words;
-    rl_pair pending;
 
     do {
         was->pending = read_pair(&words[PENDING]);
         was->count = read_pair(&words[COUNT]);
-        pending = pair_in(t, was->pending);
-    } while (!marked(pending) && is_charged(pair_in(t, was->count), pending));
+    } while (second_of(pair_in(t, was->pending)) && read_pair(&words[PENDING]) != was->pending);
     was->blocked = load_acquire(&words[BLOCKED]);
 }
 
