@@ -178,10 +178,10 @@ static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
     return (UINT64_C(2) << 56) + ((uint64_t)fullness << 32) + USED_MASK - idle;
 }
 
-/* Ends a tenure that is being made, if it still is; whether it is over. */
-static int abandon(entry *e, uint64_t making)
+/* Ends a tenure that is being made; returns 0 if it is not any more, and *owner is what is there. */
+static int abandon(entry *e, uint64_t *owner)
 {
-    return swap(&e->owner, &making, making & GENERATION);
+    return swap(&e->owner, owner, *owner & GENERATION);
 }
 
 /*
@@ -262,16 +262,12 @@ static tenure finish(entry *set, tenure mine, uint32_t now_s)
 
         if (&set[i] == mine.entry || (owner & FINGERPRINT) != (making & FINGERPRINT))
             continue;
-        if (!(owner & BEING_MADE)) {
-            abandon(mine.entry, mine.owner);
-            return (tenure){&set[i], owner};
-        }
-        if (&set[i] < mine.entry) {
-            abandon(mine.entry, mine.owner);
-            return (tenure){NULL, 0};
-        }
-        if (!abandon(&set[i], owner))
-            return (tenure){NULL, 0};
+        if (owner & BEING_MADE && &set[i] > mine.entry && abandon(&set[i], &owner))
+            continue;
+        if ((owner & FINGERPRINT) != (making & FINGERPRINT))
+            continue;
+        abandon(mine.entry, &making);
+        return owner & BEING_MADE ? (tenure){NULL, 0} : (tenure){&set[i], owner};
     }
     put_aside(&mine);
     if (load(&mine.entry->expires_s) <= now_s) /* its maker is late, or dead */
