@@ -7,7 +7,7 @@
 #   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
 #   make test-hours the tests shortly before and after midnight and at the end of February
 #   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
-#   make storm      many losses of Redis and many restarts: what is held stays flat
+#   make storm      many losses of Redis, restarts and schedules: what is held stays flat
 #   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
 #   make bench      measures
 #   make install    copies the module and its configuration, below DESTDIR
@@ -41,6 +41,7 @@ SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
 UNIT_T   := $(wildcard t/unit/*.c)
 STORM_T  := $(wildcard t/storm/*.c)
+EXPLORE_T := $(wildcard t/explore/*.c)
 LUA      := $(wildcard src/redis/*.lua)
 PERL     := $(wildcard t/*.pl t/*/*.pl t/*/*.pm t/*/*.t)
 
@@ -49,6 +50,7 @@ OBJ      := $(SRC:%.c=$(BUILD)/%.o)
 UNIT_OBJ := $(UNIT_SRC:%.c=$(BUILD)/%.o)
 UNIT     := $(UNIT_T:%.c=$(BUILD)/%)
 STORM    := $(STORM_T:%.c=$(BUILD)/%)
+EXPLORE  := $(EXPLORE_T:%.c=$(BUILD)/%)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(wildcard t/fuzz/*.c))
 LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 
@@ -116,6 +118,18 @@ $(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -It/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LINK) $(LIBS) -lm
 
+# Rooms whose every atomic access is a point where another thread may be scheduled. Their sources may
+# be a copy with a fault in it, to see that it is found.
+
+EXPLORED    = local local_count local_snapshot limiter held denied stats redis/breaker
+EXPLORE_SRC = src
+
+$(BUILD)/t/explore/%: t/explore/%.c $(EXPLORED:%=$(EXPLORE_SRC)/%.c) \
+                      $(wildcard t/explore/*.h src/*.h src/redis/*.h)
+	@echo "  CC   $<"; mkdir -p $(@D)
+	$(Q)$(COMPILE) -include t/explore/point.h -iquote $(EXPLORE_SRC) -It/lib -o $@ $(filter %.c,$^) \
+	    -laprutil-1 -lapr-1
+
 $(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS)
@@ -129,8 +143,8 @@ deps:
 test: deps
 	@$(MAKE) check
 
-check: $(MODULE) $(UNIT) $(STORM)
-	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
+check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE)
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore $(TESTS) $(STORM) t/storm
 
 # The same at other hours: see t/lib/hours.sh.
 
@@ -175,11 +189,12 @@ sanitize: deps
 
 STORM_CYCLES   = 1000
 STORM_RESTARTS = 40
+STORM_RANDOM   = 200000
 
 storm: deps
-	@$(MAKE) $(MODULE) $(STORM)
-	@RL_MODULE=$(CURDIR)/$(MODULE) STORM_CYCLES=$(STORM_CYCLES) \
-	    STORM_RESTARTS=$(STORM_RESTARTS) $(PROVE) -j2 --timer $(STORM) t/storm
+	@$(MAKE) $(MODULE) $(STORM) $(EXPLORE)
+	@RL_MODULE=$(CURDIR)/$(MODULE) STORM_CYCLES=$(STORM_CYCLES) EXPLORE_RANDOM=$(STORM_RANDOM) \
+	    STORM_RESTARTS=$(STORM_RESTARTS) $(PROVE) -j2 --timer $(STORM) $(EXPLORE) t/storm
 
 # The root stays in build/debian13 and is used again.
 

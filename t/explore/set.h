@@ -1,0 +1,96 @@
+/* A table of the local tier that is one set, and a clock that stands: for scenes. */
+#ifndef SET_H
+#define SET_H
+
+#include "local_table.h"
+#include "states.h"
+
+#define BASE INT64_C(1699999200000) /* the wall clock at host_ms 0: a full hour */
+#define HOUR INT64_C(3600000)
+#define MINUTE INT64_C(60000)
+#define NOW INT64_C(100000) /* host_ms of what happens in a scene */
+#define QUOTA 3
+#define SIZE (sizeof(rl_local) + WAYS * sizeof(entry))
+
+static _Alignas(64) char memory[SIZE], image[SIZE];
+static rl_local *const table = (rl_local *)memory;
+static entry *const set = (entry *)(memory + sizeof(rl_local));
+
+static const rl_limit fixed = LIMIT(RL_FIXED_WINDOW, QUOTA, HOUR);
+static const rl_limit half_full = LIMIT(RL_FIXED_WINDOW, 20, HOUR);
+static const rl_limit second = LIMIT(RL_FIXED_WINDOW, 20, 1000);
+
+/* Keys of the set that look different; FILLERS and up are others'. */
+enum { ALICE = 1, BOB, CAROL, FILLERS = 10 };
+
+__attribute__((unused)) static uint64_t key_of(int number)
+{
+    return KEY_BIT | (uint64_t)number << FINGERPRINT_SHIFT;
+}
+
+__attribute__((unused)) static int charge(int number, const rl_limit *limit, int64_t cost,
+                                          int64_t host_ms)
+{
+    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
+    rl_state state;
+
+    return rl_local_charge(table, key_of(number), limit, cost, NULL, host_ms, &now, &state);
+}
+
+__attribute__((unused)) static rl_state peek(int number, const rl_limit *limit, int64_t host_ms)
+{
+    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
+    rl_state state;
+
+    rl_local_peek(table, key_of(number), limit, NULL, &now, &state);
+    return state;
+}
+
+/* What is left of a quota, taken. */
+__attribute__((unused)) static int take_rest(int number, const rl_limit *limit, int64_t host_ms)
+{
+    int taken = 0;
+
+    while (taken < 10 && charge(number, limit, 1, host_ms))
+        taken++;
+    return taken;
+}
+
+/* An empty table. Then others' entries: at idle_s, and half full. Then the image of both. */
+__attribute__((unused)) static void make_set(int fillers, int64_t used_at_ms)
+{
+    static const unsigned char seed[RL_LOCAL_SEED] = "sixteen bytes...";
+
+    memset(memory, 0, SIZE);
+    rl_local_init(memory, SIZE, seed, BASE + rl_local_clock());
+    for (int i = 0; i < fillers; i++)
+        charge(FILLERS + i, &half_full, 10, used_at_ms);
+    memcpy(image, memory, SIZE);
+}
+
+__attribute__((unused)) static void restore_set(void)
+{
+    memcpy(memory, image, SIZE);
+}
+
+/* How many tenures of a key are ready, and how many entries are being made. */
+__attribute__((unused)) static int ready(int number)
+{
+    uint64_t fingerprint = key_of(number) >> FINGERPRINT_SHIFT & FINGERPRINT;
+    int n = 0;
+
+    for (int i = 0; i < WAYS; i++)
+        n += (set[i].owner & VALUE) == fingerprint;
+    return n;
+}
+
+__attribute__((unused)) static int being_made(void)
+{
+    int n = 0;
+
+    for (int i = 0; i < WAYS; i++)
+        n += (set[i].owner & BEING_MADE) != 0;
+    return n;
+}
+
+#endif
