@@ -21,11 +21,11 @@ use Pulse;
 use Status;
 use Test::More;
 
-use constant { DEADLINE_MS => 200, CLIENTS => 32 };
+use constant { DEADLINE_MS => 500, CLIENTS => 32 };
 
 my $settings = <<"EOT";
 RateLimitRedis \@URL\@
-RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=250ms
+RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=@{[DEADLINE_MS]}ms
 RateLimitBreaker failures=5 retry=50ms..300ms
 EOT
 

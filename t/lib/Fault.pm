@@ -247,7 +247,7 @@ my %mode = (
     drip    => sub { my ($conn, $bytes) = @_; return $conn->drip($bytes, 0.05) },
     cut     => sub { my ($conn, $bytes) = @_; $conn->send(substr $bytes, 0, 9); return 0 },
     garbage => sub { my ($conn) = @_; return $conn->send("\0\xff\r\n?!\r\n") },
-    late    => sub { my ($conn, $bytes) = @_; sleep 0.5; return $conn->send($bytes) },
+    late    => sub { my ($conn, $bytes) = @_; sleep 1.2; return $conn->send($bytes) },
     huge    => sub {
         my ($conn) = @_;
         $conn->send("\$500000000\r\n");
