@@ -5,7 +5,8 @@
  * meanwhile those that are known, the one that was good last first, and has failed when none is
  * left. The resolver works beside all this and is never waited for, except by a round that knows no
  * address: then as long as a connection may take. A name that stops to resolve keeps the addresses
- * that it had.
+ * that it had. Of a name for several servers, an address that turned out to be a replica's is tried
+ * last.
  *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
@@ -48,6 +49,7 @@ struct rl_node {
     rl_address addresses[RL_ADDRESSES_MAX];
     int address_count;
     int address;         /* the next one to try */
+    rl_address here;     /* where the link was connected to last */
     int stale;           /* they are those of another time: do not try them before the answer */
     int in_round;
     int checking;        /* the link is asked for a sign of life after it was idle */
@@ -197,16 +199,35 @@ static void take_addresses(rl_node *node)
     node->address = 0;
 }
 
+/* Moves an address to another place of the list; those between the two keep their order. */
+static void move_address(rl_node *node, int from, int to)
+{
+    rl_address moved = node->addresses[from];
+    int step = from < to ? 1 : -1;
+
+    for (int i = from; i != to; i += step)
+        node->addresses[i] = node->addresses[i + step];
+    node->addresses[to] = moved;
+}
+
 /* The address that the link is connected to is the first one to try next time. */
 static void prefer_address(rl_node *node)
 {
-    rl_address good;
-
     if (node->address < 1)
         return; /* the list is newer than the connection */
-    good = node->addresses[node->address - 1];
-    node->addresses[node->address - 1] = node->addresses[0];
-    node->addresses[0] = good;
+    node->here = node->addresses[node->address - 1];
+    move_address(node, node->address - 1, 0);
+}
+
+/* It is that of another server than the one that is looked for: the last one to try. */
+static void demote_address(rl_node *node)
+{
+    for (int i = 0; i < node->address_count; i++) {
+        if (!strcmp(node->addresses[i].text, node->here.text)) {
+            move_address(node, i, node->address_count - 1);
+            return;
+        }
+    }
 }
 
 /* --- The ladder --------------------------------------------------------------------------- */
@@ -442,6 +463,7 @@ static void leave_if_useless(rl_node *node)
     char why[160];
 
     if (node->misplaced) {
+        demote_address(node);
         apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
         rl_node_move(node, node->options.guided ? NULL : node->at, why);
     }

@@ -165,6 +165,16 @@ sub url {
     return 'redis://' . ($self->{named} ? 'redis.test' : '127.0.0.1') . ':' . $self->{redis}->port;
 }
 
+# A host whose name redis.test has these addresses, in this order: how to start it. undef
+# where that is not possible.
+sub named {
+    my ($class, @addresses) = @_;
+    return if _no_names();
+    my $dir = _name_files();
+    _write("$dir/hosts", join '', map { "$_ redis.test\n" } @addresses);
+    return (wrapper => [_in_namespace($dir)], single => 0);
+}
+
 # What its httpd says of Redis beside the URL.
 sub config {
     my ($self) = @_;
