@@ -177,13 +177,18 @@ demo: deps
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error
 TSAN = -fsanitize=thread -fno-omit-frame-pointer -Wno-error
 
+# Sanitizers watch memory and threads, for which a tenth of the random steps will do.
+
+SANITIZED  = $(TESTS)
+FEWER      = RL_STEPS=100000 RL_ROUNDS=20000
+
 sanitize: deps
-	@$(MAKE) BUILD=build/tsan SANITIZE='$(TSAN)' unit
-	@$(MAKE) BUILD=build/asan SANITIZE='$(ASAN)' unit all
+	@$(FEWER) $(MAKE) BUILD=build/tsan SANITIZE='$(TSAN)' unit
+	@$(FEWER) $(MAKE) BUILD=build/asan SANITIZE='$(ASAN)' unit all
 	RL_MODULE=$(CURDIR)/build/asan/mod_ratelimit_redis.so \
 	    RL_LD_PRELOAD=$(realpath $(shell $(CC) -print-file-name=libasan.so)) \
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
-	    $(PROVE) -r $(TESTS)
+	    $(PROVE) -j$(JOBS) -r $(SANITIZED)
 
 # The same as in make check, but longer.
 

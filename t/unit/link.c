@@ -180,6 +180,7 @@ static void test_idle(void)
     say("+OK\r\n");
     hear(text, sizeof(text));
     is_str(text, "CALL\r\n", "nothing else was sent");
+    rl_link_close(link, "the test is over");
 }
 
 static void test_sign_of_life(void)
