@@ -168,7 +168,8 @@ check-redis: $(MODULE) $(REDIS_UNIT:%.c=$(BUILD)/%)
 unit: $(UNIT) $(STORM)
 	$(PROVE) -j$(JOBS) $(UNIT) $(STORM)
 
-demo: deps
+demo:
+	@t/lib/deps.sh demo
 	@$(MAKE) all
 	@RL_MODULE=$(CURDIR)/$(MODULE) perl t/demo.pl
 

@@ -183,4 +183,28 @@ for my $end (qw(die TERM INT KILL)) {
     };
 }
 
+# What lib/deps.sh would install for a group, on a machine that has only a shell: it asks `id` who
+# it is, and is told that it is not root.
+sub missing {
+    my ($group) = @_;
+    my $bin = Process::tempdir('bare');
+    symlink "/bin/$_", "$bin/$_" for qw(sh test);
+    for my $fake (['id', 'echo 1000'], ['apt-get', 'exit 1']) {
+        open my $out, '>', "$bin/$fake->[0]" or die "$bin: $!\n";
+        print $out "#!/bin/sh\n$fake->[1]\n";
+        close $out;
+        chmod 0755, "$bin/$fake->[0]";
+    }
+    local $ENV{PATH} = $bin;
+    my $said = qx{/bin/sh $FindBin::Bin/../lib/deps.sh $group 2>&1};
+    return { map { $_ => 1 } $said =~ /install -y \S+ (.*)/ ? split ' ', $1 : () };
+}
+
+subtest 'make demo installs what a demo needs' => sub {
+    my ($demo, $test) = (missing('demo'), missing('test'));
+    ok $demo->{$_}, $_ for qw(gcc apache2-dev libhiredis-dev redis-server);
+    ok !$demo->{$_}, "not $_" for qw(stunnel4 fail2ban prometheus libapache2-mpm-itk);
+    ok $test->{$_}, "make test installs $_ too" for qw(stunnel4 fail2ban prometheus), keys %$demo;
+};
+
 done_testing;

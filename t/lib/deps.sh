@@ -1,7 +1,7 @@
 #!/bin/sh
 # Installs what is missing to build and test, on Debian 12 or later.
 #
-#   t/lib/deps.sh [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]
+#   t/lib/deps.sh [demo] [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]
 #
 # Nothing is done where nothing is missing. As root it installs by apt-get, and
 # no daemon of the distribution gets started on the way. Not root: it prints the
@@ -22,7 +22,8 @@ has_perl_modules() {
     perl -MTest::More -MTime::HiRes -MIO::Socket::INET -e1
 }
 
-test_packages() {
+# What it takes to build the module and to show it.
+demo_packages() {
     need gcc command -v gcc
     need libc6-dev test -e /usr/include/stdio.h
     need pkg-config command -v pkg-config
@@ -30,9 +31,13 @@ test_packages() {
     need perl command -v prove
     need apache2-bin command -v apache2
     need apache2-dev command -v apxs
-    need libapache2-mpm-itk test -e /usr/lib/apache2/modules/mpm_itk.so
     need libhiredis-dev pkg-config --exists hiredis
     need redis-server command -v redis-server
+}
+
+test_packages() {
+    demo_packages
+    need libapache2-mpm-itk test -e /usr/lib/apache2/modules/mpm_itk.so
     need openssl command -v openssl
     need stunnel4 command -v stunnel4
     need libssl-dev test -e /usr/include/openssl/ssl.h
