@@ -375,7 +375,7 @@ static int conclude(rl_step *s)
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
-        if (o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key)
+        if (o->source == RL_SOURCE_REDIS && !o->redis_key)
             o->source = RL_SOURCE_LOCAL; /* memory was enough */
         chain->on_response |= o->charged && o->limit.on_response;
         count_outcome(s, o, refused);

@@ -146,6 +146,12 @@ int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_t
     return closes;
 }
 
+int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
+{
+    return rl_breaker_read(b) == RL_BREAKER_OPEN
+        && (uint64_t)now_ms > load(&b->probe_at) + (uint64_t)options->retry_max_ms;
+}
+
 void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
 {
     store(&b->backoff_ms, (uint64_t)options->retry_min_ms);

@@ -74,10 +74,16 @@ int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms);
  */
 int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms);
 
+/*
+ * Open, but nobody has looked after Redis for longer than the longest pause between two probes, as
+ * no request came by: what was found then says nothing of now.
+ */
+int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
+
 /* Open for a reason that is gone, as when the node has moved: the next probe is due at once. */
 void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
 
-/* Closed as if nothing had been: nobody asks the node any more. */
+/* Closed as if nothing had been: nobody asks the node any more, or it has answered after long. */
 void rl_breaker_forget(rl_breaker *b);
 
 /* Three probes in time, one behind the other, close it, over half a second. Returns 1 then. */

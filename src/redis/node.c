@@ -25,6 +25,7 @@
 
 #define SILENT_DEADLINES 4
 #define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */
+#define AWAY_US 1000000 /* without a look until what is found is of another time */
 #define IDLE_MS 100 /* how often a link that is down looks at the breaker */
 
 struct rl_node {
@@ -52,6 +53,8 @@ struct rl_node {
     rl_address here;     /* where the link was connected to last */
     int stale;           /* they are those of another time: do not try them before the answer */
     int in_round;
+    int outdated;        /* since the last attempt nobody has looked for AWAY_US */
+    int64_t looked_us;
     int checking;        /* the link is asked for a sign of life after it was idle */
     int resolving;       /* the round waits for the answer */
     int64_t resolve_until_us;
@@ -63,6 +66,7 @@ struct rl_node {
     const rl_endpoint *paused_at;
     int64_t backoff_ms;
     unsigned troubles;
+    int trying;          /* the request under way was let through an open breaker */
     int probing;
     int probe_sent;
     int probes_owed;     /* replies to probes that are to come */
@@ -107,18 +111,54 @@ int rl_node_is_open(const rl_node *node)
     return !node->resting && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
 }
 
+/*
+ * A server with one thread per process looks after Redis only when requests come. The first ones
+ * after a while without any do not fall back by what was found long ago: they try.
+ */
+static int may_try(const rl_node *node)
+{
+    return !node->options.threaded
+        && rl_breaker_is_stale(node->breaker, &node->options.retry, now_ms());
+}
+
 rl_failure rl_node_allows(rl_node *node)
 {
-    if (!rl_breaker_allows(node->breaker, now_ms()))
-        return RL_FAILED_OPEN;
+    if (!rl_breaker_allows(node->breaker, now_ms())) {
+        if (!may_try(node))
+            return RL_FAILED_OPEN;
+        node->trying = 1;
+    }
     return atomic_load_explicit(&node->accepting, memory_order_relaxed) ? RL_ANSWERED
                                                                         : RL_FAILED_DOWN;
+}
+
+static void say_closed(rl_node *node)
+{
+    rl_logger_say_at_pace(&node->options.logger, &node->said_closed, now_ms(), RL_LOG_NOTICE,
+                          "Redis at %s answers again: breaker closed", node->name);
+}
+
+/* Whoever tries next knows: Redis is back, or was looked after a moment ago. */
+static void count_try(rl_node *node, rl_failure failure)
+{
+    node->trying = 0;
+    if (rl_breaker_read(node->breaker) != RL_BREAKER_OPEN)
+        return;
+    if (failure == RL_ANSWERED) {
+        rl_breaker_forget(node->breaker);
+        say_closed(node);
+    }
+    else {
+        rl_breaker_probed(node->breaker, &node->options.retry, 0, now_ms());
+    }
 }
 
 int rl_node_count(rl_node *node, rl_failure failure)
 {
     int look = 0, trouble;
 
+    if (node->trying)
+        count_try(node, failure);
     if (failure == RL_ANSWERED) {
         if (atomic_load_explicit(&node->failures, memory_order_relaxed)) {
             atomic_store(&node->failures, 0);
@@ -236,8 +276,7 @@ static void probed(rl_node *node, int in_time)
 {
     node->probing = node->probe_sent = 0;
     if (rl_breaker_probed(node->breaker, &node->options.retry, in_time, now_ms()))
-        rl_logger_say_at_pace(&node->options.logger, &node->said_closed, now_ms(), RL_LOG_NOTICE,
-                              "Redis at %s answers again: breaker closed", node->name);
+        say_closed(node);
 }
 
 /*
@@ -303,6 +342,7 @@ static void link_failed(rl_node *node, int64_t now_us)
 static void begin_round(rl_node *node, int64_t now_us)
 {
     node->in_round = 1;
+    node->outdated = 0;
     node->address = 0;
     begin_resolve(node);
     take_addresses(node);
@@ -319,6 +359,10 @@ static int has_address(rl_node *node, int64_t now_us)
 {
     int none_left = node->address >= node->address_count;
 
+    if (none_left && node->outdated) { /* what the last attempt met was long ago */
+        begin_round(node, now_us);
+        none_left = node->address >= node->address_count;
+    }
     node->resolving = !node->at || (node->question && (none_left || node->stale)
                                     && now_us < node->resolve_until_us);
     if (node->resolving)
@@ -338,6 +382,7 @@ static void connect_next(rl_node *node, int64_t now_us)
     if (!node->in_round)
         begin_round(node, now_us);
     while (node->state == RL_LINK_DOWN && node->in_round && has_address(node, now_us)) {
+        node->outdated = 0;
         rl_link_connect(node->link, node->at, node->addresses[node->address++].text);
         node->state = rl_link_read_state(node->link);
     }
@@ -476,11 +521,13 @@ void rl_node_look(rl_node *node, int64_t now_us)
 {
     if (node->resting)
         return;
+    node->outdated |= !node->options.threaded && now_us > node->looked_us + AWAY_US;
+    node->looked_us = now_us;
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);
     take_addresses(node);
-    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN)
+    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN && !may_try(node))
         node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
     else if (node->state == RL_LINK_DOWN && now_us >= connect_due(node))
         connect_next(node, now_us);

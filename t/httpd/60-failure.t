@@ -71,9 +71,36 @@ EOT
     is_deeply \%open, { 200 => 300 }, 'without Redis open lets everybody pass';
     my %closed = %{ load($host, 300, path => '/page.html')->{status} };
     is_deeply \%closed, { 503 => 300 }, 'and closed nobody: 503, not 429 and not 500';
+    my ($one, $two) = map { Status->of($host)->rule($_) } qw(one two);
+    is_deeply [@$two{qw(Fallback Denied FromMemory)}], [300, 300, 0],
+        'all of these are counted as fallback, and none as denied from memory';
+    is $one->{Fallback}, 300, 'those that passed are as well';
     $redis->restart;
     Process::wait_until(sub { $host->get('/page.html')->status == 200 }, what => 'closed to pass again');
     is +(Status->of($host))->{RedisBreakerOpen}, 0, 'when Redis is back';
+};
+
+# Without an I/O thread nobody looks after Redis while no request comes.
+subtest 'the first visitors after a quiet time find out that Redis is back (prefork)' => sub {
+    my $redis = RedisServer->start;
+    my $host = Fallback::host(redis => $redis, mpm => 'prefork', children => 4, config => <<'EOT');
+RateLimitRedisTimeout 2s connect=2s
+RateLimitOnFailure closed
+RateLimit base 1000000/1h
+EOT
+    my $ask = sub { my $r = $host->get('/noted'); $r->status . ' ' . ($r->header('X-Source') // '') };
+    is $ask->(), '200 redis', 'Redis decides';
+    $redis->kill9;
+    Status->wait_until($host, sub { $ask->(); $_[0]{RedisBreakerOpen} }, what => 'the breaker to open');
+    is $ask->(), '503 fallback', 'and then closed denies, and says that it is a fallback';
+    $redis->restart;
+    sleep 1.5;    # longer than two of the longest pauses between probes
+    is $ask->(), '200 redis', 'then each visitor is decided by Redis' for 1 .. 3;
+    is scalar($host->error_log_lines(qr/answers again: breaker closed/)), 1, 'as the log says, once';
+    $redis->kill9;
+    Status->wait_until($host, sub { $ask->(); $_[0]{RedisBreakerOpen} }, what => 'the breaker to open');
+    sleep 1.5;
+    is $ask->(), '503 fallback', 'one who finds that it is not back is denied' for 1 .. 3;
 };
 
 subtest 'whom Redis denied stays denied without it, on-failure=open or not' => sub {
