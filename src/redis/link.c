@@ -440,7 +440,7 @@ void rl_link_step(rl_link *link, short revents, int64_t now_us)
     if (!link->context || now_us < link->due_us)
         return;
     if (link->state == RL_LINK_CONNECTING)
-        rl_link_close(link, "no connection in time");
+        rl_link_close(link, "no connection in time: see connect= of RateLimitRedisTimeout");
     else if (link->count > 0)
-        rl_link_close(link, "no reply in time");
+        rl_link_close(link, "no reply in time: see RateLimitRedisTimeout");
 }

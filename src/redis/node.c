@@ -26,6 +26,7 @@
 #define SILENT_DEADLINES 4
 #define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */
 #define AWAY_US 1000000 /* without a look until what is found is of another time */
+#define TROUBLE_MS 3000 /* how long a refusal may be what calls fail of */
 #define IDLE_MS 100 /* how often a link that is down looks at the breaker */
 
 struct rl_node {
@@ -36,14 +37,14 @@ struct rl_node {
     atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
-    atomic_int trouble;   /* rl_error_kind that Redis last spoke of */
+    _Atomic int64_t trouble; /* the last refusal: when, in ms, << 8 | rl_error_kind + 1 */
     atomic_int resting;   /* nobody needs the server */
 
     rl_logger_pace said_opened, said_closed;
 
     /* the owner's */
     rl_link *link;
-    rl_logger_pace said_lost;
+    rl_logger_pace said_lost, said_late;
     rl_link_state state; /* as last seen */
     const rl_endpoint *at;
     rl_question *question; /* for its addresses, that is under way */
@@ -85,15 +86,8 @@ static int64_t now_ms(void)
     return rl_link_clock() / 1000;
 }
 
-__attribute__((format(printf, 2, 3)))
-static void say_opened(rl_node *node, const char *format, ...)
+static void say_opened(rl_node *node, const char *why)
 {
-    char why[240];
-    va_list args;
-
-    va_start(args, format);
-    apr_vsnprintf(why, sizeof(why), format, args);
-    va_end(args);
     rl_logger_say_at_pace(&node->options.logger, &node->said_opened, now_ms(), RL_LOG_ERROR,
                           "Redis at %s: breaker open, on-failure decides until it answers again: "
                           "%s", node->name, why);
@@ -153,17 +147,29 @@ static void count_try(rl_node *node, rl_failure failure)
     }
 }
 
+#define WHY 240
+
+/* Why calls fail: what Redis said of it lately, if it did, then what was seen. */
+static const char *explain(const rl_node *node, const char *seen, char text[WHY])
+{
+    int64_t trouble = atomic_load(&node->trouble);
+
+    if (!trouble || now_ms() - (trouble >> 8) > TROUBLE_MS)
+        return seen;
+    apr_snprintf(text, WHY, "it %s (%s)", rl_errors[(trouble & 0xff) - 1].means, seen);
+    return text;
+}
+
 int rl_node_count(rl_node *node, rl_failure failure)
 {
-    int look = 0, trouble;
+    char why[WHY];
+    int look = 0;
 
     if (node->trying)
         count_try(node, failure);
     if (failure == RL_ANSWERED) {
-        if (atomic_load_explicit(&node->failures, memory_order_relaxed)) {
+        if (atomic_load_explicit(&node->failures, memory_order_relaxed))
             atomic_store(&node->failures, 0);
-            atomic_store(&node->trouble, RL_ERROR_OTHER);
-        }
         if (!atomic_load_explicit(&node->proven, memory_order_relaxed)) {
             atomic_store(&node->proven, 1);
             rl_breaker_count_reconnect(node->breaker, &node->options.retry, 1, now_ms());
@@ -172,13 +178,8 @@ int rl_node_count(rl_node *node, rl_failure failure)
     else if (failure != RL_FAILED_LOST) { /* that link is gone already */
         look = atomic_fetch_add(&node->failures, 1) + 1 == node->options.failures;
     }
-    if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms())) {
-        trouble = atomic_load(&node->trouble);
-        if (trouble)
-            say_opened(node, "most calls fail; it %s", rl_errors[trouble].means);
-        else
-            say_opened(node, "most calls fail");
-    }
+    if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms()))
+        say_opened(node, explain(node, "most calls fail", why));
     /* An owner that sleeps with a good connection would be late for the probes. */
     return look || (failure != RL_ANSWERED && rl_node_is_open(node));
 }
@@ -296,16 +297,18 @@ static int forget_place(rl_node *node)
 rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
 {
     const rl_error *error = &rl_errors[kind];
+    char why[WHY];
 
+    apr_snprintf(why, sizeof(why), "it %s", error->means);
     atomic_fetch_add_explicit(&node->options.breakers->errors[kind], 1, memory_order_relaxed);
-    atomic_store_explicit(&node->trouble, (int)kind, memory_order_relaxed);
+    atomic_store(&node->trouble, now_ms() << 8 | (kind + 1));
     if (error->action == RL_DO_RELOAD)
         rl_link_reload(node->link);
     else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
         node->misplaced = kind;
     else if (error->action == RL_DO_OPEN
              && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms()))
-        say_opened(node, "it %s", error->means);
+        say_opened(node, why);
     return error->action;
 }
 
@@ -316,7 +319,7 @@ void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
     if (node->probing)
         probed(node, 0);
     if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
-        say_opened(node, "%s", why);
+        say_opened(node, why);
     node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
     node->connect_at_us = now_us;
     if (!rl_node_is_open(node))
@@ -505,7 +508,7 @@ int rl_node_probe(rl_node *node, int64_t now_us)
 
 static void leave_if_useless(rl_node *node)
 {
-    char why[160];
+    char why[WHY];
 
     if (node->misplaced) {
         demote_address(node);
@@ -513,7 +516,7 @@ static void leave_if_useless(rl_node *node)
         rl_node_move(node, node->options.guided ? NULL : node->at, why);
     }
     else if (atomic_load(&node->failures) >= node->options.failures) {
-        rl_link_close(node->link, "too many calls in a row failed");
+        rl_link_close(node->link, explain(node, "too many calls in a row failed", why));
     }
 }
 
@@ -536,6 +539,25 @@ void rl_node_look(rl_node *node, int64_t now_us)
 
 /* --- The owner ---------------------------------------------------------------------------- */
 
+/*
+ * The reply to the last probe that was sent; NULL: none. Whoever reads it may have been away since
+ * it was due, so it is the clock that says if it came in time. The reply to an earlier probe says
+ * nothing of a later one.
+ */
+static void take_probe(rl_node *node, const redisReply *reply)
+{
+    int good = reply && reply->type == REDIS_REPLY_STRING;
+    int64_t now_us = rl_link_clock();
+
+    if (good && now_us >= node->probe_until_us)
+        rl_logger_say_at_pace(&node->options.logger, &node->said_late, now_us / 1000,
+                              RL_LOG_WARNING, "Redis at %s answers, but later than the %d ms "
+                              "that RateLimitRedisTimeout allows", node->name,
+                              (int)node->options.timeout_ms);
+    if (node->probe_sent)
+        probed(node, good && now_us < node->probe_until_us);
+}
+
 static void on_reply(void *data, void *call, redisReply *reply)
 {
     rl_node *node = data;
@@ -547,9 +569,8 @@ static void on_reply(void *data, void *call, redisReply *reply)
     node->probes_owed--;
     if (reply && reply->type == REDIS_REPLY_ERROR)
         rl_node_refused(node, rl_error_of(reply->str));
-    /* The reply to an earlier probe, which was late, says nothing of this one. */
-    if (node->probe_sent && node->probes_owed == 0)
-        probed(node, reply && reply->type == REDIS_REPLY_STRING);
+    if (node->probes_owed == 0)
+        take_probe(node, reply);
     if (reply)
         freeReplyObject(reply);
 }

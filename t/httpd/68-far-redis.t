@@ -1,0 +1,76 @@
+#!/usr/bin/perl
+# A Redis that answers, but always later than requests may wait: after the first few no
+# request waits for it, and the log names the directive that decides.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use FakeRedis;
+use Httpd;
+use IO::Select;
+use IO::Socket::INET;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep);
+
+use constant { ALLOWED_MS => 25, ROUND_TRIP_S => 0.04 };
+
+# What Redis says comes so much later.
+sub far {
+    my ($redis) = @_;
+    my $port = $redis->port;
+    return FakeRedis->start(sub {
+        my ($conn) = @_;
+        my $near = $conn->socket;
+        my $far = IO::Socket::INET->new(PeerAddr => '127.0.0.1', PeerPort => $port) or return;
+        my $both = IO::Select->new($near, $far);
+        while (1) {
+            for my $ready ($both->can_read) {
+                sysread($ready, my $bytes, 65_536) or return;
+                sleep ROUND_TRIP_S if $ready == $far;
+                syswrite($ready == $far ? $near : $far, $bytes) // return;
+            }
+        }
+    });
+}
+
+for my $mpm (qw(event prefork)) {
+    subtest "a Redis at a distance of 40 ms where 25 are allowed ($mpm)" => sub {
+        my $redis = RedisServer->start;
+        my $far = far($redis);
+        my $host = Httpd->start(mpm => $mpm, modules => ['status'], children => 2,
+            vars => { URL => $far->url }, config => <<"EOT" . Status::CONFIG);
+RateLimitRedis \@URL\@
+RateLimitRedisTimeout @{[ALLOWED_MS]}ms connect=2s
+RateLimitBreaker failures=5 retry=50ms..300ms
+<Location />
+RateLimit one 20/1h
+</Location>
+EOT
+        my $asked = 0;
+        my $open = Status->wait_until($host, sub {
+            return 1 if $_[0]{RedisBreakerOpen};
+            die "no breaker opens after $asked requests\n" if ++$asked > 60;
+            $host->get('/hello.txt', from => '127.0.0.2');
+            return 0;
+        }, what => 'the breaker to open', within => 30);
+        my %status;
+        for (1 .. 200) {
+            $status{ $host->get('/hello.txt', from => '127.0.0.3')->status }++;
+            sleep 0.01;
+        }
+        is_deeply \%status, { 200 => 20, 429 => 180 }, 'this host counts by itself';
+        my $then = Status->of($host);
+        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and no request waits in vain';
+        is $then->{RedisBreakerOpen}, 1, 'a probe whose answer came late closes no breaker';
+        is scalar($host->error_log_lines(qr/breaker open/)), 1, 'it was opened once';
+        ok $host->wait_for_log(qr/answers, but later than the 25 ms that RateLimitRedisTimeout allows/),
+            'the log says what may be raised';
+    };
+}
+
+done_testing;
