@@ -300,37 +300,66 @@ static void charge_host(rl_step *s, int shadow)
 
 /* --- Holding ------------------------------------------------------------------------------ */
 
-/* Takes a place among the held; where there is none, no rule may hold the request. */
-static void reserve_hold(rl_step *s)
+/* How many requests may be held at a time. */
+static int places(const rl_step *s)
 {
-    int percent = s->tiers->settings->delay_workers, most;
+    int percent = s->tiers->settings->delay_workers;
+    int most = rl_load_workers() * percent / 100;
 
-    s->hold.end = -1;
-    if (s->delay_ms == 0)
-        return;
-    most = rl_load_workers() * percent / 100;
-    if (percent > 0 && most == 0)
-        most = 1;
-    if (rl_held_take(s->tiers->held, s->host_ms, s->delay_ms, most, &s->hold))
-        return;
-    for (int i = 0; i < s->count; i++)
+    return percent > 0 && most == 0 ? 1 : most;
+}
+
+/* Where no place among the held is free, the step is decided as without delay=. */
+static void look_for_place(rl_step *s)
+{
+    s->no_place = s->delay_ms > 0
+        && !rl_held_is_free(s->tiers->held, s->host_ms, places(s));
+    for (int i = 0; i < s->count && s->no_place; i++)
         s->outcomes[i]->limit.delay_ms = 0;
 }
 
-/* Holds an admitted request for as long as a leaky bucket said. */
-static void hold(rl_step *s, int refused)
+/* The longest that a rule wants an admitted request held. */
+static int64_t hold_of(const rl_step *s)
 {
     int64_t hold_ms = 0;
 
-    if (s->delay_ms == 0)
-        return;
-    for (int i = 0; i < s->count && !refused; i++) {
+    for (int i = 0; i < s->count; i++) {
         if (s->outcomes[i]->hold_ms > hold_ms)
             hold_ms = s->outcomes[i]->hold_ms;
     }
-    rl_held_shorten(s->tiers->held, s->host_ms, hold_ms, &s->hold);
-    if (hold_ms > 0)
-        apr_sleep(apr_time_from_msec(hold_ms));
+    return hold_ms;
+}
+
+/*
+ * Denies a request that others have left no place since the step began, as it is denied without
+ * delay=. Its charges are given back first: how long it has to wait is told without them.
+ */
+static void deny_for_place(rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->hold_ms > 0) {
+            o->limit.delay_ms = 0;
+            o->denies = 1;
+        }
+    }
+    rl_step_give_back(s);
+}
+
+/*
+ * Takes a place for an admitted request that is to be held, now that its verdict says for how long.
+ * Returns that time in ms, 0 if it is not held. Without a place it is denied.
+ */
+static int64_t take_place(rl_step *s)
+{
+    int64_t hold_ms = hold_of(s);
+
+    if (hold_ms == 0
+        || rl_held_take(s->tiers->held, rl_local_clock(), hold_ms, places(s)))
+        return hold_ms;
+    deny_for_place(s);
+    return 0;
 }
 
 /* --- The verdict -------------------------------------------------------------------------- */
@@ -371,7 +400,12 @@ static int conclude(rl_step *s)
 {
     rl_chain *chain = s->chain;
     int refused = rl_step_is_denied(s) || chain->closed;
+    int64_t hold_ms = 0;
 
+    if (s->delay_ms > 0 && !refused) {
+        hold_ms = take_place(s);
+        refused = rl_step_is_denied(s);
+    }
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
@@ -389,7 +423,8 @@ static int conclude(rl_step *s)
     }
     if (refused)
         rl_step_give_back(s);
-    hold(s, refused);
+    if (hold_ms > 0)
+        apr_sleep(apr_time_from_msec(hold_ms));
     if (chain->denial)
         return chain->denial->rule->status;
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
@@ -405,7 +440,7 @@ static int is_aftermath(const request_rec *r)
 static int decide_step(rl_step *s)
 {
     s->host_ms = rl_local_clock();
-    reserve_hold(s);
+    look_for_place(s);
     look_at_memory(s);
     rl_step_ask_redis(s);
     if (!rl_step_is_denied(s) && !s->chain->closed)
@@ -462,7 +497,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
     s.r = r;
     s.tiers = tiers;
     s.look = 1;
-    s.hold.end = -1;
+    s.no_place = 0;
     s.chain = make_chain(r);
     face(s.chain, r, tiers, section);
     do {

@@ -50,7 +50,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
     if (o->renews) { /* without the override that memory knew */
         o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
         rl_terms_limit(&s->chain->terms, o->rule, &o->limit);
-        o->limit.delay_ms = s->hold.end < 0 ? 0 : o->limit.delay_ms;
+        o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
     }
     ask = begin_ask(s, o, RL_ASK_DECIDE);
     ask->shadow = o->shadow;

@@ -20,7 +20,7 @@ typedef struct {
     int look;         /* nothing is charged */
     int64_t host_ms;
     int64_t delay_ms; /* the longest that a rule among them may hold the request */
-    rl_hold hold;     /* a place among the held, if there is such a rule */
+    int no_place;     /* there was none free among the held, and no rule may hold it */
     rl_ask asks[RL_ASKS_MAX];
     rl_outcome *asked[RL_ASKS_MAX];
     int ask_count;

@@ -3,15 +3,16 @@
  *
  * The held are a ring of counters, one for each tenth of a second in which a place ends. How many
  * there are is the sum of those from now on: nobody has to give a place up, so nobody can forget
- * to. A counter carries the tenth it is for, and one of a tenth long gone counts as zero. Two
- * that take the last place at the same time may both see too many, and both go without; never do
- * both get it, because each is counted before it looks.
+ * to. A counter carries the tenth it is for, and one of a tenth long gone counts as zero. Each
+ * taker is counted before it looks, so two never get the last place; both may see too many, and
+ * try again while there is a place.
  */
 #include "atomics.h"
 #include "held.h"
 
 #define TENTH_MS 100
 #define RING 128 /* tenths: more than the longest place */
+#define TRIES 64 /* to take a place beside others */
 
 struct rl_held {
     _Atomic uint64_t ring[RING]; /* tenth << 24 | places */
@@ -40,7 +41,6 @@ static void add_places(rl_held *held, int64_t end, int n)
     } while (!swap(p, &was, next));
 }
 
-/* From the latest end to the earliest: a place that moves meanwhile is still to come. */
 static int count_held(rl_held *held, int64_t now)
 {
     uint64_t count = 0;
@@ -54,26 +54,20 @@ static int count_held(rl_held *held, int64_t now)
     return (int)count;
 }
 
-int rl_held_take(rl_held *held, int64_t host_ms, int64_t for_ms, int most, rl_hold *hold)
+int rl_held_is_free(rl_held *held, int64_t host_ms, int most)
 {
-    hold->end = (host_ms + for_ms) / TENTH_MS;
-    add_places(held, hold->end, 1);
-    if (count_held(held, host_ms / TENTH_MS) <= most)
-        return 1;
-    add_places(held, hold->end, -1);
-    hold->end = -1;
-    return 0;
+    return count_held(held, host_ms / TENTH_MS) < most;
 }
 
-/* Counted in its new place before it leaves the old one. */
-void rl_held_shorten(rl_held *held, int64_t host_ms, int64_t for_ms, rl_hold *hold)
+int rl_held_take(rl_held *held, int64_t host_ms, int64_t for_ms, int most)
 {
-    int64_t end = for_ms > 0 ? (host_ms + for_ms) / TENTH_MS : -1;
+    int64_t end = (host_ms + for_ms) / TENTH_MS;
 
-    if (hold->end < 0)
-        return;
-    if (end >= 0)
+    for (int tries = 0; tries < TRIES && rl_held_is_free(held, host_ms, most); tries++) {
         add_places(held, end, 1);
-    add_places(held, hold->end, -1);
-    hold->end = end;
+        if (count_held(held, host_ms / TENTH_MS) <= most)
+            return 1;
+        add_places(held, end, -1);
+    }
+    return 0;
 }

@@ -26,47 +26,30 @@ static void nobody_held(void)
 
 static void takes_a_place(void)
 {
-    rl_hold hold;
-
-    if (rl_held_take(held, NOW, 500, 1, &hold))
+    if (rl_held_take(held, NOW, 500, 1))
         places++;
     else
         refused++;
 }
 
-static rl_hold mine;
-
 /* One place is taken, and one is there. */
 static void one_held(void)
 {
     nobody_held();
-    rl_held_take(held, NOW, 500, 1, &mine);
-}
-
-static void shortens(void)
-{
-    rl_held_shorten(held, NOW, 200, &mine);
-}
-
-static void gives_up(void)
-{
-    rl_held_shorten(held, NOW, 0, &mine);
+    rl_held_take(held, NOW, 300, 1);
 }
 
 static void takes_one_of_two(void)
 {
-    rl_hold hold;
-
-    places += rl_held_take(held, NOW, 500, 2, &hold);
+    places += rl_held_take(held, NOW, 500, 2);
 }
 
 /* How many more places there are if so many may be taken; none is leaked but to a death. */
 static int free_of(int most)
 {
-    rl_hold hold;
     int n = 0;
 
-    while (rl_held_take(held, NOW, 500, most, &hold))
+    while (rl_held_take(held, NOW, 500, most))
         n++;
     return n;
 }
@@ -83,11 +66,6 @@ static const char *two_places(int dead)
     if (places > 1)
         return "three have two places";
     return free_of(3) >= 3 - 1 - places - dead ? NULL : "a place is leaked";
-}
-
-static const char *all_free(int dead)
-{
-    return free_of(3) >= 3 - places - dead && free_of(3) == 0 ? NULL : "a place is leaked";
 }
 
 /* --- The most denied --- */
@@ -331,10 +309,8 @@ static const scene scenes[] = {
      {takes_a_place, takes_a_place, takes_a_place}, 1, 0, 0},
     {"held: two take the last place, one dies", nobody_held, one_place,
      {takes_a_place, takes_a_place}, 0, 1, 0},
-    {"held: one moves while two take the place beside it", one_held, two_places,
-     {shortens, takes_one_of_two, takes_one_of_two}, 1, 0, 0},
-    {"held: one gives its place up while another takes one", one_held, all_free,
-     {gives_up, takes_one_of_two}, 1, 1, 0},
+    {"held: two take the place beside one that is taken", one_held, two_places,
+     {takes_one_of_two, takes_one_of_two}, 1, 0, 0},
 
     {"most denied: two enter at once, one reads", make_denied, right_names,
      {enters_eight, enters_nine, reads_all}, 1, 0, 0},

@@ -169,6 +169,56 @@ subtest 'a bucket that two hosts share' => sub {
     cmp_ok $elapsed, '>', 0.3, 'after its time';
 };
 
+# Sends requests from these addresses that all wait for Redis together: it answers
+# once httpd works on each of them. Returns what they got.
+sub wait_together {
+    my ($httpd, $own, @from) = @_;
+    $own->pause;
+    my @sent = map {
+        my $socket = Client->connect(port => $httpd->port, from => $_);
+        $socket->syswrite("GET /hello.txt HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+        $socket;
+    } @from;
+    my $busy = sub { ($httpd->get('/server-status?auto')->body =~ /^BusyWorkers: (\d+)/m)[0] // 0 };
+    Process::wait_until(sub { $busy->() > @from }, what => 'all to wait for Redis');
+    $own->resume;
+    return map { read_status($_) } @sent;
+}
+
+# A host that may hold one request at a time.
+sub one_place {
+    my ($own) = @_;
+    my $httpd = Httpd->start(redis => $own, modules => ['status'], threads => 50, children => 1,
+        config => $shared . Status::CONFIG . <<'EOF');
+RateLimitDelayWorkers 1
+RateLimit leaky 1/1s algorithm=leaky-bucket burst=1 delay=10s
+EOF
+    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh()); $own->cmd('DBSIZE') },
+        what => 'Redis to decide');
+    return $httpd;
+}
+
+subtest 'whoever only waits for Redis takes no place' => sub {
+    my $own = RedisServer->start;
+    my $client = fresh();
+    my %said;
+    $said{$_}++ for wait_together(one_place($own), $own, (map { fresh() } 1 .. 24), $client, $client);
+    is_deeply \%said, { 200 => 26 }, 'with 24 others about, the one that is to be held is held';
+};
+
+subtest 'a request that is to be held and finds no place is denied, and charged nothing' => sub {
+    my $own = RedisServer->start;
+    my $client = fresh();
+    my @said = sort +wait_together(one_place($own), $own, ($client) x 5);
+    is "@said", '200 200 429 429 429', 'one passes, one is held, and there is no place for more';
+    my $level = sub {
+        my (undef, $level) = unpack 'a7a7', $own->cmd('GET', "rl:{ip:$client}:leaky:leaky-bucket:1s");
+        return unpack 'Q<', "$level\0";
+    };
+    eval { Process::wait_until(sub { $level->() <= 2_000_000 }, what => 'the give-back') };
+    cmp_ok $level->(), '<=', 2_000_000, 'the bucket holds what was admitted';
+};
+
 # After places were taken by requests that will never give them back.
 sub places_come_back {
     my ($httpd) = @_;
