@@ -56,11 +56,20 @@ static inline uint64_t second_of(rl_pair p)
 #error "the local tier needs a 16-byte compare and swap: x86-64 built with -mcx16, or arm64"
 #endif
 
-/* In the same order as swap(), and a full barrier: a load after it is not made before it. */
+/*
+ * In the same order as swap(), and a full barrier: no load that comes after it is made before it. On
+ * x86-64 the instruction is one; on arm64 its store may still be under way.
+ */
 static inline int swap_pair(_Atomic uint64_t *w, rl_pair expected, rl_pair desired)
 {
+    int swapped;
+
     RL_BEFORE_ACCESS();
-    return __sync_bool_compare_and_swap((rl_pair *)w, expected, desired);
+    swapped = __sync_bool_compare_and_swap((rl_pair *)w, expected, desired);
+#ifndef __x86_64__
+    atomic_thread_fence(memory_order_seq_cst);
+#endif
+    return swapped;
 }
 
 #endif

@@ -251,7 +251,7 @@ int rl_denied_read(rl_denied *table, int i, int64_t host_ms, rl_denied_entry *en
     entry->since_ms = (int64_t)load(&p->since_ms);
     entry->last_ms = (int64_t)load(&p->last_ms);
     whole = read_who(p, there, &entry->who);
-    atomic_thread_fence(memory_order_acquire);
+    atomic_thread_fence(memory_order_acquire); /* all that was read, before the key again */
     if (load(key) != there)
         return 0; /* it has just changed hands */
     if (!whole)

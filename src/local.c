@@ -6,36 +6,31 @@
  * first, then idle, then the one furthest from its limit; one that denies right now goes last, so
  * that flooding the table does not free a denied client.
  *
- * There is no lock. Workers are killed, stopped and preempted at any instruction, so every change
- * that matters is one compare-and-swap that carries its own meaning:
+ * There is no lock: workers are killed, stopped and preempted at any instruction. The invariants:
  *
- * - An entry belongs to the key in its owner word. The word also holds a generation, which goes up
- *   each time the entry changes hands; the time between is a tenure. Every other word that matters
- *   is written with the generation of its writer, and read as zero by every other tenure. So nothing
- *   is cleared, a late writer changes what nobody reads any more, and nobody reads what another key
- *   has left.
- * - A key has at most one tenure that is ready. One begins as "being made", which only those who
- *   want to make the same key take notice of. Whoever is about to make a tenure ready looks at all
- *   other entries of the set first: a ready one of the key there wins, else the one being made in the
- *   first place, and the others are ended. Of two tenures of one key, take the one whose making began
- *   later: everybody who makes it ready has looked at the other one since, so it had been ended, or
- *   this one was given up. Making is not bound to a thread: where its maker is late or dead, the next
- *   one that wants the key finishes it. The tenure in the first place is ended by none of its key,
- *   so of all who want a key one comes to an end; what other keys take away from it are places being
- *   made, and these only while all eight are.
- * - A count is a pair of words: where it is in time, and the units. A charge is one swap of the
- *   pair, decided on the exact state it changes. That is right even if the state was another one in
- *   between, for the state is all there is.
- * - Units that are pending are a second pair; how units go from one to the other is told in
- *   local_count.c.
- * - A snapshot is five words, with a checksum of the others, the key and the generation. Writers do
- *   not exclude each other; a mix of two writes, or half of one, fails its checksum and is forgotten.
+ * 1. An entry belongs to the key in its owner word, from one swap of that word to the next: a tenure.
+ *    The word holds a generation, which every new tenure raises by one.
+ * 2. Each word that decides is written with the generation of its writer and read as zero in another
+ *    tenure. Nothing is cleared; a late writer changes only what nobody reads.
+ * 3. A key has at most one ready tenure. It begins as one that is being made, which nobody charges.
+ *    Whoever is about to make it ready has looked at the rest of the set first: a ready tenure of the
+ *    key wins, then the one being made in the first place, and the others of this key are ended. It
+ *    does not have to be the thread that began it, so a dead maker holds nobody up.
+ * 4. A state is changed by one swap from exactly the state that was judged. It does not matter whether
+ *    there was another one in between: the state is all there is. How a count and what is pending are
+ *    held together is told in local_count.c; a snapshot carries a checksum.
+ * 5. Everything else in an entry steers only eviction and the log, and may be lost.
  *
- * A generation comes back after 4,096 tenures. What may still stand there from that time is put
- * aside before a tenure is made ready; a thread that was stopped for all of them is not provided for.
+ * Why a key never has two: let two tenures of it be begun, in this order. Whoever makes the second
+ * ready looks at the first one's place after the second was begun, hence after the first was. So the
+ * first is seen as ready, and the second is given up; or as being made, and one of the two is ended
+ * by a swap; or it is over, and its generation never comes back. In each case the first can no longer
+ * become ready beside the second. Somebody always gets on: the tenure in the first place is ended by
+ * no maker of its key, and makers of other keys take a place that is being made only if all eight are.
  *
- * The rest of an entry (expiry, use, fullness, denials since the last report) only steers eviction
- * and logging; a lost update there costs nothing.
+ * A generation does come back, after 4,096 tenures of the same entry. What is left from then is put
+ * aside before a tenure is made ready. A thread that was stopped for all that time may change a count
+ * that is not its own; nothing is done about it.
  */
 #include <string.h>
 #include <time.h>

@@ -304,7 +304,8 @@ static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, read
 /*
  * Whether what there is after a charge is within the limit. It is if it is what the charge was
  * decided on, no matter what was there in between. Where nothing was pending in this tenure there
- * is nothing to be compared: who makes a unit pending will see the charge.
+ * is nothing to be compared: who makes a unit pending will see the charge. That takes a full barrier
+ * between each one's swap and look, which swap_pair() is.
  */
 static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
                       const rl_state *seed, int64_t now)

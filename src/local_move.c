@@ -29,8 +29,12 @@ static uint64_t key_in(uint64_t owner, uint64_t set, uint64_t sets)
 /* Nobody else uses the table that an entry is copied to. */
 static void copy(const entry *from, entry *to)
 {
-    rl_pair pending = read_pair(&from->words[PENDING]), count = read_pair(&from->words[COUNT]);
+    rl_pair pending, count;
 
+    do { /* a count is copied with the side of what is pending: see local_count.c */
+        pending = read_pair(&from->words[PENDING]);
+        count = read_pair(&from->words[COUNT]);
+    } while (read_pair(&from->words[PENDING]) != pending);
     store(&to->words[PENDING], first_of(pending));
     store(&to->words[PENDING + 1], second_of(pending));
     store(&to->words[COUNT], first_of(count));

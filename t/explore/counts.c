@@ -450,6 +450,34 @@ static const char *blocked_once(int dead)
     return "a denial did not start a block";
 }
 
+/* --- A clock that was set back --- */
+
+static void used_up_ahead(void)
+{
+    make_set(7, NOW);
+    charge(ALICE, &fixed, QUOTA, NOW + 5 * HOUR);
+    memcpy(image, memory, SIZE);
+    begin();
+}
+
+static void is_denied(void)
+{
+    admitted += charge(ALICE, &fixed, 1, NOW);
+}
+
+static void anchors(void)
+{
+    rl_local_anchor(table, key_of(ALICE), &fixed, BASE + NOW);
+}
+
+static const char *anchored(int dead)
+{
+    (void)dead;
+    if (admitted || charge(ALICE, &fixed, 1, NOW))
+        return "a clock that was set back refills a quota";
+    return charge(ALICE, &fixed, 1, NOW + 2 * HOUR) ? NULL : "the denial does not end";
+}
+
 static const scene scenes[] = {
     {"two charge at once", two_left, two_more, {charges, charges}, 2, 0, 0},
     {"three charge at once", two_left, two_more, {charges, charges, charges}, 1, 0, 0},
@@ -503,6 +531,8 @@ static const scene scenes[] = {
     {"a generation that comes back, for pending units", old_words, bobs_own_pending,
      {bob_responds}, 0, 0, 0},
 
+    {"two denials after the clock was set back", used_up_ahead, anchored,
+     {is_denied, anchors, is_denied}, 1, 1, 0},
     {"two denials start a block", used_up, blocked_once, {denied, denied_a_little_later}, 2, 0, 0},
     {"two denials start a block, one dies", used_up, blocked_once, {denied, denied_a_little_later}, 1, 1, 0},
 };

@@ -158,6 +158,9 @@ static void test_closes(void)
         allowed += rl_breaker_allows(&b, now_ms);
     is_int(allowed, 100, "first an eighth of the requests ask");
     for (int i = allowed = 0; i < 800; i++)
+        allowed += rl_breaker_allows(&b, now_ms - 1);
+    is_int(allowed, 100, "also of those that read the clock before it closed");
+    for (int i = allowed = 0; i < 800; i++)
         allowed += rl_breaker_allows(&b, now_ms + 250);
     is_int(allowed, 500, "in the middle five eighths");
     for (int i = allowed = 0; i < 800; i++)

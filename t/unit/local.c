@@ -475,6 +475,26 @@ static void test_order_of_eviction(void)
     munmap(table, SIZE);
 }
 
+/* A process reads the clock, and is preempted while others use the entries a second later. */
+static void test_evicting_late(void)
+{
+    rl_local *table = make_table(SIZE);
+    uint64_t rivals[9];
+    rl_state state;
+
+    find_rivals(table, key_of(table, RL_LOCAL_COUNT, 1), rivals, 9);
+    for (int i = 0; i < WAYS; i++)
+        charge(table, rivals[i], &hourly, 9, i == 5 ? 5000 : 21000, &state);
+    charge(table, rivals[8], &hourly, 1, 20999, &state);
+    for (int i = 0; i < WAYS; i++) {
+        if (i == 5)
+            ok(!is_held(table, rivals[i]), "one whose clock is a second behind evicts what is idle");
+        else if (!is_held(table, rivals[i]))
+            fail("and not what was used a second ahead of it");
+    }
+    munmap(table, SIZE);
+}
+
 static void test_flood(void)
 {
     rl_local *table = make_table(RL_LOCAL_MIN_SIZE);
@@ -536,6 +556,7 @@ int main(void)
     test_blocks();
     test_pending();
     test_order_of_eviction();
+    test_evicting_late();
     test_flood();
     test_reports();
     return done_testing();

@@ -224,7 +224,8 @@ static void remember_alice(void)
 
 static void test_killed_charging(void)
 {
-    int n = 0, finished = 0, wrong = 0;
+    int n = 0, finished = 0, wrong = 0, miscounted = 0;
+    rl_local_stats stats;
 
     while (!finished) {
         pid_t pid = start(charge_alice, n++);
@@ -235,7 +236,10 @@ static void test_killed_charging(void)
         admitted = fill_up(alice, NOW);
         wrong += admitted != QUOTA && admitted != QUOTA - 1;
         wrong += peek(table, alice, &hourly, NOW).cur != QUOTA;
+        rl_local_read_stats(table, &stats);
+        miscounted += stats.entries != stats.capacity;
     }
+    is_int(miscounted, 0, "killed at any instruction of a charge: a full table is counted as full");
     ok(!wrong && n > 50, "killed at any of %d instructions of a charge: at most its unit is lost",
        n);
 }

@@ -132,6 +132,44 @@ static void test_many_keys(void)
     is_int(wrong, 0, "%d processes, 4,000 new keys: the quota of each, to the unit", WORKERS);
 }
 
+/*
+ * A new key meets all workers at once, and a table in which every place is taken. After each key they
+ * wait for each other, so that no other key's first request takes a place from this one.
+ */
+enum { FIRST_REQUESTS = 20000, FIRST_KEY = 1000000 };
+static const rl_limit once = LIMIT(RL_FIXED_WINDOW, 1, 3600000);
+
+static void meet_first_requests(int number)
+{
+    rl_state state;
+
+    (void)number;
+    for (long i = 0; i < FIRST_REQUESTS; i++) {
+        shared->rounds++;
+        while (shared->rounds < (i + 1) * WORKERS)
+            sched_yield();
+        if (charge(table, key_of(table, RL_LOCAL_COUNT, FIRST_KEY + (int)i), &once, 1, 1000, &state)
+            && shared->admitted[i % 4096]++ != i / 4096)
+            shared->wrong++;
+    }
+}
+
+static void test_first_requests(void)
+{
+    rl_local_stats stats;
+    rl_state state;
+
+    memset(shared, 0, sizeof(*shared));
+    table = make_table(RL_LOCAL_MIN_SIZE);
+    rl_local_read_stats(table, &stats);
+    for (int i = 0; i < 10 * (int)stats.capacity; i++)
+        charge(table, key_of(table, RL_LOCAL_COUNT, i), &wide, 1, 1000, &state);
+    together(meet_first_requests);
+    is_int(shared->wrong, 0, "%d keys, each met by %d first requests at once, in a full table: each admits one",
+           FIRST_REQUESTS, WORKERS);
+    table = make_table(SIZE);
+}
+
 /* Threads of one process, where a thread sanitizer sees both sides of every access. */
 static void *run_thread(void *number)
 {
@@ -462,6 +500,7 @@ int main(void)
     table = make_table(SIZE);
     test_one_key();
     test_many_keys();
+    test_first_requests();
     test_give_back();
     test_bucket();
     test_pending();
