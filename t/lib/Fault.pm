@@ -292,8 +292,8 @@ sub _relay {
 
 # A mount namespace in which names come from these files: hosts in place of
 # /etc/hosts, and as the only server of DNS an address of this host where nobody
-# ever answers.
-use constant DNS => '127.83.0.53';
+# ever answers, its own in each process that tests.
+my $dns = sprintf '127.83.%d.%d', unpack 'CC', pack 'n', Ports::free();
 my @namespace = ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', <<'EOT');
 cd "$0" || exit 1
 for file in hosts resolv.conf nsswitch.conf; do
@@ -317,7 +317,7 @@ sub _in_namespace {
 sub _name_files {
     my $dir = Process::tempdir('names');
     _write("$dir/hosts", '');
-    _write("$dir/resolv.conf", "nameserver @{[DNS]}\noptions timeout:5 attempts:2\n");
+    _write("$dir/resolv.conf", "nameserver $dns\noptions timeout:5 attempts:2\n");
     _write("$dir/nsswitch.conf", "hosts: files\n");
     return $dir;
 }
@@ -342,7 +342,7 @@ sub _move {
     my ($self, $address) = @_;
     my $hangs = ($address // '') eq 'hangs';
     delete $self->{deaf};
-    $self->{deaf} = IO::Socket::INET->new(LocalAddr => DNS, LocalPort => 53, Proto => 'udp')
+    $self->{deaf} = IO::Socket::INET->new(LocalAddr => $dns, LocalPort => 53, Proto => 'udp')
         || die "port 53: $!\n" if $hangs;
     _write("$self->{dir}/nsswitch.conf", $hangs ? "hosts: files dns\n" : "hosts: files\n");
     _write("$self->{dir}/hosts", $address && !$hangs ? "$address redis.test\n" : '');
