@@ -135,15 +135,22 @@ for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
     my ($where, $mpm) = @$case;
     subtest "delay= holds requests, but only its share of the workers, $where ($mpm)" => sub {
         my $httpd = holding($where, $mpm, $mpm eq 'prefork' ? (children => 25) : (children => 1));
-        my $start = time;
-        my @sent  = send_one_by_one($httpd, 'leaky', 6, from => fresh());
-        my $in_time = time - $start < 1;    # before the first place is free again
-        is join(' ', map { read_status($_) } @sent), '200 200 200 200 429 429',
-            'one passes at once, three are held, the rest is denied' if $in_time;
-        note 'too slow to tell' if !$in_time;
-        cmp_ok time - $start, '>', 2.8, 'and the third of the held waited for three units';
+        my ($said, $start, $in_time);
+        my $tries = 0;
+        while (!$in_time && $tries < 5) {    # all sent before the first place is free again
+            $tries++;
+            $start = time;
+            my @sent = send_one_by_one($httpd, 'leaky', 6, from => fresh());
+            $in_time = time - $start < 1;
+            $said    = join ' ', map { read_status($_) } @sent;
+        }
+        SKIP: {
+            skip 'too slow to tell', 2 if !$in_time;
+            is $said, '200 200 200 200 429 429', 'one passes at once, three are held, the rest is denied';
+            cmp_ok time - $start, '>', 2.8, 'and the third of the held waited for three units';
+        }
         my $rule = Status->of($httpd)->rule('leaky');
-        is $rule->{Passed} + $rule->{Denied}, 6, 'each is counted once';
+        is $rule->{Passed} + $rule->{Denied}, 6 * $tries, 'each is counted once';
         my @places = send_one_by_one($httpd, 'leaky', 2, from => fresh());
         is join(' ', map { read_status($_) } @places), '200 200', 'then the places are free again';
     };

@@ -21,12 +21,12 @@ use Pulse;
 use Status;
 use Test::More;
 
-use constant { DEADLINE_MS => 500, CLIENTS => 32 };
+use constant { DEADLINE_MS => 500, FAILURES => 5, CLIENTS => 32 };
 
 my $settings = <<"EOT";
 RateLimitRedis \@URL\@
 RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=@{[DEADLINE_MS]}ms
-RateLimitBreaker failures=5 retry=50ms..300ms
+RateLimitBreaker failures=@{[FAILURES]} retry=50ms..300ms
 EOT
 
 my $pulse;
