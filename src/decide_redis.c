@@ -82,17 +82,23 @@ static int64_t share(int64_t n, int64_t nodes)
     return (n + nodes - 1) / nodes;
 }
 
-/* What Redis holds for an identity in place of the rule's quota. */
-static void take_override(rl_step *s, rl_outcome *o, rl_override override)
+/* Says why an override is ignored; whom Redis refuses to read one, it refuses all. */
+static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override)
 {
-    request_rec *r = s->r;
+    static const char *const why[RL_OVERRIDES] = {
+        [RL_OVERRIDE_GARBAGE] = " is neither a quota, nor a tier of the rule, nor unlimited: it is "
+                                "ignored",
+        [RL_OVERRIDE_WRONG_TYPE] = " is ignored: its key is not a hash; delete the key, then set the "
+                                   "override with HSET"};
+    apr_pool_t *pool = s->r->pool;
 
-    o->exempt = override == RL_OVERRIDE_UNLIMITED;
-    if (override == RL_OVERRIDE_GARBAGE)
-        rl_complain(r, s->tiers->local,
-                    apr_pstrcat(r->pool, "the override of rule=", o->rule->name, " for identity=",
-                                rl_decide_who(s->chain, o), " is neither a quota, nor a tier of "
-                                "the rule, nor unlimited: it is ignored", NULL));
+    if (override == RL_OVERRIDE_REFUSED)
+        rl_complain(s->r, s->tiers->local, "overrides are ignored: Redis refuses to read them; "
+                    "allow it with ACL SETUSER USER +hget");
+    else if (why[override])
+        rl_complain(s->r, s->tiers->local,
+                    apr_pstrcat(pool, "the override of rule=", o->rule->name, " for identity=",
+                                rl_decide_who(s->chain, o), why[override], NULL));
 }
 
 /* Takes over what Redis reported of one rule. */
@@ -100,7 +106,8 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
 {
     int64_t received_ms = rl_local_clock();
 
-    take_override(s, o, ask->override);
+    complain_of_override(s, o, ask->override);
+    o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
     if (o->exempt) {
         rl_local_forget(s->tiers->local, o->key); /* it may deny from before the override */
         return;

@@ -17,7 +17,7 @@
 -- bucket, the level (8); of a log, the units used and the ms until the cost fits, until more fits,
 -- until all fits (4 each). For kinds of 8 and more also: the ms that a block still lasts, the slot, the
 -- units pending, quota and capacity (4 each), and 1 byte: 1 overridden, 2 unlimited, 3 the override
--- is garbage.
+-- is garbage, 4 its key is not a hash, 5 Redis refuses to read it.
 --
 -- Values, little endian. A window: its number (6), units in the one before (4) and in it (4). A
 -- bucket: tick (7), level (7), ms at which the key expires (6). A log: units used (4) and entries
@@ -53,6 +53,9 @@ end
 -- A number is a quota, a word a tier or unlimited.
 local function override(r, key, tiers)
     local word = pcall('HGET', key, string.match(tiers, '^%S+'))
+    if type(word) == 'table' then
+        r.overridden = string.find(word.err, 'WRONGTYPE', 1, true) and 4 or 5
+    end
     if type(word) ~= 'string' then
         return
     end

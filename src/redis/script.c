@@ -233,22 +233,26 @@ static int is_sane_state(const rl_limit *limit, const rl_state *state)
     return state->prev <= RL_COUNT_MAX && state->cur <= RL_COUNT_MAX;
 }
 
-/* Returns 0 if it makes no sense. */
+/* Returns 0 if it makes no sense; then the limit is as it was. */
 static int read_more(const unsigned char **s, rl_ask *ask)
 {
     int64_t blocked_ms = get(s, 4), slot = get(s, 4), pending = get(s, 4), quota = get(s, 4);
     int64_t capacity = get(s, 4), override = get(s, 1);
+    rl_limit limit = *ask->limit;
 
     ask->state.blocked_until = blocked_ms ? ask->now + blocked_ms * rl_limiter_ticks(ask->limit)
                                           : 0;
     ask->state.pending = (rl_pending){slot, 0, pending};
     ask->override = (rl_override)override;
     if (override == RL_OVERRIDE_QUOTA) {
-        ask->limit->quota = quota;
-        ask->limit->burst = capacity;
+        limit.quota = quota;
+        limit.burst = capacity;
     }
-    return pending <= 2 * RL_COUNT_MAX && override <= RL_OVERRIDE_GARBAGE
-        && quota <= RL_COUNT_MAX && capacity <= RL_COUNT_MAX && rl_limiter_is_exact(ask->limit);
+    if (pending > 2 * RL_COUNT_MAX || override >= RL_OVERRIDES || quota > RL_COUNT_MAX
+        || capacity > RL_COUNT_MAX || !rl_limiter_is_exact(&limit))
+        return 0;
+    *ask->limit = limit;
+    return 1;
 }
 
 static size_t reply_size(const rl_ask *asks, int n)

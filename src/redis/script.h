@@ -38,7 +38,11 @@ typedef enum {
     RL_OVERRIDE_NONE,
     RL_OVERRIDE_QUOTA,
     RL_OVERRIDE_UNLIMITED,
-    RL_OVERRIDE_GARBAGE /* neither a quota, nor a tier, nor unlimited: ignored */
+    /* These are ignored: */
+    RL_OVERRIDE_GARBAGE,    /* neither a quota, nor a tier, nor unlimited */
+    RL_OVERRIDE_WRONG_TYPE, /* the key is not a hash */
+    RL_OVERRIDE_REFUSED,    /* Redis refuses HGET, most likely to this user */
+    RL_OVERRIDES
 } rl_override;
 
 /* One rule of a call. */

@@ -22,7 +22,7 @@ static void must_decide(const rl_ask *ask)
 
     must(ask->now >= 0 && ask->now < (INT64_C(1) << 42) * rl_limiter_ticks(limit));
     must(rl_limiter_is_exact(limit));
-    must(ask->override <= RL_OVERRIDE_GARBAGE);
+    must(ask->override < RL_OVERRIDES);
     now = rl_limiter_roll(limit, &state, ask->now);
     must(now == ask->now);
     wait = rl_limiter_retry_after(limit, &state, now, ask->cost);

@@ -298,8 +298,11 @@ subtest 'overrides that hold garbage' => sub {
         is scalar(@lines), 1, 'with one line in the log';
     }
     my $from = fresh();
-    $redis->cmd('SET', "rl:override:{ip:$from}", 'a string');
+    $redis->cmd('SET', "rl:override:{ip:$from}", 0);
     is passes('/api', $from), 3, 'nor does a key of another type harm';
+    is scalar($one->error_log_lines(
+        qr/the override of rule=api for identity=ip:\Q$from\E is ignored: its key is not a hash;.* HSET/)), 1,
+        'of which one line says what to do';
     my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $one->error_log;
     is "@broken", '', 'no line of the log is broken';
 };

@@ -46,7 +46,7 @@ sub host {
     close $out or die "$dir/secret: $!\n";
     chmod 0600, "$dir/secret" or die "chmod: $!\n";    # root's: children cannot read it
     (my $text = $config) =~ s/\@DIR\@/$dir/;
-    return Httpd->start(config => $text, vars => { URL => $url }, modules => [qw(status headers)],
+    return Httpd->start(config => ($opt{more} // '') . $text, vars => { URL => $url }, modules => [qw(status headers)],
         mpm => $opt{mpm} // 'event', log_level => 'trace8', children => 2);
 }
 
@@ -132,6 +132,19 @@ for my $name (sort keys %refused) {
         is_kept($host);
     };
 }
+
+subtest 'a user who may not read overrides' => sub {
+    my $redis = RedisServer->start(auth => SECRET);
+    let_in_user($redis);
+    $redis->cmd(qw(ACL SETUSER limiter -hget));
+    my $host = host($redis, 'limiter ' . SECRET, more => "RateLimitOverrides on\n");
+    $redis->cmd(qw(HSET rl:override:{ip:127.0.0.1} one 0));
+    limits($host, 'by the rule, without its overrides');
+    $host->get('/hello.txt', from => "127.0.0.$_") for 2 .. 9;
+    my @lines = $host->error_log_lines(qr/overrides are ignored: Redis refuses.* \+hget/);
+    ok @lines > 0 && @lines < 4, 'and a line says what to do, not one for each request'
+        or diag scalar(@lines);
+};
 
 subtest 'a password that is changed' => sub {
     my $redis = RedisServer->start(auth => SECRET);

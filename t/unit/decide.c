@@ -184,7 +184,8 @@ static rl_override any_override(rng *r, counter *c, rl_limit *limit)
     int64_t n = any_quota(r, c);
     char word[32];
 
-    switch (rng_next(r) % 6) {
+    redisAppendCommand(redis, "DEL %s", c->override_key);
+    switch (rng_next(r) % 7) {
     case 0:
         strcpy(word, "unlimited");
         break;
@@ -197,8 +198,11 @@ static rl_override any_override(rng *r, counter *c, rl_limit *limit)
     case 3:
         snprintf(word, sizeof(word), "%" PRId64, n);
         break;
+    case 4:
+        redisAppendCommand(redis, "SET %s 0", c->override_key);
+        return RL_OVERRIDE_WRONG_TYPE;
     default:
-        redisAppendCommand(redis, "DEL %s", c->override_key);
+        redisAppendCommand(redis, "PING");
         return RL_OVERRIDE_NONE;
     }
     redisAppendCommand(redis, "HSET %s r %s", c->override_key, word);
@@ -366,7 +370,7 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
         plain &= in_force.algorithm != RL_SLIDING_LOG && !in_force.block_ms
             && !in_force.on_response;
         want->override = overrides ? any_override(r, c, &in_force) : RL_OVERRIDE_NONE;
-        call->commands += overrides;
+        call->commands += 2 * overrides;
         {
             rl_override override = want->override;
             int64_t cost = override == RL_OVERRIDE_UNLIMITED ? 0 : a->cost;

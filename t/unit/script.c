@@ -374,8 +374,10 @@ static const struct {
     {"unlimited", &blocking, BYTES("1" MS NONE NONE MORE(NONE, NONE, NONE, NONE, "\2")), 1, 1},
     {"an override that is garbage", &blocking,
      BYTES("1" MS NONE NONE MORE(NONE, NONE, NONE, NONE, "\3")), 1, 1},
+    {"an override that cannot be read", &blocking,
+     BYTES("1" MS NONE NONE MORE(NONE, NONE, NONE, NONE, "\5")), 1, 1},
     {"an override of no kind", &blocking,
-     BYTES("1" MS NONE NONE MORE(NONE, NONE, NONE, NONE, "\4")), 1, -1},
+     BYTES("1" MS NONE NONE MORE(NONE, NONE, NONE, NONE, "\6")), 1, -1},
 };
 
 static void test_replies(void)
