@@ -33,7 +33,7 @@ MAKEFLAGS += --no-print-directory
 
 UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot local_move \
              stats denied \
-             redis/breaker redis/errors redis/logger redis/reader redis/script redis/topology \
+             redis/breaker redis/errors redis/logger redis/reader redis/script redis/probe redis/topology \
              redis/tls redis/link \
              redis/resolver redis/node redis/call redis/client \
              redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet

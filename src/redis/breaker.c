@@ -152,6 +152,11 @@ int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, 
         && (uint64_t)now_ms > load(&b->probe_at) + (uint64_t)options->retry_max_ms;
 }
 
+unsigned rl_breaker_good_probes(const rl_breaker *b)
+{
+    return (unsigned)load(&b->probes);
+}
+
 void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
 {
     store(&b->backoff_ms, (uint64_t)options->retry_min_ms);

@@ -100,12 +100,16 @@ rl_breaker_state rl_breaker_read(const rl_breaker *b);
 /* In shared memory, zeroed at first: empty. */
 typedef struct {
     _Alignas(64) _Atomic uint64_t errors[RL_ERROR_KINDS]; /* that any node has answered */
+    _Atomic uint64_t ways; /* in which calls were asked for, of any node: rl_probe_ways() */
     _Alignas(64) struct {
         _Atomic uint64_t id; /* of the node's name; 0: nobody's */
         _Atomic char name[RL_BREAKER_NAME];
         rl_breaker breaker;
     } nodes[RL_BREAKERS];
 } rl_breakers;
+
+/* How many probes have come back in time, in a row, since it opened: less than three. */
+unsigned rl_breaker_good_probes(const rl_breaker *b);
 
 /* The breaker of a node, the same for all who call it by the same name. */
 rl_breaker *rl_breaker_of(rl_breakers *all, const char *name);

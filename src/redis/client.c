@@ -36,6 +36,7 @@
 #include "call.h"
 #include "client.h"
 #include "fleet.h"
+#include "probe.h"
 #include "spread.h"
 
 #define IN_FLIGHT 1024
@@ -439,6 +440,15 @@ void rl_client_probe(rl_client *client)
     } while (probing && now_us < until_us);
 }
 
+/* Probes do what calls do: in these ways. */
+static void note_ways(rl_client *client, unsigned ways)
+{
+    _Atomic uint64_t *known = &client->options.breakers->ways;
+
+    if (ways & ~atomic_load_explicit(known, memory_order_relaxed))
+        atomic_fetch_or(known, ways);
+}
+
 /* One call, of one slot. *split: see rl_spread_calls. */
 static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
                          int64_t deadline_us, int *admitted, int *split)
@@ -452,6 +462,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int l
     failure = rl_fleet_route(client->fleet, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
+    note_ways(client, rl_probe_ways(asks, n, look_only));
     command = rl_script_decide(&client->names, asks, n, look_only, &length);
     call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
     if (!call)
@@ -480,6 +491,7 @@ static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
 
     if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
         return;
+    note_ways(client, rl_probe_ways(asks, n, 1)); /* by the full script, as a look */
     command = rl_script_undo(&client->names, asks, n, &length);
     if (command)
         enqueue(client, node, slot, command, length, NULL);
@@ -582,17 +594,12 @@ static void make_greetings(rl_client *client)
                      (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
 }
 
-/* A decision that costs nothing, but writes: what a probe can do, requests can do as well. */
-static char *make_probe(void *owner, const char *tag, int *length)
+static char *make_probe(void *owner, const char *tag, unsigned turn, int *length)
 {
-    rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 1, .window_ms = RL_WINDOW_MIN_MS};
-    rl_client *client = owner;
-    rl_ask ask = {.limit = &limit};
-    char key[256]; /* a prefix has at most 64 bytes */
+    const rl_client *client = owner;
+    unsigned ways = (unsigned)atomic_load(&client->options.breakers->ways);
 
-    apr_snprintf(key, sizeof(key), "%s:{%s}:probe:fixed-window:100ms", client->options.prefix, tag);
-    ask.key = key;
-    return rl_script_decide(&client->names, &ask, 1, 0, length);
+    return rl_probe_make(&client->names, client->options.prefix, tag, ways, turn, length);
 }
 
 static void make_fleet(rl_client *client)
@@ -605,15 +612,12 @@ static void make_fleet(rl_client *client)
                                .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .sign_of_life = &client->sign_of_life,
-                               .threaded = o->threaded, .on_reply = on_reply,
+                               .threaded = o->threaded, .make_probe = make_probe,
+                               .on_reply = on_reply,
                                .on_unsent = on_unsent, .owner = client,
                                .breakers = o->breakers, .logger = o->logger};
-    char *probe;
 
-    probe = make_probe(client, "probe", &options.probe_length);
-    options.probe = apr_pmemdup(client->pool, probe, (apr_size_t)options.probe_length);
-    redisFreeCommand(probe);
-    client->fleet = rl_fleet_create(client->pool, o->topology, &options, make_probe);
+    client->fleet = rl_fleet_create(client->pool, o->topology, &options);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)

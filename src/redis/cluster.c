@@ -36,7 +36,6 @@ typedef struct {
     int useless;       /* it had no table to tell */
     int64_t wanted_us; /* last named by a redirection */
     int probe_slot;    /* that its probe is of; RL_SLOTS_NOBODY: none */
-    char *probe;
 } place;
 
 struct rl_cluster {
@@ -128,8 +127,7 @@ static void rest(rl_cluster *c, int index, int64_t now_us)
 static void fit_probe(rl_cluster *c, int index)
 {
     place *p = c->places[index];
-    char tag[16];
-    int length;
+    char tag[RL_PROBE_TAG];
 
     if (!has_slots(c, index) || !rl_node_is_open(p->node)
         || (p->probe_slot != RL_SLOTS_NOBODY && rl_slots_owner(&c->slots, p->probe_slot) == index))
@@ -140,13 +138,7 @@ static void fit_probe(rl_cluster *c, int index)
         apr_snprintf(tag, sizeof(tag), "%d", i);
         slot = rl_slots_of_key(tag, strlen(tag));
         if (rl_slots_owner(&c->slots, slot) == index) {
-            char *probe = c->options.make_probe(c->options.probe_owner, tag, &length);
-
-            if (!probe)
-                return;
-            rl_node_set_probe(p->node, probe, length);
-            redisFreeCommand(p->probe);
-            p->probe = probe;
+            rl_node_set_probe_tag(p->node, tag);
             p->probe_slot = slot;
             return;
         }
@@ -189,6 +181,7 @@ static void wake_seed(rl_cluster *c, int64_t now_us)
 
 static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
 {
+    const char *why = "is it part of a cluster?";
     place *from = c->places[c->asked];
     rl_slots *slots = &c->slots;
     int taken = reply ? rl_slots_read(slots, reply, from->host) : 0;
@@ -206,9 +199,11 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     if (!reply || c->complained)
         return;
     c->complained = 1;
+    if (reply->type == REDIS_REPLY_ERROR)
+        why = reply->str;
     rl_logger_say(&c->options.logger, RL_LOG_ERROR,
-                  "Redis at %s has no table of slots to tell: %s", from->name,
-                  reply->type == REDIS_REPLY_ERROR ? reply->str : "is it part of a cluster?");
+                  "Redis at %s has no table of slots to tell: %.*s", from->name, rl_error_shown(why),
+                  why);
 }
 
 int rl_cluster_take(rl_cluster *c, const void *call, redisReply *reply, int64_t now_us)

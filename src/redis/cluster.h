@@ -21,10 +21,7 @@ typedef struct {
     const rl_topology *topology;
     /* Makes a node with a breaker. name and at live as long as the pool and may change. */
     rl_node *(*make_node)(void *owner, const char *name, const rl_endpoint *at);
-    /* Formats a probe (see rl_node_options) whose keys have this tag; for redisFreeCommand(). */
-    char *(*make_probe)(void *owner, const char *tag, int *length);
-    void *owner;       /* of nodes */
-    void *probe_owner;
+    void *owner; /* of nodes */
     rl_logger logger;
 } rl_cluster_options;
 

@@ -15,6 +15,7 @@
 #include "errors.h"
 
 #define MARK "@user_script: "
+#define SHOWN_MAX 100
 
 const rl_error rl_errors[RL_ERROR_KINDS] = {
     [RL_ERROR_OTHER] = {"", "other", RL_DO_COUNT, "refuses what it is asked"},
@@ -54,6 +55,11 @@ const rl_error rl_errors[RL_ERROR_KINDS] = {
                          "says that its user may not run what is needed, or not on these keys"},
     [RL_ERROR_MAXCLIENTS] = {"ERR max number of clients", "maxclients", RL_DO_OPEN,
                              "has no room for more clients: raise maxclients"},
+    [RL_ERROR_NOCOMMAND] = {"ERR unknown command", "nocommand", RL_DO_OPEN,
+                            "does not know a command that is needed: none may be renamed or "
+                            "disabled"},
+    [RL_ERROR_SYNTAX] = {"ERR syntax error", "syntax", RL_DO_OPEN,
+                         "does not know SET with KEEPTTL: Redis 6.0 or later is needed"},
 };
 
 /* Other words for the same. */
@@ -64,6 +70,8 @@ static const struct {
     {"ERR The user executing the script can't", RL_ERROR_NOPERM},
     {"The user executing the script can't", RL_ERROR_NOPERM},
     {"ERR ACL failure in script", RL_ERROR_NOPERM},
+    {"ERR Unknown Redis command called from", RL_ERROR_NOCOMMAND},
+    {"Unknown Redis command called from", RL_ERROR_NOCOMMAND}, /* Redis 6 */
     {"ERR invalid password", RL_ERROR_WRONGPASS}, /* Redis 5 */
     {"ERR AUTH <password> called without any password", RL_ERROR_WRONGPASS},
     {"ERR Client sent AUTH, but no password is set", RL_ERROR_WRONGPASS}, /* Redis 5 */
@@ -101,4 +109,18 @@ rl_error_kind rl_error_of(const char *text)
             return others[i].kind;
     }
     return RL_ERROR_OTHER;
+}
+
+int rl_error_shown(const char *text)
+{
+    static const char *const echoes[] = {", with args", " '", " `", " \"", "\n"};
+    size_t shown = strlen(text);
+
+    for (size_t i = 0; i < sizeof(echoes) / sizeof(echoes[0]); i++) {
+        const char *echo = strstr(text, echoes[i]);
+
+        if (echo && (size_t)(echo - text) < shown)
+            shown = (size_t)(echo - text);
+    }
+    return shown < SHOWN_MAX ? (int)shown : SHOWN_MAX;
 }

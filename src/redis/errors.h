@@ -26,6 +26,8 @@ typedef enum {
     RL_ERROR_WRONGPASS,
     RL_ERROR_NOPERM,
     RL_ERROR_MAXCLIENTS,
+    RL_ERROR_NOCOMMAND,
+    RL_ERROR_SYNTAX,
     RL_ERROR_KINDS
 } rl_error_kind;
 
@@ -52,5 +54,11 @@ extern const rl_error rl_errors[RL_ERROR_KINDS];
  * script met into an error of its own, by how that begins.
  */
 rl_error_kind rl_error_of(const char *text);
+
+/*
+ * What of an error may be logged: how many bytes, from its beginning. An error may repeat what it
+ * was asked, and keys hold what clients sent.
+ */
+int rl_error_shown(const char *text);
 
 #endif

@@ -147,7 +147,7 @@ static int is_to_be_split(const rl_fleet *fleet, rl_error_kind kind)
 rl_call_next rl_fleet_refused(rl_fleet *fleet, rl_call *call, const char *error)
 {
     rl_error_kind kind = rl_error_of(error);
-    rl_error_action action = rl_node_refused(call->node, kind);
+    rl_error_action action = rl_node_refused(call->node, kind, error);
     rl_node *to = fleet->cluster ? rl_cluster_redirect(fleet->cluster, call->node, error,
                                                        &call->ask, rl_link_clock()) : NULL;
 
@@ -266,14 +266,13 @@ static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
 }
 
 rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
-                          const rl_node_options *node,
-                          char *(*make_probe)(void *owner, const char *tag, int *length))
+                          const rl_node_options *node)
 {
     rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
     rl_resolver *resolver = rl_resolver_create(pool);
     rl_watch_options watch = {topology, node->tls, resolver, node->connect_ms,
                               node->retry.retry_min_ms, node->retry.retry_max_ms, node->logger};
-    rl_cluster_options cluster = {topology, add_node, make_probe, fleet, node->owner, node->logger};
+    rl_cluster_options cluster = {topology, add_node, fleet, node->logger};
 
     fleet->pool = pool;
     fleet->node = *node;

@@ -24,13 +24,9 @@ typedef struct rl_fleet rl_fleet;
 /* What becomes of a call after its reply. */
 typedef enum { RL_CALL_ENDS, RL_CALL_GOES, RL_CALL_WAITS } rl_call_next;
 
-/*
- * Makes a fleet. node says what its nodes have in common, with a probe of no tag, and is copied.
- * make_probe formats a probe whose keys have this tag, for redisFreeCommand().
- */
+/* Makes a fleet. node says what its nodes have in common, and is copied. */
 rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
-                          const rl_node_options *node,
-                          char *(*make_probe)(void *owner, const char *tag, int *length));
+                          const rl_node_options *node);
 
 /* --- Any thread --------------------------------------------------------------------------- */
 

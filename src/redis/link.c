@@ -12,6 +12,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <poll.h>
@@ -250,7 +251,8 @@ static void note_refusal(rl_link *link, const rl_greeting *greeting, const char 
     if (link->refusal != RL_ERROR_OTHER)
         apr_snprintf(text, sizeof(link->error), "it %s", rl_errors[link->refusal].means);
     else
-        apr_snprintf(text, sizeof(link->error), "%s: %s", greeting->name,
+        apr_snprintf(text, sizeof(link->error), "%s: %.*s", greeting->name,
+                     greeting->secret ? INT_MAX : rl_error_shown(error),
                      greeting->secret ? "it was refused" : error);
 }
 

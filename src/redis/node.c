@@ -44,7 +44,7 @@ struct rl_node {
 
     /* the owner's */
     rl_link *link;
-    rl_logger_pace said_lost, said_late;
+    rl_logger_pace said_lost, said_late, said_refused;
     rl_link_state state; /* as last seen */
     const rl_endpoint *at;
     rl_question *question; /* for its addresses, that is under way */
@@ -70,8 +70,10 @@ struct rl_node {
     int trying;          /* the request under way was let through an open breaker */
     int probing;
     int probe_sent;
+    int probe_good;      /* as far as replies to it have come */
     int probes_owed;     /* replies to probes that are to come */
     int64_t probe_until_us;
+    char probe_tag[RL_PROBE_TAG];
 };
 
 static char probe_call; /* its address stands for a probe among the calls of the link */
@@ -294,13 +296,17 @@ static int forget_place(rl_node *node)
     return 1;
 }
 
-rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind)
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *text)
 {
     const rl_error *error = &rl_errors[kind];
     char why[WHY];
 
     apr_snprintf(why, sizeof(why), "it %s", error->means);
     atomic_fetch_add_explicit(&node->options.breakers->errors[kind], 1, memory_order_relaxed);
+    if (kind == RL_ERROR_OTHER && text)
+        rl_logger_say_at_pace(&node->options.logger, &node->said_refused, now_ms(), RL_LOG_WARNING,
+                              "Redis at %s refuses what it is asked: %.*s", node->name,
+                              rl_error_shown(text), text);
     atomic_store(&node->trouble, now_ms() << 8 | (kind + 1));
     if (error->action == RL_DO_RELOAD)
         rl_link_reload(node->link);
@@ -338,7 +344,7 @@ static void round_failed(rl_node *node, const char *why, int64_t now_us)
 static void link_failed(rl_node *node, int64_t now_us)
 {
     if (rl_link_refusal(node->link) != RL_ERROR_KINDS)
-        rl_node_refused(node, rl_link_refusal(node->link));
+        rl_node_refused(node, rl_link_refusal(node->link), NULL);
     round_failed(node, rl_link_error(node->link), now_us);
 }
 
@@ -391,12 +397,21 @@ static void connect_next(rl_node *node, int64_t now_us)
     }
 }
 
+/* Twice: what a key is written with first is not what it is written with when it is there. */
 static void send_probe(rl_node *node, int64_t now_us)
 {
+    int length;
+    char *probe = node->options.make_probe(node->options.owner, node->probe_tag,
+                                           rl_breaker_good_probes(node->breaker), &length);
+
     node->probe_until_us = now_us + node->options.timeout_ms * 1000;
-    node->probe_sent = rl_link_send(node->link, node->options.probe, node->options.probe_length,
-                                    RL_REPLY_TEXT, &probe_call);
-    node->probes_owed += node->probe_sent;
+    node->probe_sent = node->probe_good = 1;
+    for (int i = 0; i < 2 && node->probe_sent; i++) {
+        node->probe_sent = probe && rl_link_send(node->link, probe, length, RL_REPLY_TEXT,
+                                                 &probe_call);
+        node->probes_owed += node->probe_sent;
+    }
+    redisFreeCommand(probe);
     if (!node->probe_sent)
         probed(node, 0);
 }
@@ -540,14 +555,13 @@ void rl_node_look(rl_node *node, int64_t now_us)
 /* --- The owner ---------------------------------------------------------------------------- */
 
 /*
- * The reply to the last probe that was sent; NULL: none. Whoever reads it may have been away since
- * it was due, so it is the clock that says if it came in time. The reply to an earlier probe says
- * nothing of a later one.
+ * The last reply to a probe has come. Whoever reads it may have been away since it was due, so it
+ * is the clock that says if it came in time. Replies to an earlier probe say nothing of a later one.
  */
-static void take_probe(rl_node *node, const redisReply *reply)
+static void take_probe(rl_node *node)
 {
-    int good = reply && reply->type == REDIS_REPLY_STRING;
     int64_t now_us = rl_link_clock();
+    int good = node->probe_good;
 
     if (good && now_us >= node->probe_until_us)
         rl_logger_say_at_pace(&node->options.logger, &node->said_late, now_us / 1000,
@@ -567,10 +581,12 @@ static void on_reply(void *data, void *call, redisReply *reply)
         return;
     }
     node->probes_owed--;
+    if (!reply || reply->type != REDIS_REPLY_STRING)
+        node->probe_good = 0;
     if (reply && reply->type == REDIS_REPLY_ERROR)
-        rl_node_refused(node, rl_error_of(reply->str));
+        rl_node_refused(node, rl_error_of(reply->str), reply->str);
     if (node->probes_owed == 0)
-        take_probe(node, reply);
+        take_probe(node);
     if (reply)
         freeReplyObject(reply);
 }
@@ -604,6 +620,7 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
     node->at = at;
     node->breaker = rl_breaker_of(options->breakers, name);
     node->link = rl_link_create(pool, &link);
+    rl_node_set_probe_tag(node, "probe");
     node->patient = 1;
     node->backoff_ms = options->retry.retry_min_ms;
     atomic_init(&node->accepting, 1);
@@ -738,10 +755,9 @@ void rl_node_doubt(rl_node *node)
     node->checking = 0;
 }
 
-void rl_node_set_probe(rl_node *node, const char *probe, int length)
+void rl_node_set_probe_tag(rl_node *node, const char *tag)
 {
-    node->options.probe = probe;
-    node->options.probe_length = length;
+    apr_cpystrn(node->probe_tag, tag, sizeof(node->probe_tag));
 }
 
 void rl_node_rest(rl_node *node)

@@ -19,6 +19,8 @@
 
 typedef struct rl_node rl_node;
 
+#define RL_PROBE_TAG 16
+
 typedef struct {
     int64_t timeout_ms;       /* what a request may wait; a silent link is closed after four */
     int64_t connect_ms;
@@ -30,8 +32,11 @@ typedef struct {
     const rl_greeting *sign_of_life;
     const rl_tls *tls;
     int in_flight;
-    const char *probe;        /* a formatted command that does what calls do and changes nothing */
-    int probe_length;
+    /*
+     * Formats a command that does what calls do and changes nothing, for redisFreeCommand(). Its
+     * keys have this tag; what it does differs from turn to turn.
+     */
+    char *(*make_probe)(void *owner, const char *tag, unsigned turn, int *length);
     int guided;               /* before each connection it is asked anew where the server is */
     int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
@@ -107,7 +112,7 @@ int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind k
  * Redis answered a call with an error of this kind: counts it and does what the node has to do
  * about it, which is not to send the call again. Returns the kind's action, for the rest.
  */
-rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind);
+rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *text);
 
 /* The descriptor (-1: none), the poll events to wait for, and when to look at the latest. */
 int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us);
@@ -131,8 +136,8 @@ void rl_node_doubt(rl_node *node);
 /* The node's name and endpoint have changed in place: they mean another server. It rests. */
 void rl_node_become(rl_node *node);
 
-/* Another probe, which lives until the next one is set. */
-void rl_node_set_probe(rl_node *node, const char *probe, int length);
+/* The tag of the keys of its probes, with less than RL_PROBE_TAG bytes. */
+void rl_node_set_probe_tag(rl_node *node, const char *tag);
 
 /* Nobody needs the server: ends the connection and forgets failures, until the node is woken. */
 void rl_node_rest(rl_node *node);

@@ -171,16 +171,24 @@ static char *command_of(const rl_script_names *names, const rl_ask *asks, int n,
     return *length > 0 ? command : NULL;
 }
 
+int rl_script_is_plain(const rl_ask *asks, int n, int look)
+{
+    int plain = !look;
+
+    for (int i = 0; i < n; i++)
+        plain = plain && !has_more(&asks[i]) && asks[i].limit->algorithm != RL_SLIDING_LOG;
+    return plain;
+}
+
 char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int look,
                        int *length)
 {
-    int live = 0, plain = !look;
+    int live = 0;
 
     while (live < n && !asks[live].shadow)
         live++;
-    for (int i = 0; i < n; i++)
-        plain = plain && !has_more(&asks[i]) && asks[i].limit->algorithm != RL_SLIDING_LOG;
-    return command_of(names, asks, n, plain, look ? -1 - live : live, length);
+    return command_of(names, asks, n, rl_script_is_plain(asks, n, look), look ? -1 - live : live,
+                      length);
 }
 
 char *rl_script_undo(const rl_script_names *names, const rl_ask *asks, int n, int *length)

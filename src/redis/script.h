@@ -65,6 +65,9 @@ typedef struct {
 
 void rl_script_name(rl_script_names *names);
 
+/* Whether a decision is one for decide_plain.lua. */
+int rl_script_is_plain(const rl_ask *asks, int n, int look);
+
 /*
  * Makes the command that decides over n asks (1 to RL_ASKS_MAX), those that are not shadow rules
  * first; with look set it only reports, and charges nothing. Returns the bytes, to be freed with

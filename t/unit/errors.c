@@ -51,7 +51,14 @@ static const struct {
     {"OOMPH", RL_ERROR_OTHER},
     {"ERR OOM command not allowed", RL_ERROR_OTHER},
     {"ERR no such key 'READONLY OOM NOSCRIPT '", RL_ERROR_OTHER},
-    {"ERR unknown command 'AUTH', with args beginning with: 'NOAUTH '", RL_ERROR_OTHER},
+    {"ERR unknown command 'AUTH', with args beginning with: 'NOAUTH '", RL_ERROR_NOCOMMAND},
+    {"ERR unknown command `EVALSHA`, with args beginning with: `6e81`, ", RL_ERROR_NOCOMMAND},
+    {"ERR Unknown Redis command called from script script: 6e81, on @user_script:1.",
+     RL_ERROR_NOCOMMAND},
+    {"ERR Error running script (call to f_6e81): @user_script:9: @user_script: 9: Unknown Redis "
+     "command called from Lua script", RL_ERROR_NOCOMMAND},
+    {"ERR Error running script (call to f_6e81): @user_script:9: @user_script: 9: ERR syntax error",
+     RL_ERROR_SYNTAX},
     {"WRONGTYPE @user_script: 1: -OOM command not allowed", RL_ERROR_OTHER},
     {"ERR Error running script (call to f_6e81): @user_script: ", RL_ERROR_OTHER},
     {"ERR Error running script (call to f_6e81): @user_script:9: attempt to index a nil value",
@@ -67,6 +74,30 @@ static void test_kinds(void)
         is_int(rl_error_of(exact), said[i].kind, "\"%.60s\"", said[i].text);
         free(exact);
     }
+}
+
+static const struct {
+    const char *text, *shown;
+} logged[] = {
+    {"", ""},
+    {"ERR This instance has cluster support disabled", "ERR This instance has cluster support disabled"},
+    {"ERR it can't be done", "ERR it can't be done"},
+    {"ERR no such thing 'SECRET'", "ERR no such thing"},
+    {"ERR unknown subcommand, with args beginning with: `SECRET`", "ERR unknown subcommand"},
+    {"ERR one\nSECRET", "ERR one"},
+};
+
+static void test_shown(void)
+{
+    char text[300];
+
+    for (size_t i = 0; i < sizeof(logged) / sizeof(logged[0]); i++) {
+        snprintf(text, sizeof(text), "%.*s", rl_error_shown(logged[i].text), logged[i].text);
+        is_str(text, logged[i].shown, "what may repeat a client's bytes is left out (%zu)", i);
+    }
+    memset(text, 'x', sizeof(text) - 1);
+    text[sizeof(text) - 1] = '\0';
+    is_int(rl_error_shown(text), 100, "and not much is shown");
 }
 
 static void test_table(void)
@@ -90,6 +121,7 @@ static void test_table(void)
 int main(void)
 {
     test_kinds();
+    test_shown();
     test_table();
     return done_testing();
 }

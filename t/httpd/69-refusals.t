@@ -1,0 +1,116 @@
+#!/usr/bin/perl
+# A Redis that refuses what only some decisions need: it is found out once and stays
+# found out, because what tests whether it is back does all that decisions do. The log
+# names the cause, and shows nothing that a terminal or a client could have planted.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use FakeRedis;
+use Fallback;
+use RedisServer;
+use Status;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use constant WATCHED_S => 3;
+
+sub rule { my ($more) = @_; return "<Location />\nRateLimit one 20/1h $more\n</Location>\n" }
+
+# Requests until the breaker is open, then for a while more: it stays so, said once, and why.
+sub stays_found_out {
+    my ($host, $says) = @_;
+    Status->wait_until($host, sub {
+        return 1 if $_[0]{RedisBreakerOpen};
+        Fallback::load($host, 64, from => '127.0.0.2');
+        return 0;
+    }, what => 'the breaker to open', within => 30);
+    my $answered = Status->of($host)->{RedisAnswered};
+    my $until = time + WATCHED_S;
+    while (time < $until) {
+        Fallback::no_error(Fallback::load($host, 64, from => '127.0.0.3'), 64);
+        sleep 0.1;
+    }
+    is +Status->of($host)->{RedisAnswered}, $answered, 'none is decided by Redis meanwhile';
+    my @opened = $host->error_log_lines(qr/breaker open/);
+    is(scalar(@opened), 1, "the breaker opens once") or diag grep { !/denied/ } $host->error_log;
+    like $opened[0], $says, 'and the log says why';
+}
+
+my @forbidden = (
+    ['SET',    '-set',    'algorithm=sliding-window'],
+    ['PSETEX', '-psetex', 'algorithm=token-bucket'],
+    ['APPEND', '-append', 'algorithm=sliding-log'],
+    ['PSETEX', '-psetex', 'block=1m'],
+);
+for my $case (@forbidden) {
+    my ($command, $forbid, $options) = @$case;
+    for my $mpm (qw(event prefork)) {
+        subtest "a user without $command, for a rule with $options ($mpm)" => sub {
+            my $redis = RedisServer->start;
+            my $host = Fallback::host(redis => $redis, mpm => $mpm, config => rule($options));
+            Fallback::wait_for_redis($host);
+            Fallback::load($host, 64, from => '127.0.0.4', path => '/hello.txt');
+            $redis->cmd('ACL', 'SETUSER', 'default', $forbid);
+            stays_found_out($host, qr/its user may not run what is needed/);
+            $redis->cmd('ACL', 'SETUSER', 'default', $forbid =~ s/-/+/r);
+            Fallback::recovered($host);
+        };
+    }
+}
+
+subtest 'what no rule needs may be forbidden' => sub {
+    my $redis = RedisServer->start;
+    $redis->cmd(qw(ACL SETUSER default -append -setrange -getrange -strlen -pexpire));
+    my $host = Fallback::host(redis => $redis, config => rule(''));
+    Fallback::wait_for_redis($host);
+    $redis->kill9;
+    Status->wait_until($host, sub {
+        return 1 if $_[0]{RedisBreakerOpen};
+        Fallback::load($host, 64);
+        return 0;
+    }, what => 'the breaker to open', within => 30);
+    $redis->restart;
+    $redis->cmd(qw(ACL SETUSER default -append -setrange -getrange -strlen -pexpire));
+    Fallback::recovered($host);
+};
+
+subtest 'EVALSHA under another name' => sub {
+    my $redis = RedisServer->start(conf => ['rename-command EVALSHA ""']);
+    my $host = Fallback::host(redis => $redis, config => rule(''));
+    stays_found_out($host, qr/does not know a command that is needed/);
+};
+
+# A Redis that answers its handshake and refuses decisions with a text.
+sub refuses {
+    my ($text) = @_;
+    return FakeRedis->start(sub {
+        my ($conn) = @_;
+        while (my $words = $conn->command) {
+            $conn->send($words->[0] eq 'EVALSHA' ? "-$text\r\n" : '$40' . "\r\n" . 'a' x 40 . "\r\n")
+                or return;
+        }
+    });
+}
+
+subtest 'SET does not know KEEPTTL' => sub {
+    my $fake = refuses('ERR Error running script (call to f_6e81): @user_script:91: '
+        . '@user_script: 91: ERR syntax error');
+    my $host = Fallback::host(url => $fake->url, config => rule(''));
+    stays_found_out($host, qr/Redis 6\.0 or later is needed/);
+};
+
+subtest 'an error that nobody knows' => sub {
+    my $fake = refuses("ERR no %s%n today\e[31m, with args beginning with: 'SECRET'");
+    my $host = Fallback::host(url => $fake->url, config => rule(''));
+    stays_found_out($host, qr/refuses what it is asked/);
+    my @lines = $host->error_log_lines(qr/refuses what it is asked: ERR no/);
+    like $lines[0], qr/: ERR no %s%n today\?\[31m$/, 'its text is logged, made harmless';
+    cmp_ok scalar(@lines), '<=', 2 * 4, 'not each time';
+    unlike $host->error_log, qr/SECRET/, 'and nothing that it was asked';
+};
+
+done_testing;
