@@ -485,19 +485,54 @@ static int refuse(server_rec *s, const written *place, const char *what)
     return 0;
 }
 
-static int check_place(server_rec *s, const rl_settings *settings, const written *place)
+/* RegisterHttpMethod, and the modules that use it, have had their say by now. */
+static void check_methods(apr_pool_t *pool, server_rec *s, const written *place)
+{
+    for (const char *const *method = place->rule->methods; method && *method; method++) {
+        char *name = apr_pstrdup(pool, *method);
+
+        ap_str_toupper(name);
+        if (ap_method_number_of(name) == M_INVALID)
+            warn(s, place, apr_psprintf(pool, "methods=%s is not a method that httpd knows; one that "
+                                        "is meant is made known with RegisterHttpMethod %s", *method,
+                                        name));
+    }
+}
+
+/* A tier= that never finds a RateLimitTier. */
+static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
+                       const written *place)
+{
+    const rl_rule *rule = place->rule;
+    const char *text = rule->tier.text;
+
+    if (!text && rule->tier_count && !settings->overrides)
+        warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
+             "RateLimitOverrides on");
+    else if (text && !rule->tier_count)
+        warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, as in: RateLimitTier "
+                                    "%s gold 1000", rule->name));
+    else if (text && rl_rule_is_name(text) && !rl_rule_tier(rule, text))
+        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is none of its tiers; an "
+                                    "expression has %%{...}, as in tier=%%{env:PLAN}", text, text));
+}
+
+static int check_place(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
+                       const written *place)
 {
     const rl_rule *rule = place->rule;
 
+    check_methods(pool, s, place);
+    check_tier(pool, s, settings, place);
+    if (rl_rule_key_has_dead_end(rule))
+        warn(s, place, "an alternative of its key is never used: one before it is there in every "
+             "request; put what may be missing first, as in key=user|ip");
     if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
         warn(s, place, "clients choose its key and get a fresh quota with each new value; put a "
              "rule with key=ip or key=server beside it");
     if (rl_rule_tier_is_inventable(rule))
         warn(s, place, "clients choose its tier; let tier= read what the server knows of them, "
              "as in tier=%{env:PLAN}");
-    if (rule->tier_count && !rule->tier.text && !settings->overrides)
-        warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
-             "RateLimitOverrides on");
     if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
         warn(s, place, "on-failure= does nothing where Redis is not asked");
     if (rule->adaptive && !settings->adaptive_count)
@@ -533,7 +568,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     share_tails();
     for (int i = 0; i < all_places->nelts; i++) {
         if (!places[i].rule->off)
-            good &= check_place(main_server, settings, &places[i]);
+            good &= check_place(pool, main_server, settings, &places[i]);
     }
     if (settings->overrides && !settings->redis) {
         ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, main_server,

@@ -168,11 +168,22 @@ int rl_rule_mentions(const char *text, const char *const names[])
 /* Compiles an expression and notes what it reads. */
 const char *rl_rule_read_expr(rl_reading *r, const char *text, int boolean, const void **compiled)
 {
+    static const char *const of_response[] = {"%{resp:", "resp(", "%{REQUEST_STATUS}",
+                                              "%{LAST_MODIFIED}", NULL};
     static const char *const of_auth[] = {"REMOTE_USER", "%{AUTH", "env:", "env(", "note:", "note(",
                                           NULL};
+    static const char *const of_type[] = {"%{CONTENT_TYPE}", "%{HANDLER}", NULL};
+    static const char *const of_file[] = {"_FILENAME}", "%{PATH_INFO}", "%{CONTEXT_",
+                                          "%{SCRIPT_USER}", "%{SCRIPT_GROUP}", NULL};
     const char *error;
 
-    r->reads_auth |= rl_rule_mentions(text, of_auth);
+    if (rl_rule_mentions(text, of_response))
+        return apr_psprintf(r->pool, "\"%s\" reads the response, which does not exist yet when a rule "
+                            "decides; a rule that depends on it is one with charge-on=, as in "
+                            "charge-on=404", text);
+    r->reads_file |= rl_rule_mentions(text, of_file);
+    r->reads_type |= rl_rule_mentions(text, of_type);
+    r->reads_auth |= r->reads_type || rl_rule_mentions(text, of_auth);
     r->reads_user |= strcasestr(text, "REMOTE_USER") != NULL;
     if (!r->compile)
         return apr_psprintf(r->pool, "expressions such as \"%s\" are known to httpd only", text);
@@ -192,6 +203,13 @@ static const char *too_large(apr_pool_t *pool, const char *text, const rl_limit 
     return apr_psprintf(pool, "\"%s\" is too large to count exactly with this delay=", text);
 }
 
+/* Whether the cost that each request has is above what a limit ever admits. */
+static int is_too_dear(const rl_rule *rule, const rl_limit *limit)
+{
+    return !rule->cost_expr.text && rule->cost > 1 && limit->quota > 0
+        && rule->cost > rl_limiter_capacity(limit);
+}
+
 static const char *settle_limit(rl_reading *r)
 {
     rl_rule *rule = r->rule;
@@ -200,8 +218,7 @@ static const char *settle_limit(rl_reading *r)
         rule->limit.burst = rule->limit.quota;
     if (!rl_limiter_is_exact(&rule->limit))
         return too_large(r->pool, rule->text, &rule->limit);
-    if (!rule->cost_expr.text && rule->cost > 1 && rule->limit.quota > 0
-        && rule->cost > rl_limiter_capacity(&rule->limit))
+    if (is_too_dear(rule, &rule->limit))
         return apr_psprintf(r->pool, "cost=%" APR_INT64_T_FMT " is above the %" APR_INT64_T_FMT
                             " there are: each request would be denied", rule->cost,
                             rl_limiter_capacity(&rule->limit));
@@ -256,7 +273,8 @@ static const char *read_rule(rl_reading *r, const char *line)
 const char *rl_rule_parse(apr_pool_t *pool, const char *line, rl_compile compile, void *context,
                           rl_rule **rule)
 {
-    rl_reading r = {pool, compile, context, apr_pcalloc(pool, sizeof(rl_rule)), 0, 0, 0, 0};
+    rl_reading r = {.pool = pool, .compile = compile, .context = context,
+                    .rule = apr_pcalloc(pool, sizeof(rl_rule))};
     const char *name = rl_rule_word(pool, &line);
     const char *error;
 
@@ -349,6 +367,11 @@ const char *rl_rule_add_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
         return apr_psprintf(pool, "\"%s\": %s", rule->name, error);
     limit.quota = tier.unlimited ? 0 : tier.quota;
     limit.burst = tier.unlimited ? 0 : tier.burst;
+    if (is_too_dear(rule, &limit))
+        return apr_psprintf(pool, "\"%s\": cost=%" APR_INT64_T_FMT " is above the %" APR_INT64_T_FMT
+                            " of tier %s: each of its requests would be denied, which a quota of 0 "
+                            "says more clearly", rule->name, rule->cost, rl_limiter_capacity(&limit),
+                            name);
     if (!rl_limiter_is_exact(&limit))
         return apr_psprintf(pool, "\"%s\": %s", rule->name, too_large(pool, quota, &limit));
     add_tier(pool, rule, &tier);
@@ -387,6 +410,26 @@ int rl_rule_key_is_inventable(const rl_rule *rule)
             if (part_is_inventable(&rule->keys[i].parts[j]))
                 return 1;
         }
+    }
+    return 0;
+}
+
+/* Whether a component is there in every request. */
+static int part_is_always_there(const rl_key_part *part)
+{
+    return part->kind == RL_KEY_IP || part->kind == RL_KEY_METHOD || part->kind == RL_KEY_HOST
+        || part->kind == RL_KEY_PATH || part->kind == RL_KEY_SERVER;
+}
+
+int rl_rule_key_has_dead_end(const rl_rule *rule)
+{
+    for (int i = 0; i < rule->key_count - 1; i++) {
+        int there = 1;
+
+        for (int j = 0; j < rule->keys[i].count; j++)
+            there &= part_is_always_there(&rule->keys[i].parts[j]);
+        if (there)
+            return 1;
     }
     return 0;
 }

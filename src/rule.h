@@ -146,6 +146,9 @@ int rl_rule_key_is_inventable(const rl_rule *rule);
 /* Whether a client can choose its tier. */
 int rl_rule_tier_is_inventable(const rl_rule *rule);
 
+/* Whether an alternative of its key always applies, so that those behind it never do. */
+int rl_rule_key_has_dead_end(const rl_rule *rule);
+
 /* Whether the rule counts by address or all requests together, and so cannot be dodged. */
 int rl_rule_key_is_anchored(const rl_rule *rule);
 

@@ -65,6 +65,14 @@ static int is_of_client(rl_key_kind kind)
         && kind != RL_KEY_METHOD;
 }
 
+/* Whether a header or a cookie can have this name: a token of RFC 9110 §5.6.2. */
+static int is_token(const char *name)
+{
+    while (apr_isalnum(*name) || (*name && strchr("!#$%&'*+-.^_`|~", *name)))
+        name++;
+    return !*name;
+}
+
 static const char *read_part(rl_reading *r, const char *text, rl_key_part *part)
 {
     if (strstr(text, "%{"))
@@ -79,6 +87,11 @@ static const char *read_part(rl_reading *r, const char *text, rl_key_part *part)
             continue;
         part->kind = key_kinds[i].kind;
         if (key_kinds[i].form == NAMED && *rest == ':' && rest[1]) {
+            if (part->kind != RL_KEY_ENV && !is_token(rest + 1))
+                return apr_psprintf(r->pool, "key=%s: \"%s\" is not a name that a %s can have, as in "
+                                    "key=%s:%s", text, rest + 1, key_kinds[i].name,
+                                    key_kinds[i].name,
+                                    part->kind == RL_KEY_HEADER ? "X-Api-Key" : "session");
             part->name = name = apr_pstrdup(r->pool, rest + 1);
             for (; part->kind == RL_KEY_HEADER && *name; name++)
                 *name = (char)apr_tolower(*name); /* as headers have it: in any case */

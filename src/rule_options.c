@@ -156,11 +156,16 @@ static const char *read_cost(rl_reading *r, const char *text)
 
 static const char *read_path(rl_reading *r, const char *text)
 {
+    const char *any_byte = strchr(text, '?');
     char *normal;
 
     if (*text != '/')
         return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**",
                             text);
+    if (any_byte && strchr(any_byte, '='))
+        return apr_psprintf(r->pool, "path=%s has a query, which is no part of a path: here ? stands "
+                            "for any one byte; a query is for when=, as in when=\"%%{QUERY_STRING} "
+                            "=~ /page=/\"", text);
     normal = apr_palloc(r->pool, strlen(text) + 2);
     normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
     r->rule->path = text;
@@ -361,6 +366,12 @@ static const char *check_phase(const rl_reading *r)
     if (r->reads_user && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
         return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
                "user: before authentication there is none";
+    if (r->reads_type && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
+        return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd finds out the type of a file "
+               "after phase=access";
+    if (r->reads_file && !r->reads_path && rule->phase == RL_PHASE_EARLY)
+        return "phase=early excludes %{REQUEST_FILENAME}, %{PATH_INFO} and all else that is known "
+               "only when httpd has mapped the path to a file; phase=access does not";
     if (r->reads_path && rule->phase == RL_PHASE_EARLY)
         return "key=path excludes phase=early: httpd has not looked at the path by then; path= "
                "does not";

@@ -17,6 +17,8 @@ typedef struct {
     rl_rule *rule;
     int reads_user;   /* in its key or an expression: known only after authentication */
     int reads_auth;   /* things that authentication may set */
+    int reads_file;   /* in an expression: known only when httpd has mapped the path to a file */
+    int reads_type;   /* likewise: known only when httpd knows the type of that file */
     int reads_path;   /* in its key */
     int reads_client; /* in its key: something that tells one client from another */
 } rl_reading;

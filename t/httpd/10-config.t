@@ -280,6 +280,38 @@ subtest 'options that contradict each other' => sub {
         qr/adaptive does nothing/, 'without';
 };
 
+subtest 'what can never mean what it says' => sub {
+    refused 'RateLimit login 10/1m cost=%{resp:X-Cost}',
+        qr/"login": cost=: "%\{resp:X-Cost\}" reads the response.*charge-on=404/;
+    refused 'RateLimit login 10/1m key=%{resp:X-Tenant}|ip', qr/key=: .*reads the response/;
+    refused 'RateLimit login 10/1m when="%{REQUEST_STATUS} == 404"', qr/when=: .*reads the response/;
+    refused 'RateLimit login 10/1m path=/search?page=1', qr/has a query.*when="%\{QUERY_STRING\}/;
+    accepted 'what a request brings', <<'EOC';
+RateLimit a 10/1m cost=%{note:cost}
+RateLimit b 10/1m cost=%{reqenv:COST} when="%{CONTENT_TYPE} == 'text/html'"
+RateLimit c 10/1m when="%{HTTP:Content-Type} == 'text/html'" path=/v?/x
+EOC
+    my %vain = (
+        'methods=PSOT'        => qr/methods=PSOT is not a method.* RegisterHttpMethod PSOT/,
+        'methods=GET,psot'    => qr/methods=psot is not a method/,
+        'key=ip|user'         => qr/alternative of its key is never used.*key=user\|ip/,
+        'key=host+path:1|ip'  => qr/alternative of its key is never used/,
+        'tier=%{env:PLAN}'    => qr/tier= does nothing without a tier.*RateLimitTier login gold 1000/,
+    );
+    like accepted($_, "RateLimit login 10/1m $_"),
+        qr/RateLimit "login" \(.*httpd\.conf:\d+\): .*$vain{$_}/, 'with a warning' for sort keys %vain;
+    like accepted('a word for a tier', "RateLimit login 10/1m tier=gold\nRateLimitTier login silver 5"),
+        qr/tier=gold is always "gold", which is none of its tiers/, 'with a warning';
+    my %sane = (
+        'known methods'       => 'RateLimit login 10/1m methods=get,HEAD,Post,PATCH,PROPFIND,TRACE',
+        'one that is registered later' => "RateLimit login 10/1m methods=PURGE\nRegisterHttpMethod PURGE",
+        'alternatives'        => 'RateLimit login 10/1m key=user|header:X-A+host|ip',
+        'a tier by its name'  => "RateLimit login 10/1m tier=gold\nRateLimitTier login gold 5",
+    );
+    unlike accepted($_, $sane{$_}), qr/is not a method|never used|tier=/, 'without a warning'
+        for sort keys %sane;
+};
+
 subtest 'tiers' => sub {
     my $rule   = 'RateLimit api 10/1m tier=%{HTTP:X-Plan}';
     my $bucket = "$rule algorithm=token-bucket";

@@ -362,6 +362,19 @@ static const struct {
     {"login 10/1m phase=access key=%{remote_user}", "reads the user: before authentication"},
     {"login 10/1m phase=early key=path", "key=path excludes phase=early"},
     {"login 10/1m phase=early key=ip+path:2|ip", "key=path excludes phase=early"},
+    {"login 10/1m cost=%{resp:X-Cost}", "cost=: \"%{resp:X-Cost}\" reads the response"},
+    {"login 10/1m cost=%{RESP:X-Cost}", "reads the response, which does not exist yet"},
+    {"login 10/1m key=ip+%{resp:X-Tenant}", "key=: \"%{resp:X-Tenant}\" reads the response"},
+    {"login 10/1m tier=%{resp:X-Plan}", "charge-on=, as in charge-on=404"},
+    {"login 10/1m when=\"%{REQUEST_STATUS} == 404\"", "when=: \"%{REQUEST_STATUS} == 404\" reads the"},
+    {"login 10/1m unless=\"-n resp('X-Cached')\"", "unless=: \"-n resp('X-Cached')\" reads the response"},
+    {"login 10/1m phase=access when=\"%{CONTENT_TYPE} == 'a/b'\"", "%{HANDLER} need phase=auth"},
+    {"login 10/1m phase=early when=\"%{HANDLER} == 'x'\"", "%{HANDLER} need phase=auth"},
+    {"login 10/1m phase=early when=\"-f %{REQUEST_FILENAME}\"", "phase=early excludes %{REQUEST_FILENAME}"},
+    {"login 10/1m phase=early cost=%{PATH_INFO}", "phase=access does not"},
+    {"login 10/1m path=/search?page=1", "path=/search?page=1 has a query"},
+    {"login 10/1m \"key=header:X Api Key\"", "\"X Api Key\" is not a name that a header can have"},
+    {"login 10/1m key=cookie:a=b", "\"a=b\" is not a name that a cookie can have, as in key=cookie:session"},
 };
 
 static void test_bad(void)
@@ -442,6 +455,11 @@ static const struct {
     {NULL, "v unlimited burst=5", "burst= is for algorithm=token-bucket and leaky-bucket, and for"},
     {NULL, "v 20 burst=37529997", "quota and burst are at most 37529996"},
     {NULL, "v 37529997", "quota and burst are at most 37529996"},
+    {"a 10/1m cost=5", "x 4", "cost=5 is above the 4 of tier x"},
+    {NULL, "x 5", NULL},
+    {NULL, "y 0", NULL},
+    {NULL, "z unlimited", NULL},
+    {"a 10/1m algorithm=token-bucket burst=9 cost=5", "x 20 burst=4", "above the 4 of tier x"},
     {"a 10/1m algorithm=leaky-bucket delay=10s", "v 37529996", "with this delay="},
     {NULL, "v 30000000", NULL},
 };
