@@ -171,6 +171,8 @@ EOT
         Client->request(port => $denying->port(1), path => $path, from => '127.0.0.8');
         $plain->get($path, from => '127.0.0.9');
     }
+    # what httpd's parent writes when denials have stopped is of the client, too
+    $plain->wait_for_log(qr/denied .* address=127\.0\.0\.9, and none since/, within => 60);
     my %log = ($denying->dir . '/v.json' => '127.0.0.7', $denying->dir . '/v.txt' => '127.0.0.8',
         $plain->dir . '/error.log' => '127.0.0.9');
     for my $log (sort keys %log) {
