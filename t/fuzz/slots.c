@@ -2,6 +2,7 @@
  * Any bytes as a cluster's or a sentinel's replies, and as the text of an error. Aborts where a
  * promise of slots.h or sentinel.h does not hold.
  */
+#include "redis/reader.h"
 #include "redis/sentinel.h"
 #include "redis/slots.h"
 
@@ -74,21 +75,12 @@ static void read_text(const char *text)
         rl_slots_move(&table, to.slot, slot);
 }
 
-/* An array of a million is hiredis's affair, and one of a billion the allocator's. */
-static int is_huge(const char *bytes, size_t size)
-{
-    for (size_t i = 0; i + 6 < size; i++) {
-        if (bytes[i] == '*' && strspn(bytes + i + 1, "+-0123456789") > 4)
-            return 1;
-    }
-    return 0;
-}
-
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     redisReader *reader = redisReaderCreate();
+    rl_reader bounds;
     char *bytes = malloc(size + 1);
     void *reply;
 
@@ -96,8 +88,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     bytes[size] = '\0';
     rl_slots_init(&table);
     read_text(bytes);
-    if (!is_huge(bytes, size))
-        redisReaderFeed(reader, bytes, size);
+    rl_reader_attach(&bounds, reader);
+    rl_reader_expect(&bounds, RL_REPLY_TABLE);
+    redisReaderFeed(reader, bytes, size);
     while (redisReaderGetReply(reader, &reply) == REDIS_OK && reply) {
         read_reply(reply);
         freeReplyObject(reply);
