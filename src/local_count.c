@@ -397,11 +397,24 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
-/* Charged first, then no longer pending: so a unit is always counted at least once. */
+/* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
+static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
+{
+    int64_t latest = state->pending.slot + (slot_of(pending) == state->pending.slot + 1);
+
+    return slot > latest || slot < latest - 1;
+}
+
+/*
+ * Charged first, then no longer pending: so a unit is always counted at least once, and twice if its
+ * process dies in between. A charge is given back if the unit has become overdue meanwhile, for then
+ * another one has charged it.
+ */
 void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
                      int64_t cost, int charged, int64_t host_ms, int64_t now)
 {
     tenure t = rl_local_claim(table, key, host_ms);
+    int64_t charged_at = -1;
     rl_state state, after;
     reading was;
 
@@ -411,12 +424,18 @@ void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64
         state_of(limit, &t, &was, NULL, &now, &state);
         after = state;
         rl_limiter_settle(limit, &after, slot, cost, charged);
-        if (slot != state.pending.slot && slot != state.pending.slot - 1)
+        if (is_over(slot, &state, pair_in(&t, was.pending))) {
+            if (charged_at >= 0)
+                rl_local_give_back(table, key, limit, charged_at, cost);
             return;
-        if (charged && !swap_pair(&t.entry->words[COUNT], was.count,
-                                  pack_count(limit, pair_in(&t, was.count), &after)))
-            continue;
-        charged = 0;
+        }
+        if (charged) {
+            if (!swap_pair(&t.entry->words[COUNT], was.count,
+                           pack_count(limit, pair_in(&t, was.count), &after)))
+                continue;
+            charged_at = position_in(limit, &after);
+            charged = 0;
+        }
         if (swap_pair(&t.entry->words[PENDING], was.pending,
                       pack_pending(pair_in(&t, was.pending), &after.pending)))
             break;

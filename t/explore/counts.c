@@ -229,6 +229,38 @@ static const char *seen_once(int dead)
                                                                 : "units overdue are not seen once";
 }
 
+/* One unit, which is overdue for some already. */
+static void one_just_overdue(void)
+{
+    make_set(7, LATER);
+    charge(ALICE, &responding, 1, NOW);
+    memcpy(image, memory, SIZE);
+    begin();
+}
+
+#define EDGE (((BASE + NOW) / MINUTE + 2) * MINUTE - BASE)
+
+static void settles_at_the_last_moment(void)
+{
+    rl_local_settle(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, 1, EDGE - 1,
+                    BASE + EDGE - 1);
+}
+
+static void finds_just_overdue(void)
+{
+    charge(ALICE, &fixed, 0, EDGE);
+}
+
+static const char *one_is_charged(int dead)
+{
+    rl_state state;
+
+    charge(ALICE, &fixed, 0, EDGE);
+    state = peek(ALICE, &responding, EDGE);
+    return state.cur >= 1 && state.cur <= 1 + dead && !state.pending.prev && !state.pending.cur
+        ? NULL : "a unit is not charged once";
+}
+
 /* --- A place that changes hands --- */
 
 /* alice's entry has expired, so bob takes her place; the others are idle, so she takes one of theirs. */
@@ -505,6 +537,10 @@ static const scene scenes[] = {
      {finds_some_overdue, finds_overdue, responds_later}, 2, 0, 0},
     {"three find units overdue, two die", some_overdue, charged_once,
      {finds_overdue, finds_some_overdue, finds_overdue}, 0, 2, 0},
+    {"a unit is settled while it becomes overdue", one_just_overdue, one_is_charged,
+     {settles_at_the_last_moment, finds_just_overdue, finds_just_overdue}, 2, 0, 0},
+    {"a unit is settled while it becomes overdue, one dies", one_just_overdue, one_is_charged,
+     {settles_at_the_last_moment, finds_just_overdue}, 1, 1, 0},
     {"one looks while units overdue are charged", some_overdue, seen_once,
      {finds_overdue, looks_later}, 3, 0, 0},
 
