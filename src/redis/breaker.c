@@ -148,8 +148,10 @@ int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_t
 
 int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
 {
+    uint64_t due = load(&b->probe_at), until = load(&b->claim_until);
+
     return rl_breaker_read(b) == RL_BREAKER_OPEN
-        && (uint64_t)now_ms > load(&b->probe_at) + (uint64_t)options->retry_max_ms;
+        && (uint64_t)now_ms > (due > until ? due : until) + (uint64_t)options->retry_max_ms;
 }
 
 unsigned rl_breaker_good_probes(const rl_breaker *b)

@@ -101,6 +101,24 @@ static void test_probe_owner(void)
     ok(!rl_breaker_claim_probe(&b, 25, due + 26), "by one");
 }
 
+static void test_stale(void)
+{
+    rl_breaker b = fresh();
+    int64_t due, longest = options.retry_max_ms;
+
+    ok(!rl_breaker_is_stale(&b, &options, START + 60000), "closed, nothing is stale");
+    b = opened();
+    due = START + probe_due(&b, START);
+    ok(!rl_breaker_is_stale(&b, &options, due + 25 + longest),
+       "open, it is known how Redis is while a probe is under way, and for the longest pause after");
+    ok(rl_breaker_is_stale(&b, &options, due + 26 + longest), "then it is not");
+    rl_breaker_probed(&b, &options, 0, due + 25);
+    due = due + 25 + probe_due(&b, due + 25);
+    b.claim_until = 0; /* nobody was there to probe */
+    ok(!rl_breaker_is_stale(&b, &options, due + longest), "likewise after a probe was due");
+    ok(rl_breaker_is_stale(&b, &options, due + longest + 1), "and nobody came");
+}
+
 static void test_backoff(void)
 {
     static const int64_t waits[] = {100, 200, 400, 800, 1600, 2000, 2000};
@@ -226,6 +244,7 @@ int main(void)
     test_opens();
     test_opens_by_share();
     test_probe_owner();
+    test_stale();
     test_backoff();
     test_closes();
     test_opens_while_ramping();
