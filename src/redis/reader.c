@@ -72,7 +72,8 @@ static void *create_array(const redisReadTask *task, count elements)
 {
     rl_reader *reader = reader_of(task);
 
-    if (depth_of(task) <= bounds[reader->kind].depth && elements >= 0
+    /* One that is negative, as hiredis 0.14 may have it, is too large as well. */
+    if (depth_of(task) <= bounds[reader->kind].depth
         && take(&reader->elements, (size_t)elements))
         return reader->plain->createArray(task, elements);
     reader->refused = 1;
