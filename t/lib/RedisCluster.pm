@@ -15,7 +15,9 @@ package RedisCluster;
 # replica is in step with its primary. Nodes are RedisServer objects and end with
 # the test. Options: primaries (3), replicas (1 each), timeout (cluster-node-timeout
 # in ms, 1500: how long until a node that is gone is replaced), conf (lines of
-# redis.conf), assign (sub: slot number to index of a primary).
+# redis.conf), assign (sub: slot number to index of a primary), tls (lines that name
+# certificates: nodes speak TLS with each other, and url is for TLS; tests may still
+# speak in clear).
 
 use strict;
 use warnings;
@@ -43,9 +45,9 @@ sub nodes { @{ $_[0]{nodes} } }
 # The seeds of a client: the first so many nodes (all).
 sub url {
     my ($self, $seeds) = @_;
-    my @ports = map { $_->port } $self->nodes;
+    my @ports = map { $_->{tls_port} // $_->port } $self->nodes;
     splice @ports, $seeds if $seeds;
-    return 'cluster://' . join ',', map { "127.0.0.1:$_" } @ports;
+    return ($self->{tls} ? 'cluster+tls://' : 'cluster://') . join ',', map { "127.0.0.1:$_" } @ports;
 }
 
 # The slot of a key, as the specification counts it.
@@ -192,7 +194,10 @@ sub _node {
     my ($self) = @_;
     my ($port, $bus) = (Ports::free(), Ports::free());
     local $ENV{TMPDIR} = Process::memory_dir();    # nodes sync what they know of each other to disk
-    return RedisServer->start(port => $port, conf => [
+    my $tls_port = $self->{tls} ? Ports::free() : undef;
+    my @tls = $self->{tls} ? ("tls-port $tls_port", "cluster-announce-tls-port $tls_port",
+        'tls-cluster yes', 'tls-replication yes', 'tls-auth-clients no', @{ $self->{tls} }) : ();
+    return RedisServer->start(port => $port, tls_port => $tls_port, conf => [@tls,
         'cluster-enabled yes', "cluster-port $bus", 'cluster-announce-ip 127.0.0.1',
         "cluster-announce-port $port", "cluster-announce-bus-port $bus",
         "cluster-config-file nodes-$port.conf", "cluster-node-timeout $self->{timeout}",

@@ -12,7 +12,9 @@ package RedisSentinel;
 # start() promises: when it returns, the replicas are in step and all sentinels
 # know each other and agree on the primary. All are RedisServer objects and end
 # with the test. Options: replicas (2), sentinels (3), down_after (ms, 1000: how
-# long a primary must be silent), conf (lines for the servers).
+# long a primary must be silent), conf (lines for the servers), auth (a password
+# that sentinels require), tls (lines that name certificates: all speak TLS with
+# each other, and url is for TLS; tests may still speak in clear).
 
 use strict;
 use warnings;
@@ -26,13 +28,14 @@ use constant NAME => 'limits';
 sub start {
     my ($class, %opt) = @_;
     my $self = bless { replicas => 2, sentinels => 3, down_after => 1000, conf => [], %opt }, $class;
+    $self->{scheme} = $self->{tls} ? 'sentinel+tls' : 'sentinel';
     # A disk that is slow to sync makes sentinels mute, and servers too when they are told to rewrite
     # their configuration.
     local $ENV{TMPDIR} = Process::memory_dir();
     my @common = ('repl-diskless-sync-delay 0', 'repl-ping-replica-period 1', @{ $self->{conf} });
-    my $primary = RedisServer->start(conf => [@common]);
+    my $primary = $self->_server(conf => [@common]);
     $self->{servers} = [$primary, map {
-        RedisServer->start(conf => [@common, 'replicaof 127.0.0.1 ' . $primary->port])
+        $self->_server(conf => [@common, 'replicaof 127.0.0.1 ' . public_port($primary)])
     } 1 .. $self->{replicas}];
     Process::wait_until(
         sub {
@@ -51,7 +54,7 @@ sub sentinels { @{ $_[0]{sentinel} } }
 
 sub url {
     my ($self, $rest) = @_;
-    return 'sentinel://' . join(',', map { '127.0.0.1:' . $_->port } $self->sentinels)
+    return "$self->{scheme}://" . join(',', map { '127.0.0.1:' . public_port($_) } $self->sentinels)
         . '/' . NAME . ($rest // '');
 }
 
@@ -59,7 +62,7 @@ sub url {
 sub primary {
     my ($self) = @_;
     my %said = map { ($_->cmd(qw(SENTINEL get-master-addr-by-name), NAME)->[1] => 1) } $self->_watching;
-    my ($server) = grep { $said{ $_->port } } $self->servers;
+    my ($server) = grep { $said{ public_port($_) } } $self->servers;
     return keys %said == 1 ? $server : undef;
 }
 
@@ -108,13 +111,26 @@ sub wait_until_ok {
 
 sub stop { my ($self) = @_; $_->stop for $self->sentinels, $self->servers }
 
+# The port that the others know a server or sentinel by.
+sub public_port { my ($server) = @_; return $server->{tls_port} // $server->port }
+
+sub _server {
+    my ($self, %opt) = @_;
+    return RedisServer->start(%opt) unless $self->{tls};
+    my $port = Ports::free();
+    return RedisServer->start(%opt, tls_port => $port, conf => [@{ $opt{conf} },
+        "tls-port $port", 'tls-replication yes', 'tls-auth-clients no', @{ $self->{tls} }]);
+}
+
 sub _watching { my ($self) = @_; return grep { $_->pid } $self->sentinels }
 
 sub _sentinel {
     my ($self, $primary) = @_;
     my $quorum = int($self->{sentinels} / 2) + 1;
-    return RedisServer->start(args => ['--sentinel'], sentinel => 1, conf => [
-        'sentinel monitor ' . NAME . ' 127.0.0.1 ' . $primary->port . " $quorum",
+    my $auth = $self->{auth};
+    return $self->_server(args => ['--sentinel'], sentinel => 1, auth => $auth, conf => [
+        ($auth ? "sentinel sentinel-pass $auth" : ()),
+        'sentinel monitor ' . NAME . ' 127.0.0.1 ' . public_port($primary) . " $quorum",
         'sentinel down-after-milliseconds ' . NAME . " $self->{down_after}",
         'sentinel failover-timeout ' . NAME . ' 3000',
         'sentinel parallel-syncs ' . NAME . ' 2',
