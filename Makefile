@@ -35,7 +35,7 @@ UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count loca
              stats denied \
              redis/breaker redis/errors redis/logger redis/reader redis/script redis/probe redis/topology \
              redis/tls redis/link \
-             redis/resolver redis/node redis/call redis/client \
+             redis/credentials redis/greeting redis/resolver redis/node redis/call redis/client \
              redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
 SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
 UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))

@@ -30,6 +30,7 @@
 #include <mod_status.h>
 
 #include "src/config.h"
+#include "src/config_redis.h"
 #include "src/decide.h"
 #include "src/metrics.h"
 #include "src/quota.h"
@@ -73,6 +74,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
         return is_reload() ? OK : HTTP_INTERNAL_SERVER_ERROR;
     rl_tiers_give_rows(s, &tiers, rl_config_rules(), ptemp);
     rl_stats_keep(tiers.stats, rl_local_clock());
+    rl_config_redis_share(tiers.settings, pconf);
     apr_pool_pre_cleanup_register(pconf, s, last_words);
     return OK;
 }
@@ -101,11 +103,11 @@ static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, ser
 /* In the parent, every ten seconds or so. */
 static int monitor(apr_pool_t *pool, server_rec *s)
 {
-    (void)pool;
     if (!tiers.local)
         return DECLINED;
     rl_stats_keep(tiers.stats, rl_local_clock());
     rl_violation_flush(s, &tiers, 0);
+    rl_config_redis_refresh(tiers.settings, s, pool);
     return DECLINED;
 }
 
@@ -145,8 +147,8 @@ static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
 
     memset(&options, 0, sizeof(options));
     options.topology = settings->redis;
-    options.user = settings->redis_user;
-    options.password = settings->redis_password;
+    options.credentials = settings->redis_auth.credentials;
+    options.sentinel_credentials = settings->sentinel_auth.credentials;
     options.tls = settings->redis_tls;
     options.prefix = settings->prefix;
     options.threaded = threaded;

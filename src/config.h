@@ -13,6 +13,7 @@
 
 #include "log.h"
 #include "path.h"
+#include "redis/credentials.h"
 #include "redis/tls.h"
 #include "redis/topology.h"
 #include "rule.h"
@@ -50,10 +51,15 @@ typedef struct {
     int per_mille;
 } rl_adaptive;
 
+/* A file with a password. */
+typedef struct {
+    rl_credentials *credentials; /* NULL: not said */
+    const char *exposed;         /* its path if everybody can read or write it */
+} rl_redis_auth;
+
 typedef struct {
     const rl_topology *redis; /* NULL: this host alone */
-    const char *redis_user, *redis_password;
-    const char *redis_auth_exposed; /* the file of the password if everybody can read it */
+    rl_redis_auth redis_auth, sentinel_auth;
     rl_tls *redis_tls;
     int64_t timeout_ms;   /* what one request chain may spend on Redis */
     int64_t connect_ms;

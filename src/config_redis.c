@@ -1,13 +1,12 @@
 /*
  * config_redis: the directives that say where Redis is and how to be let in.
  *
- * The password is read from its file while the configuration is, by root, and stays in memory
- * alone. Certificates are read then too, so that a mistake in them ends httpd -t and not a
- * connection.
+ * Passwords are read while the configuration is, by root, and later again when their files change:
+ * see redis/credentials.h. Certificates are read then too, so that a mistake in them ends httpd -t
+ * and not a connection.
  */
 #include <string.h>
 
-#include <apr_file_io.h>
 #include <apr_lib.h>
 #include <apr_strings.h>
 
@@ -20,7 +19,6 @@ extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
 #define AUTH_EXAMPLE "RateLimitRedisAuth file:/etc/apache2/redis.secret"
-#define AUTH_SIZE 1024 /* bytes of a file with a password, and one more */
 
 static rl_settings *settings_of(const server_rec *s)
 {
@@ -46,83 +44,37 @@ const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url)
 
 /* --- RateLimitRedisAuth ------------------------------------------------------------------- */
 
-static const char *read_file(apr_pool_t *pool, const char *path, char text[AUTH_SIZE],
-                             int *exposed)
+static const char *read_auth(cmd_parms *cmd, const char *where, rl_redis_auth *auth)
 {
-    apr_size_t length = AUTH_SIZE - 1;
-    apr_file_t *file;
-    apr_finfo_t info;
-    apr_status_t status = apr_file_open(&file, path, APR_FOPEN_READ, APR_OS_DEFAULT, pool);
-    char why[120];
-
-    if (status == APR_SUCCESS) {
-        *exposed = apr_file_info_get(&info, APR_FINFO_PROT, file) == APR_SUCCESS
-            && info.protection & (APR_FPROT_WREAD | APR_FPROT_WWRITE);
-        status = apr_file_read_full(file, text, AUTH_SIZE - 1, &length);
-        apr_file_close(file);
-    }
-    if (status != APR_SUCCESS && status != APR_EOF)
-        return apr_psprintf(pool, "%s cannot be read: %s", path,
-                            apr_strerror(status, why, sizeof(why)));
-    if (status == APR_SUCCESS)
-        return apr_psprintf(pool, "%s has more than %d bytes, and should have one line: password, "
-                            "or user password", path, AUTH_SIZE - 2);
-    text[length] = '\0';
-    return strlen(text) == length ? NULL
-                                  : apr_psprintf(pool, "%s holds bytes that are no text", path);
-}
-
-/* One line: password, or user password. */
-static const char *parse_auth(apr_pool_t *pool, const char *path, char *text,
-                              rl_settings *settings)
-{
-    char *end = text + strcspn(text, "\r\n"), *blank;
-
-    if (end[strspn(end, " \t\r\n")])
-        return apr_psprintf(pool, "%s has more than one line, and should have one: password, or "
-                            "user password", path);
-    while (end > text && strchr(" \t", end[-1]))
-        end--;
-    *end = '\0';
-    text += strspn(text, " \t");
-    if (!*text)
-        return apr_psprintf(pool, "%s is empty, and should have one line: password, or user "
-                            "password", path);
-    blank = strpbrk(text, " \t");
-    if (blank) {
-        *blank++ = '\0';
-        blank += strspn(blank, " \t");
-    }
-    if (blank && strpbrk(blank, " \t"))
-        return apr_psprintf(pool, "%s has more than two words, and should have: password, or user "
-                            "password", path);
-    settings->redis_user = blank ? apr_pstrdup(pool, text) : NULL;
-    settings->redis_password = apr_pstrdup(pool, blank ? blank : text);
-    return NULL;
-}
-
-const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *where)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY), *path;
-    rl_settings *settings = settings_of(cmd->server);
-    char text[AUTH_SIZE];
+    const char *path, *error;
     int exposed = 0;
 
-    (void)config;
-    if (error)
-        return error;
     if (strncasecmp(where, "file:", 5) || !where[5])
-        return "RateLimitRedisAuth takes a file that holds the password, or user and password, as "
-               "in " AUTH_EXAMPLE "; a password never stands in the configuration";
+        return "takes a file that holds the password, or user and password, as in " AUTH_EXAMPLE
+               "; a password never stands in the configuration";
     path = ap_server_root_relative(cmd->pool, where + 5);
-    error = path ? read_file(cmd->pool, path, text, &exposed) : "its path is invalid";
-    if (!error)
-        error = parse_auth(cmd->pool, path, text, settings);
-    memset(text, 0, sizeof(text));
-    if (error)
-        return apr_pstrcat(cmd->pool, "RateLimitRedisAuth: ", error, NULL);
-    settings->redis_auth_exposed = exposed ? path : NULL;
-    return NULL;
+    error = path ? rl_credentials_read(cmd->pool, path, &auth->credentials, &exposed)
+                 : "its path is invalid";
+    auth->exposed = exposed ? path : NULL;
+    return error;
+}
+
+const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first,
+                                 const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY), *words[] = {first, second};
+    rl_settings *settings = settings_of(cmd->server);
+
+    (void)config;
+    for (int i = 0; i < 2 && words[i] && !error; i++) {
+        int of_sentinels = !strncasecmp(words[i], "sentinel=", 9);
+
+        error = read_auth(cmd, words[i] + (of_sentinels ? 9 : 0),
+                          of_sentinels ? &settings->sentinel_auth : &settings->redis_auth);
+        if (error)
+            error = apr_pstrcat(cmd->pool, "RateLimitRedisAuth ", error, NULL);
+    }
+    return error;
 }
 
 /* --- RateLimitRedisTLS -------------------------------------------------------------------- */
@@ -175,16 +127,26 @@ static int wrong(server_rec *s, const char *what)
 static int check_user(server_rec *s, rl_settings *settings)
 {
     const char *user = settings->redis->user;
+    rl_credentials *credentials = settings->redis_auth.credentials;
 
-    if (user && !settings->redis_password)
+    if (user && !credentials)
         return wrong(s, "RateLimitRedis names a user, whose password is missing, as in "
                         AUTH_EXAMPLE);
-    if (user && settings->redis_user && strcmp(user, settings->redis_user))
+    if (user && rl_credentials_set_user(credentials, user))
         return wrong(s, "RateLimitRedis names a user, and the file of RateLimitRedisAuth another "
                         "one: say it once");
-    if (user)
-        settings->redis_user = user;
+    if (settings->sentinel_auth.credentials && settings->redis->kind != RL_TOPOLOGY_SENTINEL)
+        return wrong(s, "RateLimitRedisAuth sentinel= is for sentinels, which a URL with "
+                        "sentinel:// has");
     return 1;
+}
+
+static void warn_if_exposed(server_rec *s, const rl_redis_auth *auth)
+{
+    if (auth->exposed)
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on "
+                     "this host can read or write %s, where the password of Redis is: chmod 600 it",
+                     auth->exposed);
 }
 
 int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
@@ -193,10 +155,8 @@ int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
     rl_settings *settings = settings_of(s);
     const char *error = NULL;
 
-    if (settings->redis_auth_exposed)
-        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on "
-                     "this host can read or write %s, where the password of Redis is: chmod 600 it",
-                     settings->redis_auth_exposed);
+    warn_if_exposed(s, &settings->redis_auth);
+    warn_if_exposed(s, &settings->sentinel_auth);
     if (!settings->redis)
         return 1;
     if (settings->redis->tls && !settings->redis_tls)
@@ -209,4 +169,39 @@ int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
     if (!settings->redis->tls)
         settings->redis_tls = NULL;
     return check_user(s, settings);
+}
+
+/* --- While the server runs ---------------------------------------------------------------- */
+
+void rl_config_redis_share(const rl_settings *settings, apr_pool_t *pconf)
+{
+    if (settings->redis_auth.credentials)
+        rl_credentials_share(settings->redis_auth.credentials, pconf);
+    if (settings->sentinel_auth.credentials)
+        rl_credentials_share(settings->sentinel_auth.credentials, pconf);
+}
+
+static void refresh(rl_credentials *credentials, server_rec *s, apr_pool_t *pool)
+{
+    const char *error, *path = rl_credentials_path(credentials);
+
+    if (rl_credentials_refresh(credentials, pool, &error))
+        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: %s has changed: what it holds now "
+                     "is used from the next connection to Redis on", path);
+    else if (error)
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: %s %s; what it held before stays in "
+                     "use", path, error);
+}
+
+void rl_config_redis_refresh(const rl_settings *settings, server_rec *s, apr_pool_t *pool)
+{
+    apr_pool_t *own;
+
+    if (!settings->redis || apr_pool_create(&own, pool) != APR_SUCCESS)
+        return;
+    if (settings->redis_auth.credentials)
+        refresh(settings->redis_auth.credentials, s, own);
+    if (settings->sentinel_auth.credentials)
+        refresh(settings->sentinel_auth.credentials, s, own);
+    apr_pool_destroy(own);
 }

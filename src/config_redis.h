@@ -13,7 +13,8 @@
 #include "config.h"
 
 const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url);
-const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *where);
+const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first,
+                                 const char *second);
 const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[]);
 
 /*
@@ -21,5 +22,11 @@ const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *c
  * wrong, or hardly meant, and returns 0 if it is wrong.
  */
 int rl_config_redis_check(apr_pool_t *pool, server_rec *main_server);
+
+/* post_config's: passwords that change reach children that are there already. */
+void rl_config_redis_share(const rl_settings *settings, apr_pool_t *pconf);
+
+/* The parent's, now and then: reads files with passwords again that have changed. */
+void rl_config_redis_refresh(const rl_settings *settings, server_rec *s, apr_pool_t *pool);
 
 #endif

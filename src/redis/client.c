@@ -40,7 +40,7 @@
 #include "spread.h"
 
 #define IN_FLIGHT 1024
-#define GREETINGS_MAX (2 + RL_SCRIPTS)
+#define GREETINGS_MAX (3 + RL_SCRIPTS)
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -556,42 +556,28 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
 
 /* --- Life --------------------------------------------------------------------------------- */
 
-static void format_greeting(rl_client *client, rl_greeting *greeting, const char *name, int words,
-                            const char **word)
+static void add_greeting(rl_client *client, rl_greeting greeting)
 {
-    char *bytes;
-
-    greeting->name = name;
-    greeting->length = (int)redisFormatCommandArgv(&bytes, words, word, NULL);
-    greeting->bytes = apr_pmemdup(client->pool, bytes, (apr_size_t)greeting->length);
-    redisFreeCommand(bytes);
-}
-
-static rl_greeting *add_greeting(rl_client *client, const char *name, int words,
-                                 const char **word)
-{
-    rl_greeting *greeting = &client->greetings[client->greeting_count++];
-
-    format_greeting(client, greeting, name, words, word);
-    return greeting;
+    client->greetings[client->greeting_count++] = greeting;
 }
 
 static void make_greetings(rl_client *client)
 {
-    const char *user = client->options.user, *password = client->options.password;
-    const char *db = apr_itoa(client->pool, client->options.topology->db);
+    const rl_client_options *o = &client->options;
+    const char *select[] = {"SELECT", apr_itoa(client->pool, o->topology->db)};
 
-    if (password && user)
-        add_greeting(client, "AUTH", 3, (const char *[]){"AUTH", user, password})->secret = 1;
-    else if (password)
-        add_greeting(client, "AUTH", 2, (const char *[]){"AUTH", password})->secret = 1;
-    if (client->options.topology->db)
-        add_greeting(client, "SELECT", 2, (const char *[]){"SELECT", db});
+    if (o->credentials)
+        add_greeting(client, rl_greeting_auth(o->credentials));
+    add_greeting(client, rl_greeting_set_name(client->pool));
+    if (o->topology->db)
+        add_greeting(client, rl_greeting_make(client->pool, "SELECT", 2, select));
+    for (int i = 0; i < RL_SCRIPTS; i++) {
+        const char *load[] = {"SCRIPT", "LOAD", rl_script_sources[i]};
+
+        add_greeting(client, rl_greeting_make(client->pool, "SCRIPT LOAD", 3, load));
+    }
     /* Changes nothing, and each user may. */
-    format_greeting(client, &client->sign_of_life, "SELECT", 2, (const char *[]){"SELECT", db});
-    for (int i = 0; i < RL_SCRIPTS; i++)
-        add_greeting(client, "SCRIPT LOAD", 3,
-                     (const char *[]){"SCRIPT", "LOAD", rl_script_sources[i]});
+    client->sign_of_life = rl_greeting_make(client->pool, "SELECT", 2, select);
 }
 
 static char *make_probe(void *owner, const char *tag, unsigned turn, int *length)
@@ -615,6 +601,7 @@ static void make_fleet(rl_client *client)
                                .threaded = o->threaded, .make_probe = make_probe,
                                .on_reply = on_reply,
                                .on_unsent = on_unsent, .owner = client,
+                               .sentinel_credentials = o->sentinel_credentials,
                                .breakers = o->breakers, .logger = o->logger};
 
     client->fleet = rl_fleet_create(client->pool, o->topology, &options);

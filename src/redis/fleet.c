@@ -58,6 +58,16 @@ static void ask_for_role(rl_fleet *fleet)
     node->greeting_count++;
 }
 
+static void give_up(rl_fleet *fleet, rl_node *node, int64_t now_us)
+{
+    const char *error = rl_watch_error(fleet->watch);
+    char why[240];
+
+    apr_snprintf(why, sizeof(why), "no sentinel names a primary that answers as one%s%s",
+                 *error ? "; of the last one that was asked: " : "", error);
+    rl_node_fail(node, why, now_us);
+}
+
 /* Tells the node what the watch knows. */
 static void follow_watch(rl_fleet *fleet, int64_t now_us)
 {
@@ -67,7 +77,7 @@ static void follow_watch(rl_fleet *fleet, int64_t now_us)
     rl_watch_look(fleet->watch, now_us);
     at = rl_watch_primary(fleet->watch);
     if (fleet->failures != rl_watch_failures(fleet->watch) && !rl_node_is_ready(node))
-        rl_node_fail(node, "no sentinel names a primary that answers as one", now_us);
+        give_up(fleet, node, now_us);
     fleet->failures = rl_watch_failures(fleet->watch);
     if (!at && !rl_node_is_ready(node)) {
         rl_node_doubt(node);
@@ -270,8 +280,9 @@ rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
 {
     rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
     rl_resolver *resolver = rl_resolver_create(pool);
-    rl_watch_options watch = {topology, node->tls, resolver, node->connect_ms,
-                              node->retry.retry_min_ms, node->retry.retry_max_ms, node->logger};
+    rl_watch_options watch = {topology, node->tls, node->sentinel_credentials, resolver,
+                              node->connect_ms, node->retry.retry_min_ms,
+                              node->retry.retry_max_ms, node->logger};
     rl_cluster_options cluster = {topology, add_node, fleet, node->logger};
 
     fleet->pool = pool;

@@ -190,9 +190,16 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
 
 static void greet(rl_link *link, const rl_greeting *greeting)
 {
-    redisAppendFormattedCommand(link->context, greeting->bytes, (size_t)greeting->length);
-    push(link, &handshake, greeting->reply, greeting->length);
+    const char *bytes = greeting->bytes;
+    int length = greeting->length;
+    char *secret = NULL;
+
+    if (greeting->credentials)
+        bytes = (length = rl_credentials_format(greeting->credentials, &secret)) ? secret : "";
+    redisAppendFormattedCommand(link->context, bytes, (size_t)length);
+    push(link, &handshake, greeting->reply, length);
     link->handshakes++;
+    redisFreeCommand(secret);
 }
 
 void rl_link_reload(rl_link *link)
@@ -256,6 +263,15 @@ static void note_refusal(rl_link *link, const rl_greeting *greeting, const char 
                      greeting->secret ? "it was refused" : error);
 }
 
+/* An optional command that Redis does not know or this user may not run is done without. */
+static int is_forgiven(const rl_greeting *greeting, const char *error)
+{
+    rl_error_kind kind = rl_error_of(error);
+
+    return greeting->optional && (kind == RL_ERROR_NOPERM || kind == RL_ERROR_NOCOMMAND
+                                  || (kind == RL_ERROR_OTHER && !strncmp(error, "ERR ", 4)));
+}
+
 static void become_ready(rl_link *link)
 {
     link->state = RL_LINK_READY;
@@ -269,7 +285,7 @@ static void take_handshake(rl_link *link, redisReply *reply)
     char text[sizeof(link->error)];
     const char *wrong = NULL;
 
-    if (reply->type == REDIS_REPLY_ERROR) {
+    if (reply->type == REDIS_REPLY_ERROR && !is_forgiven(greeting, reply->str)) {
         note_refusal(link, greeting, reply->str, text);
         wrong = text;
     }

@@ -15,6 +15,7 @@
 #include <hiredis.h>
 
 #include "errors.h"
+#include "greeting.h"
 #include "reader.h"
 #include "tls.h"
 #include "topology.h"
@@ -34,18 +35,6 @@ typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
  * run, and may be sent again over the next one.
  */
 typedef void (*rl_link_unsent)(void *owner, void *call);
-
-/* A command of the handshake. Any error in reply ends the connection. */
-typedef struct {
-    const char *name;  /* for logs */
-    const char *bytes; /* formatted */
-    int length;
-    int secret;        /* what Redis says of it may repeat it, and is not logged */
-    rl_reply_kind reply; /* how large it may be */
-    /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
-    const char *(*check)(void *context, const redisReply *reply);
-    void *context;
-} rl_greeting;
 
 typedef struct {
     int64_t connect_us; /* to connect, and again to shake hands */

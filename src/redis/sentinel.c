@@ -23,16 +23,6 @@ void rl_sentinel_search(rl_sentinel *sentinel)
     sentinel->step = RL_SENTINEL_ASK;
 }
 
-char *rl_sentinel_command(const char *name, int *length)
-{
-    const char *words[] = {"SENTINEL", "get-master-addr-by-name", name};
-    size_t sizes[] = {strlen(words[0]), strlen(words[1]), strlen(name)};
-    char *command = NULL;
-
-    *length = (int)redisFormatCommandArgv(&command, 3, words, sizes);
-    return *length > 0 ? command : NULL;
-}
-
 static int read_address(rl_sentinel *sentinel, const redisReply *reply)
 {
     const char *text;

@@ -44,12 +44,6 @@ void rl_sentinel_init(rl_sentinel *sentinel, int count, unsigned first);
 void rl_sentinel_search(rl_sentinel *sentinel);
 
 /*
- * The command of step ASK, for the primary of this name, to be freed with redisFreeCommand(), and
- * its length; NULL without memory.
- */
-char *rl_sentinel_command(const char *name, int *length);
-
-/*
  * Takes the reply to the step's command, or NULL if there was none in time. Returns the next step.
  * Anything but what was hoped for leads to the next sentinel.
  */

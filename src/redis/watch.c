@@ -25,7 +25,8 @@
 struct rl_watch {
     rl_watch_options options;
     rl_sentinel sentinel;
-    rl_greeting greetings[2];
+    rl_greeting greetings[4];
+    int greeting_count;
     rl_link *link;
 
     rl_question *question; /* for the addresses of one, that is under way */
@@ -126,6 +127,11 @@ const rl_endpoint *rl_watch_primary(const rl_watch *w)
 
     return step == RL_SENTINEL_CHECK || step == RL_SENTINEL_FOUND ? &w->primary[w->serial % 2]
                                                                   : NULL;
+}
+
+const char *rl_watch_error(const rl_watch *w)
+{
+    return rl_link_error(w->link);
 }
 
 unsigned rl_watch_failures(const rl_watch *w)
@@ -277,38 +283,38 @@ static void nobody_calls(void *owner, void *call, redisReply *reply)
     freeReplyObject(reply);
 }
 
-static void add_greeting(rl_greeting *greeting, apr_pool_t *pool, const char *name, char *bytes,
-                         int length)
+static void make_greetings(rl_watch *w, apr_pool_t *pool)
 {
-    greeting->name = name;
-    greeting->bytes = apr_pmemdup(pool, bytes, (apr_size_t)length);
-    greeting->length = length;
-    greeting->reply = RL_REPLY_LIST;
-    redisFreeCommand(bytes);
+    const char *ask[] = {"SENTINEL", "get-master-addr-by-name", w->options.topology->primary};
+    const char *subscribe[] = {"SUBSCRIBE", "+switch-master"};
+    rl_greeting *next = w->greetings;
+
+    if (w->options.credentials)
+        *next++ = rl_greeting_auth(w->options.credentials);
+    *next++ = rl_greeting_set_name(pool);
+    *next = rl_greeting_make(pool, "SENTINEL get-master-addr-by-name", 3, ask);
+    next->reply = RL_REPLY_LIST;
+    next->check = check_address;
+    next++->context = w;
+    *next = rl_greeting_make(pool, "SUBSCRIBE", 2, subscribe);
+    next++->reply = RL_REPLY_LIST;
+    w->greeting_count = (int)(next - w->greetings);
 }
 
 rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
 {
-    const char *subscribe[] = {"SUBSCRIBE", "+switch-master"};
     rl_watch *w = apr_pcalloc(pool, sizeof(*w));
     rl_link_options link = {.connect_us = options->connect_ms * 1000,
                             .silent_us = options->connect_ms * 1000, .greetings = w->greetings,
-                            .greeting_count = 2, .tls = options->tls, .on_reply = nobody_calls,
-                            .on_push = on_push,
+                            .tls = options->tls, .on_reply = nobody_calls, .on_push = on_push,
                             .owner = w};
-    char *command;
-    int length;
 
     w->options = *options;
     w->pause_us = options->retry_min_ms * 1000;
     w->again_us = AGAIN_US;
     rl_sentinel_init(&w->sentinel, options->topology->endpoint_count, (unsigned)getpid());
-    command = rl_sentinel_command(options->topology->primary, &length);
-    add_greeting(&w->greetings[0], pool, "SENTINEL get-master-addr-by-name", command, length);
-    w->greetings[0].check = check_address;
-    w->greetings[0].context = w;
-    length = (int)redisFormatCommandArgv(&command, 2, subscribe, NULL);
-    add_greeting(&w->greetings[1], pool, "SUBSCRIBE", command, length);
+    make_greetings(w, pool);
+    link.greeting_count = w->greeting_count;
     w->link = rl_link_create(pool, &link);
     return w;
 }

@@ -21,6 +21,7 @@ typedef struct rl_watch rl_watch;
 typedef struct {
     const rl_topology *topology; /* the sentinels, and the primary's name */
     const rl_tls *tls;           /* NULL: none */
+    const rl_credentials *credentials; /* for sentinels; NULL: none */
     rl_resolver *resolver;       /* the owner's */
     int64_t connect_ms;          /* what a sentinel may take to answer */
     int64_t retry_min_ms;        /* pauses when none knew an answer */
@@ -45,6 +46,9 @@ const char *rl_watch_take_role(rl_watch *watch, const redisReply *reply);
 
 /* The address is in doubt: nobody answers there, or not as a primary. */
 void rl_watch_doubt(rl_watch *watch);
+
+/* What went wrong with the sentinel that was asked last, for logs; "" for nothing. */
+const char *rl_watch_error(const rl_watch *watch);
 
 void rl_watch_look(rl_watch *watch, int64_t now_us);
 

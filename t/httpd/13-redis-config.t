@@ -140,14 +140,18 @@ subtest 'RateLimitRedisAuth' => sub {
     refused 'RateLimitRedisAuth file:' . file('empty', $_), qr/empty is empty, and should have one/
         for '', "\n", " \t\r\n\n";
     for (["s3cret\nother\n", qr/more than one line/], ["a s3cret b\n", qr/more than two words/],
-        ["s3cret\0\n", qr/bytes that are no text/], ['s3cret' x 200, qr/more than 1022 bytes/]) {
+        ["s3cret\0\n", qr/bytes that are no text/], ['s3cret' x 12_000, qr/more than 66558 bytes/],
+        ['"s3cret', qr/quote that is not closed/], ['me "s3cret\\"', qr/quote that is not closed/],
+        ['"me"s3cret', qr/has something behind it/], ['""', qr/an empty password/]) {
         my ($text, $why) = @$_;
         unlike refused('RateLimitRedisAuth file:' . file('bad', $text), $why), qr/s3cret/,
             'which does not show it';
     }
     my $good = "RateLimitRedis redis://h\nRateLimitRedisAuth file:";
     unlike accepted($good . file('good', $_)), qr/s3cret|chmod/, 'and nothing is said of it'
-        for 's3cret', "s3cret\n", "  s3cret \r\n\n", "me s3cret\n", "me\ts3cret";
+        for 's3cret', "s3cret\n", "  s3cret \r\n\n", "me s3cret\n", "me\ts3cret",
+            '"s3cret with blanks"', 'me "s3cret \"and\" \\ more"  ', '"my self" s3cret',
+            's3cret"', 's3cret' x 10_000;
     like accepted($good . file('open', 's3cret', $_)), qr/chmod 600/,
         sprintf('whoever may use the file, a warning says it: mode %o', $_) for 0644, 0604, 0602;
     unlike accepted($good . file('open', 's3cret', 0640)), qr/chmod/, 'but for a group of its own';
@@ -156,6 +160,14 @@ subtest 'RateLimitRedisAuth' => sub {
             . file('other', 'other s3cret'), qr/another one: say it once/), qr/s3cret/,
         'which does not show it either';
     accepted "RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:" . file('same', 'me s3cret');
+    my $sentinels = "RateLimitRedis sentinel://a:1,b:2/m\nRateLimitRedisAuth";
+    accepted "$sentinels file:$secret sentinel=file:$secret";
+    accepted "$sentinels sentinel=file:$secret";
+    accepted "$sentinels sentinel=file:$secret\nRateLimitRedisAuth file:$secret";
+    refused "$sentinels file:$secret sentinel=$secret", $where;
+    refused "$sentinels sentinel=file:$dir/none", qr{$dir/none cannot be read: No such file};
+    refused "RateLimitRedis redis://h\nRateLimitRedisAuth sentinel=file:$secret",
+        qr/sentinel= is for sentinels/;
 };
 
 done_testing;

@@ -187,6 +187,42 @@ subtest 'a database and a name with a dot' => sub {
     is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 1, 'database 3 does';
 };
 
+# Writes a file with a password, which only root may read.
+sub secret {
+    my ($text) = @_;
+    my $file = Process::tempdir('secret') . '/sentinel';
+    open my $out, '>', $file or die "$file: $!\n";
+    print $out "$text\n";
+    close $out or die "$file: $!\n";
+    chmod 0600, $file or die "chmod: $!\n";
+    return $file;
+}
+
+subtest 'sentinels that want to know who asks' => sub {
+    my $site = RedisSentinel->start(replicas => 1, auth => 'Zq7-s3cret');
+    for my $sentinel ($site->sentinels) {    # what the README says a user needs there
+        $sentinel->cmd(qw(ACL SETUSER watcher on >Zq8-s3cret resetchannels &+switch-master -@all),
+            qw(+client|setname +sentinel|get-master-addr-by-name +subscribe));
+    }
+    for my $line ('Zq7-s3cret', 'watcher Zq8-s3cret') {
+        my $host = host($site->url, "RateLimitRedisAuth sentinel=file:@{[secret($line)]}\n"
+            . 'RateLimit one 1000000/1h');
+        recovered($host);
+        is source($host), 'redis', 'with the right password Redis decides';
+        $site->fail_over;
+        recovered($host);
+        is source($host), 'redis', 'and the new primary after a failover';
+    }
+    my $host = host($site->url, "RateLimitRedisAuth sentinel=file:@{[secret('wrong')]}\n"
+        . 'RateLimit one 1000000/1h');
+    Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
+        what => 'the breaker to open');
+    my ($line) = $host->error_log_lines(qr/breaker open/);
+    like $line, qr/no sentinel names a primary.*does not accept the user or the password/,
+        'with a wrong one the log says why not';
+    unlike $host->error_log, qr/Zq|s3cret/, 'and shows none';
+};
+
 # Threads and descriptors of all children of a server.
 sub held_by {
     my ($host) = @_;

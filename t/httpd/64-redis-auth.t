@@ -37,14 +37,21 @@ RateLimitNotes all
 </Location>
 EOT
 
+# As programs that rotate secrets do: another file takes the place of the one that is there.
+sub write_secret {
+    my ($dir, $secret) = @_;
+    open my $out, '>', "$dir/new" or die "$dir/new: $!\n";
+    print $out "$secret\n";
+    close $out or die "$dir/new: $!\n";
+    chmod 0600, "$dir/new" or die "chmod: $!\n";    # root's: children cannot read it
+    rename "$dir/new", "$dir/secret" or die "$dir/secret: $!\n";
+}
+
 sub host {
     my ($redis, $secret, %opt) = @_;
     my $url = $opt{url} // $redis->url;
-    my $dir = Process::tempdir('auth');
-    open my $out, '>', "$dir/secret" or die "$dir/secret: $!\n";
-    print $out "$secret\n";
-    close $out or die "$dir/secret: $!\n";
-    chmod 0600, "$dir/secret" or die "chmod: $!\n";    # root's: children cannot read it
+    my $dir = $opt{dir} // Process::tempdir('auth');
+    write_secret($dir, $secret);
     (my $text = $config) =~ s/\@DIR\@/$dir/;
     return Httpd->start(config => ($opt{more} // '') . $text, vars => { URL => $url }, modules => [qw(status headers)],
         mpm => $opt{mpm} // 'event', log_level => 'trace8', children => 2);
@@ -98,6 +105,34 @@ subtest 'a user' => sub {
     is_kept($host);
     $redis->cmd('SELECT', 3);
     is $redis->cmd('EXISTS', 'rl:{ip:127.0.0.1}:one:sliding-window:1h'), 1, 'which holds the keys';
+};
+
+subtest 'a password with blanks and quotes, and a token of 64 KB' => sub {
+    my $redis = RedisServer->start;
+    my $token = 'tok-' . 'Zq7' x 21_844;
+    my $odd = 'Zq7 "s3cret" \\ !';
+    (my $quoted = $odd) =~ s/(["\\])/\\$1/g;
+    for (['stands in quotes', $odd, qq{limiter "$quoted"}],
+         ['is taken whole', $token, "limiter $token"]) {
+        my ($how, $password, $line) = @$_;
+        $redis->cmd(qw(FLUSHALL));
+        $redis->cmd(qw(ACL SETUSER limiter reset on), ">$password", @rights);
+        limits(host($redis, $line), $how);
+    }
+};
+
+subtest 'whose connection it is' => sub {
+    my $redis = RedisServer->start;
+    let_in_user($redis);
+    my $host = host($redis, 'limiter ' . SECRET);
+    limits($host, 'a user who may say so');
+    my @names = sort $redis->cmd(qw(CLIENT LIST)) =~ / name=(ratelimit:\S+) /g;
+    my @pids = sort map { /:(\d+)$/ } @names;
+    is_deeply \@pids, [sort $host->children], 'each child has a name with its pid in it'
+        or diag explain \@names;
+    $redis->cmd(qw(ACL SETUSER limiter -client|setname -client));
+    $redis->cmd(qw(FLUSHALL));
+    limits(host($redis, 'limiter ' . SECRET), 'a user who may not');
 };
 
 # Each: how Redis is, what the file says, what the log says.
@@ -161,5 +196,39 @@ subtest 'a password that is changed' => sub {
     pass 'it is tried again';
     is_kept($host);
 };
+
+# httpd's parent looks at the file every ten seconds.
+sub rotates {
+    my ($mpm) = @_;
+    my ($redis, $dir) = (RedisServer->start, Process::tempdir('auth'));
+    let_in_user($redis);
+    my $host = host($redis, 'limiter ' . SECRET, dir => $dir, mpm => $mpm);
+    limits($host, 'at first');
+    my @children = sort $host->children;
+    write_secret($dir, 'limiter "half a line');
+    my ($line) = $host->wait_for_log(qr/stays in use/, within => 60);
+    like $line, qr/secret has a double quote that is not closed/, 'what is wrong is said';
+    $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
+    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.2')->header('X-Source')
+        eq 'redis' }, what => 'Redis to decide', within => 60);
+    pass 'and what was there before lets new connections in';
+    $redis->cmd(qw(ACL SETUSER limiter resetpass), '>rotated-' . SECRET);
+    write_secret($dir, 'limiter rotated-' . SECRET);
+    $host->wait_for_log(qr/secret has changed/, within => 60);
+    $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
+    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))
+        ->header('X-Source') eq 'redis' }, what => 'Redis to decide', within => 60);
+    pass 'the new one lets them in as well';
+    is_deeply [sort $host->children], \@children, 'in the same children, without a reload';
+    is_kept($host);
+    $redis->cmd(qw(ACL SETUSER limiter resetpass), '>again-' . SECRET);
+    write_secret($dir, 'limiter again-' . SECRET);
+    $host->graceful;
+    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))
+        ->header('X-Source') eq 'redis' }, what => 'Redis to decide', within => 60);
+    pass 'and a reload takes the next one at once';
+}
+
+subtest "a password that changes every hour ($_)" => sub { rotates($_) } for qw(event prefork);
 
 done_testing;

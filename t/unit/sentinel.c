@@ -76,18 +76,6 @@ static void test_garbage(void)
     ok(!rl_sentinel_is_primary(reply_of("*1\r\n:1\r\n")), "nor a number");
 }
 
-static void test_command(void)
-{
-    int length;
-    char *command = rl_sentinel_command("my primary", &length);
-    const char *want = "*3\r\n$8\r\nSENTINEL\r\n$23\r\nget-master-addr-by-name\r\n"
-                       "$10\r\nmy primary\r\n";
-
-    if (is_int(length, strlen(want), "the question is as long as it should be"))
-        is_mem(command, want, strlen(want), "and asks for the name");
-    redisFreeCommand(command);
-}
-
 #define SWITCHED "*3\r\n$7\r\nmessage\r\n$14\r\n+switch-master\r\n"
 
 static void test_switch(void)
@@ -107,7 +95,6 @@ int main(void)
     test_search();
     test_next();
     test_garbage();
-    test_command();
     test_switch();
     return done_testing();
 }
