@@ -6,6 +6,7 @@
 #include <apr_general.h>
 #include <apr_strings.h>
 #include <pthread.h>
+#include <sys/wait.h>
 
 #include "client.h"
 #include "redis.h"
@@ -257,6 +258,52 @@ static void test_one_thread(apr_pool_t *pool)
     rl_client_stop(client);
 }
 
+/* --- A fork ------------------------------------------------------------------------------- */
+
+#define FORKED 4
+
+/* In a forked process: how often it was admitted. */
+static int spend_in_process(apr_pool_t *pool)
+{
+    int charged, good = 0;
+    int64_t cur;
+
+    rl_client_abandon(client);
+    client = make_client(pool, 0);
+    for (int i = 0; i < 100; i++)
+        good += decide("rl:{forked}", 250, 1, 10000000, &charged, &cur) == RL_ANSWERED && charged;
+    return good;
+}
+
+/* Processes forked from one that is connected, as mpm-itk's would be. */
+static void test_fork(apr_pool_t *pool)
+{
+    int charged, status, good = 0;
+    pid_t children[FORKED];
+    int64_t cur;
+
+    client = make_client(pool, 0);
+    ok(client && decides(), "a process is connected, and forks");
+    for (int i = 0; i < FORKED; i++) {
+        children[i] = fork();
+        if (children[i] == 0)
+            _exit(spend_in_process(pool));
+    }
+    for (int i = 0; i < 100; i++) {
+        if (decide("rl:{parent}", 1000, 1, 10000000, &charged, &cur) != RL_ANSWERED || cur != i)
+            break;
+        good++;
+    }
+    is_int(good, 100, "each of its calls gets its own reply meanwhile");
+    good = 0;
+    for (int i = 0; i < FORKED; i++) {
+        waitpid(children[i], &status, 0);
+        good += WIFEXITED(status) ? WEXITSTATUS(status) : 1000;
+    }
+    is_int(good, 250, "those it has forked are admitted to their quota together");
+    rl_client_stop(client);
+}
+
 int main(void)
 {
     static apr_pool_t *pool; /* static: what lies in it is held to the end */
@@ -275,5 +322,6 @@ int main(void)
     test_killed();
     test_stop();
     test_one_thread(pool);
+    test_fork(pool);
     return done_testing();
 }
