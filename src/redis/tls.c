@@ -97,22 +97,6 @@ static int expect_name(SSL *ssl, const char *name)
     return SSL_set_tlsext_host_name(ssl, name) && SSL_set1_host(ssl, name);
 }
 
-rl_tls_session *rl_tls_begin(const rl_tls *tls, redisContext *context, const char *host)
-{
-    SSL *ssl = SSL_new(tls->context);
-    char why[sizeof(context->errstr)];
-
-    ERR_clear_error();
-    if (ssl && expect_name(ssl, tls->name ? tls->name : host)
-        && redisInitiateSSL(context, ssl) == REDIS_OK)
-        return ssl;
-    apr_cpystrn(why, context->err ? context->errstr : "no session", sizeof(why));
-    apr_snprintf(context->errstr, sizeof(context->errstr), "TLS: %s", why);
-    SSL_free(ssl);
-    ERR_clear_error();
-    return NULL;
-}
-
 static void say_why(const SSL *ssl, char *error, size_t size)
 {
     unsigned long code = ERR_peek_last_error();
@@ -124,6 +108,27 @@ static void say_why(const SSL *ssl, char *error, size_t size)
                      X509_verify_cert_error_string(verified));
     else
         apr_snprintf(error, size, "TLS: %s", reason ? reason : "it closed the connection");
+}
+
+rl_tls_session *rl_tls_begin(const rl_tls *tls, redisContext *context, const char *host)
+{
+    SSL *ssl = SSL_new(tls->context);
+    char why[sizeof(context->errstr)];
+
+    ERR_clear_error();
+    if (ssl && expect_name(ssl, tls->name ? tls->name : host)
+        && redisInitiateSSL(context, ssl) == REDIS_OK)
+        return ssl;
+    if (ssl && SSL_get_verify_result(ssl) != X509_V_OK) {
+        say_why(ssl, context->errstr, sizeof(context->errstr));
+    }
+    else {
+        apr_cpystrn(why, context->err ? context->errstr : "no session", sizeof(why));
+        apr_snprintf(context->errstr, sizeof(context->errstr), "TLS: %s", why);
+    }
+    SSL_free(ssl);
+    ERR_clear_error();
+    return NULL;
 }
 
 int rl_tls_shake(rl_tls_session *ssl, char *error, size_t size)
