@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/../lib";
 use Httpd;
 use JSON::PP;
 use Test::More;
+use Time::HiRes qw(time);    # perl's own is the kernel's coarse one, some ms behind httpd's
 use Windows;
 
 use constant DAY => Windows::DAY;
@@ -30,7 +31,7 @@ sub limits {
     my ($response) = @_;
     my %ours = map { $_ => 1 } @families;
     my $midnight = midnight();
-    my $left     = $midnight - time;
+    my $left     = $midnight - int time;
     return join "\n", sort map {
         my ($name, $value) = @$_;
         $value =~ s/(^|;t=)(\d+)$/$1 . ($2 >= $left && $2 <= $left + 30 ? 'T' : $2)/e

@@ -85,6 +85,7 @@ subtest 'the first visitors after a quiet time find out that Redis is back (pref
     my $redis = RedisServer->start;
     my $host = Fallback::host(redis => $redis, mpm => 'prefork', children => 4, config => <<'EOT');
 RateLimitRedisTimeout 2s connect=2s
+RateLimitBreaker failures=5 retry=50ms..300ms
 RateLimitOnFailure closed
 RateLimit base 1000000/1h
 EOT

@@ -8,7 +8,7 @@ package Fallback;
 #   $redis->restart;
 #   my $status = Fallback::recovered($host);
 #
-# A host gives Redis DEADLINE_MS and probes at least three times a second. It has
+# A host gives Redis DEADLINE_MS and probes at least once a second. It has
 # a page /noted, apart from the tested limits, that says in X-Source who decided.
 
 use strict;
@@ -26,7 +26,7 @@ use constant { DEADLINE_MS => 500, FAILURES => 5, CLIENTS => 32 };
 my $settings = <<"EOT";
 RateLimitRedis \@URL\@
 RateLimitRedisTimeout @{[DEADLINE_MS]}ms connect=@{[DEADLINE_MS]}ms
-RateLimitBreaker failures=@{[FAILURES]} retry=50ms..300ms
+RateLimitBreaker failures=@{[FAILURES]} retry=50ms..1s
 EOT
 
 my $pulse;

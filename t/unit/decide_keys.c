@@ -341,8 +341,8 @@ static void test_override_keys(void)
 
     ask("DEL k o");
     ask("SET o 1000");
-    ok(decide(&a) == 1 && a.override == RL_OVERRIDE_NONE && limit.quota == 5,
-       "a key of overrides that is no hash is none");
+    ok(decide(&a) == 1 && a.override == RL_OVERRIDE_WRONG_TYPE && limit.quota == 5,
+       "a key of overrides that is not a hash says so, and the rule's own quota holds");
     ask("DEL o");
     ask("HSET o other 1000");
     ok(decide(&a) == 1 && a.override == RL_OVERRIDE_NONE, "nor is a field of another rule");
