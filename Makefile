@@ -100,13 +100,14 @@ $(BUILD)/%.o: %.c Makefile | $(LUA_H)
 	$(Q)$(COMPILE) -fPIC $(HIDDEN) -MMD -MP -c -o $@ $<
 
 # A script as a C string, decide.lua as decide_lua, without comments and indent:
-# Redis gets it at every handshake.
+# Redis gets it at every handshake. A name RL_... in it is a macro, whose text takes its place.
 
 $(BUILD)/%_lua.h: src/redis/%.lua
 	@echo "  LUA  $<"; mkdir -p $(@D)
 	$(Q)perl -ne 'BEGIN { print "static const char $*_lua[] =\n" }' \
 	    -e 's/^\s+|\s+$$//g; s/\s*--[^"\x27]*$$//; s/^--.*//; next unless length;' \
-	    -e 's/([\\"])/\\$$1/g; print "    \"$$_\\n\"\n"; END { print "    ;\n" }' $< >$@
+	    -e 's/([\\"])/\\$$1/g; s/\bRL_\w+/" TEXT_OF($$&) "/g;' \
+	    -e 'print "    \"$$_\\n\"\n"; END { print "    ;\n" }' $< >$@
 
 # Programs of tests and benches take from the archive what they name, and nothing else.
 

@@ -403,17 +403,39 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     }
 }
 
+/* Whether units that became pending in a slot may be pending still. */
+static int is_pending(const rl_state *state, int64_t slot)
+{
+    return slot == state->pending.slot || slot == state->pending.slot - 1;
+}
+
+int64_t rl_limiter_prolong(rl_state *state, int64_t slot, int64_t cost)
+{
+    rl_pending *pending = &state->pending;
+
+    if (!is_pending(state, slot))
+        return RL_SLOT_GONE;
+    if (slot < pending->slot) {
+        int64_t units = least(cost, pending->prev);
+
+        pending->prev -= units;
+        pending->cur += units;
+    }
+    return pending->slot;
+}
+
 void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t slot, int64_t cost,
                        int charged)
 {
     rl_pending *pending = &state->pending;
+    int64_t *there = slot == pending->slot ? &pending->cur : &pending->prev;
+    int64_t *other = slot == pending->slot ? &pending->prev : &pending->cur;
+    int64_t units = least(cost, *there);
 
-    if (slot == pending->slot)
-        pending->cur -= least(cost, pending->cur);
-    else if (slot == pending->slot - 1)
-        pending->prev -= least(cost, pending->prev);
-    else
+    if (!is_pending(state, slot))
         return;
+    *there -= units;
+    *other -= least(cost - units, *other);
     if (charged)
         charge(limit, state, cost);
 }

@@ -21,9 +21,17 @@
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
 #define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
 #define RL_LOG_QUOTA_MAX 10000                   /* of a sliding log */
-#define RL_PENDING_SLOT_MS INT64_C(60000)        /* unsettled units become charges after 1 to 2 */
+#define RL_SLOT_GONE INT64_C(-1)                 /* of units that have become a charge */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
 #define RL_NEVER INT64_C(-1)                     /* a wait that no waiting ends */
+
+/*
+ * Pending units that nobody settles or prolongs become charges after one to two slots. The scripts
+ * take this text, so it is a plain number. Tests build with a shorter one.
+ */
+#ifndef RL_PENDING_SLOT_MS
+#define RL_PENDING_SLOT_MS 60000
+#endif
 
 typedef enum {
     RL_SLIDING_WINDOW,
@@ -172,8 +180,15 @@ int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_
 void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t position, int64_t cost);
 
 /*
- * Settles cost units that became pending in a slot: they are pending no more, and charged if so
- * said. Units whose slot is gone have become a charge already and stay it.
+ * Moves cost units that are pending in a slot to the latest one, so that their time begins anew.
+ * Returns that slot, or RL_SLOT_GONE if they have become a charge.
+ */
+int64_t rl_limiter_prolong(rl_state *state, int64_t slot, int64_t cost);
+
+/*
+ * Settles cost units that are pending in a slot: they are pending no more, and charged if so said.
+ * Units whose slot is gone have become a charge already and stay it. What the slot lacks is taken
+ * from the other one: the units may have been prolonged by a call whose reply is not there yet.
  */
 void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t slot, int64_t cost,
                        int charged);

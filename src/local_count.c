@@ -397,6 +397,33 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+                         int64_t cost, int64_t host_ms, int64_t now)
+{
+    tenure t = rl_local_find(table, key);
+    reading was = {0, 0, 0};
+    rl_state state, after;
+    int64_t prolonged;
+
+    for (;;) {
+        if (t.entry && !read_due(&t, limit, now, &was)) {
+            t = rl_local_find(table, key);
+            was = (reading){0, 0, 0};
+            continue;
+        }
+        state_of(limit, &t, &was, NULL, &now, &state);
+        after = state;
+        prolonged = rl_limiter_prolong(&after, slot, cost);
+        if (!t.entry || !memcmp(&after.pending, &state.pending, sizeof(after.pending)))
+            return prolonged;
+        if (swap_pair(&t.entry->words[PENDING], was.pending,
+                      pack_pending(pair_in(&t, was.pending), &after.pending)))
+            break;
+    }
+    rl_local_touch(t.entry, limit, &after, now, host_ms);
+    return prolonged;
+}
+
 /* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
 static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
 {

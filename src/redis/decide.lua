@@ -9,7 +9,7 @@
 --
 -- A record: kind, 1 byte: algorithm (sliding window 0, fixed window 1, bucket 2, log 3), + 4 its ticks
 -- are us, not ms, + 8 charged on response, + 16 blocks, + 32 overrides; what to do, 1 byte: 0 decide,
--- 1 give back, 2 settle without a charge, 3 settle with one; 4 bytes each: window in ticks, quota, cost,
+-- 1 give back, 2 settle without a charge, 3 settle with one, 4 prolong what is pending; 4 bytes each: window in ticks, quota, cost,
 -- capacity, delay in ticks, block in ms; 7 bytes: the window, tick or slot that was charged.
 --
 -- The reply: '1' (all charged) or '0' (nothing but shadow rules that admit), then for each rule what
@@ -29,7 +29,8 @@ local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack, unpack = struct.pack, struct.unpack
 local COUNT_MAX, PRODUCT_MAX, LOG_MAX, BLOCK_MAX = 1000000000, 2251799813685248, 10000, 2678400000
 local SLIDING, BUCKET, LOG = 0, 2, 3
-local GIVE_BACK, SETTLE, SETTLE_CHARGED = 1, 2, 3
+local GIVE_BACK, SETTLE_CHARGED, PROLONG = 1, 3, 4
+local SLOT = RL_PENDING_SLOT_MS -- a number when this is built
 local HEAD, ENTRY, CHUNK = 27, 10, 64 -- of a log: bytes, bytes, entries read at once
 
 local t = call('TIME')
@@ -198,7 +199,7 @@ end
 
 -- Reads the tail.
 local function roll_pending(r, tail)
-    local slot = floor(ms / 60000)
+    local slot = floor(ms / SLOT)
     r.blocked, r.slot, r.before, r.pending = 0, slot, 0, 0
     if not tail then
         return
@@ -216,11 +217,11 @@ local function roll_pending(r, tail)
             r.anchored = true
         end
     else
-        overdue(r, before, (s + 1) * 60000 * r.ticks)
+        overdue(r, before, (s + 1) * SLOT * r.ticks)
         if s == slot - 1 then
             r.before = pending
         else
-            overdue(r, pending, (s + 2) * 60000 * r.ticks)
+            overdue(r, pending, (s + 2) * SLOT * r.ticks)
         end
     end
 end
@@ -351,7 +352,7 @@ end
 
 local function store(r)
     local block_ms = max(0, ceil((r.blocked - r.now) / r.ticks))
-    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 120000 + r.ttl or 0)
+    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 2 * SLOT + r.ttl or 0)
     if r.algorithm == LOG then
         store_log(r, ttl)
         return
@@ -368,12 +369,14 @@ local function store(r)
     call('PSETEX', r.key, ttl, value .. tail)
 end
 
--- Units whose slot is gone have become a charge already.
+-- Units whose slot is gone have become a charge already. What their slot lacks is in the other one.
 local function settle(r)
     if r.position == r.slot then
-        r.pending = max(0, r.pending - r.cost)
+        local units = min(r.cost, r.pending)
+        r.pending, r.before = r.pending - units, max(0, r.before - (r.cost - units))
     elseif r.position == r.slot - 1 then
-        r.before = max(0, r.before - r.cost)
+        local units = min(r.cost, r.before)
+        r.before, r.pending = r.before - units, max(0, r.pending - (r.cost - units))
     else
         return
     end
@@ -381,6 +384,15 @@ local function settle(r)
         charge(r, r.cost)
     end
     store(r)
+end
+
+-- Moves units from the slot before to the latest one.
+local function prolong(r)
+    local units = r.position == r.slot - 1 and min(r.cost, r.before) or 0
+    if units > 0 then
+        r.before, r.pending = r.before - units, r.pending + units
+        store(r)
+    end
 end
 
 local n = #ARGV - 1 - #KEYS -- rules: overrides add as many to one as to the other
@@ -422,6 +434,10 @@ for i, r in ipairs(rules) do
         if r.known then
             give_back(r)
             store(r)
+        end
+    elseif r.act == PROLONG then
+        if r.known then
+            prolong(r)
         end
     elseif r.act ~= 0 then
         if r.known or r.act == SETTLE_CHARGED then

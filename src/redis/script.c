@@ -9,9 +9,14 @@
 
 #include <apr_sha1.h>
 
+#include "script.h"
+
+/* The scripts use macros by their text. */
+#define TEXT_OF(macro) QUOTE(macro)
+#define QUOTE(text) #text
+
 #include "decide_lua.h"
 #include "decide_plain_lua.h"
-#include "script.h"
 
 const char *const rl_script_sources[RL_SCRIPTS] = {decide_lua, decide_plain_lua};
 

@@ -30,7 +30,8 @@ typedef enum {
     RL_ASK_DECIDE,
     RL_ASK_GIVE_BACK,      /* what was charged at a position */
     RL_ASK_SETTLE,         /* what became pending in a slot: it is not charged */
-    RL_ASK_SETTLE_CHARGED  /* it is */
+    RL_ASK_SETTLE_CHARGED, /* it is */
+    RL_ASK_PROLONG         /* what is pending in a slot: see rl_limiter_prolong() */
 } rl_ask_kind;
 
 /* What Redis holds for an identity in place of a rule's quota. */
@@ -70,7 +71,8 @@ int rl_script_is_plain(const rl_ask *asks, int n, int look);
 
 /*
  * Makes the command that decides over n asks (1 to RL_ASKS_MAX), those that are not shadow rules
- * first; with look set it only reports, and charges nothing. Returns the bytes, to be freed with
+ * first; with look set it only reports, and charges nothing. Asks that prolong, which must be said
+ * to be shadow rules, are done and reported likewise. Returns the bytes, to be freed with
  * redisFreeCommand(), and their number; NULL without memory.
  */
 char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int look,

@@ -387,25 +387,52 @@ static void model_wait_for_response(model *m, int64_t units)
     m->pending[m->pending_count++] = (waiting){m->slot, units};
 }
 
-static void model_settle(model *m, const rl_limit *limit, int64_t now, int64_t slot,
-                         int64_t units, int charged)
+/* Takes units that are pending in a slot; returns how many of them were not there. */
+static int64_t model_take_pending(model *m, int64_t slot, int64_t units)
 {
-    int64_t left = units;
     int kept = 0;
 
-    if (slot != m->slot && slot != m->slot - 1)
-        return;
     for (int i = 0; i < m->pending_count; i++) {
-        int64_t less = m->pending[i].units < left ? m->pending[i].units : left;
+        int64_t less = m->pending[i].units < units ? m->pending[i].units : units;
 
         if (m->pending[i].slot == slot) {
             m->pending[i].units -= less;
-            left -= less;
+            units -= less;
         }
         if (m->pending[i].units)
             m->pending[kept++] = m->pending[i];
     }
     m->pending_count = kept;
+    return units;
+}
+
+static int64_t model_pending_in(const model *m, int64_t slot)
+{
+    int64_t sum = 0;
+
+    for (int i = 0; i < m->pending_count; i++)
+        sum += m->pending[i].slot == slot ? m->pending[i].units : 0;
+    return sum;
+}
+
+static int model_may_be_pending(const model *m, int64_t slot)
+{
+    return slot == m->slot || slot == m->slot - 1;
+}
+
+static void model_prolong(model *m, int64_t slot, int64_t units)
+{
+    if (slot == m->slot - 1)
+        model_wait_for_response(m, units - model_take_pending(m, slot, units));
+}
+
+/* From the other slot what is not in this one. */
+static void model_settle(model *m, const rl_limit *limit, int64_t now, int64_t slot,
+                         int64_t units, int charged)
+{
+    if (!model_may_be_pending(m, slot))
+        return;
+    model_take_pending(m, 2 * m->slot - 1 - slot, model_take_pending(m, slot, units));
     if (charged)
         model_charge(m, limit, now, units);
 }

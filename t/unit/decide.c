@@ -2,8 +2,8 @@
  * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs
  * the scripts, with its clock and its expiry replaced so that the test decides what time it is;
  * random steps mix algorithms, costs, quotas that change, overrides, clock jumps both ways, several
- * rules in one call, shadow rules, blocks, what is charged on response, calls that only look, give-backs
- * and settlements. Compared are the verdict, what remains, when to retry and when all is there again.
+ * rules in one call, shadow rules, blocks, what is charged on response, calls that only look, give-backs,
+ * settlements, and pending units that are prolonged. Compared are the verdict, what remains, when to retry and when all is there again.
  *
  * RL_STEPS and RL_SEED say how many and which. Skipped where there is no redis-server.
  */
@@ -58,7 +58,7 @@ typedef struct {
 
 static counter counters[COUNTERS];
 static int64_t clock_us;
-static long waits_compared, anchors_denied;
+static long waits_compared, anchors_denied, prolonged;
 
 static void make_counters(rng *r)
 {
@@ -415,6 +415,43 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
     return agree;
 }
 
+/* What is to become of the last units that a counter has pending. */
+static void any_end_of_pending(rng *r, counter *c, rl_ask *a)
+{
+    static const rl_ask_kind kinds[] = {RL_ASK_SETTLE, RL_ASK_SETTLE_CHARGED, RL_ASK_PROLONG};
+
+    a->kind = kinds[rng_next(r) % 3];
+    a->position = c->pending_slot - rng_one_in(r, 8);
+    a->cost = c->pending ? c->pending : 1;
+    a->shadow = 1;
+    if (a->kind != RL_ASK_PROLONG)
+        c->pending = 0;
+}
+
+/* Whether there is anything to settle, or to prolong. */
+static int changes(const rl_ask *a, const model *m)
+{
+    if (a->kind != RL_ASK_PROLONG)
+        return model_may_be_pending(m, a->position);
+    return a->position == m->slot - 1 && model_pending_in(m, a->position) > 0;
+}
+
+static void end_pending(counter *c, const rl_ask *a, const rl_limit *limit, int64_t now,
+                        model *moved, rl_state *state)
+{
+    int charged = a->kind == RL_ASK_SETTLE_CHARGED;
+
+    if (a->kind == RL_ASK_PROLONG) {
+        model_prolong(moved, a->position, a->cost);
+        rl_limiter_prolong(state, a->position, a->cost);
+        c->pending_slot = moved->slot;
+        return;
+    }
+    model_settle(moved, limit, now, a->position, a->cost, charged);
+    if (limit->algorithm != RL_SLIDING_LOG)
+        rl_limiter_settle(limit, state, a->position, a->cost, charged);
+}
+
 static void expect_undo(rng *r, sent_call *call, counter **chosen)
 {
     for (int i = 0; i < call->n; i++) {
@@ -427,10 +464,7 @@ static void expect_undo(rng *r, sent_call *call, counter **chosen)
 
         any_limit(r, c, limit);
         if (limit->on_response) {
-            a->kind = rng_one_in(r, 2) ? RL_ASK_SETTLE : RL_ASK_SETTLE_CHARGED;
-            a->position = c->pending_slot - rng_one_in(r, 8);
-            a->cost = c->pending ? c->pending : 1;
-            c->pending = 0;
+            any_end_of_pending(r, c, a);
         }
         else {
             a->kind = RL_ASK_GIVE_BACK;
@@ -438,23 +472,19 @@ static void expect_undo(rng *r, sent_call *call, counter **chosen)
             a->cost = rng_one_in(r, 3) ? c->charged : 1;
         }
         expect(r, c, limit, a->cost, &moved, &state, &ignored);
+        call->want[i].slot = model_may_be_pending(&moved, a->position) ? moved.slot : RL_SLOT_GONE;
         if ((!c->model.exists && a->kind != RL_ASK_SETTLE_CHARGED)
-            || (a->kind != RL_ASK_GIVE_BACK && a->position != moved.slot
-                && a->position != moved.slot - 1 && !put_in_order(c, &moved))) {
+            || (limit->on_response && !changes(a, &moved) && !put_in_order(c, &moved))) {
             model_free(&moved);
             continue;
         }
-        if (a->kind == RL_ASK_GIVE_BACK) {
+        if (limit->on_response) {
+            end_pending(c, a, limit, ignored.now, &moved, &state);
+        }
+        else {
             model_give_back(&moved, limit, ignored.now, a->position, a->cost);
             if (limit->algorithm != RL_SLIDING_LOG)
                 rl_limiter_give_back(limit, &state, a->position, a->cost);
-        }
-        else {
-            model_settle(&moved, limit, ignored.now, a->position, a->cost,
-                         a->kind == RL_ASK_SETTLE_CHARGED);
-            if (limit->algorithm != RL_SLIDING_LOG)
-                rl_limiter_settle(limit, &state, a->position, a->cost,
-                                  a->kind == RL_ASK_SETTLE_CHARGED);
         }
         keep(c, &moved, &state, limit, ignored.now);
     }
@@ -482,7 +512,9 @@ static int next_call(rng *r, sent_call *call)
     call->commands = 1;
     if (call->is_undo) {
         expect_undo(r, call, chosen);
-        command = rl_script_undo(&names, call->asks, call->n, &length);
+        command = call->n == 1 && call->asks[0].kind == RL_ASK_PROLONG
+            ? rl_script_decide(&names, call->asks, call->n, 0, &length)
+            : rl_script_undo(&names, call->asks, call->n, &length);
     }
     else {
         agree = expect_decision(r, call, chosen);
@@ -554,6 +586,25 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
          rl_limiter_reset(limit, &got->state, got->now), want->reset_ms);
 }
 
+/* Whether the replies tell where units that were to be prolonged are now. */
+static int are_prolonged(sent_call *call)
+{
+    for (int i = 0; i < call->n; i++) {
+        rl_ask *a = &call->asks[i];
+        int64_t slot;
+
+        if (a->kind != RL_ASK_PROLONG)
+            continue;
+        prolonged++;
+        slot = rl_limiter_prolong(&a->state, a->position, a->cost);
+        if (slot != call->want[i].slot) {
+            diag("prolonged to slot %" PRId64 ", not %" PRId64, slot, call->want[i].slot);
+            return 0;
+        }
+    }
+    return 1;
+}
+
 /* Reads the replies to a call: 1 if they say what was expected. */
 static int arrived(sent_call *call)
 {
@@ -571,12 +622,10 @@ static int arrived(sent_call *call)
         diag("Redis says %s", ((redisReply *)reply)->str);
         return 0;
     }
-    if (call->is_undo) {
-        freeReplyObject(reply);
-        return 1;
-    }
     said = rl_script_read(reply, call->asks, call->n);
     freeReplyObject(reply);
+    if (call->is_undo)
+        return said == 1 && are_prolonged(call);
     for (int i = 0; i < call->n; i++) {
         if (!brought(&call->asks[i], &call->want[i])) {
             tell(call, i, &call->asks[i]);
@@ -618,6 +667,7 @@ static void test_three_agree(void)
     ok(script, "decide.lua says what limiter.c says (%ld steps, RL_SEED=%" PRIu64 ")", n, seed);
     if (!models || !script)
         exit(done_testing());
+    ok(prolonged > n / 200, "units are prolonged: %ld times", prolonged);
     ok(charged > n / 10 && denied > n / 10, "both verdicts are common: %ld charged, %ld denied",
        charged, denied);
     ok(anchors_denied > n / 1000, "%ld denials met a clock that had stepped back by more than a window",
