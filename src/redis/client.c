@@ -422,6 +422,21 @@ static void catch_up(rl_client *client)
     look(client, rl_link_clock());
 }
 
+/*
+ * One thread, no I/O thread: sends what is queued, because this child's next request may be long in
+ * coming. A connection that was idle is asked for a sign of life first.
+ */
+static void send_now(rl_client *client)
+{
+    int64_t until_us = rl_link_clock() + client->options.timeout_ms * 1000;
+
+    catch_up(client);
+    while (client->held.first && rl_link_clock() < until_us) {
+        wait_and_step(client, -1, until_us);
+        look(client, rl_link_clock());
+    }
+}
+
 void rl_client_probe(rl_client *client)
 {
     int64_t now_us, until_us;
@@ -551,7 +566,7 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
     else
         undo(client, 0, asks, n);
     if (!client->options.threaded)
-        catch_up(client); /* out with it now: this child's next request may be long in coming */
+        send_now(client);
 }
 
 /* --- Life --------------------------------------------------------------------------------- */

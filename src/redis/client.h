@@ -55,7 +55,10 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
                             int *admitted);
 
-/* Gives back or settles n asks, as their kinds say. Never waits; may be lost. */
+/*
+ * Gives back or settles n asks, as their kinds say; may be lost. Never waits for a reply. Where there
+ * is no I/O thread it waits for a connection, timeout_ms at the longest.
+ */
 void rl_client_undo(rl_client *client, const rl_ask *asks, int n);
 
 /*
