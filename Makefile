@@ -32,7 +32,7 @@ MAKEFLAGS += --no-print-directory
 # Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
 
 UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot local_move \
-             stats denied \
+             keeper stats denied \
              redis/breaker redis/errors redis/logger redis/reader redis/script redis/probe redis/topology \
              redis/tls redis/link \
              redis/credentials redis/greeting redis/resolver redis/node redis/call redis/client \
@@ -59,7 +59,7 @@ LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 HTTPD_INC := $(shell $(APXS) -q INCLUDEDIR 2>/dev/null)
 LIBEXEC   := $(shell $(APXS) -q LIBEXECDIR 2>/dev/null)
 LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
-CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS))
+CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS)) $(DEFINES)
 # TLS to Redis, where hiredis has it: src/redis/tls.h says when.
 
 TLS       := $(shell echo built RL_TLS_BUILT | $(CC) $(CPPFLAGS) -include src/redis/tls.h -E -P - \
@@ -144,7 +144,12 @@ deps:
 test: deps
 	@$(MAKE) check
 
-check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE)
+# The module again, with short slots: what is to outlive some is then soon shown.
+
+slots:
+	@$(MAKE) BUILD=build/slots DEFINES=-DRL_PENDING_SLOT_MS=4000 all
+
+check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE) slots
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore $(TESTS) $(STORM) t/storm
 
 # The same at other hours: see t/lib/hours.sh.
@@ -154,7 +159,7 @@ $(BUILD)/wallclock.so: t/lib/wallclock.c
 	$(Q)$(CC) $(WARN) $(CFLAGS) -Wno-missing-prototypes -shared -fPIC -o $@ $<
 
 test-hours: deps
-	@$(MAKE) $(MODULE) $(UNIT) $(STORM) $(BUILD)/wallclock.so
+	@$(MAKE) $(MODULE) $(UNIT) $(STORM) $(BUILD)/wallclock.so slots
 	@RL_MODULE=$(CURDIR)/$(MODULE) t/lib/hours.sh $(BUILD)/wallclock.so \
 	    $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
@@ -247,5 +252,5 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check slots check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:

@@ -173,25 +173,61 @@ static void ensure_client(server_rec *s)
     wants_client = 0;
 }
 
-static void child_init(apr_pool_t *pchild, server_rec *s)
+static void start_client(apr_pool_t *pchild, server_rec *s, int threaded)
 {
-    int threaded = 0;
-
-    if (!tiers.local || !tiers.settings->redis)
-        return;
     child_pool = pchild;
     pthread_atfork(NULL, NULL, note_fork);
     /* Under mpm-itk this process serves no request. Others start to connect right away. */
     wants_client = ap_find_linked_module("mpm_itk.c") != NULL;
     if (wants_client)
         return;
-    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
-    tiers.client = make_client(s, pchild, threaded != AP_MPMQ_NOT_SUPPORTED);
+    tiers.client = make_client(s, pchild, threaded);
     if (!tiers.client)
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s, "ratelimit: no thread for Redis: this child "
                      "counts alone");
-    else if (threaded != AP_MPMQ_NOT_SUPPORTED)
+    else if (threaded)
         apr_pool_pre_cleanup_register(pchild, tiers.client, stop_client);
+}
+
+static rl_client *make_keepers_client(void *s, apr_pool_t *pool)
+{
+    return make_client(s, pool, 0);
+}
+
+static int is_any_charged_by_response(void)
+{
+    apr_array_header_t *rules = rl_config_rules();
+
+    for (int i = 0; i < rules->nelts; i++) {
+        if (APR_ARRAY_IDX(rules, i, rl_rule *)->limit.on_response)
+            return 1;
+    }
+    return 0;
+}
+
+static void start_keeper(apr_pool_t *pchild, server_rec *s, int threaded)
+{
+    rl_keeper_options options = {.local = tiers.local, .prolong_ms = RL_PENDING_SLOT_MS / 3,
+                                 .threaded = threaded, .client = threaded ? tiers.client : NULL,
+                                 .context = s, .logger = {log_redis, s}};
+
+    if (!threaded && tiers.settings->redis)
+        options.make_client = make_keepers_client;
+    if (is_any_charged_by_response())
+        tiers.keeper = rl_keeper_create(pchild, &options);
+}
+
+static void child_init(apr_pool_t *pchild, server_rec *s)
+{
+    int threaded = 0;
+
+    if (!tiers.local)
+        return;
+    ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
+    threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
+    if (tiers.settings->redis)
+        start_client(pchild, s, threaded);
+    start_keeper(pchild, s, threaded);
 }
 
 /* --- Requests ----------------------------------------------------------------------------- */

@@ -94,6 +94,11 @@ int64_t rl_step_ticks(const rl_outcome *o, int64_t ms)
     return ms * rl_limiter_ticks(&o->limit);
 }
 
+rl_clock rl_step_clock(const rl_outcome *o)
+{
+    return o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
+}
+
 uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
 {
     return rl_local_key(s->tiers->local, o->kind,
@@ -423,6 +428,8 @@ static int conclude(rl_step *s)
     }
     if (refused)
         rl_step_give_back(s);
+    if (chain->on_response && s->tiers->keeper) /* without: no memory, or no descriptor left */
+        rl_step_keep(s);
     if (hold_ms > 0)
         apr_sleep(apr_time_from_msec(hold_ms));
     if (chain->denial)

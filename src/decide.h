@@ -16,6 +16,7 @@
 #include "denied.h"
 #include "identity.h"
 #include "held.h"
+#include "keeper.h"
 #include "local.h"
 #include "redis/client.h"
 #include "stats.h"
@@ -30,6 +31,7 @@ typedef struct {
     rl_denied *denied;
     rl_held *held;
     rl_client *client;   /* NULL: this host alone */
+    rl_keeper *keeper;   /* of what is pending; NULL: nothing ever is */
     rl_breakers *breakers; /* of the nodes of Redis */
 } rl_tiers;
 
@@ -55,6 +57,7 @@ typedef struct rl_outcome {
     int exempt;            /* the rule does not limit this client: nothing else is set */
     int denies;
     int charged;           /* or pending, and then not settled yet */
+    rl_kept *kept;         /* while it is pending; knows better than position where */
     int renews;            /* memory denies, and this request is to ask whether Redis still does */
     const rl_limit *remembered; /* then: the limit with which memory denies */
     int starts_block;      /* or for Redis to start a block */

@@ -235,6 +235,35 @@ void rl_step_ask_redis(rl_step *s)
     }
 }
 
+/* --- Keeping ------------------------------------------------------------------------------ */
+
+/* What is pending under an outcome is known to this request alone from now on. */
+static apr_status_t stop_keeping(void *outcome)
+{
+    rl_outcome *o = outcome;
+
+    if (o->kept)
+        o->position = rl_keeper_remove(o->kept);
+    o->kept = NULL;
+    return APR_SUCCESS;
+}
+
+/* To its log phase, as a rule. Where it has none it is not settled either, and becomes a charge. */
+void rl_step_keep(rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+        rl_keeper_units units = {.redis_key = o->redis_key, .key = o->key,
+                                 .clock = rl_step_clock(o), .limit = o->limit,
+                                 .slot = o->position, .cost = o->cost};
+
+        if (!o->charged || !o->limit.on_response || o->cost == 0)
+            continue;
+        o->kept = rl_keeper_add(s->tiers->keeper, &units, s->host_ms);
+        apr_pool_cleanup_register(s->r->pool, o, stop_keeping, apr_pool_cleanup_null);
+    }
+}
+
 /* --- Giving back -------------------------------------------------------------------------- */
 
 /* Takes back, on this host, what an outcome was charged or has pending. */
@@ -282,6 +311,7 @@ void rl_step_give_back(rl_step *s)
     for (rl_outcome *o = s->chain->first; o; o = o->next) {
         if (!o->charged || o->shadow)
             continue;
+        stop_keeping(o);
         unmark_charged(o);
         if (o->redis_key) {
             undo(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
@@ -298,8 +328,7 @@ void rl_step_give_back(rl_step *s)
 
 static void settle_here(rl_step *s, rl_outcome *o, int charged)
 {
-    rl_clock clock = o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
-    int64_t now = rl_step_ticks(o, rl_local_now(s->tiers->local, clock, s->host_ms));
+    int64_t now = rl_step_ticks(o, rl_local_now(s->tiers->local, rl_step_clock(o), s->host_ms));
 
     rl_local_settle(s->tiers->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
                     now);
@@ -314,7 +343,10 @@ void rl_step_settle(rl_step *s, int status)
 
         if (!o->charged || !o->limit.on_response)
             continue;
+        stop_keeping(o);
         o->charged = 0;
+        if (o->position == RL_SLOT_GONE)
+            continue;
         if (o->redis_key)
             undo(s, o, charged ? RL_ASK_SETTLE_CHARGED : RL_ASK_SETTLE);
         else

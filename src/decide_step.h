@@ -44,11 +44,17 @@ void rl_step_deny_from_memory(rl_outcome *o);
 /* Charges an outcome's state, as the count itself was charged, and keeps what that meant. */
 void rl_step_mark_charged(rl_outcome *o);
 
+/* Which clock the local tier counts by, where it decides an outcome. */
+rl_clock rl_step_clock(const rl_outcome *o);
+
 /*
  * Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more.
  * Where memory has denied already only shadow rules are asked about, which nobody vetoes.
  */
 void rl_step_ask_redis(rl_step *s);
+
+/* Keeps what the step has made pending, for as long as the request lives. */
+void rl_step_keep(rl_step *s);
 
 /* Takes back what live rules were charged in this step and in earlier ones of the chain. */
 void rl_step_give_back(rl_step *s);

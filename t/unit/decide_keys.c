@@ -449,6 +449,53 @@ static void test_pending(void)
     }
 }
 
+/* As if so many slots had passed since units became pending. */
+static void age_pending(int64_t slot, int slots)
+{
+    slot -= slots;
+    for (int i = 0; i < 4; i++, slot >>= 8)
+        ask("SETRANGE k %d %c", (int)number(ask("STRLEN k")) - 12 + i, (int)(slot & 0xff));
+}
+
+/* Of a log the tail is behind the head, and entries follow. */
+static void test_prolonging(void)
+{
+    for (size_t i = 0; i < COUNT(kinds); i++) {
+        rl_limit limit = kinds[i].limit;
+        rl_ask a = ask_of("k", &limit, 2);
+        int64_t slot;
+
+        limit.delay_ms = 0;
+        limit.on_response = 1;
+        ask("DEL k");
+        decide(&a);
+        slot = a.state.pending.slot;
+        age_pending(slot, 1);
+        ask("PEXPIRE k 5000");
+        a.position = slot - 1;
+        a.kind = RL_ASK_PROLONG;
+        a.shadow = 1;
+        ok(decide(&a) == 1 && rl_limiter_prolong(&a.state, a.position, 2) == slot,
+           "%s: what is pending in the slot before is prolonged", kinds[i].name);
+        ok(lives("k", kinds[i].lives_ms + 120000), "and the key lives until it would be overdue");
+        age_pending(slot, 1);
+        decide_all(&a, 1, 1);
+        ok(a.state.pending.cur == 2, "now it is of the latest one: a slot later it is still pending");
+        age_pending(slot, 3);
+        decide(&a);
+        is_int(rl_limiter_prolong(&a.state, slot - 3, 2), RL_SLOT_GONE, "too late, it is a charge");
+        is_int(a.state.pending.cur, 0, "and nothing is pending");
+        ask("DEL k");
+        ok(decide(&a) == 1 && !strcmp(ask("EXISTS k"), "0"), "a key that is gone is not made again");
+        a.position = a.state.pending.slot;
+        undo(&a, RL_ASK_SETTLE_CHARGED);
+        a.kind = RL_ASK_DECIDE;
+        a.cost = limit.quota;
+        ok(!decide_all(&a, 1, 1) || !rl_limiter_admits(&limit, &a.state, a.now, limit.burst),
+           "but what ends badly is charged");
+    }
+}
+
 /* --- Logs --------------------------------------------------------------------------------- */
 
 static void test_logs(void)
@@ -532,6 +579,7 @@ int main(void)
     test_blocks();
     test_blocks_of_many();
     test_pending();
+    test_prolonging();
     test_logs();
     test_compaction();
     return done_testing();

@@ -233,6 +233,31 @@ static void test_pending(void)
     ok(state.cur == 7 && state.pending.prev == 0 && state.pending.cur == 0, "and so it ends");
 }
 
+static void test_prolonging(void)
+{
+    static const rl_limit limit = {.algorithm = F, .quota = 10, .window_ms = 3600000, .burst = 10,
+                                   .on_response = 1};
+    rl_state state = {.pending = {6, 4, 3}}, then = state;
+
+    is_int(rl_limiter_prolong(&then, 6, 2), 6, "prolonged in the latest slot");
+    ok(then.pending.prev == 4 && then.pending.cur == 3, "units stay there");
+    is_int(rl_limiter_prolong(&then, 5, 3), 6, "those of the slot before");
+    ok(then.pending.slot == 6 && then.pending.prev == 1 && then.pending.cur == 6, "come there");
+    rl_limiter_prolong(&then, 5, 9);
+    ok(then.pending.prev == 0 && then.pending.cur == 7, "never more than there are");
+    is_int(rl_limiter_prolong(&then, 4, 3), RL_SLOT_GONE, "those of an earlier slot are a charge");
+    is_int(rl_limiter_prolong(&then, 7, 3), RL_SLOT_GONE, "a later slot has none");
+    ok(then.pending.prev == 0 && then.pending.cur == 7 && then.cur == 0, "and nothing moves");
+    then = state;
+    rl_limiter_prolong(&then, 5, 4);
+    rl_limiter_settle(&limit, &then, 5, 4, 0);
+    ok(then.pending.prev == 0 && then.pending.cur == 3, "settled by who has not heard of it: gone");
+    then = state;
+    rl_limiter_settle(&limit, &then, 6, 5, 1);
+    ok(then.pending.prev == 2 && then.pending.cur == 0 && then.cur == 5,
+       "or by who has heard of what is still to come");
+}
+
 /* --- Scenes ------------------------------------------------------------------------------- */
 
 typedef struct {
@@ -535,6 +560,40 @@ static int pending_ends(scene s, rng *r)
         || s.cost * s.limit.window_ms * ticks > RL_PRODUCT_MAX : units.state.cur == s.cost;
 }
 
+/* As long as somebody prolongs units in each slot they are pending, and then end as they are settled. */
+static int prolonged_units_stay(scene s, rng *r)
+{
+    int64_t slot, prolonged;
+    int charged = rng_one_in(r, 2);
+    rl_state empty;
+
+    s.limit.on_response = 1;
+    s.state = (rl_state){.at = s.state.at};
+    if (!is_bucket(&s))
+        s.state.index = s.now / s.limit.window_ms;
+    s.now = rl_limiter_roll(&s.limit, &s.state, s.now);
+    s.cost = rng_between(r, 1, 1000);
+    rl_limiter_charge(&s.limit, &s.state, s.cost);
+    slot = s.state.pending.slot;
+    for (int i = 0; i < 9; i++) {
+        s = later(s, rng_between(r, 1, SLOT));
+        prolonged = rl_limiter_prolong(&s.state, slot, s.cost);
+        if (prolonged != s.state.pending.slot || pending_of(&s) != s.cost)
+            return 0;
+        slot = prolonged;
+    }
+    empty = s.state;
+    empty.pending = (rl_pending){slot, 0, 0};
+    if (charged) {
+        rl_limit at_once = s.limit;
+
+        at_once.on_response = 0;
+        rl_limiter_charge(&at_once, &empty, s.cost);
+    }
+    rl_limiter_settle(&s.limit, &s.state, slot, s.cost, charged);
+    return same(&s.state, &empty) && pending_of(&s) == 0;
+}
+
 static const struct {
     const char *promise;
     int (*holds)(scene s, rng *r);
@@ -551,6 +610,7 @@ static const struct {
     {"and denies nobody for more than two windows longer", stepping_back_soon_passes},
     {"giving back undoes a charge, of a window also from the one after", giving_back_undoes_a_charge},
     {"what is never settled is charged after one to two slots, in steps or in a leap", pending_ends},
+    {"what is prolonged in each slot is pending until it is settled", prolonged_units_stay},
 };
 
 static const char *const kinds[] = {"sliding window", "fixed window", "log", "token bucket",
@@ -771,6 +831,7 @@ int main(void)
     test_levels();
     test_bucket_rolls();
     test_pending();
+    test_prolonging();
     test_properties();
     test_traces();
     test_logs();

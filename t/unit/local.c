@@ -128,7 +128,7 @@ static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
     return 1;
 }
 
-/* Likewise what is given back, or what was pending. */
+/* Likewise what is given back, prolonged or settled. */
 static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
 {
     int64_t ticks = rl_limiter_ticks(&c->limit), cost = rng_between(r, 0, 3), position;
@@ -139,6 +139,9 @@ static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
 
         rl_limiter_roll(&c->limit, &c->state, model_time(c, now));
         position = c->state.pending.slot - rng_between(r, 0, 2);
+        if (rng_one_in(r, 2))
+            return rl_local_prolong(table, c->key, &c->limit, position, cost, now_ms - BASE, now)
+                == rl_limiter_prolong(&c->state, position, cost);
         rl_limiter_settle(&c->limit, &c->state, position, cost, charged);
         rl_local_settle(table, c->key, &c->limit, position, cost, charged, now_ms - BASE, now);
         return 1;
@@ -408,6 +411,38 @@ static void test_pending(void)
     munmap(table, SIZE);
 }
 
+/* Two requests that begin together; one is prolonged each minute, the other one nobody knows any more. */
+static void test_prolonging(void)
+{
+    static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = HOUR,
+                                   .burst = 10, .on_response = 1};
+    rl_local *table = make_table(SIZE);
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
+    int64_t slot = BASE / MINUTE;
+    rl_state state;
+
+    charge(table, key, &limit, 3, 0, &state);
+    charge(table, key, &limit, 2, 0, &state);
+    for (int64_t ms = MINUTE; ms <= 5 * MINUTE; ms += MINUTE)
+        slot = rl_local_prolong(table, key, &limit, slot, 3, ms, BASE + ms);
+    is_int(slot, BASE / MINUTE + 5, "prolonged, units are of the latest slot");
+    state = peek(table, key, &limit, 5 * MINUTE);
+    ok(state.pending.cur == 3 && state.cur == 2, "and pending; those beside them have become a charge");
+    rl_local_settle(table, key, &limit, slot, 3, 0, 5 * MINUTE, BASE + 5 * MINUTE);
+    state = peek(table, key, &limit, 9 * MINUTE);
+    ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2, "settled without a charge: gone");
+    charge(table, key, &limit, 4, 9 * MINUTE, &state);
+    is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE + 9, 4, 12 * MINUTE,
+                            BASE + 12 * MINUTE), RL_SLOT_GONE, "too late, they are a charge");
+    key = key_of(table, RL_LOCAL_COUNT, 2);
+    is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE, 1, MINUTE, BASE + MINUTE),
+           BASE / MINUTE + 1, "where an entry is gone there is nothing to prolong");
+    ok(!line_of(table, SIZE, key), "and none is made");
+    rl_local_settle(table, key, &limit, BASE / MINUTE + 1, 1, 1, MINUTE, BASE + MINUTE);
+    is_int(peek(table, key, &limit, MINUTE).cur, 1, "but what ends badly is charged");
+    munmap(table, SIZE);
+}
+
 /* --- Eviction --- */
 
 enum { WAYS = 8 }; /* entries that share a place in the table */
@@ -555,6 +590,7 @@ int main(void)
     test_bucket_seeds();
     test_blocks();
     test_pending();
+    test_prolonging();
     test_order_of_eviction();
     test_evicting_late();
     test_flood();

@@ -203,6 +203,12 @@ static void settle_alice_uncharged(void)
     settle_alice(0);
 }
 
+static void prolong_alice(void)
+{
+    rl_local_prolong(table, alice, &responding, (BASE + NOW) / MINUTE, 1, NOW + MINUTE,
+                     BASE + NOW + MINUTE);
+}
+
 static void charge_alice_before_the_edge(void)
 {
     child->admitted = charge(table, alice, &hourly, 1, HOUR - 1, &child->state);
@@ -398,6 +404,17 @@ static void test_settling(void)
     ok(is_range(killed, QUOTA - 1, QUOTA), "killed there: it is free or still pending");
 }
 
+static void test_prolonging(void)
+{
+    range all, killed;
+    int n;
+
+    prepare_pending(1);
+    n = meanwhile(prolong_alice, &responding, NOW + MINUTE, &all, &killed);
+    ok(is_range(all, QUOTA - 1, QUOTA - 1) && is_range(killed, QUOTA - 1, QUOTA - 1),
+       "a unit is prolonged: at none of %d instructions is it free, or there twice", n);
+}
+
 /* Two who find them overdue may charge them twice, but never are they free. */
 static void test_overdue(void)
 {
@@ -537,6 +554,7 @@ int main(void)
     test_buckets();
     test_pending();
     test_settling();
+    test_prolonging();
     test_overdue();
     test_late_owner(charge_alice, "charge");
     test_late_owner(remember_alice, "report");

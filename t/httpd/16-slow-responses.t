@@ -1,0 +1,213 @@
+#!/usr/bin/perl
+# charge-on= and responses that take long: what a request has pending stays pending for
+# as long as the request lives, through a reload as well, and is then settled as its
+# status says. What dies with its child becomes a charge in the second slot after.
+#
+# A slot lasts a minute, but four seconds in the module that is built for this test. All
+# hosts wait for some of them to pass at the same time.
+
+use strict;
+use warnings;
+
+use Cwd qw(abs_path);
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Client;
+use Http2;
+use Httpd;
+use IO::Select;
+use IO::Socket::INET;
+use Ports;
+use Process;
+use RedisServer;
+use Test::More;
+use Time::HiRes qw(sleep time);
+
+use constant { SLOT => 4, SLOTS => 3.5, BIG => 1 << 20 };
+
+my $module  = short_slots();
+my $redis   = RedisServer->start;
+my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
+    ReuseAddr => 1) or die "listen: $!\n";
+my $hosts   = 0;
+
+sub short_slots {
+    my $root = abs_path("$FindBin::Bin/../..");
+    delete local @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL LD_PRELOAD)};
+    my $said = `make -s -C $root slots 2>&1`;
+    die "make slots: $said" if $?;
+    return "$root/build/slots/mod_ratelimit_redis.so";
+}
+
+sub host {
+    my ($mpm, $redis_counts, %opt) = @_;
+    my $link  = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
+    my $httpd = Httpd->start(mpm => $mpm, module => $module, redis => $redis,
+        modules => [qw(proxy proxy_http http2)], vars => { BACKEND => $backend->sockport },
+        files => { big => 'x' x BIG }, %opt, config => ($redis_counts ? $link : '') . <<'EOF');
+Protocols h2c http/1.1
+ProxyPass /app http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on flushpackets=on upgrade=websocket
+Timeout 300
+SendBufferSize 4096
+RateLimit app 3/1h charge-on=404 block=1h
+EOF
+    return { httpd => $httpd, mpm => $mpm, number => $hosts++,
+        name => $mpm . ($redis_counts ? ', counted in Redis' : ', counted by the host') };
+}
+
+# A client's address, of its own on each host.
+sub from { my ($host, $client) = @_; return "127.5.$host->{number}." . ord $client }
+
+# What comes, until it matches.
+sub read_until {
+    my ($socket, $pattern) = @_;
+    my $text = '';
+    Process::wait_until(sub {
+        return 1 if $text =~ $pattern;
+        IO::Select->new($socket)->can_read(1) or return 0;
+        $socket->sysread($text, 65_536, length $text) or die "ended after: $text\n";
+        return $text =~ $pattern;
+    }, what => $pattern);
+    return $text;
+}
+
+sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
+
+# A request that the backend has got, and what the backend has said so far.
+sub request {
+    my ($host, $client, %opt) = @_;
+    my $here = Client->connect(port => $host->{httpd}->port, from => from($host, $client));
+    my $upgrade = $opt{upgrade} ? "Upgrade: websocket\r\nConnection: Upgrade\r\n" : "Connection: close\r\n";
+    $here->syswrite("GET /app HTTP/1.1\r\nHost: a\r\n$upgrade\r\n");
+    my $there = there($here);
+    $there->syswrite($opt{begins}) if $opt{begins};
+    read_until($here, $opt{heard}) if $opt{heard};
+    return { here => $here, there => $there };
+}
+
+sub there {
+    my ($here) = @_;
+    my ($ready) = IO::Select->new($backend, $here ? $here : ())->can_read(20);
+    die 'not let in: ' . rest($here) if !$ready || $ready != $backend;
+    my $there = $backend->accept;
+    read_until($there, qr/\r\n\r\n/);
+    return $there;
+}
+
+sub stream {
+    my ($host, $client) = @_;
+    return request($host, $client, heard => qr/data: 1\r?\n/,
+        begins => "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
+}
+
+sub websocket {
+    my ($host, $client) = @_;
+    return request($host, $client, upgrade => 1, heard => qr{^HTTP/1\.1 101 .*hello}s,
+        begins => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
+}
+
+# A client that reads no more than the beginning.
+sub download {
+    my ($host, $client) = @_;
+    my $here = Client->connect(port => $host->{httpd}->port, from => from($host, $client));
+    $here->syswrite("GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    my ($body) = read_until($here, qr/\r\n\r\nx/) =~ /\r\n\r\n(x+)/;
+    return { here => $here, got => length $body };
+}
+
+sub answer {
+    my ($there, $status) = @_;
+    $there->syswrite("HTTP/1.1 $status x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
+    close $there;
+}
+
+# What a client hears: status, units that remain, seconds to wait.
+sub hears {
+    my ($host, $client, $path) = @_;
+    my $answer = $host->{httpd}->get($path // '/hello.txt', from => from($host, $client));
+    my $wait = $answer->header('Retry-After') // 0;
+    return join ' ', $answer->status, $answer->header('X-RateLimit-Remaining') // '-',
+        $wait > 3000 ? 'an hour' : $wait;
+}
+
+# The same, once what has just ended is settled.
+sub hears_soon {
+    my ($host, $client, $want, $what) = @_;
+    my $said = '';
+    eval { Process::wait_until(sub { ($said = hears($host, $client)) eq $want }, within => 20, what => '') };
+    is $said, $want, $what;
+}
+
+sub begin {
+    my ($host) = @_;
+    $host->{streams}   = [stream($host, 'a'), stream($host, 'a'), websocket($host, 'a')];
+    $host->{refused}   = [map { request($host, 'b') } 1, 2];
+    $host->{downloads} = [map { download($host, 'c') } 1 .. 3];
+    $host->{gone}      = [map { request($host, 'd') } 1 .. 3];
+    close delete $_->{here} for @{ $host->{gone} };
+    return if $host->{mpm} eq 'prefork';
+    $host->{http2} = Http2->new(port => $host->{httpd}->port, from => from($host, 'e'));
+    $host->{http2}->ask(path => '/app') for 1 .. 3;
+    $host->{http2_there} = [map { there() } 1 .. 3];
+}
+
+sub check {
+    my ($host) = @_;
+    for (['a', 'event streams and a WebSocket'], ['c', 'downloads'], ['d', 'requests whose client has gone'],
+        $host->{http2} ? ['e', 'streams of HTTP/2'] : ()) {
+        my ($client, $what) = @$_;
+        is hears($host, $client), '429 0 1', "$what are pending still, and soon may be over";
+    }
+    is hears($host, 'b'), '200 0 0', 'what is to fail has not been charged yet';
+
+    $_->{there}->syswrite("data: 2\n\n") for @{ $host->{streams} };
+    like read_until($_->{here}, qr/data: 2/), qr/data: 2/, 'they have lived all the time' for @{ $host->{streams} };
+    close $_->{there} for @{ $host->{streams} };
+    rest(delete $_->{here}) for @{ $host->{streams} };
+    hears_soon($host, 'a', '200 2 0', 'they end well, and nothing was charged');
+    is $_->{got} + length(rest($_->{here})), BIG, 'a download ends' for @{ $host->{downloads} };
+    hears_soon($host, 'c', '200 2 0', 'and is free');
+    answer($_->{there}, 200) for @{ $host->{gone} };
+    hears_soon($host, 'd', '200 2 0', 'who does not wait for a good end is not charged either');
+    if ($host->{http2}) {
+        delete $host->{http2};
+        answer($_, 200) for @{ $host->{http2_there} };
+        hears_soon($host, 'e', '200 2 0', 'nor who drops an HTTP/2 connection');
+    }
+    for my $request (@{ $host->{refused} }) {
+        answer($request->{there}, 404);
+        like rest($request->{here}), qr{^HTTP/1\.1 404 }, 'what is to fail fails';
+    }
+    hears_soon($host, 'b', '200 0 0', 'and is charged');
+    like hears($host, 'b', '/nothing'), qr/^404 /, 'so one more';
+    hears_soon($host, 'b', '429 0 an hour', 'is the last');
+    my @odd = $host->{httpd}->error_log_lines(qr/ratelimit.*(?:failed|error|lost)/i);
+    is "@odd", '', 'nothing in the log';
+}
+
+my @living = map { my $mpm = $_; map { host($mpm, $_, $mpm eq 'prefork' ? (children => 24) : ()) } 0, 1 }
+    qw(event prefork);
+my @killed = (map({ host('event', $_, children => 1) } 0, 1), host('prefork', 1, children => 6));
+
+begin($_) for @living;
+for my $host (@killed) {
+    $host->{requests} = [map { request($host, 'a') } 1 .. 3];
+    kill KILL => $host->{httpd}->children;
+    rest($_->{here}) for @{ $host->{requests} };
+}
+my $began = time;
+sleep 1 until time > $began + SLOT;
+$_->{httpd}->graceful(old => 0) for @living;
+sleep 1 until time > $began + SLOTS * SLOT;
+
+for my $host (@living) {
+    subtest "slow responses ($host->{name})" => sub { check($host) };
+}
+for my $host (@killed) {
+    subtest "a child that is killed ($host->{name})" => sub {
+        is hears($host, 'a'), '429 0 an hour', 'what it had pending has become a charge';
+    };
+}
+
+done_testing;

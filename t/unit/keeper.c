@@ -1,0 +1,169 @@
+/*
+ * The thread that keeps pending what requests under way have pending, on a table of its own: units
+ * that are kept stay pending, those that are not become a charge, and thousands of requests that come
+ * and go beside it lose and gain nothing. Charges are made as if a slot ago, so nothing waits for one.
+ */
+#include <pthread.h>
+
+#include <apr_general.h>
+
+#include "keeper.h"
+#include "table.h"
+#include "tap.h"
+
+#define SIZE (1024 * 1024)
+#define WORKERS 4
+#define ROUNDS 20000
+
+static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000, .window_ms = 24 * HOUR,
+                               .burst = 100000, .on_response = 1};
+static rl_local *table;
+static rl_keeper *keeper;
+static int lines; /* logged */
+static int64_t last_slot;
+
+static void note_line(void *context, rl_log_level level, const char *line)
+{
+    (void)context;
+    (void)level;
+    diag("%s", line);
+    lines++;
+}
+
+static apr_pool_t *make_keeper(int threaded)
+{
+    rl_keeper_options options = {.local = table, .prolong_ms = 4, .threaded = threaded,
+                                 .logger = {note_line, NULL}};
+    apr_pool_t *pool;
+
+    apr_pool_create(&pool, NULL);
+    keeper = rl_keeper_create(pool, &options);
+    return pool;
+}
+
+/* A request as of host_ms, kept. */
+static rl_kept *begin(uint64_t key, int64_t host_ms)
+{
+    rl_keeper_units units = {.key = key, .clock = RL_CLOCK_HOST, .limit = limit, .cost = 1};
+    rl_state state;
+
+    charge(table, key, &limit, 1, host_ms, &state);
+    units.slot = state.pending.slot;
+    return rl_keeper_add(keeper, &units, host_ms);
+}
+
+static void end(uint64_t key, int64_t slot, int charged)
+{
+    int64_t host_ms = rl_local_clock();
+
+    rl_local_settle(table, key, &limit, slot, 1, charged, host_ms, BASE + host_ms);
+}
+
+/* Until what is pending is all of the latest slot. */
+static int are_prolonged(uint64_t key, int64_t units)
+{
+    for (int i = 0; i < 10000; i++) {
+        rl_state state = peek(table, key, &limit, rl_local_clock());
+
+        if (state.pending.prev == 0 && state.pending.cur == units)
+            return 1;
+        usleep(1000);
+    }
+    return 0;
+}
+
+/* As httpd does with requests that its end meets. */
+static apr_status_t remove_late(void *kept)
+{
+    last_slot = rl_keeper_remove(kept);
+    return APR_SUCCESS;
+}
+
+static void test_prolonging(int threaded)
+{
+    uint64_t kept_key = key_of(table, RL_LOCAL_COUNT, 1 + 2 * threaded);
+    uint64_t lost_key = key_of(table, RL_LOCAL_COUNT, 2 + 2 * threaded);
+    int64_t before = rl_local_clock() - RL_PENDING_SLOT_MS, after;
+    apr_pool_t *pool = make_keeper(threaded);
+    rl_kept *kept = begin(kept_key, before);
+    rl_state state;
+    int64_t slot;
+
+    charge(table, lost_key, &limit, 1, before, &state);
+    ok(are_prolonged(kept_key, 1), "units that were made pending in the slot before are prolonged");
+    after = rl_local_clock() + RL_PENDING_SLOT_MS;
+    state = peek(table, kept_key, &limit, after);
+    ok(state.pending.prev == 1 && state.cur == 0, "so a slot later they are still pending");
+    state = peek(table, lost_key, &limit, after);
+    ok(state.pending.prev == 0 && state.cur == 1, "and those of a dead child are a charge");
+    slot = rl_keeper_remove(kept);
+    end(kept_key, slot, 0);
+    state = peek(table, kept_key, &limit, after);
+    ok(state.pending.prev == 0 && state.cur == 0, "removed and settled, they are free");
+    kept = begin(kept_key, before - RL_PENDING_SLOT_MS);
+    ok(kept != NULL, "one that was stopped for too long");
+    usleep(20000);
+    is_int(rl_keeper_remove(kept), RL_SLOT_GONE, "hears that its units have become a charge");
+    kept = begin(kept_key, rl_local_clock());
+    apr_pool_cleanup_register(pool, kept, remove_late, apr_pool_cleanup_null);
+    apr_pool_destroy(pool);
+    ok(last_slot >= slot, "at the end of the child, what is removed last knows where it was");
+}
+
+static void *come_and_go(void *number)
+{
+    uint64_t key = key_of(table, RL_LOCAL_COUNT, 10 + *(int *)number % 2);
+    rl_kept *open[8] = {NULL};
+
+    for (int i = 0; i < ROUNDS; i++) {
+        rl_kept **place = &open[i % 8];
+
+        if (*place)
+            end(key, rl_keeper_remove(*place), i % 4 == 0);
+        *place = begin(key, rl_local_clock());
+    }
+    for (int i = 0; i < 8; i++)
+        end(key, rl_keeper_remove(open[i]), 0);
+    return NULL;
+}
+
+static void test_coming_and_going(void)
+{
+    apr_pool_t *pool = make_keeper(1);
+    pthread_t threads[WORKERS];
+    int numbers[WORKERS];
+
+    for (int i = 0; i < WORKERS; i++) {
+        numbers[i] = i;
+        pthread_create(&threads[i], NULL, come_and_go, &numbers[i]);
+    }
+    for (int i = 0; i < WORKERS; i++)
+        pthread_join(threads[i], NULL);
+    for (int i = 0; i < 2; i++) {
+        rl_state state = peek(table, key_of(table, RL_LOCAL_COUNT, 10 + i), &limit, rl_local_clock());
+
+        is_int(state.pending.prev + state.pending.cur, 0, "%d requests that come and go: nothing is "
+               "left pending", WORKERS / 2 * ROUNDS);
+        is_int(state.cur, WORKERS / 2 * (ROUNDS - 8) / 4, "and what was to be charged is charged");
+    }
+    apr_pool_destroy(pool);
+}
+
+/* A thread that nobody joins has what it uses until the process ends. */
+const char *__lsan_default_suppressions(void);
+
+const char *__lsan_default_suppressions(void)
+{
+    return "leak:apr_pool_create_unmanaged_ex\nleak:rl_keeper_add\n";
+}
+
+int main(void)
+{
+    apr_initialize();
+    table = make_table(SIZE);
+    test_prolonging(1);
+    test_coming_and_going();
+    test_prolonging(0);
+    is_int(lines, 0, "nothing is logged");
+    return done_testing();
+}
