@@ -325,7 +325,7 @@ static void test_overrides(void)
             limit = rules[i];
             ask("DEL k");
             is_int(decide(&a), 1, "and so much is admitted");
-            a.cost = holds - 1 > 0 ? 2 : 1;
+            a.cost = holds / 2 + 1; /* more than a bucket gets back meanwhile */
             limit = rules[i];
             is_int(decide(&a), want == RL_OVERRIDE_UNLIMITED, "and no more");
             if (want == RL_OVERRIDE_UNLIMITED)
