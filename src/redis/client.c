@@ -40,7 +40,7 @@
 #include "spread.h"
 
 #define IN_FLIGHT 1024
-#define GREETINGS_MAX (3 + RL_SCRIPTS)
+#define GREETINGS_MAX (4 + RL_SCRIPTS)
 #define CALM 32 /* calls that came alone before callers may lead again */
 
 typedef enum { LEAD_FREE, LEAD_THREAD, LEAD_CALLER } lead;
@@ -583,6 +583,7 @@ static void make_greetings(rl_client *client)
 
     if (o->credentials)
         add_greeting(client, rl_greeting_auth(o->credentials));
+    add_greeting(client, rl_greeting_hello());
     add_greeting(client, rl_greeting_set_name(client->pool));
     if (o->topology->db)
         add_greeting(client, rl_greeting_make(client->pool, "SELECT", 2, select));

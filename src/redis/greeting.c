@@ -8,6 +8,7 @@
 #include <apr_network_io.h>
 #include <apr_strings.h>
 
+#include "errors.h"
 #include "greeting.h"
 
 rl_greeting rl_greeting_make(apr_pool_t *pool, const char *name, int words, const char **word)
@@ -42,4 +43,19 @@ rl_greeting rl_greeting_set_name(apr_pool_t *pool)
     greeting = rl_greeting_make(pool, "CLIENT SETNAME", 3, words);
     greeting.optional = 1;
     return greeting;
+}
+
+static const char *check_hello(void *context, const redisReply *reply)
+{
+    (void)context;
+    return reply->type == REDIS_REPLY_ERROR && rl_error_of(reply->str) == RL_ERROR_NOCOMMAND
+        ? "it does not know HELLO: Redis 6.0 or later is needed" : NULL;
+}
+
+rl_greeting rl_greeting_hello(void)
+{
+    static const char bytes[] = "*2\r\n$5\r\nHELLO\r\n$1\r\n2\r\n";
+
+    return (rl_greeting){.name = "HELLO", .bytes = bytes, .length = sizeof(bytes) - 1,
+                         .optional = 1, .reply = RL_REPLY_LIST, .check = check_hello};
 }

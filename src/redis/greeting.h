@@ -22,7 +22,7 @@ typedef struct {
     int secret;        /* what Redis says of it may repeat it, and is not logged */
     int optional;      /* if Redis does not know it, or the user may not: goes on without it */
     rl_reply_kind reply; /* how large it may be */
-    /* What is wrong with a reply that is no error, for logs; NULL if nothing, or all are right. */
+    /* What is wrong with a reply, for logs; NULL if nothing. Sees no error that ends it anyway. */
     const char *(*check)(void *context, const redisReply *reply);
     void *context;
 } rl_greeting;
@@ -38,5 +38,11 @@ rl_greeting rl_greeting_auth(const rl_credentials *credentials);
  * it is. Not every user may.
  */
 rl_greeting rl_greeting_set_name(apr_pool_t *pool);
+
+/*
+ * HELLO, which is as old as SET with KEEPTTL, which scripts need: one that does not know it is too
+ * old, and would decide some calls and refuse others. Not every user may.
+ */
+rl_greeting rl_greeting_hello(void);
 
 #endif

@@ -37,6 +37,7 @@ struct rl_node {
     atomic_int accepting; /* calls may be made: the link is up, or coming up for the first time */
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
+    atomic_int opened;    /* by calls that failed: the owner is to say it, who knows more of it */
     _Atomic int64_t trouble; /* the last refusal: when, in ms, << 8 | rl_error_kind + 1 */
     atomic_int resting;   /* nobody needs the server */
 
@@ -151,20 +152,22 @@ static void count_try(rl_node *node, rl_failure failure)
 
 #define WHY 240
 
-/* Why calls fail: what Redis said of it lately, if it did, then what was seen. */
+/* Why calls fail: what Redis said lately, or why there is no connection, then what was seen. */
 static const char *explain(const rl_node *node, const char *seen, char text[WHY])
 {
     int64_t trouble = atomic_load(&node->trouble);
 
-    if (!trouble || now_ms() - (trouble >> 8) > TROUBLE_MS)
+    if (trouble && now_ms() - (trouble >> 8) <= TROUBLE_MS)
+        apr_snprintf(text, WHY, "it %s (%s)", rl_errors[(trouble & 0xff) - 1].means, seen);
+    else if (node->state != RL_LINK_READY && *rl_link_error(node->link))
+        apr_snprintf(text, WHY, "%s (%s)", rl_link_error(node->link), seen);
+    else
         return seen;
-    apr_snprintf(text, WHY, "it %s (%s)", rl_errors[(trouble & 0xff) - 1].means, seen);
     return text;
 }
 
 int rl_node_count(rl_node *node, rl_failure failure)
 {
-    char why[WHY];
     int look = 0;
 
     if (node->trying)
@@ -181,7 +184,7 @@ int rl_node_count(rl_node *node, rl_failure failure)
         look = atomic_fetch_add(&node->failures, 1) + 1 == node->options.failures;
     }
     if (rl_breaker_count(node->breaker, &node->options.retry, failure, now_ms()))
-        say_opened(node, explain(node, "most calls fail", why));
+        atomic_store(&node->opened, 1);
     /* An owner that sleeps with a good connection would be late for the probes. */
     return look || (failure != RL_ANSWERED && rl_node_is_open(node));
 }
@@ -537,10 +540,15 @@ static void leave_if_useless(rl_node *node)
 
 void rl_node_look(rl_node *node, int64_t now_us)
 {
+    char why[WHY];
+
     if (node->resting)
         return;
     node->outdated |= !node->options.threaded && now_us > node->looked_us + AWAY_US;
     node->looked_us = now_us;
+    if (atomic_load_explicit(&node->opened, memory_order_relaxed)
+        && atomic_exchange(&node->opened, 0))
+        say_opened(node, explain(node, "most calls fail", why));
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);

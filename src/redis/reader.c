@@ -17,7 +17,7 @@ typedef int count;
 
 /*
  * A decision's reply has 2,817 bytes at most, an error may repeat what it was asked. ROLE names
- * each replica of a primary in three words. A cluster may have a range for each slot, which names
+ * each replica of a primary in three words, HELLO the arguments of each module. A cluster may have a range for each slot, which names
  * a primary and two replicas in up to twenty elements.
  */
 static const struct {
@@ -25,7 +25,7 @@ static const struct {
     int depth;
 } bounds[RL_REPLY_KINDS] = {
     [RL_REPLY_TEXT] = {16384, 0, 0},
-    [RL_REPLY_LIST] = {65536, 4096, 3},
+    [RL_REPLY_LIST] = {65536, 4096, 4},
     [RL_REPLY_TABLE] = {4 << 20, 20 * 16384, 4},
 };
 

@@ -15,7 +15,7 @@
 
 typedef enum {
     RL_REPLY_TEXT,  /* a text, a number, an error: what a decision and most greetings get */
-    RL_REPLY_LIST,  /* ROLE, and what sentinels say */
+    RL_REPLY_LIST,  /* ROLE, HELLO, and what sentinels say */
     RL_REPLY_TABLE, /* CLUSTER SLOTS */
     RL_REPLY_KINDS
 } rl_reply_kind;

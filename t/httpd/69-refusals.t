@@ -96,6 +96,20 @@ sub refuses {
     });
 }
 
+subtest 'a Redis 5 is known at once, and never asked' => sub {
+    my $fake = FakeRedis->start(sub {
+        my ($conn) = @_;
+        while (my $words = $conn->command) {
+            my $known = $words->[0] ne 'HELLO';
+            $conn->send($known ? '$40' . "\r\n" . 'a' x 40 . "\r\n"
+                : "-ERR unknown command `HELLO`, with args beginning with: `2`, \r\n") or return;
+        }
+    });
+    my $host = Fallback::host(url => $fake->url, config => rule(''));
+    stays_found_out($host, qr/does not know HELLO: Redis 6\.0 or later is needed/);
+    is scalar(grep { /^EVALSHA/ } $fake->commands), 0, 'it is asked for no decision';
+};
+
 subtest 'SET does not know KEEPTTL' => sub {
     my $fake = refuses('ERR Error running script (call to f_6e81): @user_script:91: '
         . '@user_script: 91: ERR syntax error');

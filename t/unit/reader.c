@@ -96,8 +96,8 @@ static const struct {
     {RL_REPLY_LIST, "*2\r\n*2000\r\n", WAITS, "half of them in a list inside"},
     {RL_REPLY_LIST, "*2\r\n*5000\r\n", REFUSED, "all of them and more inside"},
     {RL_REPLY_LIST, "*2\r\n:1\r\n*2147483647\r\n", REFUSED, "2,147,483,647 inside"},
-    {RL_REPLY_LIST, "*1\r\n*1\r\n*1\r\n", WAITS, "a list three deep"},
-    {RL_REPLY_LIST, "*1\r\n*1\r\n*1\r\n*1\r\n", REFUSED, "four deep"},
+    {RL_REPLY_LIST, "*1\r\n*1\r\n*1\r\n*1\r\n", WAITS, "a list four deep"},
+    {RL_REPLY_LIST, "*1\r\n*1\r\n*1\r\n*1\r\n*1\r\n", REFUSED, "five deep"},
     {RL_REPLY_LIST, "*1\r\n*2147483647\r\n", REFUSED, "2,147,483,647 as the first inside"},
     {RL_REPLY_TABLE, "*1\r\n*4\r\n:0\r\n:9\r\n*4\r\n$1\r\na\r\n:1\r\n$1\r\ni\r\n*2\r\n$1\r\nh\r\n"
      "$1\r\nb\r\n*2\r\n$1\r\nb\r\n:1\r\n", READ, "a table of slots"},
