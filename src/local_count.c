@@ -397,6 +397,14 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
+/* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
+static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
+{
+    int64_t latest = state->pending.slot + (slot_of(pending) == state->pending.slot + 1);
+
+    return slot > latest || slot < latest - 1;
+}
+
 int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
                          int64_t cost, int64_t host_ms, int64_t now)
 {
@@ -412,6 +420,8 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
             continue;
         }
         state_of(limit, &t, &was, NULL, &now, &state);
+        if (t.entry && is_over(slot, &state, pair_in(&t, was.pending)))
+            return RL_SLOT_GONE;
         after = state;
         prolonged = rl_limiter_prolong(&after, slot, cost);
         if (!t.entry || !memcmp(&after.pending, &state.pending, sizeof(after.pending)))
@@ -422,14 +432,6 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
     }
     rl_local_touch(t.entry, limit, &after, now, host_ms);
     return prolonged;
-}
-
-/* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
-static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
-{
-    int64_t latest = state->pending.slot + (slot_of(pending) == state->pending.slot + 1);
-
-    return slot > latest || slot < latest - 1;
 }
 
 /*

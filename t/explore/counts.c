@@ -1,7 +1,7 @@
 /*
  * Counts of one host: the quota is admitted to the unit, whatever is charged, given back, pending,
- * settled or overdue at once, and whoever dies; nobody reads or changes the count of another key,
- * however late.
+ * prolonged, settled or overdue at once, and whoever dies; nobody reads or changes the count of another
+ * key, however late.
  */
 #include "explore.h"
 #include "set.h"
@@ -259,6 +259,68 @@ static const char *one_is_charged(int dead)
     state = peek(ALICE, &responding, EDGE);
     return state.cur >= 1 && state.cur <= 1 + dead && !state.pending.prev && !state.pending.cur
         ? NULL : "a unit is not charged once";
+}
+
+/* --- Prolonged --- */
+
+static int64_t prolonged; /* the slot */
+
+static void prolongs(int64_t host_ms)
+{
+    prolonged = rl_local_prolong(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, host_ms,
+                                 BASE + host_ms);
+}
+
+static void prolongs_at_the_last_moment(void)
+{
+    prolongs(EDGE - 1);
+}
+
+static const char *pending_or_charged(int dead)
+{
+    rl_state state;
+
+    charge(ALICE, &fixed, 0, EDGE);
+    state = peek(ALICE, &responding, EDGE);
+    if (state.cur + state.pending.prev != 1 || state.pending.cur)
+        return "a unit is not there once";
+    return dead || (prolonged == RL_SLOT_GONE) == state.cur ? NULL : "who prolonged it is told wrong";
+}
+
+/* Two units, of which one is prolonged a slot later, and one settled. */
+static void two_pending(void)
+{
+    make_set(7, NOW);
+    charge(ALICE, &responding, 2, NOW);
+    memcpy(image, memory, SIZE);
+    begin();
+}
+
+static void prolongs_one(void)
+{
+    prolongs(NOW + MINUTE);
+}
+
+static void settles_one(void)
+{
+    rl_local_settle(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, 1, NOW + MINUTE,
+                    BASE + NOW + MINUTE);
+}
+
+static void one_more_is_pending(void)
+{
+    admitted += charge(ALICE, &responding, 1, NOW + MINUTE);
+}
+
+static const char *one_charged_and_others_pending(int dead)
+{
+    rl_state state = peek(ALICE, &responding, NOW + 2 * MINUTE);
+
+    (void)dead;
+    if (prolonged != (BASE + NOW) / MINUTE + 1)
+        return "who prolonged it is told wrong";
+    return state.cur == 1 && state.pending.prev == 1 + admitted && !state.pending.cur
+        ? NULL : "a unit is not there once";
 }
 
 /* --- A place that changes hands --- */
@@ -543,6 +605,13 @@ static const scene scenes[] = {
      {settles_at_the_last_moment, finds_just_overdue}, 1, 1, 0},
     {"one looks while units overdue are charged", some_overdue, seen_once,
      {finds_overdue, looks_later}, 3, 0, 0},
+
+    {"a unit is prolonged while it becomes overdue", one_just_overdue, pending_or_charged,
+     {prolongs_at_the_last_moment, finds_just_overdue, finds_just_overdue}, 2, 0, 0},
+    {"a unit is prolonged while it becomes overdue, one dies", one_just_overdue, pending_or_charged,
+     {prolongs_at_the_last_moment, finds_just_overdue}, 1, 1, 0},
+    {"one is prolonged, one settled, one made pending", two_pending, one_charged_and_others_pending,
+     {prolongs_one, settles_one, one_more_is_pending}, 2, 0, 0},
 
     {"a look while the place changes hands", alice_has_one, alice_passes, {looks_at_alice, bob}, 2, 0, 0},
     {"a look while the place becomes a bucket's", alice_has_one, alice_passes,
