@@ -147,10 +147,9 @@ sub batching_redis {
             next if $words->[0] eq 'EVALSHA' && @held < 8;
             for my $bytes (splice @held) {
                 $real->syswrite($bytes);
-                my $head = <$real>;
-                my ($length) = $head =~ /^\$(\d+)/;
-                read $real, my $rest, $length + 2;
-                $conn->send($head . $rest);
+                my $reply = <$real>;
+                read $real, $reply, $1 + 2, length $reply if $reply =~ /^\$(\d+)/;
+                $conn->send($reply);
             }
         }
     });
