@@ -44,13 +44,13 @@ unsigned rl_probe_ways(const rl_ask *asks, int n, int look)
 /* Which of the probes it is in this turn. */
 static size_t find(unsigned ways, unsigned turn)
 {
-    size_t found[PROBES], count = 0;
+    size_t found[PROBES] = {0}, count = 0;
 
     for (size_t i = 0; i < PROBES; i++) {
         if (ways & probes[i].way)
             found[count++] = i;
     }
-    return count ? found[turn % count] : 0;
+    return found[count ? turn % count : 0];
 }
 
 char *rl_probe_make(const rl_script_names *names, const char *prefix, const char *tag,

@@ -33,6 +33,7 @@ static int tap_failed;
     tap_is_mem(got, want, len, __FILE__, __LINE__, __VA_ARGS__)
 
 /* Prints the line of one check; the name must not hold a newline. */
+__attribute__((format(printf, 4, 0)))
 static int tap_vok(int held, const char *file, int line, const char *name, va_list args)
 {
     tap_count++;
