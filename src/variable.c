@@ -14,12 +14,16 @@
 #include "terms.h"
 #include "variable.h"
 
+/* Empty where there is no path: httpd evaluates expressions for requests that it could not read, too. */
 static const char *path_of(ap_expr_eval_ctx_t *context, const void *data)
 {
-    const rl_section *section = rl_config_of(context->r);
+    const rl_section *section;
     rl_terms terms = {.r = context->r};
 
     (void)data;
+    if (!context->r || !context->r->uri)
+        return "";
+    section = rl_config_of(context->r);
     terms.normalize = section ? rl_config_normalize(section) : RL_PATH_ALL;
     return rl_terms_path(&terms);
 }

@@ -147,6 +147,8 @@ RateLimit api 3/1d path=/api/**
 <VirtualHost *:@PORT5@>
     AllowEncodedSlashes NoDecode
     RateLimit form 1/1d path=/**/form/**
+    Header always set X-Form 1 "expr=%{RATELIMIT_PATH} =~ m#/form#"
+    CustomLog @DIR@/form.log "%r" "expr=%{RATELIMIT_PATH} =~ m#/form#"
     <If "%{RATELIMIT_PATH} =~ m#/section$#">
         RateLimit section 1/1d
     </If>
@@ -241,6 +243,9 @@ sub applications {
     }
     my @other = map { get($_, from => fresh(), at => 4) } ('/other/x') x 2;
     is "@other", '404 404', 'another path is not concerned';
+    is get('/' . 'a' x 9000, from => fresh(), at => 4), 414,
+        'a request that httpd cannot read has no path, in expressions of a log and of a header either';
+    is scalar($httpd->crashes), 0, 'and ends no child';
 }
 
 sub methods {
@@ -406,7 +411,8 @@ sub floods {
 sub start {
     return Httpd->start(
         redis => $redis, ports => 7, files => \%files,
-        modules => [qw(status remoteip access_compat auth_basic authn_file authz_user mime negotiation rewrite)],
+        modules => [qw(status remoteip access_compat auth_basic authn_file authz_user mime negotiation
+            rewrite headers)],
         config  => ($redis ? "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 5s connect=5s\n" : '') . $config,
     );
 }
