@@ -85,7 +85,10 @@ for i, key in ipairs(KEYS) do
 end
 
 for i, key in ipairs(KEYS) do
-    local value = (all or i > live) and new[i] or anchored and anchored[i]
+    local value = (all or i > live) and new[i]
+    if not value and anchored then
+        value, keep[i] = anchored[i], nil -- its end is a new one
+    end
     if value then
         if keep[i] then
             call('SET', key, value, 'KEEPTTL')

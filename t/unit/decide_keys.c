@@ -158,6 +158,20 @@ static void test_ends(void)
     }
 }
 
+/* A clock that was set back leaves a level in the future: a denial by another rule stores it anew. */
+static void test_anchored_end(void)
+{
+    static const char plant[] = "local t = redis.call('TIME') return redis.call('PSETEX', KEYS[1], 4000, "
+                                "struct.pack('<I7I7I6', (t[1] + 100) * 1000000, 1000000, t[1] * 1000 + 4000))";
+    rl_limit bucket = BUCKET(RL_TOKEN_BUCKET, 1, 1000, 100), full = LIMIT(RL_FIXED_WINDOW, 0, HOUR);
+    rl_ask asks[] = {ask_of("bucket", &bucket, 1), ask_of("full", &full, 1)};
+
+    ask("EVAL %s 1 bucket", plant);
+    is_int(decide_all(asks, 2, 0), 0, "another rule denies");
+    ok(number(ask("PTTL bucket")) > 100000,
+       "the key of a bucket lives as long as what lies in it says, not as long as before");
+}
+
 /* --- What must not be written ------------------------------------------------------------- */
 
 static void test_untouched(void)
@@ -452,9 +466,9 @@ static void test_pending(void)
 /* As if so many slots had passed since units became pending. */
 static void age_pending(int64_t slot, int slots)
 {
-    slot -= slots;
-    for (int i = 0; i < 4; i++, slot >>= 8)
-        ask("SETRANGE k %d %c", (int)number(ask("STRLEN k")) - 12 + i, (int)(slot & 0xff));
+    uint32_t aged = (uint32_t)(slot - slots); /* little endian, as in Redis */
+
+    ask("SETRANGE k %d %b", (int)number(ask("STRLEN k")) - 12, &aged, sizeof(aged));
 }
 
 /* Of a log the tail is behind the head, and entries follow. */
@@ -571,6 +585,7 @@ int main(void)
                "Redis knows the script by our name");
     test_formats();
     test_ends();
+    test_anchored_end();
     test_untouched();
     test_give_back();
     test_foreign_values();
