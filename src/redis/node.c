@@ -698,8 +698,8 @@ static int64_t next_look(const rl_node *node, int64_t now_us)
         return least(node->probe_until_us, idle_us);
     if (rl_node_is_open(node))
         return now_us + least(IDLE_MS, node->options.retry.retry_min_ms) * 1000;
-    if (node->resolving)
-        return least(node->resolve_until_us, idle_us);
+    if (node->resolving) /* a place that is not known is not waited for here */
+        return node->at ? least(node->resolve_until_us, idle_us) : idle_us;
     if (node->state == RL_LINK_DOWN || rl_link_read_state(node->link) != node->state)
         return least(connect_due(node), idle_us);
     return now_us + 10 * IDLE_MS * 1000;

@@ -211,6 +211,7 @@ static void search(rl_watch *w, int64_t now_us)
         if (go_on_asking(w, now_us))
             return;
         w->asking = 0;
+        end_question(w); /* its answer would wake a link that does not want it any more */
         rl_sentinel_take(&w->sentinel, NULL);
     }
 }
