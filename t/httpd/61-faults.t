@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # Whatever happens to Redis while 32 clients ask: nobody gets an error but the 503
 # of on-failure=closed, nobody waits past the deadline, soon nobody waits at all,
-# this host counts by itself, no limit lets through more than the README says, and
+# this host counts by itself, no limit lets through more than OPERATING.md says, and
 # when it is over the limit is exact again. The faults are the rows of Fault.pm.
 
 use strict;

@@ -200,7 +200,7 @@ sub secret {
 
 subtest 'sentinels that want to know who asks' => sub {
     my $site = RedisSentinel->start(replicas => 1, auth => 'Zq7-s3cret');
-    for my $sentinel ($site->sentinels) {    # what the README says a user needs there
+    for my $sentinel ($site->sentinels) {    # what OPERATING.md says a user needs there
         $sentinel->cmd(qw(ACL SETUSER watcher on >Zq8-s3cret resetchannels &+switch-master -@all),
             qw(+client|setname +sentinel|get-master-addr-by-name +subscribe));
     }

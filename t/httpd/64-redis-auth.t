@@ -9,6 +9,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Documents;
 use Httpd;
 use Process;
 use RedisServer;
@@ -17,11 +18,10 @@ use Test::More;
 
 use constant SECRET => 'Zq7-s3cret!';
 
-# What the README says a user needs.
+# What OPERATING.md says a user needs.
 my @rights = do {
-    open my $in, '<', "$FindBin::Bin/../../README.md" or die "README.md: $!\n";
-    local $/;
-    my ($line) = <$in> =~ /ACL SETUSER limiter on '>PASSWORD' (.*?)\n```/s or die "no ACL SETUSER\n";
+    my ($line) = Documents->read('conf/OPERATING.md')->section('Access to Redis')
+        =~ /ACL SETUSER limiter on '>PASSWORD' (.*?)\n```/s or die "no ACL SETUSER\n";
     $line =~ s/['\\\n]//g;
     split ' ', $line;
 };

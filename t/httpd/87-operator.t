@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# What the README tells an operator to type works: see why a client was denied, let it in again,
-# raise its limit, ban it, look at what Redis holds.
+# What the runbook in OPERATING.md tells an operator to type works: let a client in again, find it
+# by its key, raise its limit, ban it. The lines of the error log that it explains exist.
 
 use strict;
 use warnings;
@@ -10,21 +10,15 @@ use lib "$FindBin::Bin/../lib";
 
 use Client;
 use Digest::SHA qw(sha256_hex);
+use Documents;
+use Examples;
 use Httpd;
 use Process;
 use RedisServer;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-my $readme = slurp("$FindBin::Bin/../../README.md");
-my ($page) = $readme =~ /^## For operators\n(.*?)^## /ms or die "no page for operators\n";
-
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<', $file or die "$file: $!\n";
-    local $/;
-    return scalar <$in>;
-}
+my $page = Documents->read('conf/OPERATING.md')->section('Runbook');
 
 my $redis = RedisServer->start;
 my $host  = Httpd->start(redis => $redis, config => <<'EOT');
@@ -94,7 +88,8 @@ subtest 'find one by its key' => sub {
 };
 
 subtest 'what the log lines mean' => sub {
-    my %source = map { $_ => slurp($_) } glob("$FindBin::Bin/../../*.c $FindBin::Bin/../../src/*.c $FindBin::Bin/../../src/redis/*.c");
+    my %source = map { $_ => Examples::slurp($_) }
+        map { glob "$Documents::ROOT/$_" } qw(*.c src/*.c src/*/*.c);
     (my $all = join "\n", values %source) =~ s/(?<!\\)"\s*"//g;    # as the compiler joins strings
     $all =~ s/\\"/"/g;
     my @said = $page =~ /^\| `([^`]+)` \|/mg;

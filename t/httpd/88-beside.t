@@ -1,6 +1,6 @@
 #!/usr/bin/perl
-# What the README says of the module beside other parts of a site: each piece of configuration
-# in it is started as it stands, and requests show what the text around it promises.
+# What OPERATING.md says of the module together with other parts of a site: each configuration
+# there is started as it is, and requests show what the text around it promises.
 
 use strict;
 use warnings;
@@ -9,6 +9,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Client;
+use Documents;
 use Examples;
 use Httpd;
 use Process;
@@ -16,13 +17,13 @@ use RedisServer;
 use Test::More;
 use Windows;
 
-my $readme = Examples::slurp("$FindBin::Bin/../../README.md");
+my $operating = Documents->read('conf/OPERATING.md');
 
 # The configuration under a heading.
 sub config_under {
     my ($title) = @_;
-    my ($text) = $readme =~ /^#+ \Q$title\E\n(.*?)(?=^#|\z)/ms or die "no section $title\n";
-    return $text =~ /^```apache\n(.*?)^```/ms ? $1 : die "no configuration in $title\n";
+    my ($example) = grep { $_->[0] eq $title } $operating->examples('apache');
+    return $example ? $example->[1] : die "no configuration in $title\n";
 }
 
 sub statuses_of {
@@ -173,9 +174,8 @@ subtest 'farms that share a Redis' => sub {
 };
 
 subtest 'a new password without a gap' => sub {
-    my ($commands) = $readme =~ /^A new password without a gap.*?^```sh\n(.*?)^```/ms or die "no commands\n";
+    my ($user, $commands) = map { $_->[1] } grep { $_->[1] =~ /ACL SETUSER/ } $operating->examples('sh');
     my ($add, $drop) = map { [map { s/^'|'$//gr } split] } $commands =~ /^redis-cli (ACL.*)$/mg;
-    my ($user) = $readme =~ /^(redis-cli ACL SETUSER limiter on .*?)^```/ms;
     $user =~ s/\\\n//;    # two lines
     my $redis = RedisServer->start;
     my (undef, @user) = map { s/^'|'$//gr =~ s/PASSWORD/OLD/r } split ' ', $user;
