@@ -1,0 +1,267 @@
+#!/usr/bin/perl
+# The documents say what is so. Every example passes httpd -t. DIRECTIVES.md has each directive,
+# option, algorithm, key component and phase that the module takes, and no other; its defaults,
+# contexts, and what it says is refused are tried. Every link leads somewhere.
+
+use strict;
+use warnings;
+
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Certificates;
+use Documents;
+use Examples;
+use File::Find qw(find);
+use File::Temp qw(tempfile);
+use Httpd;
+use Metrics;
+use Status;
+use Test::More;
+
+my $readme    = Documents->read('README.md');
+my $manual    = Documents->read('conf/DIRECTIVES.md');
+my $operating = Documents->read('conf/OPERATING.md');
+
+# In place of the files of a password and of certificates; check() has others.
+my ($out, $secret) = tempfile(UNLINK => 1);
+print $out "password\n";
+close $out or die "$secret: $!\n";
+my $ca = Certificates->new->file;
+
+# What the examples use beside the module.
+my @modules = qw(status remoteip setenvif headers proxy proxy_http cache);
+
+# --- Documents -----------------------------------------------------------------
+
+subtest 'links' => sub {
+    my %anchors = map { $_->path => $_->anchors } Documents::all();
+    for my $document (Documents::all()) {
+        my @broken;
+        for my $link (grep { !m{^https?://} } $document->links) {
+            my ($file, $anchor) = split /#/, $link, 2;
+            my $path = $file eq '' ? $document->path : $document->beside($file);
+            my $is_there = -e "$Documents::ROOT/$path";
+            push @broken, $link unless $is_there && (!defined $anchor || $anchors{$path}{$anchor});
+        }
+        is_deeply \@broken, [], 'all links of ' . $document->path . ' lead somewhere';
+    }
+};
+
+subtest 'lists of contents' => sub {
+    cmp_ok +(my @lines = split /\n/, $readme->text), '<=', 300, 'README.md is short';
+    for my $document ($readme, $manual, $operating) {
+        my ($head) = $document->text =~ /\A(.*?)^## (?!Contents)/ms;
+        my @headings = grep { $_ ne 'Contents' } map { $document->headings($_) }
+            2, $document == $readme ? () : 3;
+        my @missing = grep { index($head, "(#$_)") < 0 } map { Documents::slug($_) } @headings;
+        is_deeply \@missing, [], 'that of ' . $document->path . ' is complete';
+    }
+};
+
+subtest 'examples are good configurations' => sub {
+    for my $document (Documents::all()) {
+        for my $example ($document->examples('apache')) {
+            my ($heading, $text) = @$example;
+            my ($code, $said) = check($text);
+            my $name = $document->path . ", $heading";
+            if ($text =~ /rediss:|RateLimitRedisTLS/ && $said =~ /TLS needs hiredis/) {
+                pass "$name: refused, since hiredis is too old here";
+                next;
+            }
+            is $code, 0, $name or diag $said;
+            unlike $said, qr/ratelimit:/, 'without a warning' or diag $text;
+        }
+    }
+};
+
+subtest 'examples that are files' => sub {
+    my %linked = map { $_ => 1 } $readme->text =~ m{\(conf/examples/([\w-]+\.conf)\)}g;
+    is_deeply [sort keys %linked], [Examples::names()], 'each is named, and there';
+};
+
+subtest "the operator's card" => sub {
+    my @commands = $readme->section("The operator's card") =~ /`(redis-cli [^`]+)`/g;
+    ok @commands >= 2, scalar(@commands) . ' commands';
+    my $runbook = $operating->section('Runbook');
+    is_deeply [grep { index($runbook, $_) < 0 } @commands], [], 'are those of the runbook';
+};
+
+subtest 'directories of t, and files of t/lib' => sub {
+    my $tests = Documents->read('t/README.md');
+    my @there = map { s{.*/}{}r } grep { -d } glob "$Documents::ROOT/t/*";
+    my %named = map { $_ => 1 } named($tests, 'Kinds of tests');
+    is_deeply [grep { !$named{$_} && $_ ne 'lib' } @there], [], 'each directory is in t/README.md';
+    is_deeply [sort(named($tests, 'Files in t/lib'))],
+        [sort map { s{.*/}{}r } glob "$Documents::ROOT/t/lib/*"], 'and each file';
+};
+
+subtest 'targets of make' => sub {
+    my $makefile = Examples::slurp("$Documents::ROOT/Makefile");
+    my ($phony) = $makefile =~ /^\.PHONY: (.*)/m;
+    my %there = map { $_ => 1 } split ' ', $phony;
+    my @named = map { $_->text =~ m{(?:`|^)make ([a-z][\w-]+)\b(?!/)}mg } Documents::all();
+    is_deeply [grep { !$there{$_} } @named], [], 'all that are named are there';
+    my $taken = Documents->read('.github/CONTRIBUTING.md')->section('How a change is taken');
+    my @run = Examples::slurp("$Documents::ROOT/.ci/run") =~ /^(?:stage )?make ([\w-]+)/mg;
+    is_deeply [grep { index($taken, "`make $_`") < 0 } @run], [], 'and all that .ci/run runs';
+    my %listed = map { /^make ([\w-]+)/ ? ($1 => 1) : () } named($readme, 'Build and test');
+    is_deeply [grep { !$listed{$_} } $makefile =~ /^#   make ([\w-]+) +\w/mg], [],
+        'and the README lists those that the Makefile does';
+};
+
+# --- The manual ----------------------------------------------------------------
+
+my @source;
+find(sub { push @source, Examples::slurp($_) if /\.c$/ }, "$Documents::ROOT/src");
+my @directives = sort map { /AP_INIT_\w+\("(RateLimit\w*)"/g } @source;
+
+# A good line of each directive whose default is not one.
+my %line = (
+    RateLimit => 'RateLimit x 10/1m', RateLimitAdaptive => 'RateLimitAdaptive 70 0.5',
+    RateLimitLog => 'RateLimitLog logs/x', RateLimitRedis => 'RateLimitRedis redis://127.0.0.1',
+    RateLimitRedisAuth => "RateLimitRedisAuth file:$secret",
+    RateLimitRedisTLS => "RateLimitRedisTLS ca=$ca", RateLimitScope => 'RateLimitScope x',
+    RateLimitTier => "RateLimit x 10/1m tier=%{env:X}\nRateLimitTier x y 20",
+);
+my %context = (
+    'server config' => '%s', 'virtual host' => "<VirtualHost *:1>\n%s\n</VirtualHost>",
+    directory => "<Location /x>\n%s\n</Location>",
+);
+
+subtest 'directives' => sub {
+    is_deeply [$manual->headings(3, 'Directives')], \@directives, 'all of them are there, in order';
+    for my $name (@directives) {
+        my %row = rows($name);
+        is_deeply [grep { !$row{$_} } qw(Description Syntax Default Context Status Module)], [],
+            "$name has all its rows";
+        like $row{Syntax}, qr/^`$name /, 'its syntax begins with its name';
+        my ($default) = $row{Default} =~ /^`([^`]*)`$/;
+        is +(check($default))[0], 0, "its default is taken: $default" if $default;
+        is_deeply [contexts($name, $default)], [split /, /, $row{Context}], 'its context';
+    }
+};
+
+subtest 'options' => sub {
+    my ($known) = rule('no-such-option') =~ /(?:known are|expected one of:?) (.*)/;
+    my @known    = split /, /, $known;
+    my @headings = grep { !/ / } $manual->headings(3, 'Options of RateLimit');
+    is_deeply [sort @headings], [sort @known], 'all of them are there';
+    is_deeply [named($readme, 'First limits')], \@headings,
+        'and in the table of the README';
+    for my $name (@headings) {
+        my %row = rows($name);
+        is_deeply [grep { !$row{$_} } qw(Description Syntax Default Compatibility)], [],
+            "$name has all its rows";
+        like rule($1), qr/Syntax OK/, "its default is taken: $1" if $row{Default} =~ /^`([^`]*)`$/;
+    }
+};
+
+subtest 'algorithms' => sub {
+    my ($known) = rule('algorithm=x') =~ /(?:is none of|expected one of:?) (.*)/;
+    my @known = split /, | and | or /, $known;
+    is_deeply [$manual->headings(3, 'Algorithms')], \@known, 'all are there';
+    is_deeply [named($manual, 'Algorithms')], \@known, 'and in the table';
+};
+
+subtest 'phases' => sub {
+    my ($known) = rule('phase=x') =~ /(?:is none of|expected one of:?) (.*)/;
+    my @known = split /, | and | or /, $known;
+    is_deeply [$manual->headings(3, 'Phases')], \@known, 'all are there';
+};
+
+subtest 'components of keys' => sub {
+    my ($known) = rule('key=x') =~ /(?:is none of|expected one of:?) (.*)/;
+    my @known    = split /, | and | or /, $known;
+    my @headings = map { /^key=(.+)/ } $manual->headings(3, 'Key components');
+    is_deeply [sort(@headings, '%{...}')], [sort @known], 'all are there';
+    is_deeply [sort(named($manual, 'Key components'))], [sort @known], 'and in the table';
+};
+
+subtest 'each has an example of its own' => sub {
+    my %text;
+    $text{ $_->[0] } .= $_->[1] for $manual->examples('apache');
+    for my $under ('Directives', 'Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
+        for my $heading (grep { !/ / } $manual->headings(3, $under)) {
+            my $what = $heading =~ s/^key=(?=.)//r =~ s/(?<=[:\/])N(?:AME)?$//r;
+            like $text{$heading} // '', qr/\Q$what\E/, $heading;
+        }
+    }
+};
+
+subtest 'what is refused' => sub {
+    for my $row (tries('Refused combinations')) {
+        my ($code, $said) = check($row);
+        ok $code && $said =~ /RateLimit "x"/, $row or diag $said;
+    }
+};
+
+subtest 'what gets a warning' => sub {
+    for my $row (tries('Combinations with a warning')) {
+        my ($code, $said) = check($row);
+        ok !$code && $said =~ /ratelimit: RateLimit "x"/, $row or diag $said;
+    }
+};
+
+# --- What is shown -------------------------------------------------------------
+
+my $shown = Httpd->start(modules => ['status'], config => Metrics::CONFIG . Status::CONFIG . <<'EOT');
+RateLimitRedis redis://127.0.0.1:1
+RateLimit x 10/1m
+EOT
+
+subtest 'metrics' => sub {
+    my $metrics = Metrics->of($shown);
+    is_deeply [sort(named($operating, 'Metrics'))], [$metrics->families], 'all are there';
+    my %kinds = map { $_ => 1 } map { /\bkind=(\w+)/ } keys %{ $metrics->series };
+    is_deeply [sort(named($operating, 'Why Redis did not decide'))], [sort keys %kinds],
+        'and all reasons';
+};
+
+subtest 'lines of server-status' => sub {
+    is_deeply [sort map { s/^RateLimit//r } named($operating, 'server-status')],
+        [sort grep { $_ ne 'rules' } keys %{ Status->of($shown) }], 'all are there';
+};
+
+done_testing;
+
+# --- Helpers -------------------------------------------------------------------
+
+sub check {
+    my ($config) = @_;
+    $config =~ s{file:/etc/\S+}{file:$secret};
+    $config =~ s{ca=/etc/\S+}{ca=$ca};
+    $config =~ s{logs/}{run/};
+    $config =~ s{/usr/bin/rotatelogs}{/bin/cat};
+    return Httpd->config_test(modules => \@modules,
+        config => "Define APACHE_LOG_DIR \@DIR\@\n$config");
+}
+
+sub rule { return (check("RateLimit x 10/1m $_[0]"))[1] }
+
+# The rows of the table under a heading: Description => '...'.
+sub rows {
+    my ($title) = @_;
+    return map { $_->[0] =~ /^(\w+):$/ ? ($1 => $_->[1]) : () } $manual->table($title);
+}
+
+# Where a directive is taken, in the order of the manual.
+sub contexts {
+    my ($name, $default) = @_;
+    my $line = $line{$name} || $default;
+    my @taken;
+    for my $where ('server config', 'virtual host', 'directory') {
+        my ($code, $said) = check(sprintf $context{$where}, $line);
+        push @taken, $where unless $said =~ /cannot occur within|not allowed in/;
+    }
+    return @taken;
+}
+
+# What stands as code in the first column of a table.
+sub named {
+    my ($document, $title) = @_;
+    return map { $_->[0] =~ /`([^`]+)`/g } $document->table($title);
+}
+
+# The configurations in the first column of a table.
+sub tries { return map { $_->[0] =~ /^`(RateLimit .*)`$/ } $manual->table($_[0]) }
