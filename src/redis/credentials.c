@@ -100,7 +100,7 @@ static const char *object_to(const rl_credentials *c, const char *text)
     if (!error && c->user && user && strcmp(user, c->user))
         error = "names another user than RateLimitRedis";
     if (copy)
-        memset(copy, 0, strlen(text));
+        explicit_bzero(copy, strlen(text));
     free(copy);
     return error;
 }
@@ -186,6 +186,7 @@ void rl_credentials_share(rl_credentials *c, apr_pool_t *pool)
         return;
     c->latest = apr_shm_baseaddr_get(shm);
     memcpy(c->latest, own, sizeof(*own));
+    explicit_bzero(own, sizeof(*own));
 }
 
 int rl_credentials_refresh(rl_credentials *c, apr_pool_t *pool, const char **error)
@@ -239,7 +240,7 @@ int rl_credentials_format(const rl_credentials *c, char **command)
         words[count++] = password;
         length = (int)redisFormatCommandArgv(command, count, words, NULL);
     }
-    memset(text, 0, RL_CREDENTIALS_MAX);
+    explicit_bzero(text, RL_CREDENTIALS_MAX);
     free(text);
     return length > 0 ? length : 0;
 }

@@ -199,6 +199,8 @@ static void greet(rl_link *link, const rl_greeting *greeting)
     redisAppendFormattedCommand(link->context, bytes, (size_t)length);
     push(link, &handshake, greeting->reply, length);
     link->handshakes++;
+    if (secret)
+        explicit_bzero(secret, (size_t)length);
     redisFreeCommand(secret);
 }
 
