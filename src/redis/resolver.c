@@ -53,12 +53,24 @@ rl_resolver *rl_resolver_create(apr_pool_t *pool)
     return apr_pcalloc(pool, sizeof(rl_resolver));
 }
 
-int rl_resolver_is_address(const char *host)
+/* An IPv6 address, which may have a scope, as in fe80::1%eth0. */
+static int is_ipv6(const char *host)
 {
+    size_t length = strcspn(host, "%");
+    char address[INET6_ADDRSTRLEN] = "";
     struct in6_addr ignored;
 
-    return inet_pton(AF_INET, host, &ignored) == 1 || inet_pton(AF_INET6, host, &ignored) == 1
-        || strchr(host, '%'); /* a scope */
+    if (length >= sizeof(address) || (host[length] && !host[length + 1]))
+        return 0;
+    memcpy(address, host, length);
+    return inet_pton(AF_INET6, address, &ignored) == 1;
+}
+
+int rl_resolver_is_address(const char *host)
+{
+    struct in_addr ignored;
+
+    return inet_pton(AF_INET, host, &ignored) == 1 || is_ipv6(host);
 }
 
 static void let_go(rl_question *q)

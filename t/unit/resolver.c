@@ -81,6 +81,18 @@ static int read_in_time(rl_question *q, rl_address addresses[RL_ADDRESSES_MAX])
     return count;
 }
 
+static void test_numbers(void)
+{
+    static const char *const addresses[] = {"127.0.0.1", "::1", "fe80::1%eth0", "fe80::1%2"};
+    static const char *const names[] = {"redis", "re%dis", "%", "%eth0", "fe80::1%", "127.0.0.1%1",
+                                        "1111:2222:3333:4444:5555:6666:7777:8888:9999:aaaa%1"};
+
+    for (int i = 0; i < 4; i++)
+        ok(rl_resolver_is_address(addresses[i]), "%s is an address", addresses[i]);
+    for (int i = 0; i < 7; i++)
+        ok(!rl_resolver_is_address(names[i]), "%s is none", names[i]);
+}
+
 static void test_answers(rl_resolver *resolver)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
@@ -187,6 +199,7 @@ int main(void)
     apr_initialize();
     apr_pool_create(&pool, NULL);
     resolver = rl_resolver_create(pool);
+    test_numbers();
     test_answers(resolver);
     test_few_names(resolver);
     test_many_names(resolver);
