@@ -77,7 +77,7 @@ typedef struct {
     const char *uri;     /* for what path */
     rl_phase phase;      /* and for rules up to which phase */
     rl_terms terms;      /* of the request that is decided over */
-    int64_t waited_us;   /* for Redis */
+    int64_t waited_us;   /* for Redis: before the response, and again after it */
     int fallback;        /* Redis did not answer */
     int on_response;     /* something is pending until the response is known */
     rl_outcome *closed;  /* Redis did not answer, and this rule says on-failure=closed */

@@ -199,11 +199,15 @@ static void fall_back(rl_step *s, rl_outcome *o)
         s->chain->closed = o;
 }
 
-/* Asks, within what the chain may still spend on Redis. */
+/* What the chain may still spend on Redis. */
+static int64_t time_left(const rl_step *s)
+{
+    return s->tiers->settings->timeout_ms * 1000 - s->chain->waited_us;
+}
+
 static void ask_in_time(rl_step *s, int *all)
 {
-    int64_t began_us = rl_link_clock(), waited_us;
-    int64_t left_us = s->tiers->settings->timeout_ms * 1000 - s->chain->waited_us;
+    int64_t began_us = rl_link_clock(), left_us = time_left(s), waited_us;
     rl_failure failure = RL_FAILED_LATE;
 
     if (left_us > 0)
@@ -293,10 +297,14 @@ static void unmark_charged(rl_outcome *o)
 /* Sends what was collected, where more would not fit or no more comes. */
 static void send_undo(rl_step *s, int most)
 {
-    if (s->ask_count > 0 && s->ask_count >= most) {
-        rl_client_undo(s->tiers->client, s->asks, s->ask_count);
-        s->ask_count = 0;
-    }
+    int64_t began_us;
+
+    if (s->ask_count == 0 || s->ask_count < most)
+        return;
+    began_us = rl_link_clock();
+    rl_client_undo(s->tiers->client, s->asks, s->ask_count, began_us + time_left(s));
+    s->chain->waited_us += rl_link_clock() - began_us;
+    s->ask_count = 0;
 }
 
 static void undo(rl_step *s, rl_outcome *o, rl_ask_kind kind)
@@ -337,6 +345,7 @@ static void settle_here(rl_step *s, rl_outcome *o, int charged)
 void rl_step_settle(rl_step *s, int status)
 {
     s->ask_count = 0;
+    s->chain->waited_us = 0; /* the response has been sent: there is the full time again */
     for (rl_outcome *o = s->chain->first; o; o = o->next) {
         /* A denial of ours is no response that a shadow rule would have seen. */
         int charged = rl_rule_charges_on(o->rule, status) && !s->chain->denial && !s->chain->closed;

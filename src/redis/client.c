@@ -426,14 +426,21 @@ static void catch_up(rl_client *client)
  * One thread, no I/O thread: sends what is queued, because this child's next request may be long in
  * coming. A connection that was idle is asked for a sign of life first.
  */
-static void send_now(rl_client *client)
+static void send_now(rl_client *client, int64_t deadline_us)
 {
-    int64_t until_us = rl_link_clock() + client->options.timeout_ms * 1000;
+    int waited = 0;
 
     catch_up(client);
-    while (client->held.first && rl_link_clock() < until_us) {
-        wait_and_step(client, -1, until_us);
+    while (client->held.first && rl_link_clock() < deadline_us) {
+        wait_and_step(client, -1, deadline_us);
         look(client, rl_link_clock());
+        waited = 1;
+    }
+    for (rl_call *call = client->held.first; waited && call; call = call->next) {
+        if (call->node)
+            rl_node_hurry(call->node);
+        else
+            rl_fleet_hurry_all(client->fleet);
     }
 }
 
@@ -556,7 +563,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
     return failure;
 }
 
-void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadline_us)
 {
     chain c = {client, 0};
     rl_spread_calls calls = {decide_slot, undo_slot, &c};
@@ -566,7 +573,7 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n)
     else
         undo(client, 0, asks, n);
     if (!client->options.threaded)
-        send_now(client);
+        send_now(client, deadline_us);
 }
 
 /* --- Life --------------------------------------------------------------------------------- */

@@ -57,9 +57,9 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, in
 
 /*
  * Gives back or settles n asks, as their kinds say; may be lost. Never waits for a reply. Where there
- * is no I/O thread it waits for a connection, timeout_ms at the longest.
+ * is no I/O thread it waits for a connection, until deadline_us on rl_link_clock() at the longest.
  */
-void rl_client_undo(rl_client *client, const rl_ask *asks, int n);
+void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadline_us);
 
 /*
  * Where there is no I/O thread: probes an open breaker's Redis if a probe is due and nobody else is

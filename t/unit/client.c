@@ -258,6 +258,26 @@ static void test_one_thread(apr_pool_t *pool)
     rl_client_stop(client);
 }
 
+/* Redis accepts a connection and says nothing: nobody waits for that twice. */
+static void test_undo_waits(apr_pool_t *pool)
+{
+    rl_limit limit = widest;
+    rl_ask ask = {.key = "rl:{undo}", .limit = &limit, .cost = 1, .kind = RL_ASK_GIVE_BACK};
+    int64_t began_us, cur;
+    int charged;
+
+    kill(server, SIGSTOP);
+    client = make_client(pool, 0);
+    began_us = rl_link_clock();
+    rl_client_undo(client, &ask, 1, began_us + 50000);
+    ok(rl_link_clock() - began_us >= 50000, "giving back waits for a connection");
+    ok(rl_link_clock() - began_us < 900000, "no longer than it may");
+    is_int(decide("rl:{undo}", 1, 1, 1000000, &charged, &cur), RL_FAILED_DOWN,
+           "and the next caller does not wait for it again");
+    kill(server, SIGCONT);
+    rl_client_stop(client);
+}
+
 /* --- A fork ------------------------------------------------------------------------------- */
 
 #define FORKED 4
@@ -322,6 +342,7 @@ int main(void)
     test_killed();
     test_stop();
     test_one_thread(pool);
+    test_undo_waits(pool);
     test_fork(pool);
     return done_testing();
 }
