@@ -20,9 +20,8 @@
 #define RECONNECTS_TO_OPEN 2
 #define CALLS_TO_JUDGE 20
 
-_Static_assert(sizeof(rl_breaker) == 64, "a breaker is one cache line");
-_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 128, "and so is what stands beside it");
-
+_Static_assert(offsetof(rl_breaker, pace) == 64, "what calls look at is one cache line");
+_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 192, "and so is what stands beside it");
 
 static uint64_t least(uint64_t a, uint64_t b)
 {

@@ -12,6 +12,7 @@
 #include <stdint.h>
 
 #include "errors.h"
+#include "logger.h"
 
 /* Why a decision was not made by Redis. The names are those of logs and metrics. */
 typedef enum {
@@ -38,6 +39,9 @@ typedef struct {
     _Atomic uint64_t backoff_ms;
     _Atomic uint64_t probes;      /* that came back in time, in a row */
     _Atomic uint64_t opened;      /* how often it opened */
+    /* for the log, which is to say that it closed where it said that it opened */
+    _Alignas(64) rl_logger_pace pace;
+    _Atomic int said_open;
 } rl_breaker;
 
 typedef struct {

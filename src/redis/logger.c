@@ -48,8 +48,8 @@ static int is_due(rl_logger_pace *pace, int64_t now_ms)
     return 1;
 }
 
-void rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_t now_ms,
-                           rl_log_level level, const char *format, ...)
+int rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_t now_ms,
+                          rl_log_level level, const char *format, ...)
 {
     char line[RL_LOGGER_LINE];
     unsigned unsaid;
@@ -58,7 +58,7 @@ void rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_
 
     if (!is_due(pace, now_ms)) {
         atomic_fetch_add(&pace->unsaid, 1);
-        return;
+        return 0;
     }
     va_start(args, format);
     length = apr_vsnprintf(line, sizeof(line), format, args);
@@ -68,4 +68,5 @@ void rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_
         apr_snprintf(line + length, sizeof(line) - (size_t)length, " (and %u times before)",
                      unsaid);
     write_line(logger, level, line);
+    return 1;
 }

@@ -31,9 +31,9 @@ typedef struct {
     _Atomic unsigned unsaid;
 } rl_logger_pace;
 
-/* Writes the line if it is due, with how many like it were left out before. */
-void rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_t now_ms,
-                           rl_log_level level, const char *format, ...)
+/* Writes the line if it is due, with how many like it were left out before. Returns 1 if it was. */
+int rl_logger_say_at_pace(const rl_logger *logger, rl_logger_pace *pace, int64_t now_ms,
+                          rl_log_level level, const char *format, ...)
     __attribute__((format(printf, 5, 6)));
 
 #endif

@@ -41,8 +41,6 @@ struct rl_node {
     _Atomic int64_t trouble; /* the last refusal: when, in ms, << 8 | rl_error_kind + 1 */
     atomic_int resting;   /* nobody needs the server */
 
-    rl_logger_pace said_opened, said_closed;
-
     /* the owner's */
     rl_link *link;
     rl_logger_pace said_lost, said_late, said_refused;
@@ -89,11 +87,23 @@ static int64_t now_ms(void)
     return rl_link_clock() / 1000;
 }
 
+/* Whoever sees the breaker closed after its opening was said says so: once, of all processes. */
+static void say_closed(rl_node *node)
+{
+    if (atomic_exchange(&node->breaker->said_open, 0))
+        rl_logger_say(&node->options.logger, RL_LOG_NOTICE,
+                      "Redis at %s answers again: breaker closed", node->name);
+}
+
 static void say_opened(rl_node *node, const char *why)
 {
-    rl_logger_say_at_pace(&node->options.logger, &node->said_opened, now_ms(), RL_LOG_ERROR,
-                          "Redis at %s: breaker open, on-failure decides until it answers again: "
-                          "%s", node->name, why);
+    if (!rl_logger_say_at_pace(&node->options.logger, &node->breaker->pace, now_ms(), RL_LOG_ERROR,
+                               "Redis at %s: breaker open, on-failure decides until it answers "
+                               "again: %s", node->name, why))
+        return;
+    atomic_store(&node->breaker->said_open, 1);
+    if (rl_breaker_read(node->breaker) != RL_BREAKER_OPEN) /* it was closed before this was said */
+        say_closed(node);
 }
 
 /* --- Any thread --------------------------------------------------------------------------- */
@@ -127,12 +137,6 @@ rl_failure rl_node_allows(rl_node *node)
     }
     return atomic_load_explicit(&node->accepting, memory_order_relaxed) ? RL_ANSWERED
                                                                         : RL_FAILED_DOWN;
-}
-
-static void say_closed(rl_node *node)
-{
-    rl_logger_say_at_pace(&node->options.logger, &node->said_closed, now_ms(), RL_LOG_NOTICE,
-                          "Redis at %s answers again: breaker closed", node->name);
 }
 
 /* Whoever tries next knows: Redis is back, or was looked after a moment ago. */
@@ -777,6 +781,7 @@ void rl_node_rest(rl_node *node)
     node->state = RL_LINK_DOWN;
     node->checking = 0;
     rl_breaker_forget(node->breaker);
+    atomic_store(&node->breaker->said_open, 0);
 }
 
 void rl_node_become(rl_node *node)
