@@ -18,6 +18,7 @@ use Http2;
 use Httpd;
 use IO::Select;
 use IO::Socket::INET;
+use POSIX ();
 use Ports;
 use Process;
 use RedisServer;
@@ -44,9 +45,11 @@ sub host {
     my ($mpm, $redis_counts, %opt) = @_;
     my $link  = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
     my $httpd = Httpd->start(mpm => $mpm, module => $module, redis => $redis,
-        modules => [qw(proxy proxy_http http2)], vars => { BACKEND => $backend->sockport },
+        modules => [qw(proxy proxy_http), $mpm eq 'event' ? 'http2' : ()], vars => { BACKEND => $backend->sockport },
         files => { big => 'x' x BIG }, %opt, config => ($redis_counts ? $link : '') . <<'EOF');
-Protocols h2c http/1.1
+<IfModule http2_module>
+    Protocols h2c http/1.1
+</IfModule>
 ProxyPass /app http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on flushpackets=on upgrade=websocket
 Timeout 300
 SendBufferSize 4096
@@ -207,6 +210,35 @@ for my $host (@living) {
 for my $host (@killed) {
     subtest "a child that is killed ($host->{name})" => sub {
         is hears($host, 'a'), '429 0 an hour', 'what it had pending has become a charge';
+    };
+}
+
+# A process that asks without end.
+sub load {
+    my ($host) = @_;
+    my $pid = fork // die "fork: $!\n";
+    return Process::adopt($pid, 'load') if $pid;
+    POSIX::setpgid(0, 0);
+    eval { Client->flood(targets => [$host->{httpd}->port], connections => 12, requests => 1e6, path => '/hello.txt',
+        from => from($host, 'z')) };
+    POSIX::_exit(0);
+}
+
+# A thread beside the one that serves must not keep a child from ending, wherever the signal meets both.
+for my $end (qw(TERM WINCH)) {
+    subtest "prefork is told to end by SIG$end while it is at work" => sub {
+        my $host = host('prefork', 1, children => 24);
+        my @slow = map { request($host, 'a') } 1 .. 3;
+        my $load = load($host);
+        sleep 1.5 * SLOT;    # in each child units have been prolonged
+        kill KILL => (grep { $_ != $host->{httpd}->pid } $host->{httpd}->children)[0 .. 3];
+        kill $end => $host->{httpd}->pid;
+        answer($_->{there}, 200) for $end eq 'WINCH' ? @slow : ();
+        ok eval { Process::wait_until(sub { defined Process::ended($host->{httpd}->pid) }, within => 9, what => '') },
+            'it ends in time';
+        Process::stop($load, signal => 'KILL');
+        is_deeply [$host->{httpd}->crashes], [], 'no child crashes';
+        is_deeply [$host->{httpd}->error_log_lines(qr/AH0004[56]/)], [], 'none has to be killed';
     };
 }
 
