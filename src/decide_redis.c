@@ -307,8 +307,13 @@ static void send_undo(rl_step *s, int most)
     s->ask_count = 0;
 }
 
+/* One ask for each key in a call: a script reads all of its keys before it writes any. */
 static void undo(rl_step *s, rl_outcome *o, rl_ask_kind kind)
 {
+    for (int i = 0; i < s->ask_count; i++) {
+        if (s->asked[i]->counter == o->counter)
+            send_undo(s, 1);
+    }
     begin_ask(s, o, kind);
     send_undo(s, RL_ASKS_MAX);
 }
@@ -350,7 +355,7 @@ void rl_step_settle(rl_step *s, int status)
         /* A denial of ours is no response that a shadow rule would have seen. */
         int charged = rl_rule_charges_on(o->rule, status) && !s->chain->denial && !s->chain->closed;
 
-        if (!o->charged || !o->limit.on_response)
+        if (!o->charged || !o->limit.on_response || o->cost == 0)
             continue;
         stop_keeping(o);
         o->charged = 0;

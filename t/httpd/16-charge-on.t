@@ -43,7 +43,7 @@ sub ask {
     my $answer;
     Process::wait_until(sub {
         $answer = $httpd->get($path, @opt);
-        return $answer->status != 429 || $answer->header('Retry-After') != 1;
+        return $answer->status != 429 || ($answer->header('Retry-After') // 0) != 1;
     }, what => 'what is pending to be settled');
     return $answer;
 }
@@ -116,6 +116,21 @@ $auth
 <Location /bucket>
     RateLimit bucket 2/1d charge-on=404 algorithm=token-bucket
 </Location>
+<Directory \@DOCROOT\@/again>
+    RewriteEngine on
+    RewriteRule ^there\$ /rewritten/x.html [L]
+    RewriteRule ^nowhere\$ /rewritten/nothing [L]
+    RateLimit rewritten 2/1d phase=access charge-on=404
+</Directory>
+<Directory \@DOCROOT\@/both>
+    RewriteEngine on
+    RewriteRule ^there\$ /wall/x.html [L]
+    RateLimit both 5/1d phase=access charge-on=404
+</Directory>
+<Directory \@DOCROOT\@/wall>
+    RateLimit both 5/1d phase=access
+    RateLimit wall 0/1d phase=auth
+</Directory>
 RateLimit scan 3/1d phase=early charge-on=404 path=/scan/**
 <Directory \@DOCROOT\@/rewritten>
     RewriteEngine on
@@ -131,7 +146,7 @@ sub host {
         modules => [qw(auth_basic authn_file authz_user rewrite)],
         redis   => $redis,
         files   => { users => $users, 'sorry.html' => 'sorry', 'scan/x.html' => 'x',
-            map { ("$_/x.html" => 'x') } qw(private private/closed many document lost hard after rewritten) },
+            map { ("$_/x.html" => 'x') } qw(private private/closed many document lost hard after rewritten again both wall) },
         %opt,
         config => ($opt{shared} ? $shared : '') . $config,
     );
@@ -162,6 +177,10 @@ sub check {
         is said($httpd, '/document/x.html', 3, @from, @wrong), '401 401 429', 'and counts as what it is';
         is said($httpd, '/rewritten/there', 4, @from), '200 200 200 200', 'a rewrite: the status at its end';
         is said($httpd, '/rewritten/nowhere', 3, @from), '404 404 429', 'counts';
+        @from = (from => fresh());
+        is said($httpd, '/again/there', 4, @from), '200 200 200 200', 'into a section with the same rule';
+        settled($from[1], 'rewritten', 0) if $by_redis;
+        is said($httpd, '/again/nowhere', 3, @from), '404 404 429', 'it counts once';
         is said($httpd, '/scan/x.html', 5, @from), '200 200 200 200 200', 'a scanner that finds something';
         is said($httpd, '/scan/nothing', 4, @from), '404 404 404 429', 'or does not, at phase=early';
         is said($httpd, '/scan/%zz', 1, @from), '429', 'is denied';
@@ -177,6 +196,13 @@ sub check {
         settled($from[1], 'errors', 0) if $by_redis;
         is_deeply decode_json(ask($httpd, '/after/x.html', @from)->body)->{'violated-policies'}, ['after'],
             'and nothing else';
+    };
+
+    subtest 'what is pending and what is charged under one counter is both given back' => sub {
+        my @from = (from => fresh());
+        is said($httpd, '/both/there', 6, @from), '429 429 429 429 429 429', 'a later rule denies';
+        settled($from[1], 'both', 0) if $by_redis;
+        is said($httpd, '/both/nowhere', 6, @from), '404 404 404 404 404 429', 'the whole quota is there';
     };
 
     subtest 'costs and algorithms' => sub {
