@@ -213,11 +213,13 @@ subtest 'a sentinel that names the primary and closes, likewise' => sub {
     my $port = $redis->port;
     my $fake = FakeRedis->start(sub {
         my ($conn) = @_;
-        for (1 .. 2) {
-            my $words = $conn->command or return;
-            $conn->send($words->[0] eq 'SENTINEL'
-                ? "*2\r\n\$9\r\n127.0.0.1\r\n\$" . length($port) . "\r\n$port\r\n"
-                : "*3\r\n\$9\r\nsubscribe\r\n\$14\r\n+switch-master\r\n:1\r\n");
+        my %reply = (
+            SENTINEL  => "*2\r\n\$9\r\n127.0.0.1\r\n\$" . length($port) . "\r\n$port\r\n",
+            SUBSCRIBE => "*3\r\n\$9\r\nsubscribe\r\n\$14\r\n+switch-master\r\n:1\r\n",
+        );
+        while (my $words = $conn->command) {
+            $conn->send($reply{ $words->[0] } // "+OK\r\n");
+            return if $words->[0] eq 'SUBSCRIBE';
         }
     });
     my $host = host('sentinel://127.0.0.1:' . $fake->port . '/main');
