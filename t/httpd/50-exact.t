@@ -135,6 +135,15 @@ subtest 'a fixed window, a database, one host by TCP and one by a Unix socket' =
     $redis->cmd('SELECT', 0);
 };
 
+# One reply of any kind, as its bytes.
+sub whole_reply {
+    my ($redis) = @_;
+    my $bytes = <$redis> // die "Redis is gone\n";
+    read $redis, $bytes, $1 + 2, length $bytes if $bytes =~ /^\$(\d+)/;
+    $bytes .= join '', map { whole_reply($redis) } 1 .. $1 if $bytes =~ /^\*(\d+)/;
+    return $bytes;
+}
+
 # A Redis that answers no decision before it has read eight of them.
 sub batching_redis {
     my ($real_port) = @_;
@@ -147,9 +156,7 @@ sub batching_redis {
             next if $words->[0] eq 'EVALSHA' && @held < 8;
             for my $bytes (splice @held) {
                 $real->syswrite($bytes);
-                my $reply = <$real>;
-                read $real, $reply, $1 + 2, length $reply if $reply =~ /^\$(\d+)/;
-                $conn->send($reply);
+                $conn->send(whole_reply($real));
             }
         }
     });
