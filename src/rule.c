@@ -170,8 +170,9 @@ const char *rl_rule_read_expr(rl_reading *r, const char *text, int boolean, cons
 {
     static const char *const of_response[] = {"%{resp:", "resp(", "%{REQUEST_STATUS}",
                                               "%{LAST_MODIFIED}", NULL};
+    /* Of SSL_ some is known before, and none of it certainly: a section may ask for a certificate. */
     static const char *const of_auth[] = {"REMOTE_USER", "%{AUTH", "env:", "env(", "note:", "note(",
-                                          NULL};
+                                          "%{SSL_", "PeerExtList(", NULL};
     static const char *const of_type[] = {"%{CONTENT_TYPE}", "%{HANDLER}", NULL};
     static const char *const of_file[] = {"_FILENAME}", "%{PATH_INFO}", "%{CONTEXT_",
                                           "%{SCRIPT_USER}", "%{SCRIPT_GROUP}", NULL};

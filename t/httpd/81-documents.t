@@ -30,7 +30,7 @@ close $out or die "$secret: $!\n";
 my $ca = Certificates->new->file;
 
 # What the examples use beside the module.
-my @modules = qw(status remoteip setenvif headers proxy proxy_http cache);
+my @modules = qw(status remoteip setenvif headers proxy proxy_http cache ssl);
 
 # --- Documents -----------------------------------------------------------------
 
