@@ -328,7 +328,7 @@ int main(void)
 {
     static apr_pool_t *pool; /* static: what lies in it is held to the end */
 
-    alarm(300);
+    alarm(1800); /* a busy machine takes minutes */
     apr_initialize();
     apr_pool_create(&pool, NULL);
     if (!start_redis()) {
