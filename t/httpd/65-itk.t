@@ -90,7 +90,7 @@ sub slow_for_one {
         my ($name) = map { uc } @$words;
         if    ($name eq 'SCRIPT')      { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
         elsif ($name !~ /^EVALSHA/)    { $conn->send("+OK\r\n") }
-        elsif ("@$words" =~ /0\.0\.2/) { sleep 0.6; $conn->send(reply(0, 1000)) }
+        elsif ("@$words" =~ /0\.0\.2/) { sleep 3; $conn->send(reply(0, 1000)) }
         else                           { $conn->send(reply(1, 5)) }
     }
 }
@@ -105,7 +105,7 @@ sub reply {
 
 subtest 'a late reply is never taken for that of another client' => sub {
     my $fake = FakeRedis->start(\&slow_for_one);
-    my $host = host($fake->url, timeout => '200ms', children => 1);
+    my $host = host($fake->url, timeout => '1s', children => 1);
     my $late = Client->new(port => $host->port, from => '127.0.0.2');
     is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'one reply is late';
     $late->disconnect;    # httpd's one process is free again
