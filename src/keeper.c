@@ -89,10 +89,11 @@ static void are_in(rl_kept *kept, int64_t slot, int64_t since_ms)
 
 static void prolong_here(rl_keeper *k, int64_t now_ms)
 {
+    const rl_kept *end = APR_RING_SENTINEL(&k->here, rl_kept, link);
     rl_kept *kept;
 
     pthread_mutex_lock(&k->lock);
-    APR_RING_FOREACH(kept, &k->here, rl_kept, link) {
+    for (kept = APR_RING_FIRST(&k->here); kept != end; kept = APR_RING_NEXT(kept, link)) {
         const rl_keeper_units *u = &kept->units;
         int64_t now = rl_local_now(k->options.local, u->clock, now_ms)
             * rl_limiter_ticks(&u->limit);
@@ -107,10 +108,12 @@ static void prolong_here(rl_keeper *k, int64_t now_ms)
 /* Takes out all that is due in Redis. */
 static void take_due(rl_keeper *k, int64_t now_ms, struct ring *due)
 {
+    const rl_kept *end = APR_RING_SENTINEL(&k->in_redis, rl_kept, link);
     rl_kept *kept, *next;
 
     pthread_mutex_lock(&k->lock);
-    APR_RING_FOREACH_SAFE(kept, next, &k->in_redis, rl_kept, link) {
+    for (kept = APR_RING_FIRST(&k->in_redis); kept != end; kept = next) {
+        next = APR_RING_NEXT(kept, link);
         if (!is_due(k, kept, now_ms))
             continue;
         kept->is_called = 1;
