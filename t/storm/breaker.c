@@ -278,8 +278,11 @@ static void storm(const char *what, apr_pool_t *parent, int threaded, int cycles
     is_int(done, cycles, "%s: so often it opens without Redis and closes with it", what);
     ok(settles(), "%s: then all is quiet", what);
     late = measure();
-    is_int(late.fds, early.fds, "%s: it holds as many descriptors as early on", what);
-    is_int(late.threads, early.threads, "%s: as many threads", what);
+    /* Early on, a thread that asks for an address may have been at work. */
+    ok(late.fds <= early.fds, "%s: it holds no more descriptors than early on: %ld and %ld", what,
+       early.fds, late.fds);
+    ok(late.threads <= early.threads, "%s: no more threads: %ld and %ld", what, early.threads,
+       late.threads);
     ok(SANITIZED || late.heap - early.heap < HEAP_MORE, "%s: as many bytes: %ld and %ld", what,
        early.heap, late.heap);
     ok(SANITIZED || late.resident_kb - early.resident_kb < RESIDENT_MORE_KB,
