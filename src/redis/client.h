@@ -13,8 +13,8 @@
  * what is still in flight to the I/O thread when his own reply is there. In a server with one
  * thread per process the caller has the lead always. All do the same steps in the same order.
  *
- * Created after fork, in the pool of the child; a process that a child forks needs a new one. rl_client_decide() and rl_client_undo() may be
- * called from any thread of the child.
+ * Created after fork, in the pool of the child; a process that a child forks needs a new one.
+ * rl_client_decide() and rl_client_undo() may be called from any thread of the child.
  */
 #ifndef RL_CLIENT_H
 #define RL_CLIENT_H
