@@ -3,6 +3,7 @@
  * by its parent, which stops it at the first, the second, the third ... and there kills it, or
  * does what another worker might do in that very moment and lets it go on. So the races and the
  * deaths that would take years to happen all happen here, each once, the same in every run.
+ * make check stops at each seventh instruction, make storm (STORM_STRIDE=1) at each.
  *
  * Skipped where tracing is not allowed, and under sanitizers, whose own instructions would be
  * meant.
@@ -14,6 +15,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include "random.h"
 #include "table.h"
 #include "tap.h"
 
@@ -30,6 +32,7 @@ static const rl_limit responding = {.algorithm = RL_SLIDING_WINDOW, .quota = QUO
 static const rl_limit bucket = LIMIT(RL_TOKEN_BUCKET, QUOTA, 3600000);
 static const rl_limit brief = LIMIT(RL_SLIDING_WINDOW, QUOTA, 1000);
 
+static int every; /* how many instructions to the next stop; 1 in make storm */
 static rl_local *table;
 static char *image; /* the table as each run finds it */
 static uint64_t alice, bob, victim;
@@ -233,8 +236,8 @@ static void test_killed_charging(void)
     int n = 0, finished = 0, wrong = 0, miscounted = 0;
     rl_local_stats stats;
 
-    while (!finished) {
-        pid_t pid = start(charge_alice, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(charge_alice, n);
         int admitted;
 
         finished = child->done;
@@ -257,8 +260,8 @@ static void test_killed_giving_back(void)
     prepare(0);
     fill_up(alice, NOW);
     memcpy(image, table, SIZE);
-    while (!finished) {
-        pid_t pid = start(give_alice_back, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(give_alice_back, n);
         int admitted;
 
         finished = child->done;
@@ -291,8 +294,8 @@ static void test_killed_remembering(void)
     prepare(0);
     rl_local_remember(table, alice, &hourly, 0, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
     memcpy(image, table, SIZE);
-    while (!finished) {
-        pid_t pid = start(remember_alice, n++);
+    for (; !finished; n++) {
+        pid_t pid = start(remember_alice, n);
 
         finished = child->done;
         end(pid);
@@ -335,8 +338,8 @@ static int meanwhile(void (*call)(void), const rl_limit *others, int64_t host_ms
     int n = 0, finished = 0;
 
     *all = *killed = (range){0, INT_MAX};
-    while (!finished) {
-        pid_t pid = start(call, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(call, n);
         int admitted;
 
         finished = child->done;
@@ -435,8 +438,8 @@ static void test_others_charge_meanwhile(void)
     int n = 0, finished = 0, wrong = 0;
 
     prepare(0);
-    while (!finished) {
-        pid_t pid = start(charge_alice, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(charge_alice, n);
         int admitted;
 
         finished = child->done;
@@ -457,8 +460,8 @@ static void test_the_window_turns_meanwhile(void)
     prepare(0);
     charge(table, alice, &hourly, QUOTA / 2, HOUR - 2, &state);
     memcpy(image, table, SIZE);
-    while (!finished) {
-        pid_t pid = start(charge_alice_before_the_edge, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(charge_alice_before_the_edge, n);
         int admitted;
 
         finished = child->done;
@@ -481,8 +484,8 @@ static void test_two_places_for_one_key(void)
     int n = 0, finished = 0, most = 0;
 
     prepare(0);
-    while (!finished) {
-        pid_t pid = start(charge_alice, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(charge_alice, n);
         int admitted = 0;
         rl_state state;
 
@@ -508,8 +511,8 @@ static void test_late_owner(void (*call)(void), const char *what)
     int n = 0, finished = 0, most = 0;
 
     prepare(1);
-    while (!finished) {
-        pid_t pid = start(call, n++);
+    for (; !finished; n += every) {
+        pid_t pid = start(call, n);
         int admitted;
 
         finished = child->done;
@@ -528,6 +531,7 @@ int main(void)
     cpu_set_t one;
     pid_t pid;
 
+    every = (int)rng_rounds("STORM_STRIDE", 7);
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
     sched_setaffinity(0, sizeof(one), &one); /* parent and child alternate: one processor is faster */
