@@ -29,16 +29,11 @@ Q       = @
 
 MAKEFLAGS += --no-print-directory
 
-# Sources. The rooms in UNIT_ROOMS include no httpd header: unit tests link them.
+# Sources. The wings in PURE include no httpd header: unit tests link them.
 
-UNIT_ROOMS = path held limiter rule rule_key rule_options local local_count local_snapshot local_move \
-             keeper stats denied \
-             redis/breaker redis/errors redis/logger redis/reader redis/script redis/probe redis/topology \
-             redis/tls redis/link \
-             redis/credentials redis/greeting redis/resolver redis/node redis/call redis/client \
-             redis/slots redis/sentinel redis/spread redis/watch redis/cluster redis/fleet
-SRC      := $(wildcard mod_ratelimit_redis.c src/*.c src/redis/*.c)
-UNIT_SRC := $(wildcard $(UNIT_ROOMS:%=src/%.c))
+PURE     := core rule shm redis
+SRC      := $(wildcard mod_ratelimit_redis.c src/*/*.c)
+UNIT_SRC := $(wildcard $(PURE:%=src/%/*.c))
 UNIT_T   := $(wildcard t/unit/*.c)
 STORM_T  := $(wildcard t/storm/*.c)
 EXPLORE_T := $(wildcard t/explore/*.c)
@@ -122,11 +117,12 @@ $(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
 # Rooms whose every atomic access is a point where another thread may be scheduled. Their sources may
 # be a copy with a fault in it, to see that it is found.
 
-EXPLORED    = local local_count local_snapshot limiter held denied stats redis/breaker
+EXPLORED    = core/limiter shm/local shm/local_count shm/local_snapshot shm/stats shm/top_denied \
+              shm/delayed redis/breaker
 EXPLORE_SRC = src
 
 $(BUILD)/t/explore/%: t/explore/%.c $(EXPLORED:%=$(EXPLORE_SRC)/%.c) \
-                      $(wildcard t/explore/*.h src/*.h src/redis/*.h)
+                      $(wildcard t/explore/*.h src/*/*.h)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -include t/explore/point.h -iquote $(EXPLORE_SRC) -It/lib -o $@ $(filter %.c,$^) \
 	    -laprutil-1 -lapr-1

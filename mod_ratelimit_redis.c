@@ -29,16 +29,16 @@
 #include <mpm_common.h>
 #include <mod_status.h>
 
-#include "src/config.h"
-#include "src/config_redis.h"
-#include "src/decide.h"
-#include "src/metrics.h"
-#include "src/quota.h"
-#include "src/reply.h"
-#include "src/status.h"
-#include "src/tiers.h"
-#include "src/variable.h"
-#include "src/violation.h"
+#include "config/config.h"
+#include "config/redis.h"
+#include "decide/context.h"
+#include "decide/decide.h"
+#include "decide/variable.h"
+#include "observe/metrics.h"
+#include "observe/status.h"
+#include "observe/violation.h"
+#include "response/quota_page.h"
+#include "response/reply.h"
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 

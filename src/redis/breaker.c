@@ -11,8 +11,8 @@
  */
 #include <stddef.h>
 
-#include "atomics.h"
-#include "breaker.h"
+#include "redis/breaker.h"
+#include "core/atomics.h"
 
 #define RAMP_MS 500
 #define RAMP_STEPS 8

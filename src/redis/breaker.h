@@ -11,8 +11,8 @@
 
 #include <stdint.h>
 
-#include "errors.h"
-#include "logger.h"
+#include "redis/errors.h"
+#include "redis/logger.h"
 
 /* Why a decision was not made by Redis. The names are those of logs and metrics. */
 typedef enum {

@@ -18,7 +18,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#include "call.h"
+#include "redis/call.h"
 
 #define CHAINS 4 /* of callers to be woken, so that many processors need not wait for one */
 

@@ -17,7 +17,7 @@
 #include <apr_pools.h>
 #include <hiredis.h>
 
-#include "node.h"
+#include "redis/node.h"
 
 typedef enum { RL_CALL_PENDING, RL_CALL_ASLEEP, RL_CALL_DONE, RL_CALL_ABANDONED } rl_call_state;
 

@@ -33,11 +33,11 @@
 #include <apr_strings.h>
 #include <apr_thread_proc.h>
 
-#include "call.h"
-#include "client.h"
-#include "fleet.h"
-#include "probe.h"
-#include "spread.h"
+#include "redis/client.h"
+#include "redis/call.h"
+#include "redis/cross_slot.h"
+#include "redis/probe.h"
+#include "redis/servers.h"
 
 #define IN_FLIGHT 1024
 #define GREETINGS_MAX (4 + RL_SCRIPTS)

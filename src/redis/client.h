@@ -1,10 +1,10 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * The client owns a fleet and calls. The fleet (fleet.h) has a node (node.h) for each server of
+ * The client owns a fleet and calls. The fleet (servers.h) has a node (node.h) for each server of
  * Redis that this child talks to, and says which of them gets a call. A call (call.h) is a
  * command on its way to a node and the caller who waits for the reply. A decision is one call,
- * but in a cluster one for each slot (spread.h).
+ * but in a cluster one for each slot (cross_slot.h).
  *
  * Nodes are stepped by one thread at a time: the one that has the lead. In a server with threads
  * that is an I/O thread when callers are many: their commands share each node's connection, full
@@ -21,10 +21,10 @@
 
 #include <apr_pools.h>
 
-#include "breaker.h"
-#include "node.h"
-#include "script.h"
-#include "topology.h"
+#include "redis/breaker.h"
+#include "redis/node.h"
+#include "redis/script.h"
+#include "redis/url.h"
 
 typedef struct rl_client rl_client;
 

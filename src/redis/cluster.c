@@ -17,8 +17,8 @@
 
 #include <apr_strings.h>
 
-#include "cluster.h"
-#include "slots.h"
+#include "redis/cluster.h"
+#include "redis/slots.h"
 
 #define SEED_US 20000      /* until the next seed is tried as well */
 #define PAUSE_US 100000    /* between two readings of the table */

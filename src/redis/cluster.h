@@ -12,8 +12,8 @@
 #ifndef RL_CLUSTER_H
 #define RL_CLUSTER_H
 
-#include "node.h"
-#include "topology.h"
+#include "redis/node.h"
+#include "redis/url.h"
 
 typedef struct rl_cluster rl_cluster;
 

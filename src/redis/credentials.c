@@ -15,7 +15,7 @@
 #include <apr_strings.h>
 #include <hiredis.h>
 
-#include "credentials.h"
+#include "redis/credentials.h"
 
 typedef struct {
     atomic_uint version; /* the text is in place version % 2 */

@@ -12,7 +12,7 @@
 #include <stddef.h>
 #include <string.h>
 
-#include "errors.h"
+#include "redis/errors.h"
 
 #define MARK "@user_script: "
 #define SHOWN_MAX 100

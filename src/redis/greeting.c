@@ -8,8 +8,8 @@
 #include <apr_network_io.h>
 #include <apr_strings.h>
 
-#include "errors.h"
-#include "greeting.h"
+#include "redis/greeting.h"
+#include "redis/errors.h"
 
 rl_greeting rl_greeting_make(apr_pool_t *pool, const char *name, int words, const char **word)
 {

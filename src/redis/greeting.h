@@ -10,8 +10,8 @@
 #include <apr_pools.h>
 #include <hiredis.h>
 
-#include "credentials.h"
-#include "reader.h"
+#include "redis/credentials.h"
+#include "redis/reader.h"
 
 /* A command of the handshake. */
 typedef struct {

@@ -24,7 +24,7 @@
 #include <apr_strings.h>
 #include <sds.h>
 
-#include "link.h"
+#include "redis/link.h"
 
 #define IDLE_US 1000000  /* without a call until a connection may be closed already */
 #define DOUBT_US 5000000 /* and until it may be dead without having been closed */

@@ -14,11 +14,11 @@
 #include <apr_pools.h>
 #include <hiredis.h>
 
-#include "errors.h"
-#include "greeting.h"
-#include "reader.h"
-#include "tls.h"
-#include "topology.h"
+#include "redis/errors.h"
+#include "redis/greeting.h"
+#include "redis/reader.h"
+#include "redis/tls.h"
+#include "redis/url.h"
 
 typedef struct rl_link rl_link;
 

@@ -7,7 +7,7 @@
 #include <apr_lib.h>
 #include <apr_strings.h>
 
-#include "logger.h"
+#include "redis/logger.h"
 
 #define INTERVAL_MS 1000
 #define INTERVAL_MAX_MS 600000

@@ -21,7 +21,7 @@
 
 #include <apr_strings.h>
 
-#include "node.h"
+#include "redis/node.h"
 
 #define SILENT_DEADLINES 4
 #define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */

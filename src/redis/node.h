@@ -12,10 +12,10 @@
 #ifndef RL_NODE_H
 #define RL_NODE_H
 
-#include "breaker.h"
-#include "link.h"
-#include "resolver.h"
-#include "logger.h"
+#include "redis/breaker.h"
+#include "redis/link.h"
+#include "redis/logger.h"
+#include "redis/resolver.h"
 
 typedef struct rl_node rl_node;
 

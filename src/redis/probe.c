@@ -6,7 +6,7 @@
  */
 #include <apr_strings.h>
 
-#include "probe.h"
+#include "redis/probe.h"
 
 #define ASKS 2
 

@@ -12,7 +12,7 @@
 #ifndef RL_PROBE_H
 #define RL_PROBE_H
 
-#include "script.h"
+#include "redis/script.h"
 
 /* The ways of a call, as bits. */
 enum {

@@ -5,7 +5,7 @@
  * within arrays share one bound. Texts exist only once they are there as a whole; until then their
  * bytes wait in hiredis's buffer, which rl_reader_objection() bounds.
  */
-#include "reader.h"
+#include "redis/reader.h"
 
 #define LINE 64 /* bytes of a header, at most */
 

@@ -23,8 +23,8 @@
 
 #include <arpa/inet.h>
 
-#include "link.h"
-#include "resolver.h"
+#include "redis/resolver.h"
+#include "redis/link.h"
 
 #define FRESH_US 5000000
 

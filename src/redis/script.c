@@ -9,7 +9,7 @@
 
 #include <apr_sha1.h>
 
-#include "script.h"
+#include "redis/script.h"
 
 /* The scripts use macros by their text. */
 #define TEXT_OF(macro) QUOTE(macro)

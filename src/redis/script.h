@@ -9,7 +9,7 @@
 
 #include <hiredis.h>
 
-#include "limiter.h"
+#include "core/limiter.h"
 
 #define RL_SCRIPT_SHA 40 /* hex digits of a script's name */
 #define RL_ASKS_MAX 64   /* rules in one call */

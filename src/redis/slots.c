@@ -14,7 +14,7 @@
 #include <string.h>
 #include <strings.h>
 
-#include "slots.h"
+#include "redis/slots.h"
 
 /* Who reads an index sees what was written of its node before. */
 #define load(p) atomic_load_explicit((p), memory_order_acquire)

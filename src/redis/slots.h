@@ -19,7 +19,7 @@
 
 #include <hiredis.h>
 
-#include "wire.h"
+#include "redis/replies.h"
 
 #define RL_SLOTS 16384
 #define RL_SLOTS_NODES 256   /* primaries, and nodes that slots are on their way to */

@@ -4,7 +4,7 @@
  * hiredis's own way to set up TLS neither checks names nor tells what an unfinished handshake waits
  * for, so sessions are made here with OpenSSL and handed to hiredis.
  */
-#include "tls.h"
+#include "redis/tls.h"
 
 #if RL_TLS_BUILT
 

@@ -2,7 +2,7 @@
 #ifndef SET_H
 #define SET_H
 
-#include "local_table.h"
+#include "shm/local_table.h"
 #include "states.h"
 
 #define BASE INT64_C(1699999200000) /* the wall clock at host_ms 0: a full hour */

@@ -2,11 +2,11 @@
  * What children share besides the local tier: places of held requests, the most denied, the
  * statistics, and the breaker.
  */
-#include "denied.h"
 #include "explore.h"
-#include "held.h"
 #include "redis/breaker.h"
-#include "stats.h"
+#include "shm/delayed.h"
+#include "shm/stats.h"
+#include "shm/top_denied.h"
 
 #define NOW INT64_C(1000000)
 

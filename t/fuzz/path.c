@@ -3,7 +3,7 @@
  * promise of path.h does not hold, and so names the input.
  */
 
-#include "path.h"
+#include "core/path.h"
 
 #include <stdint.h>
 #include <stdlib.h>

@@ -2,7 +2,7 @@
  * Any bytes as a RateLimit line, with a RateLimitTier behind a line break, as a duration and as
  * words. Aborts where a promise of rule.h does not hold, and so names the input.
  */
-#include "rule.h"
+#include "rule/rule.h"
 
 #include <apr_general.h>
 

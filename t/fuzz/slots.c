@@ -3,7 +3,7 @@
  * promise of slots.h or sentinel.h does not hold.
  */
 #include "redis/reader.h"
-#include "redis/sentinel.h"
+#include "redis/sentinel_search.h"
 #include "redis/slots.h"
 
 #include <stdlib.h>

@@ -11,7 +11,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "limiter.h"
+#include "core/limiter.h"
 
 typedef __int128 wide;
 

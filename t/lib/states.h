@@ -2,7 +2,7 @@
 #ifndef STATES_H
 #define STATES_H
 
-#include "limiter.h"
+#include "core/limiter.h"
 
 #define LIMIT(kind, units, ms) {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (units)}
 #define BUCKET(kind, units, ms, holds) \

@@ -10,8 +10,8 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#include "shm/local.h"
 #include "states.h"
-#include "local.h"
 
 #define UNUSED __attribute__((unused))
 

@@ -7,7 +7,7 @@
 
 #include <apr_general.h>
 
-#include "keeper.h"
+#include "redis/keeper.h"
 #include "table.h"
 #include "tap.h"
 

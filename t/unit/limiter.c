@@ -4,8 +4,8 @@
  * many requests. The waits are compared with what the limiter itself says at that time and one
  * millisecond, and five, before.
  */
-#include "states.h"
 #include "random.h"
+#include "states.h"
 #include "tap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

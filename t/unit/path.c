@@ -4,7 +4,7 @@
  * each run tries the same ones); then inputs that only a linear algorithm finishes.
  */
 
-#include "path.h"
+#include "core/path.h"
 #include "tap.h"
 
 #include <stdint.h>

@@ -4,7 +4,7 @@
  * that only a linear algorithm finishes.
  */
 
-#include "path.h"
+#include "core/path.h"
 #include "tap.h"
 
 #include <stdint.h>

@@ -6,7 +6,7 @@
 #include <apr_strings.h>
 
 #include "random.h"
-#include "rule.h"
+#include "rule/rule.h"
 #include "tap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))

@@ -7,7 +7,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#include "stats.h"
+#include "shm/stats.h"
 #include "table.h"
 #include "tap.h"
 

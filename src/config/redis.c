@@ -1,0 +1,207 @@
+/*
+ * config_redis: the directives that say where Redis is and how to be let in.
+ *
+ * Passwords are read while the configuration is, by root, and later again when their files change:
+ * see redis/credentials.h. Certificates are read then too, so that a mistake in them ends httpd -t
+ * and not a connection.
+ */
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include <httpd.h>
+#include <http_log.h>
+
+#include "config/redis.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+#define AUTH_EXAMPLE "RateLimitRedisAuth file:/etc/apache2/redis.secret"
+
+static rl_settings *settings_of(const server_rec *s)
+{
+    return ap_get_module_config(s->module_config, &ratelimit_redis_module);
+}
+
+const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_topology *topology;
+
+    (void)config;
+    if (error)
+        return error;
+    error = rl_topology_parse(cmd->pool, url, &topology);
+    if (!error && topology->tls)
+        error = rl_tls_missing();
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
+    settings_of(cmd->server)->redis = topology;
+    return NULL;
+}
+
+/* --- RateLimitRedisAuth ------------------------------------------------------------------- */
+
+static const char *read_auth(cmd_parms *cmd, const char *where, rl_redis_auth *auth)
+{
+    const char *path, *error;
+    int exposed = 0;
+
+    if (strncasecmp(where, "file:", 5) || !where[5])
+        return "takes a file that holds the password, or user and password, as in " AUTH_EXAMPLE
+               "; a password never stands in the configuration";
+    path = ap_server_root_relative(cmd->pool, where + 5);
+    error = path ? rl_credentials_read(cmd->pool, path, &auth->credentials, &exposed)
+                 : "its path is invalid";
+    auth->exposed = exposed ? path : NULL;
+    return error;
+}
+
+const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first,
+                                 const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY), *words[] = {first, second};
+    rl_settings *settings = settings_of(cmd->server);
+
+    (void)config;
+    for (int i = 0; i < 2 && words[i] && !error; i++) {
+        int of_sentinels = !strncasecmp(words[i], "sentinel=", 9);
+
+        error = read_auth(cmd, words[i] + (of_sentinels ? 9 : 0),
+                          of_sentinels ? &settings->sentinel_auth : &settings->redis_auth);
+        if (error)
+            error = apr_pstrcat(cmd->pool, "RateLimitRedisAuth ", error, NULL);
+    }
+    return error;
+}
+
+/* --- RateLimitRedisTLS -------------------------------------------------------------------- */
+
+const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[])
+{
+    static const char example[] = "ca=FILE, cert=FILE, key=FILE and name=HOST, as in "
+                                  "ca=/etc/ssl/redis-ca.pem name=redis.example.com";
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_tls_options options = {NULL, NULL, NULL, NULL};
+    const struct {
+        const char *name;
+        const char **value;
+        int is_file;
+    } known[] = {{"ca=", &options.ca, 1}, {"cert=", &options.cert, 1}, {"key=", &options.key, 1},
+                 {"name=", &options.name, 0}};
+
+    (void)config;
+    if (error)
+        return error;
+    for (int w = 0; w < count; w++) {
+        size_t i = 0, length = strcspn(words[w], "=") + 1;
+
+        while (i < 4 && strncasecmp(words[w], known[i].name, length))
+            i++;
+        if (i == 4 || !words[w][length - 1] || !words[w][length])
+            return apr_psprintf(cmd->pool, "RateLimitRedisTLS: \"%s\" was read, expected %s",
+                                words[w], example);
+        if (*known[i].value)
+            return apr_psprintf(cmd->pool, "RateLimitRedisTLS: %s is there twice", known[i].name);
+        *known[i].value = known[i].is_file ? ap_server_root_relative(cmd->pool, words[w] + length)
+                                           : words[w] + length;
+    }
+    if (count == 0)
+        return apr_psprintf(cmd->pool, "RateLimitRedisTLS takes %s", example);
+    if (!options.cert != !options.key)
+        return "RateLimitRedisTLS: cert= and key= belong together; both may name one file";
+    error = rl_tls_create(cmd->pool, &options, &settings_of(cmd->server)->redis_tls);
+    return error ? apr_pstrcat(cmd->pool, "RateLimitRedisTLS: ", error, NULL) : NULL;
+}
+
+/* --- Checks ------------------------------------------------------------------------------- */
+
+static int wrong(server_rec *s, const char *what)
+{
+    ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "ratelimit: %s", what);
+    return 0;
+}
+
+static int check_user(server_rec *s, rl_settings *settings)
+{
+    const char *user = settings->redis->user;
+    rl_credentials *credentials = settings->redis_auth.credentials;
+
+    if (user && !credentials)
+        return wrong(s, "RateLimitRedis names a user, whose password is missing, as in "
+                        AUTH_EXAMPLE);
+    if (user && rl_credentials_set_user(credentials, user))
+        return wrong(s, "RateLimitRedis names a user, and the file of RateLimitRedisAuth another "
+                        "one: say it once");
+    if (settings->sentinel_auth.credentials && settings->redis->kind != RL_TOPOLOGY_SENTINEL)
+        return wrong(s, "RateLimitRedisAuth sentinel= is for sentinels, which a URL with "
+                        "sentinel:// has");
+    return 1;
+}
+
+static void warn_if_exposed(server_rec *s, const rl_redis_auth *auth)
+{
+    if (auth->exposed)
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on "
+                     "this host can read or write %s, where the password of Redis is: chmod 600 it",
+                     auth->exposed);
+}
+
+int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
+{
+    static const rl_tls_options defaults = {NULL, NULL, NULL, NULL};
+    rl_settings *settings = settings_of(s);
+    const char *error = NULL;
+
+    warn_if_exposed(s, &settings->redis_auth);
+    warn_if_exposed(s, &settings->sentinel_auth);
+    if (!settings->redis)
+        return 1;
+    if (settings->redis->tls && !settings->redis_tls)
+        error = rl_tls_create(pool, &defaults, &settings->redis_tls);
+    else if (!settings->redis->tls && settings->redis_tls)
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: "
+                     "RateLimitRedisTLS says nothing to a URL without TLS, which rediss:// has");
+    if (error)
+        return wrong(s, error);
+    if (!settings->redis->tls)
+        settings->redis_tls = NULL;
+    return check_user(s, settings);
+}
+
+/* --- While the server runs ---------------------------------------------------------------- */
+
+void rl_config_redis_share(const rl_settings *settings, apr_pool_t *pconf)
+{
+    if (settings->redis_auth.credentials)
+        rl_credentials_share(settings->redis_auth.credentials, pconf);
+    if (settings->sentinel_auth.credentials)
+        rl_credentials_share(settings->sentinel_auth.credentials, pconf);
+}
+
+static void refresh(rl_credentials *credentials, server_rec *s, apr_pool_t *pool)
+{
+    const char *error, *path = rl_credentials_path(credentials);
+
+    if (rl_credentials_refresh(credentials, pool, &error))
+        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: %s has changed: what it holds now "
+                     "is used from the next connection to Redis on", path);
+    else if (error)
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: %s %s; what it held before stays in "
+                     "use", path, error);
+}
+
+void rl_config_redis_refresh(const rl_settings *settings, server_rec *s, apr_pool_t *pool)
+{
+    apr_pool_t *own;
+
+    if (!settings->redis || apr_pool_create(&own, pool) != APR_SUCCESS)
+        return;
+    if (settings->redis_auth.credentials)
+        refresh(settings->redis_auth.credentials, s, own);
+    if (settings->sentinel_auth.credentials)
+        refresh(settings->sentinel_auth.credentials, s, own);
+    apr_pool_destroy(own);
+}

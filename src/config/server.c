@@ -1,0 +1,256 @@
+/*
+ * config_server: the directives that hold for the whole server.
+ */
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_siphash.h>
+#include <apr_strings.h>
+
+#include <httpd.h>
+
+#include "config/server.h"
+#include "shm/local.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+
+const char *rl_not_a_choice(cmd_parms *cmd, const char *word, const char *expected)
+{
+    return apr_psprintf(cmd->pool, "%s: \"%s\" was read, expected %s", cmd->cmd->name, word,
+                        expected);
+}
+
+static rl_settings *settings_of(cmd_parms *cmd)
+{
+    return ap_get_module_config(cmd->server->module_config, &ratelimit_redis_module);
+}
+
+/* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
+static const char *value_of(const char *word, const char *name)
+{
+    size_t length = strlen(name);
+
+    return strncasecmp(word, name, length) || word[length] != '=' ? NULL : word + length + 1;
+}
+
+static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, apr_int64_t *n)
+{
+    char *end;
+
+    *n = apr_strtoi64(text, &end, 10);
+    return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
+}
+
+#define TIMEOUT_MAX_MS 10000
+
+static int timeout(const char *text, int64_t *ms)
+{
+    return rl_rule_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
+}
+
+const char *rl_config_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *word = first; word; word = word == first ? second : NULL) {
+        const char *connect = value_of(word, "connect");
+
+        if ((word == second && !connect == !value_of(first, "connect"))
+            || !timeout(connect ? connect : word, connect ? &settings->connect_ms
+                                                          : &settings->timeout_ms))
+            return rl_not_a_choice(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
+    }
+    return NULL;
+}
+
+const char *rl_config_prefix(cmd_parms *cmd, void *config, const char *prefix)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *s = prefix; *s; s++) {
+        if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
+            return rl_not_a_choice(cmd, prefix, "printable characters but blanks, quotes, braces "
+                                "and those with a meaning in patterns, as in rl");
+    }
+    if (!*prefix || strlen(prefix) > 64)
+        return rl_not_a_choice(cmd, prefix, "1 to 64 characters, as in rl");
+    settings_of(cmd)->prefix = prefix;
+    return NULL;
+}
+
+const char *rl_config_on_failure(cmd_parms *cmd, void *config, const char *word,
+                                  const char *second)
+{
+    static const char *const names[] = {"local", "open", "closed", NULL};
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    const char *nodes = second ? value_of(second, "nodes") : NULL;
+    rl_settings *settings = settings_of(cmd);
+    int i = rl_rule_choice(word, names);
+
+    (void)config;
+    if (error)
+        return error;
+    if (i < 0)
+        return rl_not_a_choice(cmd, word, "local, open or closed");
+    if (second && (!nodes || !whole_number(nodes, 1, 100000, &settings->nodes)))
+        return rl_not_a_choice(cmd, second, "the number of hosts, as in nodes=4");
+    settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
+    return NULL;
+}
+
+static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
+{
+    const char *dots = strstr(text, "..");
+
+    if (dots && rl_rule_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
+                                 &settings->retry_min_ms)
+        && rl_rule_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
+        && settings->retry_min_ms <= settings->retry_max_ms)
+        return NULL;
+    return "a range of durations, as in retry=50ms..2s";
+}
+
+const char *rl_config_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    for (const char *word = first; word; word = word == first ? second : NULL) {
+        const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
+        apr_int64_t n;
+
+        if (failures && whole_number(failures, 1, 1000, &n))
+            settings->breaker_failures = (int)n;
+        else if (failures)
+            return rl_not_a_choice(cmd, word, "1 to 1000, as in failures=5");
+        else if (!retry || set_retry(retry, cmd->temp_pool, settings))
+            return rl_not_a_choice(cmd, word, "failures=N and a range, as in retry=50ms..2s");
+    }
+    return NULL;
+}
+
+const char *rl_config_shared_memory(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_int64_t n;
+    char *end;
+
+    (void)config;
+    if (error)
+        return error;
+    n = apr_isdigit(*text) ? apr_strtoi64(text, &end, 10) : -1;
+    if (n >= 0 && *end) {
+        static const char scale[] = "kmg";
+        const char *unit = strchr(scale, apr_tolower(*end));
+
+        n = unit && !end[1] && n < INT64_C(1) << 30 ? n << (10 * (unit - scale + 1)) : -1;
+    }
+    if (n < RL_LOCAL_MIN_SIZE || n > INT64_C(64) << 30)
+        return rl_not_a_choice(cmd, text, "a size of 64K to 64G, as in 16M");
+    settings_of(cmd)->shared_memory = (apr_size_t)n;
+    return NULL;
+}
+
+const char *rl_config_scope(cmd_parms *cmd, void *config, const char *name)
+{
+    static const unsigned char any[APR_SIPHASH_KSIZE];
+    const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_LOC_FILE);
+    rl_settings *settings = settings_of(cmd);
+
+    (void)config;
+    if (error)
+        return error;
+    if (!rl_rule_is_name(name))
+        return rl_not_a_choice(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
+    settings->scope = name;
+    settings->scope_hash = apr_siphash24(name, strlen(name), any);
+    return NULL;
+}
+
+const char *rl_config_overrides(cmd_parms *cmd, void *config, int on)
+{
+    (void)config;
+    settings_of(cmd)->overrides = on;
+    return ap_check_cmd_context(cmd, GLOBAL_ONLY);
+}
+
+const char *rl_config_delay_workers(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    size_t length = strlen(text);
+    apr_int64_t percent;
+
+    (void)config;
+    if (error)
+        return error;
+    if (length > 1 && text[length - 1] == '%')
+        text = apr_pstrmemdup(cmd->pool, text, length - 1);
+    if (!whole_number(text, 0, 100, &percent))
+        return rl_not_a_choice(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
+    settings_of(cmd)->delay_workers = (int)percent;
+    return NULL;
+}
+
+/* A factor of 0.001 to 1 in thousandths, as in 0.5; 0 if text is none. */
+static int factor(const char *text)
+{
+    int per_mille = (*text == '1') * 1000, unit = 100;
+
+    if ((*text != '0' && *text != '1') || (text[1] && text[1] != '.'))
+        return 0;
+    for (text += text[1] ? 2 : 1; apr_isdigit(*text) && unit; text++, unit /= 10)
+        per_mille += (*text - '0') * unit;
+    return *text || per_mille > 1000 ? 0 : per_mille;
+}
+
+const char *rl_config_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[])
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    rl_settings *settings = settings_of(cmd);
+    rl_adaptive *steps = apr_palloc(cmd->pool, sizeof(*steps) * (size_t)(argc + 1));
+
+    (void)config;
+    if (error)
+        return error;
+    if (argc == 0 || argc % 2)
+        return "RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5 90 0.2";
+    for (int i = 0; i < argc / 2; i++) {
+        apr_int64_t load;
+
+        if (!whole_number(argv[2 * i], 0, 99, &load)
+            || (i && load <= steps[i - 1].above_percent))
+            return rl_not_a_choice(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that "
+                                "grow from pair to pair, as in 70 0.5 90 0.2");
+        steps[i].above_percent = (int)load;
+        steps[i].per_mille = factor(argv[2 * i + 1]);
+        if (steps[i].per_mille == 0)
+            return rl_not_a_choice(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
+    }
+    settings->adaptive = steps;
+    settings->adaptive_count = argc / 2;
+    return NULL;
+}
+
+const char *rl_config_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
+{
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+    apr_int64_t n;
+
+    (void)config;
+    if (error)
+        return error;
+    if (!whole_number(text, 1, 128, &n))
+        return rl_not_a_choice(cmd, text, "a prefix length of 1 to 128, as in 64");
+    settings_of(cmd)->ipv6_prefix = (int)n;
+    return NULL;
+}

@@ -1,0 +1,441 @@
+/*
+ * limiter: the arithmetic of the algorithms.
+ *
+ * The two windows are the same two counters; they differ in how much of the previous window still
+ * counts: all of it fading in proportion to the time elapsed (sliding), or nothing (fixed). The
+ * sliding estimate assumes that the previous window's units came evenly, which is the usual
+ * two-counter approximation of a true sliding log. Seen as a function of time, with nothing
+ * admitted, the estimate only falls, also across the window's edge: there prev takes over cur
+ * with its full weight. The waits below rest on that.
+ *
+ * A bucket keeps its level and not the time at which it will be empty, so that a changed quota is
+ * never misread: the level is units x ticks of the window and falls by quota each tick. A leaky
+ * bucket with a delay takes a request that fits within the delay, lets the level rise above the
+ * burst, and says how long to hold the request: until the level it met would have let it in.
+ *
+ * Nothing is divided before it is compared: both sides are kept multiplied by the window. With
+ * quota x window <= 2^51 ticks (checked when the configuration is read) and counts <= 10^9 no sum
+ * passes 2^53, where doubles in Lua stop being exact, nor 2^63, where this file would.
+ */
+#include "core/limiter.h"
+
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
+static int64_t most(int64_t a, int64_t b)
+{
+    return a > b ? a : b;
+}
+
+static int64_t divide_up(int64_t a, int64_t b)
+{
+    return (a + b - 1) / b;
+}
+
+/* The window in ticks. */
+static int64_t window_of(const rl_limit *limit)
+{
+    return limit->window_ms * rl_limiter_ticks(limit);
+}
+
+/* The delay's share of what a bucket may hold, in units x ticks. */
+static int64_t delay_room(const rl_limit *limit)
+{
+    return limit->delay_ms * rl_limiter_ticks(limit) * limit->quota;
+}
+
+int rl_limiter_is_exact(const rl_limit *limit)
+{
+    int64_t window = window_of(limit), room = RL_PRODUCT_MAX;
+
+    if (limit->quota > room / window || limit->burst > room / window)
+        return 0;
+    room -= rl_limiter_capacity(limit) * window;
+    return limit->quota == 0
+        || limit->delay_ms <= room / limit->quota / rl_limiter_ticks(limit);
+}
+
+/* --- Time passes -------------------------------------------------------------------------- */
+
+/* A block moves with the state that a clock has left too far ahead. */
+static void move_block_back(rl_state *state, int64_t ticks)
+{
+    state->blocked_until = most(0, state->blocked_until - ticks);
+}
+
+/*
+ * Anchors a window to an earlier one. Nobody knows how much of prev had faded, so all of it counts
+ * as charged in the new window: the estimate is not lower than it ever was.
+ */
+static void anchor_window(const rl_limit *limit, rl_state *state, int64_t index)
+{
+    move_block_back(state, (state->index - index) * limit->window_ms);
+    if (limit->algorithm == RL_SLIDING_WINDOW)
+        state->cur = least(state->cur + state->prev, RL_COUNT_MAX);
+    state->prev = 0;
+    state->index = index;
+}
+
+static int64_t roll_window(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t index = now / limit->window_ms;
+
+    if (state->index == index)
+        return now;
+    if (state->index == index + 1)
+        return state->index * limit->window_ms;
+    if (state->index > index) {
+        anchor_window(limit, state, index);
+        return now;
+    }
+    state->prev = state->index == index - 1 ? state->cur : 0;
+    state->cur = 0;
+    state->index = index;
+    return now;
+}
+
+static int64_t roll_bucket(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t passed = now - state->at;
+
+    if (passed < 0 && -passed <= window_of(limit))
+        return state->at;
+    if (passed < 0)
+        move_block_back(state, -passed);
+    if (passed > 0 && limit->quota > 0)
+        state->level -= passed > state->level / limit->quota ? state->level : passed * limit->quota;
+    state->at = now;
+    return now;
+}
+
+static int64_t roll(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return roll_bucket(limit, state, now);
+    return limit->algorithm == RL_SLIDING_LOG ? now : roll_window(limit, state, now);
+}
+
+static void charge(const rl_limit *limit, rl_state *state, int64_t cost)
+{
+    if (rl_limiter_is_bucket(limit->algorithm))
+        state->level = least(state->level + cost * window_of(limit), RL_PRODUCT_MAX);
+    else
+        state->cur = least(state->cur + cost, RL_COUNT_MAX);
+}
+
+/* The tick that a state was moved to last, as far as it knows. */
+static int64_t moved_to(const rl_limit *limit, const rl_state *state)
+{
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index * limit->window_ms;
+}
+
+/* Charges units that were pending too long, at the end of their time; never moves a state back. */
+static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64_t slot)
+{
+    int64_t ended = slot * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit);
+
+    if (units == 0)
+        return;
+    if (ended > moved_to(limit, state))
+        roll(limit, state, ended);
+    charge(limit, state, units);
+}
+
+/* A clock that stepped back leaves what is pending in its slots, up to two ahead. */
+static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    rl_pending was = state->pending;
+    int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+
+    if (was.prev + was.cur > 0 && was.slot >= slot && was.slot <= slot + 2)
+        return;
+    state->pending.slot = slot;
+    if (was.slot >= slot)
+        return;
+    overdue(limit, state, was.prev, was.slot + 1);
+    state->pending.prev = was.slot == slot - 1 ? was.cur : 0;
+    state->pending.cur = 0;
+    if (was.slot < slot - 1)
+        overdue(limit, state, was.cur, was.slot + 2);
+}
+
+/* No block ends later than one that starts now would: else a clock has stepped back. */
+static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    int64_t most_ms = limit->block_ms ? limit->block_ms : RL_WINDOW_MAX_MS;
+
+    state->blocked_until = least(state->blocked_until, now + most_ms * rl_limiter_ticks(limit));
+}
+
+int64_t rl_limiter_roll(const rl_limit *limit, rl_state *state, int64_t now)
+{
+    if (limit->on_response || state->pending.prev || state->pending.cur)
+        roll_pending(limit, state, now);
+    now = roll(limit, state, now);
+    if (state->blocked_until)
+        roll_block(limit, state, now);
+    return now;
+}
+
+/* --- Verdicts ----------------------------------------------------------------------------- */
+
+static int64_t pending_units(const rl_state *state)
+{
+    return state->pending.prev + state->pending.cur;
+}
+
+static int64_t elapsed(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    return now - state->index * limit->window_ms;
+}
+
+/* What counts against the quota now, and what there is of it, both times the window. */
+static int64_t used(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t sum;
+
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return state->level;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return state->used * limit->window_ms;
+    sum = state->cur * limit->window_ms;
+    if (limit->algorithm == RL_SLIDING_WINDOW)
+        sum += state->prev * (limit->window_ms - elapsed(limit, state, now));
+    return sum;
+}
+
+static int64_t room(const rl_limit *limit)
+{
+    return rl_limiter_capacity(limit) * window_of(limit);
+}
+
+static int fits(const rl_limit *limit, const rl_state *state, int64_t now, int64_t units)
+{
+    return units <= rl_limiter_capacity(limit)
+        && used(limit, state, now) + units * window_of(limit) <= room(limit) + delay_room(limit);
+}
+
+int rl_limiter_admits(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
+{
+    return now >= state->blocked_until && fits(limit, state, now, pending_units(state) + cost);
+}
+
+int rl_limiter_is_soft(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
+{
+    return now >= state->blocked_until && fits(limit, state, now, cost)
+        && !fits(limit, state, now, pending_units(state) + cost);
+}
+
+int rl_limiter_blocks(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
+{
+    return limit->block_ms > 0 && now >= state->blocked_until
+        && cost <= rl_limiter_capacity(limit) && !fits(limit, state, now, cost);
+}
+
+int64_t rl_limiter_hold(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    int64_t over;
+
+    if (limit->delay_ms == 0)
+        return 0;
+    over = state->level + cost * window_of(limit) - room(limit);
+    return over <= 0 ? 0 : divide_up(over, limit->quota * rl_limiter_ticks(limit));
+}
+
+int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t left = room(limit) - used(limit, state, now);
+
+    left = left > 0 ? left / window_of(limit) - pending_units(state) : 0;
+    return now >= state->blocked_until ? most(left, 0) : 0;
+}
+
+/* --- Waits -------------------------------------------------------------------------------- */
+
+/*
+ * The elapsed time at which a window's own count, now fading as prev, leaves units free: the
+ * least e with count x (window - e) <= units x window.
+ */
+static int64_t faded(const rl_limit *limit, int64_t count, int64_t units)
+{
+    if (count <= units)
+        return 0;
+    return limit->window_ms - units * limit->window_ms / count;
+}
+
+static int64_t wait_for_window(const rl_limit *limit, const rl_state *state, int64_t now,
+                               int64_t cost)
+{
+    int64_t gone = elapsed(limit, state, now);
+    int64_t to_end = limit->window_ms - gone;
+    int64_t units = limit->quota - cost;
+
+    if (limit->algorithm == RL_FIXED_WINDOW)
+        return to_end;
+    if (state->cur <= units)
+        return faded(limit, state->prev, units - state->cur) - gone;
+    return to_end + faded(limit, state->cur, units);
+}
+
+static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    int64_t over = state->level + cost * window_of(limit) - room(limit) - delay_room(limit);
+
+    return divide_up(over, limit->quota * rl_limiter_ticks(limit));
+}
+
+/* A quota that became 0 while a bucket was in use leaves its level for ever. */
+static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
+{
+    return rl_limiter_is_bucket(limit->algorithm) && limit->quota == 0 && state->level + cost > 0;
+}
+
+/* How long the algorithm itself denies cost units, pending ones and blocks apart. */
+static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
+{
+    if (fits(limit, state, now, cost))
+        return 0;
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return wait_for_bucket(limit, state, cost);
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return cost == state->asked ? state->wait_ms : state->next_ms;
+    return wait_for_window(limit, state, now, cost);
+}
+
+/* How long a block lasts. */
+static int64_t blocked_for(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (now >= state->blocked_until)
+        return 0;
+    return divide_up(state->blocked_until - now, rl_limiter_ticks(limit));
+}
+
+int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
+                               int64_t cost)
+{
+    if (cost > rl_limiter_capacity(limit) || never_drains(limit, state, cost))
+        return RL_NEVER;
+    if (rl_limiter_is_soft(limit, state, now, cost))
+        return RL_SOFT_RETRY_MS;
+    return most(wait_for(limit, state, now, cost), blocked_for(limit, state, now));
+}
+
+int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t to_end;
+
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return state->used > 0 ? state->reset_ms : 0;
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return state->level == 0 || limit->quota == 0
+            ? 0 : divide_up(state->level, limit->quota * rl_limiter_ticks(limit));
+    to_end = limit->window_ms - elapsed(limit, state, now);
+    if (limit->algorithm == RL_FIXED_WINDOW)
+        return state->cur > 0 ? to_end : 0;
+    if (state->cur > 0)
+        return to_end + limit->window_ms;
+    return state->prev > 0 ? to_end : 0;
+}
+
+int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t remaining = rl_limiter_remaining(limit, state, now);
+
+    if (remaining >= rl_limiter_capacity(limit))
+        return RL_NEVER;
+    if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
+        return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
+    if (limit->delay_ms > 0) /* what is left without a delay */
+        return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
+    return rl_limiter_retry_after(limit, state, now, remaining + 1);
+}
+
+/* --- Charges ------------------------------------------------------------------------------ */
+
+static void charge_log(const rl_limit *limit, rl_state *state, int64_t cost)
+{
+    if (state->used == 0)
+        state->next_ms = limit->window_ms;
+    if (cost > 0)
+        state->reset_ms = limit->window_ms;
+    state->used += cost;
+}
+
+void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost)
+{
+    if (limit->on_response)
+        state->pending.cur = least(state->pending.cur + cost, RL_COUNT_MAX);
+    else if (limit->algorithm == RL_SLIDING_LOG)
+        charge_log(limit, state, cost);
+    else
+        charge(limit, state, cost);
+}
+
+int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    if (limit->on_response)
+        return state->pending.slot;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return now;
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+}
+
+/*
+ * A bucket that was empty for a while since the charge has drained part of it for good. How long it
+ * was empty is not known, but not longer than the time since: so much is never given back.
+ */
+void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t position, int64_t cost)
+{
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        int64_t back = cost * window_of(limit), passed = state->at - position;
+
+        if (passed > 0 && limit->quota > 0)
+            back -= passed > back / limit->quota ? back : passed * limit->quota;
+        state->level -= least(back, state->level);
+    }
+    else if (state->index == position) {
+        state->cur -= least(cost, state->cur);
+    }
+    else if (state->index == position + 1) {
+        state->prev -= least(cost, state->prev);
+    }
+}
+
+/* Whether units that became pending in a slot may be pending still. */
+static int is_pending(const rl_state *state, int64_t slot)
+{
+    return slot == state->pending.slot || slot == state->pending.slot - 1;
+}
+
+int64_t rl_limiter_prolong(rl_state *state, int64_t slot, int64_t cost)
+{
+    rl_pending *pending = &state->pending;
+
+    if (!is_pending(state, slot))
+        return RL_SLOT_GONE;
+    if (slot < pending->slot) {
+        int64_t units = least(cost, pending->prev);
+
+        pending->prev -= units;
+        pending->cur += units;
+    }
+    return pending->slot;
+}
+
+void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t slot, int64_t cost,
+                       int charged)
+{
+    rl_pending *pending = &state->pending;
+    int64_t *there = slot == pending->slot ? &pending->cur : &pending->prev;
+    int64_t *other = slot == pending->slot ? &pending->prev : &pending->cur;
+    int64_t units = least(cost, *there);
+
+    if (!is_pending(state, slot))
+        return;
+    *there -= units;
+    *other -= least(cost - units, *other);
+    if (charged)
+        charge(limit, state, cost);
+}

@@ -1,0 +1,536 @@
+/*
+ * decide: the flow of a decision.
+ *
+ *     memory   a snapshot of what Redis last said, or this host's own count, that denies: done,
+ *              nothing is charged
+ *     Redis    one call for all rules that are shared; it charges all of them or none
+ *     host     rules of this host alone, and, where Redis did not answer, all the others as
+ *              on-failure says
+ *
+ * All or nothing holds in every step: counts are looked at before the first is charged, and what
+ * was charged before somebody else's charge came in between is given back. A shadow rule is
+ * charged if it admits, whatever the others say, and never speaks for them.
+ *
+ * A rule is charged once in a chain of requests. Which ones have been is in the chain, by the
+ * rule's address: merging sections hands rules on, it never copies them. What is charged by its
+ * response is pending until log_transaction, when the status of the last request of the chain is
+ * known.
+ */
+#include <string.h>
+
+#include <apr_strings.h>
+
+#include <httpd.h>
+#include <http_log.h>
+#include <http_request.h>
+
+#include "decide/step.h"
+#include "httpd/worker_load.h"
+#include "observe/violation.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+/* --- The chain ---------------------------------------------------------------------------- */
+
+rl_chain *rl_decide_chain(const request_rec *r)
+{
+    for (; r; r = r->prev ? r->prev : r->main) {
+        rl_chain *chain = ap_get_module_config(r->request_config, &ratelimit_redis_module);
+
+        if (chain)
+            return chain;
+    }
+    return NULL;
+}
+
+static rl_chain *make_chain(request_rec *r)
+{
+    rl_chain *chain = apr_pcalloc(r->pool, sizeof(*chain));
+
+    chain->end = &chain->first;
+    return chain;
+}
+
+static rl_chain *chain_of(request_rec *r)
+{
+    rl_chain *chain = rl_decide_chain(r);
+
+    if (!chain) {
+        chain = make_chain(r);
+        ap_set_module_config(r->request_config, &ratelimit_redis_module, chain);
+    }
+    return chain;
+}
+
+const char *rl_decide_who(rl_chain *chain, rl_outcome *o)
+{
+    for (const rl_outcome *other = chain->first; other && !o->who; other = other->next) {
+        if (other->who && rl_identity_equal(&other->identity, &o->identity))
+            o->who = other->who;
+    }
+    if (!o->who)
+        o->who = rl_identity_text(&chain->terms, &o->identity);
+    return o->who;
+}
+
+/* Turns the chain to a request and its section. */
+static void face(rl_chain *chain, request_rec *r, const rl_tiers *tiers,
+                 const rl_section *section)
+{
+    rl_terms *terms = &chain->terms;
+
+    terms->path = NULL; /* httpd decodes it where it stands */
+    terms->r = r;
+    terms->settings = tiers->settings;
+    terms->local = tiers->local;
+    terms->normalize = rl_config_normalize(section);
+}
+
+/* --- Outcomes ----------------------------------------------------------------------------- */
+
+int64_t rl_step_ticks(const rl_outcome *o, int64_t ms)
+{
+    return ms * rl_limiter_ticks(&o->limit);
+}
+
+rl_clock rl_step_clock(const rl_outcome *o)
+{
+    return o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
+}
+
+uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
+{
+    return rl_local_key(s->tiers->local, o->kind,
+                        o->rule->counter ^ rl_config_of_server(s->r->server)->scope_hash,
+                        o->identity.raw, o->identity.length);
+}
+
+void rl_step_deny_from_memory(rl_outcome *o)
+{
+    o->source = RL_SOURCE_LOCAL;
+    o->denies = 1;
+}
+
+void rl_step_judge(rl_outcome *o)
+{
+    o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
+}
+
+/* Charges an outcome's state, as the count itself was charged, and keeps what that meant. */
+void rl_step_mark_charged(rl_outcome *o)
+{
+    o->charged = 1;
+    o->position = rl_limiter_position(&o->limit, &o->state, o->now);
+    o->hold_ms = o->shadow ? 0 : rl_limiter_hold(&o->limit, &o->state, o->cost);
+    rl_limiter_charge(&o->limit, &o->state, o->cost);
+}
+
+/* --- Preparing ---------------------------------------------------------------------------- */
+
+static int was_evaluated(const rl_chain *chain, const rl_rule *rule)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->rule == rule)
+            return 1;
+    }
+    return 0;
+}
+
+/* Whether another rule of the chain, with the same counter, has charged it already. */
+static int is_paid(const rl_chain *chain, uint64_t counter, int on_response)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
+            return 1;
+    }
+    return 0;
+}
+
+static void add_outcome(rl_step *s, rl_outcome *o)
+{
+    *s->chain->end = o;
+    s->chain->end = &o->next;
+    s->outcomes[s->count++] = o;
+}
+
+/* An outcome for a rule that applies; none if the request is not to be counted under it. */
+static void prepare(rl_step *s, const rl_rule *rule, int shadow)
+{
+    int64_t cost = s->look ? 1 : rl_terms_cost(&s->chain->terms, rule);
+    rl_outcome *o;
+
+    if (cost == 0)
+        return;
+    o = apr_pcalloc(s->r->pool, sizeof(*o));
+    o->rule = rule;
+    o->exempt = !rl_terms_limit(&s->chain->terms, rule, &o->limit);
+    o->shadow = shadow || rule->shadow;
+    s->shadows += o->shadow;
+    if (s->tiers->client && rule->sync == RL_SYNC_REQUEST) {
+        o->kind = RL_LOCAL_SNAPSHOT;
+        o->source = RL_SOURCE_REDIS;
+    }
+    else {
+        o->kind = RL_LOCAL_COUNT;
+        o->source = RL_SOURCE_LOCAL;
+        if (o->limit.algorithm == RL_SLIDING_LOG) /* no link to Redis could be made */
+            o->limit.algorithm = RL_SLIDING_WINDOW;
+    }
+    rl_identity_find(&s->chain->terms, rule, &o->identity);
+    o->key = o->counter = rl_step_key(s, o);
+    o->cost = is_paid(s->chain, o->counter, o->limit.on_response) ? 0 : cost;
+    if (o->limit.delay_ms > s->delay_ms && !o->shadow)
+        s->delay_ms = o->limit.delay_ms;
+    add_outcome(s, o);
+}
+
+/*
+ * Collects the rules to decide over now, as many as fit in a step; returns how many. Which rules
+ * apply was settled when they were first looked at for this path in this section.
+ */
+static int collect(rl_step *s, const rl_section *section, rl_phase phase)
+{
+    /* cppcheck-suppress ctuuninitvar ; rl_decide() has set it */
+    const rl_chain *chain = s->chain;
+    int is_known = chain->section == section && chain->uri == s->r->uri;
+
+    s->count = s->shadows = 0;
+    s->delay_ms = 0;
+    for (int i = 0; i < section->rule_count && s->count < RL_ASKS_MAX; i++) {
+        const rl_rule *rule = section->rules[i];
+
+        if (!rule->off && rule->phase <= phase && !(is_known && rule->phase <= chain->phase)
+            && !was_evaluated(chain, rule) && rl_terms_apply(&s->chain->terms, rule))
+            prepare(s, rule, section->engine == RL_ENGINE_SHADOW);
+    }
+    return s->count;
+}
+
+/* --- Memory ------------------------------------------------------------------------------- */
+
+static void look_at_count(rl_step *s, rl_outcome *o)
+{
+    rl_local *local = s->tiers->local;
+
+    o->now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
+    rl_local_peek(local, o->key, &o->limit, NULL, &o->now, &o->state);
+    rl_step_judge(o);
+    if (o->denies && !s->look)
+        rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
+}
+
+int rl_step_is_denied(const rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
+            return 1;
+    }
+    return 0;
+}
+
+static void look_at_snapshot(rl_step *s, rl_outcome *o)
+{
+    rl_limit limit = o->limit; /* becomes an override's, if there was one */
+    rl_recall recall = rl_local_recall(s->tiers->local, o->key, &limit, o->cost, s->host_ms,
+                                       &o->now, &o->state, &o->lag_ms);
+
+    if (recall == RL_RECALL_UNKNOWN)
+        return;
+    /* A block starts in Redis, and so does the denial that starts it. */
+    o->starts_block = rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
+    o->renews = recall == RL_RECALL_ASK || o->starts_block;
+    o->limit = limit;
+    if (!o->renews)
+        rl_step_deny_from_memory(o);
+}
+
+/*
+ * Denials that are due for renewal are taken on only by a request that will ask: where another rule
+ * denies as well, or somebody only looks, they stand, and the next client's request renews them.
+ */
+static void take_on_renewals(rl_step *s)
+{
+    int denied = rl_step_is_denied(s);
+
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->renews
+            && (s->look || (denied && !o->shadow)
+                || !(o->starts_block || rl_local_renew(s->tiers->local, o->key, s->host_ms)))) {
+            o->renews = 0;
+            rl_step_deny_from_memory(o);
+        }
+    }
+}
+
+static void look_at_memory(rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->exempt)
+            continue;
+        if (o->kind == RL_LOCAL_SNAPSHOT)
+            look_at_snapshot(s, o);
+        /* A count of this host that stands alone is looked at when it is charged. */
+        else if (s->count > 1 || s->look)
+            look_at_count(s, o);
+    }
+    take_on_renewals(s);
+}
+
+/* --- Counts of this host ------------------------------------------------------------------ */
+
+/* Charges those that are counted here; one that another request has just filled up denies. */
+static void charge_host(rl_step *s, int shadow)
+{
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->kind == RL_LOCAL_SNAPSHOT || o->exempt || o->open || o->denies
+            || o->shadow != shadow)
+            continue;
+        if (o->kind == RL_LOCAL_COUNT)
+            o->now = rl_step_ticks(o, rl_local_now(s->tiers->local, RL_CLOCK_HOST, s->host_ms));
+        o->denies = !rl_local_charge(s->tiers->local, o->key, &o->limit, o->cost, o->seed,
+                                     s->host_ms, &o->now, &o->state);
+        if (!o->denies)
+            rl_step_mark_charged(o);
+        else if (!shadow)
+            return;
+    }
+}
+
+/* --- Holding ------------------------------------------------------------------------------ */
+
+/* How many requests may be held at a time. */
+static int places(const rl_step *s)
+{
+    int percent = s->tiers->settings->delay_workers;
+    int most = rl_load_workers() * percent / 100;
+
+    return percent > 0 && most == 0 ? 1 : most;
+}
+
+/* Where no place among the held is free, the step is decided as without delay=. */
+static void look_for_place(rl_step *s)
+{
+    s->no_place = s->delay_ms > 0
+        && !rl_held_is_free(s->tiers->held, s->host_ms, places(s));
+    for (int i = 0; i < s->count && s->no_place; i++)
+        s->outcomes[i]->limit.delay_ms = 0;
+}
+
+/* The longest that a rule wants an admitted request held. */
+static int64_t hold_of(const rl_step *s)
+{
+    int64_t hold_ms = 0;
+
+    for (int i = 0; i < s->count; i++) {
+        if (s->outcomes[i]->hold_ms > hold_ms)
+            hold_ms = s->outcomes[i]->hold_ms;
+    }
+    return hold_ms;
+}
+
+/*
+ * Denies a request that others have left no place since the step began, as it is denied without
+ * delay=. Its charges are given back first: how long it has to wait is told without them.
+ */
+static void deny_for_place(rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->hold_ms > 0) {
+            o->limit.delay_ms = 0;
+            o->denies = 1;
+        }
+    }
+    rl_step_give_back(s);
+}
+
+/*
+ * Takes a place for an admitted request that is to be held, now that its verdict says for how long.
+ * Returns that time in ms, 0 if it is not held. Without a place it is denied.
+ */
+static int64_t take_place(rl_step *s)
+{
+    int64_t hold_ms = hold_of(s);
+
+    if (hold_ms == 0
+        || rl_held_take(s->tiers->held, rl_local_clock(), hold_ms, places(s)))
+        return hold_ms;
+    deny_for_place(s);
+    return 0;
+}
+
+/* --- The verdict -------------------------------------------------------------------------- */
+
+int64_t rl_decide_retry_after(const rl_outcome *o)
+{
+    int64_t cost = o->cost > 0 ? o->cost : 1; /* of the next try */
+    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, cost);
+
+    return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->lag_ms;
+}
+
+static int waits_longer(const rl_outcome *o, const rl_outcome *than)
+{
+    int64_t a = rl_decide_retry_after(o), b;
+
+    if (!than || a == RL_NEVER)
+        return 1;
+    b = rl_decide_retry_after(than);
+    return b != RL_NEVER && a > b;
+}
+
+static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
+{
+    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->open;
+    rl_verdict verdict = RL_PASSED;
+
+    if (o->denies || o->closes)
+        verdict = o->shadow ? RL_SHADOWED : RL_DENIED;
+    else if (o->exempt)
+        verdict = RL_EXEMPT;
+    else if (unseen || (refused && !o->shadow))
+        verdict = RL_VETOED;
+    rl_stats_count(s->tiers->stats, o->rule->row, verdict, o->source);
+}
+
+static int conclude(rl_step *s)
+{
+    rl_chain *chain = s->chain;
+    int refused = rl_step_is_denied(s) || chain->closed;
+    int64_t hold_ms = 0;
+
+    if (s->delay_ms > 0 && !refused) {
+        hold_ms = take_place(s);
+        refused = rl_step_is_denied(s);
+    }
+    for (int i = 0; i < s->count; i++) {
+        rl_outcome *o = s->outcomes[i];
+
+        if (o->source == RL_SOURCE_REDIS && !o->redis_key)
+            o->source = RL_SOURCE_LOCAL; /* memory was enough */
+        chain->on_response |= o->charged && o->limit.on_response;
+        count_outcome(s, o, refused);
+        if (!o->denies)
+            continue;
+        if (o->shadow)
+            chain->shadow = o;
+        else if (waits_longer(o, chain->denial))
+            chain->denial = o;
+        rl_violation(s->r, s->tiers, o);
+    }
+    if (refused)
+        rl_step_give_back(s);
+    if (chain->on_response && s->tiers->keeper) /* without: no memory, or no descriptor left */
+        rl_step_keep(s);
+    if (hold_ms > 0)
+        apr_sleep(apr_time_from_msec(hold_ms));
+    if (chain->denial)
+        return chain->denial->rule->status;
+    return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
+}
+
+/* Subrequests, and the error document of a request: what led to them was decided already. */
+static int is_aftermath(const request_rec *r)
+{
+    return r->main || (r->prev && r->prev->status != HTTP_OK);
+}
+
+/* Decides over the rules that were collected. */
+static int decide_step(rl_step *s)
+{
+    s->host_ms = rl_local_clock();
+    look_for_place(s);
+    look_at_memory(s);
+    rl_step_ask_redis(s);
+    if (!rl_step_is_denied(s) && !s->chain->closed)
+        charge_host(s, 0);
+    if (s->shadows)
+        charge_host(s, 1);
+    return conclude(s);
+}
+
+int rl_decide_is_due(const request_rec *r, rl_phase phase)
+{
+    const rl_section *section = rl_config_of(r);
+    unsigned phases = (2u << phase) - 1; /* this one and those before it */
+    const rl_chain *chain;
+
+    if (!section || !(section->phases & phases) || section->engine == RL_ENGINE_OFF
+        || is_aftermath(r))
+        return 0;
+    chain = rl_decide_chain(r);
+    if (chain && chain->section == section && chain->uri == r->uri)
+        phases &= ~((2u << chain->phase) - 1);
+    return (section->phases & phases) != 0;
+}
+
+int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
+{
+    const rl_section *section = rl_config_of(r);
+    int verdict = DECLINED;
+    rl_step s;
+
+    s.r = r;
+    s.tiers = tiers;
+    s.look = 0;
+    s.chain = chain_of(r);
+    face(s.chain, r, tiers, section);
+    /* One step is enough for any sane section; the others take more. */
+    do {
+        if (collect(&s, section, phase))
+            verdict = decide_step(&s);
+    } while (s.count == RL_ASKS_MAX && verdict == OK);
+    s.chain->section = section;
+    s.chain->uri = r->uri;
+    s.chain->phase = phase;
+    return verdict;
+}
+
+rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
+{
+    const rl_section *section = rl_config_of(r);
+    rl_step s;
+
+    if (!section || section->rule_count == 0 || section->engine == RL_ENGINE_OFF)
+        return NULL;
+    s.r = r;
+    s.tiers = tiers;
+    s.look = 1;
+    s.no_place = 0;
+    s.chain = make_chain(r);
+    face(s.chain, r, tiers, section);
+    do {
+        if (!collect(&s, section, RL_PHASE_AUTH))
+            break;
+        s.host_ms = rl_local_clock();
+        look_at_memory(&s);
+        rl_step_ask_redis(&s);
+    } while (s.count == RL_ASKS_MAX);
+    s.chain->section = section;
+    return s.chain->first ? s.chain : NULL;
+}
+
+void rl_decide_settle(request_rec *r, const rl_tiers *tiers)
+{
+    rl_chain *chain;
+    rl_step s;
+
+    while (r->next)
+        r = r->next;
+    chain = rl_decide_chain(r);
+    if (!chain || !chain->on_response)
+        return;
+    s.r = r;
+    s.tiers = tiers;
+    s.chain = chain;
+    s.host_ms = rl_local_clock();
+    rl_step_settle(&s, r->status);
+}

@@ -1,0 +1,172 @@
+/*
+ * terms: what a rule means for one request.
+ *
+ * The cheap conditions come first: most rules that do not apply fall to a method or a path. A
+ * path is normalised once for all rules of a request that ask for it.
+ */
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_strings.h>
+
+#include <ap_expr.h>
+#include <httpd.h>
+
+#include "decide/evaluate.h"
+#include "httpd/log_once.h"
+#include "httpd/worker_load.h"
+
+/* --- Expressions -------------------------------------------------------------------------- */
+
+static void complain(rl_terms *terms, const rl_expr *expr, const char *error)
+{
+    request_rec *r = terms->r;
+
+    rl_complain(r, terms->local, apr_pstrcat(r->pool, "expression \"", expr->text, "\" failed: ",
+                                             error, NULL));
+}
+
+const char *rl_terms_string(rl_terms *terms, const rl_expr *expr)
+{
+    const char *error = NULL;
+    const char *value = ap_expr_str_exec(terms->r, expr->compiled, &error);
+
+    if (!error)
+        return value;
+    complain(terms, expr, error);
+    return NULL;
+}
+
+/* Whether a condition is met; whichever is given if it fails, and if there is none. */
+static int is_met(rl_terms *terms, const rl_expr *expr, int otherwise)
+{
+    const char *error = NULL;
+    int met;
+
+    if (!expr->text)
+        return otherwise;
+    met = ap_expr_exec(terms->r, expr->compiled, &error);
+    if (met >= 0 && !error)
+        return met;
+    complain(terms, expr, error ? error : "no result");
+    return otherwise;
+}
+
+/* --- Whether it applies ------------------------------------------------------------------- */
+
+const char *rl_terms_path(rl_terms *terms)
+{
+    apr_size_t length = strlen(terms->r->uri);
+    char *path;
+
+    if (!terms->path) {
+        path = apr_palloc(terms->r->pool, length + 2);
+        path[rl_path_normalise(path, terms->r->uri, length, terms->normalize)] = '\0';
+        terms->path = path;
+    }
+    return terms->path;
+}
+
+/* HEAD is GET, and post is POST: a client could send the one in place of the other. */
+static int is_method(const request_rec *r, const char *const *methods)
+{
+    int is_head = r->header_only && r->method_number == M_GET;
+
+    for (; *methods; methods++) {
+        if (!strcasecmp(r->method, *methods) || (is_head && !strcasecmp("GET", *methods)))
+            return 1;
+    }
+    return 0;
+}
+
+/* The pattern is normalised like the paths it is held against. */
+static int is_path(rl_terms *terms, const rl_rule *rule)
+{
+    const char *path = rl_terms_path(terms), *pattern = rule->path_normal;
+    size_t length = strlen(rule->path);
+    char *other;
+
+    if (terms->normalize != RL_PATH_ALL) {
+        pattern = other = apr_palloc(terms->r->pool, length + 2);
+        other[rl_path_normalise(other, rule->path, length, terms->normalize)] = '\0';
+    }
+    return rl_path_match(pattern, path, strlen(path));
+}
+
+int rl_terms_apply(rl_terms *terms, const rl_rule *rule)
+{
+    return (!rule->methods || is_method(terms->r, rule->methods))
+        && (!rule->path || is_path(terms, rule))
+        && is_met(terms, &rule->when, 1) && !is_met(terms, &rule->unless, 0);
+}
+
+/* --- What it costs ------------------------------------------------------------------------ */
+
+int64_t rl_terms_cost(rl_terms *terms, const rl_rule *rule)
+{
+    const char *text, *s;
+    int64_t cost = 0;
+
+    if (!rule->cost_expr.text)
+        return rule->cost;
+    text = rl_terms_string(terms, &rule->cost_expr);
+    if (!text)
+        return 1;
+    for (s = text; apr_isdigit(*s); s++) {
+        if (cost < RL_COUNT_MAX)
+            cost = cost * 10 + (*s - '0');
+    }
+    if (*s || s == text) {
+        rl_complain(terms->r, terms->local,
+                    apr_pstrcat(terms->r->pool, "rule=", rule->name, ": cost=",
+                                rule->cost_expr.text, " gave no whole number, so 1 is charged",
+                                NULL));
+        return 1;
+    }
+    return cost < RL_COUNT_MAX ? cost : RL_COUNT_MAX;
+}
+
+/* --- Which quota holds -------------------------------------------------------------------- */
+
+static const rl_tier *tier_of(rl_terms *terms, const rl_rule *rule)
+{
+    const char *name = rule->tier.text ? rl_terms_string(terms, &rule->tier) : NULL;
+
+    return name ? rl_rule_tier(rule, name) : NULL;
+}
+
+static int64_t scale(int64_t n, int per_mille)
+{
+    int64_t scaled = n * per_mille / 1000;
+
+    return n > 0 && scaled < 1 ? 1 : scaled;
+}
+
+/* The factor of the highest load that is exceeded. */
+static void adapt(const rl_settings *settings, rl_limit *limit)
+{
+    int busy = rl_load_percent(), per_mille = 1000;
+
+    for (int i = 0; i < settings->adaptive_count; i++) {
+        if (busy > settings->adaptive[i].above_percent)
+            per_mille = settings->adaptive[i].per_mille;
+    }
+    limit->quota = scale(limit->quota, per_mille);
+    limit->burst = scale(limit->burst, per_mille);
+}
+
+int rl_terms_limit(rl_terms *terms, const rl_rule *rule, rl_limit *limit)
+{
+    const rl_tier *tier = tier_of(terms, rule);
+
+    *limit = rule->limit;
+    if (tier && tier->unlimited)
+        return 0;
+    if (tier) {
+        limit->quota = tier->quota;
+        limit->burst = tier->burst;
+    }
+    if (rule->adaptive && terms->settings->adaptive_count)
+        adapt(terms->settings, limit);
+    return 1;
+}

@@ -1,0 +1,319 @@
+/*
+ * identity: from a request to what is counted.
+ *
+ * A key is a list of alternatives, each a list of parts; the first alternative none of whose parts
+ * is empty applies, and if there is none, the address does. Addresses are compared as the client's
+ * network sees them: an IPv4 address mapped into IPv6 is the IPv4 address, and an IPv6 client is
+ * its prefix, for it may pick any address in that.
+ *
+ * What clients send is never used as it is: it is hashed under a secret seed for the local tier,
+ * and digested for everything that people or other programs read.
+ */
+#include <arpa/inet.h>
+#include <string.h>
+
+#include <apr_lib.h>
+#include <apr_random.h>
+#include <apr_strings.h>
+
+#include <httpd.h>
+#include <util_cookies.h>
+
+#include "decide/identity.h"
+#include "core/path.h"
+
+#define PLAIN_MAX 64 /* bytes of a value that may stand readable */
+#define DIGEST_HEX 32
+
+static const rl_key_part address_part = {RL_KEY_IP, 0, NULL, NULL};
+static const rl_key address_key = {&address_part, 1};
+
+/* --- Addresses ---------------------------------------------------------------------------- */
+
+typedef struct {
+    int family; /* 4 or 6 */
+    int prefix; /* bits that count */
+    unsigned char bytes[16];
+} network;
+
+static void network_of(const rl_terms *terms, const rl_key_part *part, network *n)
+{
+    static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
+    const apr_sockaddr_t *address = terms->r->useragent_addr;
+    const unsigned char *bytes = address->ipaddr_ptr;
+    int size = address->ipaddr_len;
+
+    memset(n, 0, sizeof(*n));
+    if (size == 16 && !memcmp(bytes, mapped, sizeof(mapped))) {
+        bytes += sizeof(mapped);
+        size = 4;
+    }
+    n->family = size == 4 ? 4 : 6;
+    n->prefix = size == 4 ? 32 : terms->settings->ipv6_prefix;
+    /* ip/24 speaks of IPv4: a /24 of IPv6 would be a whole provider. */
+    if (part->number && (part->number <= 32) == (n->family == 4))
+        n->prefix = part->number;
+    if (size != 4 && size != 16)
+        return; /* a client without an address, as on a unix socket: all are one */
+    for (int bit = 0; bit < n->prefix; bit += 8) {
+        int rest = n->prefix - bit;
+
+        n->bytes[bit / 8] = bytes[bit / 8] & (unsigned char)(rest >= 8 ? 0xff : 0xff << (8 - rest));
+    }
+}
+
+static const char *network_text(const rl_terms *terms, const network *n)
+{
+    apr_pool_t *pool = terms->r->pool;
+    char text[INET6_ADDRSTRLEN];
+
+    /* A whole IPv4 address is what httpd has printed already. */
+    if (n->prefix == 32 && terms->r->useragent_addr->ipaddr_len == 4)
+        return apr_pstrcat(pool, "ip:", terms->r->useragent_ip, NULL);
+    inet_ntop(n->family == 4 ? AF_INET : AF_INET6, n->bytes, text, sizeof(text));
+    if (n->prefix == (n->family == 4 ? 32 : 128))
+        return apr_pstrcat(pool, "ip:", text, NULL);
+    return apr_psprintf(pool, "ip:%s/%d", text, n->prefix);
+}
+
+/* Writes family, prefix and the bytes; returns how many. */
+static apr_size_t network_raw(const network *n, unsigned char raw[18])
+{
+    apr_size_t size = n->family == 4 ? 4 : 16;
+
+    raw[0] = (unsigned char)n->family;
+    raw[1] = (unsigned char)n->prefix;
+    memcpy(raw + 2, n->bytes, size);
+    return size + 2;
+}
+
+/* --- The other parts ---------------------------------------------------------------------- */
+
+static const char *method_of(const request_rec *r)
+{
+    if (r->method_number == M_INVALID)
+        return "unknown";
+    return r->header_only && r->method_number == M_GET ? "GET" : r->method;
+}
+
+static const char *path_of(rl_terms *terms, const rl_key_part *part)
+{
+    const char *path = rl_terms_path(terms);
+
+    if (!part->number)
+        return path;
+    return apr_pstrmemdup(terms->r->pool, path,
+                          rl_path_segments(path, strlen(path), (unsigned)part->number));
+}
+
+static const char *evaluate(rl_terms *terms, const rl_key_part *part)
+{
+    rl_expr expr = {part->name, part->expr};
+
+    return rl_terms_string(terms, &expr);
+}
+
+/* The value of any part but an address; NULL or "" where there is none. */
+static const char *value_of(rl_terms *terms, const rl_key_part *part)
+{
+    request_rec *r = terms->r;
+    const char *cookie = NULL;
+
+    switch (part->kind) {
+    case RL_KEY_USER:
+        return r->user;
+    case RL_KEY_HEADER:
+        return apr_table_get(r->headers_in, part->name);
+    case RL_KEY_COOKIE:
+        ap_cookie_read(r, part->name, &cookie, 0);
+        return cookie;
+    case RL_KEY_ENV:
+        return apr_table_get(r->subprocess_env, part->name);
+    case RL_KEY_METHOD:
+        return method_of(r);
+    case RL_KEY_HOST:
+        return r->server->server_hostname ? r->server->server_hostname : "default";
+    case RL_KEY_PATH:
+        return path_of(terms, part);
+    case RL_KEY_SERVER:
+        return "all";
+    case RL_KEY_EXPR:
+        return evaluate(terms, part);
+    default:
+        return NULL;
+    }
+}
+
+/* What stands before a part's value in the text that is digested. */
+static const char *label_of(apr_pool_t *pool, const rl_key_part *part)
+{
+    char *name;
+
+    switch (part->kind) {
+    case RL_KEY_HEADER:
+        name = apr_pstrdup(pool, part->name);
+        ap_str_tolower(name);
+        return apr_pstrcat(pool, "header:", name, NULL);
+    case RL_KEY_COOKIE:
+        return apr_pstrcat(pool, "cookie:", part->name, NULL);
+    case RL_KEY_ENV:
+        return apr_pstrcat(pool, "env:", part->name, NULL);
+    case RL_KEY_EXPR:
+        return part->name;
+    case RL_KEY_USER:
+        return "user";
+    case RL_KEY_METHOD:
+        return "method";
+    case RL_KEY_HOST:
+        return "host";
+    case RL_KEY_PATH:
+        return "path";
+    default:
+        return "server";
+    }
+}
+
+static int may_be_secret(const rl_key_part *part)
+{
+    return part->kind == RL_KEY_HEADER || part->kind == RL_KEY_COOKIE || part->kind == RL_KEY_ENV
+        || part->kind == RL_KEY_EXPR;
+}
+
+static int is_plain(const char *s)
+{
+    apr_size_t length = 0;
+
+    for (; s[length]; length++) {
+        if (length == PLAIN_MAX || (!apr_isalnum(s[length]) && !strchr("._@/-", s[length])))
+            return 0;
+    }
+    return 1;
+}
+
+static const char *digest(apr_pool_t *pool, const char *text)
+{
+    static const char hex[] = "0123456789abcdef";
+    apr_crypto_hash_t *sha = apr_crypto_sha256_new(pool);
+    unsigned char sum[32];
+    char *out = apr_palloc(pool, DIGEST_HEX + 1);
+
+    sha->init(sha);
+    sha->add(sha, text, strlen(text));
+    sha->finish(sha, sum);
+    for (int i = 0; i < DIGEST_HEX / 2; i++) {
+        out[2 * i] = hex[sum[i] >> 4];
+        out[2 * i + 1] = hex[sum[i] & 15];
+    }
+    out[DIGEST_HEX] = '\0';
+    return out;
+}
+
+/* --- Identities --------------------------------------------------------------------------- */
+
+static int is_address(const rl_key *key)
+{
+    return key->count == 1 && key->parts[0].kind == RL_KEY_IP;
+}
+
+static void address_identity(const rl_terms *terms, const rl_key *key, rl_identity *identity)
+{
+    network n;
+
+    network_of(terms, &key->parts[0], &n);
+    identity->key = key;
+    identity->raw = identity->address;
+    identity->length = network_raw(&n, identity->address);
+}
+
+/*
+ * Joins the parts, each as kind, name, length and value, so that no two lists of parts give the
+ * same bytes. Returns 0 if a part is empty.
+ */
+static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *identity)
+{
+    const char *raw = "";
+    apr_size_t length = 0;
+
+    for (int i = 0; i < key->count; i++) {
+        const rl_key_part *part = &key->parts[i];
+        const char *name = part->name ? part->name : "", *value;
+        unsigned char address[18];
+        apr_size_t name_size = strlen(name) + 1, value_size;
+        apr_uint32_t head[2];
+        char *longer;
+
+        if (part->kind == RL_KEY_IP) {
+            network n;
+
+            network_of(terms, part, &n);
+            value_size = network_raw(&n, address);
+            value = (const char *)address;
+        }
+        else {
+            value = value_of(terms, part);
+            if (!value || !*value)
+                return 0;
+            value_size = strlen(value);
+        }
+        head[0] = (apr_uint32_t)part->kind;
+        head[1] = (apr_uint32_t)value_size;
+        longer = apr_palloc(terms->r->pool, length + sizeof(head) + name_size + value_size);
+        memcpy(longer, raw, length);
+        memcpy(longer + length, head, sizeof(head));
+        memcpy(longer + length + sizeof(head), name, name_size);
+        memcpy(longer + length + sizeof(head) + name_size, value, value_size);
+        raw = longer;
+        length += sizeof(head) + name_size + value_size;
+    }
+    identity->key = key;
+    identity->raw = raw;
+    identity->length = length;
+    return 1;
+}
+
+void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity)
+{
+    for (int i = 0; i < rule->key_count; i++) {
+        if (is_address(&rule->keys[i])) {
+            address_identity(terms, &rule->keys[i], identity);
+            return;
+        }
+        if (joined_identity(terms, &rule->keys[i], identity))
+            return;
+    }
+    address_identity(terms, &address_key, identity);
+}
+
+int rl_identity_equal(const rl_identity *a, const rl_identity *b)
+{
+    return a->length == b->length && !memcmp(a->raw, b->raw, a->length);
+}
+
+static const char *part_text(rl_terms *terms, const rl_key_part *part)
+{
+    apr_pool_t *pool = terms->r->pool;
+    const char *value, *text;
+    network n;
+
+    if (part->kind == RL_KEY_IP) {
+        network_of(terms, part, &n);
+        return network_text(terms, &n);
+    }
+    if (part->kind == RL_KEY_SERVER)
+        return "server";
+    value = value_of(terms, part);
+    if (!value)
+        value = ""; /* it was there when the identity was found */
+    text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
+    return may_be_secret(part) || !is_plain(value) ? digest(pool, text) : text;
+}
+
+const char *rl_identity_text(rl_terms *terms, const rl_identity *identity)
+{
+    const char *text = part_text(terms, &identity->key->parts[0]);
+
+    for (int i = 1; i < identity->key->count; i++)
+        text = apr_pstrcat(terms->r->pool, text, "+", part_text(terms, &identity->key->parts[i]),
+                           NULL);
+    return text;
+}

@@ -1,0 +1,25 @@
+/*
+ * complaint: what goes wrong while requests are served, said once.
+ *
+ * What was said when is kept in the local tier, for all children of the host.
+ */
+#include <string.h>
+
+#include <httpd.h>
+#include <http_log.h>
+
+#include "httpd/log_once.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+#define EVERY_MS 10000
+
+void rl_complain(request_rec *r, rl_local *local, const char *what)
+{
+    uint64_t key = rl_local_key(local, RL_LOCAL_COMPLAINT, 0, what, strlen(what));
+    uint32_t times = rl_local_report(local, key, rl_local_clock(), EVERY_MS);
+
+    if (times)
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "ratelimit: %s (times=%u)", what, times);
+}

@@ -1,0 +1,20 @@
+/*
+ * complaint: what goes wrong while requests are served, said once.
+ *
+ * A request that meets something wrong is served all the same, and so may a million others be; the
+ * error log has one line about it in ten seconds, with the number of times.
+ */
+#ifndef RL_COMPLAINT_H
+#define RL_COMPLAINT_H
+
+#include <httpd.h>
+
+#include "shm/local.h"
+
+/*
+ * Logs what at level warn, unless the same was said within ten seconds. what must not hold anything
+ * that a client sent. Thread-safe.
+ */
+void rl_complain(request_rec *r, rl_local *local, const char *what);
+
+#endif

@@ -1,0 +1,17 @@
+/*
+ * metrics: what the module shows of itself to Prometheus.
+ */
+#ifndef RL_METRICS_H
+#define RL_METRICS_H
+
+#include "decide/decide.h"
+
+#define RL_METRICS_HANDLER "ratelimit-metrics"
+
+/*
+ * Answers a request with all metrics: in the text format 0.0.4 or, if the client's Accept prefers
+ * it, in OpenMetrics 1.0. What the handler of that name returns.
+ */
+int rl_metrics(request_rec *r, const rl_tiers *tiers);
+
+#endif

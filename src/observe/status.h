@@ -1,0 +1,12 @@
+/*
+ * status: what the module shows of itself in server-status.
+ */
+#ifndef RL_STATUS_H
+#define RL_STATUS_H
+
+#include "decide/decide.h"
+
+/* The status_hook of mod_status: a section in HTML, or with ?auto lines of "Name: number". */
+int rl_status(request_rec *r, int flags, const rl_tiers *tiers);
+
+#endif

@@ -1,0 +1,45 @@
+/*
+ * spread: one decision over rules whose keys lie in several slots of a Redis Cluster.
+ *
+ * A script sees the keys of one slot only. So the rules are grouped by slot, in the order in which
+ * the caller names them, and each group is a call of its own: the next begins when the one before
+ * has been answered. When a group denies, what live rules of earlier groups were charged is given
+ * back, and later groups are only looked at, so that all that deny are known; but where a rule
+ * blocks whom it denies, its group is asked as ever, and given back. Shadow rules neither veto nor
+ * are vetoed: they are charged wherever they admit. A group that fails, as where the primary of its
+ * slot is down, leaves the others to Redis; one that is late leaves no time for those after it.
+ *
+ * Pure: who drives it makes the calls. Thread-safe.
+ */
+#ifndef RL_SPREAD_H
+#define RL_SPREAD_H
+
+#include "redis/breaker.h"
+#include "redis/script.h"
+
+typedef struct {
+    /*
+     * Decides over n asks of one slot, live rules first, as rl_script_decide() does. *split says
+     * that the slot is being moved and the keys are at both ends of the move just now: nothing was
+     * decided, and each key alone can be.
+     */
+    rl_failure (*decide)(void *context, int slot, rl_ask *asks, int n, int look, int *admitted,
+                         int *split);
+    /* Gives back or settles n asks of one slot. */
+    void (*undo)(void *context, int slot, const rl_ask *asks, int n);
+    void *context;
+} rl_spread_calls;
+
+/*
+ * Decides over n asks, 1 to RL_ASKS_MAX, live rules first; with look set nothing is charged.
+ * Asks that were answered say so and what Redis reported, and *admitted whether all live ones of them
+ * admit, and so were charged. Returns RL_ANSWERED if all were, else why the first group that failed
+ * did; what it asked may have been charged.
+ */
+rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
+                            int *admitted);
+
+/* Gives back or settles n asks, as their kinds say. */
+void rl_spread_undo(const rl_spread_calls *calls, const rl_ask *asks, int n);
+
+#endif

@@ -1,0 +1,473 @@
+/*
+ * local_count: the counts of this host.
+ *
+ * A count is a pair of words, and what is pending another; limiter.c does the arithmetic on a state
+ * made of both. Each is swapped as it was read, and the sum that was judged is never less than the
+ * truth:
+ *
+ * - A unit is charged before it ceases to be pending, and pending is read before the count. So a unit
+ *   on its way is seen, twice at the worst.
+ * - Of rules that share a counter one may charge the count while another makes units pending: two
+ *   swaps of two pairs. Each looks again after its swap, and the later one at the least sees both,
+ *   and takes its own back if they are too many.
+ * - Units that were pending too long are charged once, by three swaps that anybody may make and that
+ *   each happen once: the pending pair is marked with what of it is overdue, and from then on nothing
+ *   else changes it; the count is charged, and its side bit turned; the marked units leave the pending
+ *   pair, and its side bit is turned. Marked and on different sides, they are charged already. Who
+ *   finds a mark goes on from there, so nothing depends on the one that set it being alive.
+ */
+#include <string.h>
+
+#include "shm/local_table.h"
+
+#define LATE_MS 60000 /* a process may have been stopped for so long */
+
+/* In the second word of a count, and the first one of what is pending. */
+#define COUNT_SIDE (UINT64_C(1) << 63)
+#define PENDING_SIDE (UINT64_C(1) << 51)
+
+/* What of a pending pair is overdue, as a number of slots: its earlier one, or both. */
+#define OVERDUE_SHIFT 49
+#define OVERDUE (UINT64_C(3) << OVERDUE_SHIFT)
+#define SLOT (~(GENERATION | PENDING_SIDE | OVERDUE))
+
+/* A count as it was read: what a swap expects. */
+typedef struct {
+    rl_pair count, pending;
+    uint64_t blocked;
+} reading;
+
+/* A pair as it reads in a tenure. */
+static rl_pair pair_in(const tenure *t, rl_pair p)
+{
+    return is_of(first_of(p), t->owner) ? p : pair_of(t->owner & GENERATION, 0);
+}
+
+static int64_t position_of(rl_pair count)
+{
+    return (int64_t)(first_of(count) & VALUE);
+}
+
+static int64_t position_in(const rl_limit *limit, const rl_state *state)
+{
+    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+}
+
+static int64_t slot_of(rl_pair pending)
+{
+    return (int64_t)(first_of(pending) & SLOT);
+}
+
+static int marked(rl_pair pending)
+{
+    return (int)((first_of(pending) & OVERDUE) >> OVERDUE_SHIFT);
+}
+
+static int64_t upper(rl_pair p)
+{
+    return (int64_t)((second_of(p) & ~COUNT_SIDE) >> 32);
+}
+
+static int64_t lower(rl_pair p)
+{
+    return (int64_t)(second_of(p) & 0xffffffff);
+}
+
+/* Whether units are marked that are in the count already. */
+static int is_charged(rl_pair count, rl_pair pending)
+{
+    return marked(pending)
+        && !(second_of(count) & COUNT_SIDE) != !(first_of(pending) & PENDING_SIDE);
+}
+
+static void unpack_count(const rl_limit *limit, rl_pair p, rl_state *state)
+{
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = position_of(p);
+        state->level = (int64_t)(second_of(p) & ~COUNT_SIDE);
+    }
+    else {
+        state->index = position_of(p);
+        state->prev = upper(p);
+        state->cur = lower(p);
+    }
+}
+
+/* Packs follow a pair as it reads in the tenure, and stay on its side. */
+static rl_pair pack_count(const rl_limit *limit, rl_pair was, const rl_state *state)
+{
+    uint64_t generation = first_of(was) & GENERATION, side = second_of(was) & COUNT_SIDE;
+
+    if (rl_limiter_is_bucket(limit->algorithm))
+        return pair_of(generation | (uint64_t)state->at, side | (uint64_t)state->level);
+    return pair_of(generation | (uint64_t)state->index,
+                   side | (uint64_t)state->prev << 32 | (uint64_t)state->cur);
+}
+
+static rl_pair pack_pending(rl_pair was, const rl_pending *pending)
+{
+    return pair_of((first_of(was) & (GENERATION | PENDING_SIDE)) | (uint64_t)pending->slot,
+                   (uint64_t)pending->prev << 32 | (uint64_t)pending->cur);
+}
+
+/* What is left when the marked units have gone. */
+static rl_pending without_overdue(rl_pair pending)
+{
+    int slots = marked(pending);
+
+    return (rl_pending){slot_of(pending) + slots, slots == 1 ? lower(pending) : 0,
+                        slots == 0 ? lower(pending) : 0};
+}
+
+/*
+ * Another process, whose clock was read later than ours, may have moved the count on already; how
+ * much later, if we were stopped in between, has a bound. What is further ahead, a clock has left
+ * there.
+ */
+static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t ticks = rl_limiter_ticks(limit);
+    int64_t moved = rl_limiter_is_bucket(limit->algorithm) ? state->at
+                                                           : state->index * limit->window_ms;
+
+    return moved > now && moved - now <= (LATE_MS + limit->window_ms) * ticks ? moved : now;
+}
+
+static void at_least(const rl_limit *limit, rl_state *state, const rl_state *seed, int64_t now)
+{
+    rl_state known = *seed;
+
+    rl_limiter_roll(limit, &known, now);
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->level = max64(state->level, known.level);
+    }
+    else if (known.index == state->index) {
+        state->prev = max64(state->prev, known.prev);
+        state->cur = max64(state->cur, known.cur);
+    }
+}
+
+/* Makes a state at *now of what was read in a tenure. */
+static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
+                     const rl_state *seed, int64_t *now, rl_state *state)
+{
+    rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
+
+    memset(state, 0, sizeof(*state));
+    unpack_count(limit, count, state);
+    state->pending = is_charged(count, pending)
+        ? without_overdue(pending)
+        : (rl_pending){slot_of(pending), upper(pending), lower(pending)};
+    if (is_of(was->blocked, t->owner))
+        state->blocked_until = (int64_t)(was->blocked & VALUE);
+    *now = not_before(limit, state, *now);
+    *now = rl_limiter_roll(limit, state, *now);
+    if (seed)
+        at_least(limit, state, seed, *now);
+}
+
+/*
+ * Pending first: see above. If units are pending, again until they were the same before and after the
+ * count was read: so none is seen on both sides, and a count is of the side that the mark is about.
+ */
+static void read_count(const tenure *t, reading *was)
+{
+    const word *words = t->entry->words;
+
+    do {
+        was->pending = read_pair(&words[PENDING]);
+        was->count = read_pair(&words[COUNT]);
+    } while (second_of(pair_in(t, was->pending)) && read_pair(&words[PENDING]) != was->pending);
+    was->blocked = load_acquire(&words[BLOCKED]);
+}
+
+/* How many slots of a pending pair, from the earlier one on, are overdue. */
+static int overdue(const rl_limit *limit, rl_pair pending, int64_t now)
+{
+    int64_t behind = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit)) - slot_of(pending);
+
+    if (behind >= 2 && lower(pending))
+        return 2;
+    return behind >= 1 && upper(pending) ? 1 : 0;
+}
+
+/* A count that is charged with the marked units, at the end of their time or now. */
+static rl_pair charge_marked(const rl_limit *limit, const tenure *t, const reading *was,
+                             int64_t now)
+{
+    rl_pair count = pair_in(t, was->count);
+    int slots = marked(was->pending);
+    rl_state state = {.pending = {slot_of(was->pending), upper(was->pending),
+                                  slots == 2 ? lower(was->pending) : 0}};
+
+    unpack_count(limit, count, &state);
+    now = max64(now, (state.pending.slot + slots) * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+    rl_limiter_roll(limit, &state, not_before(limit, &state, now));
+    count = pack_count(limit, count, &state);
+    return pair_of(first_of(count), second_of(count) ^ COUNT_SIDE);
+}
+
+/* The next of the three swaps that charge what is overdue. */
+static void charge_overdue(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
+{
+    word *words = t->entry->words;
+    rl_pair pending = was->pending;
+    rl_pending left = without_overdue(pending);
+
+    if (!marked(pending))
+        swap_pair(&words[PENDING], pending,
+                  pending | (uint64_t)overdue(limit, pending, now) << OVERDUE_SHIFT);
+    else if (!is_charged(pair_in(t, was->count), pending))
+        swap_pair(&words[COUNT], was->count, charge_marked(limit, t, was, now));
+    else
+        swap_pair(&words[PENDING], pending, pack_pending(pending, &left) ^ PENDING_SIDE);
+}
+
+/*
+ * Reads a count in which nothing is overdue. Returns 0 if the tenure is over; if not, a swap of what
+ * was read is a swap of this tenure or fails: see is_held().
+ */
+static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading *was)
+{
+    rl_pair pending;
+
+    for (;;) {
+        read_count(t, was);
+        if (!is_held(t))
+            return 0;
+        pending = pair_in(t, was->pending);
+        if (!second_of(pending) || (!marked(pending) && !overdue(limit, pending, now)))
+            return 1;
+        charge_overdue(t, limit, was, now);
+    }
+}
+
+/*
+ * Stores a count that was read ahead of its time, and what is pending, where a roll to now has
+ * anchored them; if somebody else is quicker, the next denial sees to it.
+ */
+static void store_anchored(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
+{
+    rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
+    word *words = t->entry->words;
+    uint64_t blocked = was->blocked;
+    rl_state state;
+
+    state_of(limit, t, was, NULL, &now, &state);
+    if (position_in(limit, &state) < position_of(count)) {
+        if (is_of(blocked, t->owner))
+            swap(&words[BLOCKED], &blocked,
+                 (t->owner & GENERATION) | (uint64_t)state.blocked_until);
+        swap_pair(&words[COUNT], was->count, pack_count(limit, count, &state));
+    }
+    if (second_of(pending) && !marked(pending) && state.pending.slot < slot_of(pending))
+        swap_pair(&words[PENDING], was->pending, pack_pending(pending, &state.pending));
+}
+
+void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now)
+{
+    tenure t = rl_local_find(table, key);
+    reading was;
+
+    if (t.entry && read_due(&t, limit, now, &was))
+        store_anchored(&t, limit, &was, now);
+}
+
+void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
+                   int64_t *now, rl_state *state)
+{
+    tenure t = rl_local_find(table, key);
+    reading was = {0, 0, 0};
+
+    if (t.entry)
+        read_count(&t, &was);
+    state_of(limit, &t, &was, seed, now, state);
+}
+
+/* One attempt to charge; 0 if somebody else was quicker. Otherwise was is what is there now. */
+static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, reading *was,
+                      const rl_state *state, rl_state *after)
+{
+    rl_pair *p = limit->on_response ? &was->pending : &was->count;
+    rl_pair next;
+
+    *after = *state;
+    rl_limiter_charge(limit, after, cost);
+    next = limit->on_response ? pack_pending(pair_in(t, *p), &after->pending)
+                              : pack_count(limit, pair_in(t, *p), after);
+    if (!swap_pair(&t->entry->words[limit->on_response ? PENDING : COUNT], *p, next))
+        return 0;
+    *p = next;
+    return 1;
+}
+
+/*
+ * Whether what there is after a charge is within the limit. It is if it is what the charge was
+ * decided on, no matter what was there in between. Where nothing was pending in this tenure there
+ * is nothing to be compared: who makes a unit pending will see the charge. That takes a full barrier
+ * between each one's swap and look, which swap_pair() is.
+ */
+static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
+                      const rl_state *seed, int64_t now)
+{
+    reading is;
+    rl_state state;
+
+    if (!is_of(load_acquire(&t->entry->words[PENDING]), t->owner))
+        return 1;
+    read_count(t, &is);
+    if (is.count == was->count && is.pending == was->pending)
+        return 1;
+    state_of(limit, t, &is, seed, &now, &state);
+    return rl_limiter_admits(limit, &state, now, 0);
+}
+
+static void take_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                      const rl_state *state, int64_t host_ms, int64_t now)
+{
+    int64_t position = rl_limiter_position(limit, state, now);
+
+    if (limit->on_response)
+        rl_local_settle(table, key, limit, position, cost, 0, host_ms, now);
+    else
+        rl_local_give_back(table, key, limit, position, cost);
+}
+
+int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                    const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state)
+{
+    tenure t;
+    rl_state after;
+    reading was;
+    int admitted;
+
+    for (;;) {
+        t = rl_local_claim(table, key, host_ms);
+        if (!read_due(&t, limit, *now, &was))
+            continue;
+        state_of(limit, &t, &was, seed, now, state);
+        admitted = rl_limiter_admits(limit, state, *now, cost);
+        if (!admitted)
+            break;
+        if (try_charge(&t, limit, cost, &was, state, &after)) {
+            if (still_fits(&t, limit, &was, seed, *now))
+                break;
+            take_back(table, key, limit, cost, state, host_ms, *now);
+        }
+    }
+    if (!admitted) {
+        store_anchored(&t, limit, &was, *now);
+        rl_local_block(table, key, limit, cost, host_ms, *now, state);
+    }
+    rl_local_touch(t.entry, limit, admitted ? &after : state, *now, host_ms);
+    return admitted;
+}
+
+void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
+                    int64_t host_ms, int64_t now, rl_state *state)
+{
+    uint64_t was;
+    tenure t;
+
+    if (!rl_limiter_blocks(limit, state, now, cost))
+        return;
+    state->blocked_until = now + limit->block_ms * rl_limiter_ticks(limit);
+    t = rl_local_claim(table, key, host_ms);
+    was = load_acquire(&t.entry->words[BLOCKED]);
+    if (is_held(&t) && swap(&t.entry->words[BLOCKED], &was,
+                            (t.owner & GENERATION) | (uint64_t)state->blocked_until))
+        rl_local_touch(t.entry, limit, state, now, host_ms);
+}
+
+void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
+                        int64_t cost)
+{
+    tenure t = rl_local_find(table, key);
+    rl_pair was, count;
+    rl_state state;
+
+    do {
+        if (!t.entry)
+            return;
+        was = read_pair(&t.entry->words[COUNT]);
+        count = pair_in(&t, was);
+        unpack_count(limit, count, &state);
+        rl_limiter_give_back(limit, &state, position, cost);
+    } while (is_held(&t)
+             && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
+}
+
+/* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
+static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
+{
+    int64_t latest = state->pending.slot + (slot_of(pending) == state->pending.slot + 1);
+
+    return slot > latest || slot < latest - 1;
+}
+
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+                         int64_t cost, int64_t host_ms, int64_t now)
+{
+    tenure t = rl_local_find(table, key);
+    reading was = {0, 0, 0};
+    rl_state state, after;
+    int64_t prolonged;
+
+    for (;;) {
+        if (t.entry && !read_due(&t, limit, now, &was)) {
+            t = rl_local_find(table, key);
+            was = (reading){0, 0, 0};
+            continue;
+        }
+        state_of(limit, &t, &was, NULL, &now, &state);
+        if (t.entry && is_over(slot, &state, pair_in(&t, was.pending)))
+            return RL_SLOT_GONE;
+        after = state;
+        prolonged = rl_limiter_prolong(&after, slot, cost);
+        if (!t.entry || !memcmp(&after.pending, &state.pending, sizeof(after.pending)))
+            return prolonged;
+        if (swap_pair(&t.entry->words[PENDING], was.pending,
+                      pack_pending(pair_in(&t, was.pending), &after.pending)))
+            break;
+    }
+    rl_local_touch(t.entry, limit, &after, now, host_ms);
+    return prolonged;
+}
+
+/*
+ * Charged first, then no longer pending: so a unit is always counted at least once, and twice if its
+ * process dies in between. A charge is given back if the unit has become overdue meanwhile, for then
+ * another one has charged it.
+ */
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+                     int64_t cost, int charged, int64_t host_ms, int64_t now)
+{
+    tenure t = rl_local_claim(table, key, host_ms);
+    int64_t charged_at = -1;
+    rl_state state, after;
+    reading was;
+
+    for (;;) {
+        if (!read_due(&t, limit, now, &was))
+            return;
+        state_of(limit, &t, &was, NULL, &now, &state);
+        after = state;
+        rl_limiter_settle(limit, &after, slot, cost, charged);
+        if (is_over(slot, &state, pair_in(&t, was.pending))) {
+            if (charged_at >= 0)
+                rl_local_give_back(table, key, limit, charged_at, cost);
+            return;
+        }
+        if (charged) {
+            if (!swap_pair(&t.entry->words[COUNT], was.count,
+                           pack_count(limit, pair_in(&t, was.count), &after)))
+                continue;
+            charged_at = position_in(limit, &after);
+            charged = 0;
+        }
+        if (swap_pair(&t.entry->words[PENDING], was.pending,
+                      pack_pending(pair_in(&t, was.pending), &after.pending)))
+            break;
+    }
+    rl_local_touch(t.entry, limit, &after, now, host_ms);
+}

@@ -1,0 +1,273 @@
+/*
+ * local_snapshot: what Redis last said of a counter.
+ *
+ * The state of a reply, aged from the moment of asking and put through limiter.c, denies only what
+ * Redis would deny now. How the words of a snapshot are written and read is told in local.c.
+ */
+#include <string.h>
+
+#include "shm/local_table.h"
+
+/* How the words are filled is drawn in local_table.h. */
+#define LAG_SHIFT 40
+#define LAG_MAX_MS INT64_C(0xfff)
+#define HOST_MS ((UINT64_C(1) << LAG_SHIFT) - 1)
+#define REDIS_MS ((UINT64_C(1) << LOW_SUM_SHIFT) - 1)
+
+/* A checksum of 30 bits, 10 of them beside Redis's clock and 20 beside the time to ask again. */
+#define LOW_SUM_SHIFT 42
+#define LOW_SUM (UINT64_C(0x3ff) << LOW_SUM_SHIFT)
+#define HIGH_SUM_SHIFT 32
+#define HIGH_SUM (UINT64_C(0xfffff) << HIGH_SUM_SHIFT)
+
+/*
+ * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a
+ * wait, which is the answer to this and to nothing else.
+ */
+static uint32_t question(const rl_limit *limit, int64_t cost)
+{
+    return (uint32_t)limit->quota << 16 | ((uint32_t)cost & 0xffff);
+}
+
+/* What Redis said, and when. */
+typedef struct {
+    int64_t asked_ms;
+    int64_t redis_now_ms;
+    int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
+    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's wait << 32 | question */
+    uint32_t terms;   /* 1 + the quota of an override; of a log, OVERRIDDEN | used */
+    uint32_t blocked_ms; /* for how long from redis_now_ms on */
+    uint64_t check;   /* as it was read */
+} report;
+
+/* A log's terms. The quota of an override is the one in the question. */
+#define OVERRIDDEN (UINT32_C(1) << 31)
+#define USED_MAX (OVERRIDDEN - 1)
+
+static uint64_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
+{
+    const uint64_t covered[] = {w[ASKED_MS], w[REDIS_NOW] & ~LOW_SUM, w[UNITS], w[TERMS],
+                                w[CHECK] & GENERATION};
+    uint64_t sum = key;
+
+    for (int i = 0; i < 5; i++) {
+        sum = (sum ^ covered[i]) * UINT64_C(0x9e3779b97f4a7c15);
+        sum ^= sum >> 29;
+    }
+    return sum;
+}
+
+/* Reads a report whole, or not at all: what is read is of this tenure, and of one writer. */
+static int read_report(const tenure *t, uint64_t key, report *said)
+{
+    uint64_t w[ENTRY_WORDS], sum;
+
+    for (int i = 0; i < ENTRY_WORDS; i++)
+        w[i] = load(&t->entry->words[i]);
+    sum = checksum(key, w);
+    if (!is_of(w[CHECK], t->owner) || (w[REDIS_NOW] ^ sum) & LOW_SUM || (w[CHECK] ^ sum) & HIGH_SUM)
+        return 0;
+    said->asked_ms = (int64_t)(w[ASKED_MS] & HOST_MS);
+    said->redis_now_ms = (int64_t)(w[REDIS_NOW] & REDIS_MS);
+    said->lag_ms = (int64_t)((w[ASKED_MS] & VALUE) >> LAG_SHIFT);
+    said->units = w[UNITS];
+    said->terms = (uint32_t)(w[TERMS] >> 32);
+    said->blocked_ms = (uint32_t)w[TERMS];
+    said->check = w[CHECK];
+    return 1;
+}
+
+static void pack_report(const tenure *t, uint64_t key, const report *said,
+                        uint64_t w[ENTRY_WORDS])
+{
+    int64_t lag_ms = said->lag_ms < LAG_MAX_MS ? said->lag_ms : LAG_MAX_MS;
+    uint64_t generation = t->owner & GENERATION, sum;
+
+    w[ASKED_MS] = generation | (uint64_t)lag_ms << LAG_SHIFT | (uint64_t)said->asked_ms;
+    w[REDIS_NOW] = generation | (uint64_t)said->redis_now_ms;
+    w[UNITS] = said->units;
+    w[TERMS] = (uint64_t)said->terms << 32 | said->blocked_ms;
+    w[CHECK] = generation | (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+    sum = checksum(key, w);
+    w[REDIS_NOW] |= sum & LOW_SUM;
+    w[CHECK] |= sum & HIGH_SUM;
+}
+
+static void unpack_log(const report *said, rl_limit *limit, rl_state *state)
+{
+    uint32_t asked = (uint32_t)said->units;
+
+    if (said->terms & OVERRIDDEN)
+        limit->quota = limit->burst = asked >> 16;
+    state->used = said->terms & USED_MAX;
+    state->asked = asked & 0xffff;
+    if (asked == question(limit, state->asked))
+        state->wait_ms = (int64_t)(said->units >> 32);
+}
+
+/* The limit and the state that a report speaks of, at the time it was made. */
+static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
+{
+    int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
+
+    memset(state, 0, sizeof(*state));
+    if (said->blocked_ms)
+        state->blocked_until = now + said->blocked_ms * ticks;
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        unpack_log(said, limit, state);
+        return;
+    }
+    if (said->terms)
+        limit->quota = limit->burst = (int64_t)said->terms - 1;
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        state->at = now;
+        state->level = (int64_t)said->units;
+    }
+    else {
+        state->index = now / limit->window_ms;
+        state->prev = (int64_t)(said->units >> 32);
+        state->cur = (int64_t)(said->units & UINT32_MAX);
+    }
+}
+
+static void describe(const rl_limit *limit, int overridden, const rl_state *state,
+                     int64_t redis_now, report *said)
+{
+    int64_t ticks = rl_limiter_ticks(limit);
+
+    said->blocked_ms = (uint32_t)max64(0, (state->blocked_until - redis_now) / ticks);
+    said->terms = overridden ? (uint32_t)limit->quota + 1 : 0;
+    if (rl_limiter_is_bucket(limit->algorithm)) {
+        said->units = (uint64_t)state->level;
+    }
+    else if (limit->algorithm == RL_SLIDING_LOG) {
+        said->units = (uint64_t)state->wait_ms << 32 | question(limit, state->asked);
+        said->terms = (overridden ? OVERRIDDEN : 0) | ((uint32_t)state->used & USED_MAX);
+    }
+    else {
+        said->units = (uint64_t)state->prev << 32 | (uint64_t)state->cur;
+    }
+}
+
+/* Follows Redis's clock, but not its jitter: what needs it needs no more. */
+static void hear_clock(rl_local *table, int64_t offset_ms)
+{
+    int64_t off_by = (int64_t)load(&table->redis_offset_ms) - offset_ms;
+
+    if (off_by > 50 || off_by < -50)
+        store(&table->redis_offset_ms, (uint64_t)offset_ms);
+}
+
+void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
+                       const rl_state *state, int64_t redis_now, int64_t sent_ms,
+                       int64_t received_ms)
+{
+    tenure t = rl_local_claim(table, key, sent_ms);
+    word *words = t.entry->words;
+    uint64_t w[ENTRY_WORDS], asked_ms;
+    rl_pair redis, check;
+    report said, old;
+
+    said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
+    hear_clock(table, said.redis_now_ms - sent_ms);
+    /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
+    if (overridden && limit->burst != limit->quota && limit->quota) {
+        rl_local_forget(table, key);
+        return;
+    }
+    if (read_report(&t, key, &old) && old.asked_ms > sent_ms)
+        return;
+    said.asked_ms = sent_ms;
+    /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
+    said.lag_ms = received_ms - sent_ms + 2;
+    describe(limit, overridden, state, redis_now, &said);
+    pack_report(&t, key, &said, w);
+    asked_ms = load_acquire(&words[ASKED_MS]);
+    redis = read_pair(&words[REDIS_NOW]);
+    check = read_pair(&words[CHECK]);
+    if (is_held(&t) && swap(&words[ASKED_MS], &asked_ms, w[ASKED_MS])
+        && swap_pair(&words[REDIS_NOW], redis, pair_of(w[REDIS_NOW], w[UNITS]))
+        && swap_pair(&words[CHECK], check, pair_of(w[CHECK], w[TERMS])))
+        rl_local_touch(t.entry, limit, state, redis_now, sent_ms);
+}
+
+void rl_local_forget(rl_local *table, uint64_t key)
+{
+    tenure t = rl_local_find(table, key);
+    uint64_t check;
+
+    if (!t.entry)
+        return;
+    check = load_acquire(&t.entry->words[CHECK]);
+    if (is_of(check, t.owner))
+        swap(&t.entry->words[CHECK], &check, t.owner & GENERATION);
+}
+
+/* The time to ask again has 32 bits, which are enough from the time of asking on: 49 days. */
+static int is_due(const report *said, int64_t host_ms)
+{
+    return host_ms - said->asked_ms >= (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
+}
+
+/* One more ask for renewal in this second? */
+static int may_renew(rl_local *table, int64_t host_ms)
+{
+    uint64_t second = (uint64_t)(host_ms / 1000) << 32;
+    uint64_t spent = load(&table->renewals), next;
+
+    do {
+        next = spent >= second ? spent + 1 : second + 1; /* others may have a later second */
+        if ((next & 0xffffffff) > RL_RENEWALS_PER_SECOND)
+            return 0;
+    } while (!swap(&table->renewals, &spent, next));
+    return 1;
+}
+
+/* Whether a report denies cost, as far as it can know. */
+static int still_denies(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
+                        int64_t age_ms)
+{
+    if (now < state->blocked_until)
+        return 1;
+    if (limit->algorithm == RL_SLIDING_LOG)
+        return cost == state->asked && age_ms < state->wait_ms;
+    return !rl_limiter_admits(limit, state, now, cost);
+}
+
+rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
+                          int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
+{
+    tenure t = rl_local_find(table, key);
+    int64_t age_ms;
+    report said;
+
+    *now = 0;
+    if (!t.entry || !read_report(&t, key, &said))
+        return RL_RECALL_UNKNOWN;
+    unpack_report(&said, limit, state);
+    age_ms = max64(0, host_ms - said.asked_ms) + 1;
+    *lag_ms = said.lag_ms;
+    *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
+    *now = rl_limiter_roll(limit, state, *now);
+    if (limit->algorithm == RL_SLIDING_LOG && age_ms >= limit->window_ms)
+        state->used = 0; /* all of it has left the window */
+    if (!still_denies(limit, state, *now, cost, age_ms))
+        return RL_RECALL_UNKNOWN;
+    if (limit->algorithm == RL_SLIDING_LOG) {
+        state->wait_ms = max64(0, state->wait_ms - age_ms);
+        state->next_ms = state->reset_ms = state->wait_ms;
+    }
+    return is_due(&said, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+}
+
+int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms)
+{
+    tenure t = rl_local_find(table, key);
+    uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+    report said;
+
+    return t.entry && read_report(&t, key, &said) && is_due(&said, host_ms)
+        && swap(&t.entry->words[CHECK], &said.check,
+                (said.check & ~(uint64_t)UINT32_MAX) | next)
+        && may_renew(table, host_ms);
+}

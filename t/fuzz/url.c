@@ -1,0 +1,92 @@
+/*
+ * Any bytes as the URL of a Redis, once more with a password in the middle. Aborts where a promise
+ * of topology.h does not hold.
+ */
+#include "redis/url.h"
+
+#include <apr_general.h>
+#include <apr_strings.h>
+
+#include <stdlib.h>
+#include <string.h>
+
+#define SECRET ":Zq7secretZq7@"
+
+static void must(int holds)
+{
+    if (!holds)
+        abort();
+}
+
+static void must_be_sound(const rl_topology *topology)
+{
+    must(topology->name && *topology->name);
+    must(topology->endpoint_count > 0);
+    for (int i = 0; i < topology->endpoint_count; i++) {
+        const rl_endpoint *at = &topology->endpoints[i];
+
+        must(at->name && *at->name);
+        must(!at->host != !at->path);
+        must(!at->host || (*at->host && at->port > 0));
+        must(!at->path || (at->path[0] == '/' && strlen(at->path) <= 107));
+    }
+    must(topology->endpoint_count <= RL_ENDPOINTS_MAX);
+    must(topology->endpoint_count == 1 || topology->kind != RL_TOPOLOGY_SINGLE);
+    must(topology->db >= 0 && topology->db <= 1000000);
+    must(!topology->primary == (topology->kind != RL_TOPOLOGY_SENTINEL));
+    must(!topology->primary || *topology->primary);
+    must(!topology->user || *topology->user);
+}
+
+/* Returns what people see of it: an error, or its names. */
+static const char *parse(apr_pool_t *pool, const char *url)
+{
+    rl_topology *topology = NULL;
+    const char *error = rl_topology_parse(pool, url, &topology), *shown;
+
+    if (error) {
+        must(*error != '\0');
+        return error;
+    }
+    must_be_sound(topology);
+    shown = topology->name;
+    for (int i = 0; i < topology->endpoint_count; i++)
+        shown = apr_pstrcat(pool, shown, " ", topology->endpoints[i].name, NULL);
+    return shown;
+}
+
+/* Of a unix socket's path an '@' is a part. */
+static int is_path(const char *url)
+{
+    return !strncasecmp(url, "unix:///", 8);
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    static apr_pool_t *pool;
+    char *url = malloc(size + sizeof(SECRET));
+    size_t middle = size ? data[0] % size : 0;
+    const char *shown;
+    int known;
+
+    if (!pool) {
+        apr_initialize();
+        apr_pool_create(&pool, NULL);
+    }
+    memcpy(url, data, size);
+    url[size] = '\0';
+    parse(pool, url);
+    if (strlen(url) < size)
+        middle = strlen(url); /* behind a zero byte it would not be seen */
+    known = strstr(url, "Zq7") != NULL;
+    memcpy(url + middle, SECRET, sizeof(SECRET) - 1);
+    memcpy(url + middle + sizeof(SECRET) - 1, data + middle, size - middle);
+    url[size + sizeof(SECRET) - 1] = '\0';
+    shown = parse(pool, url);
+    must(known || !strstr(shown, "Zq7") || is_path(url));
+    apr_pool_clear(pool);
+    free(url);
+    return 0;
+}
