@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 # mod_ratelimit_redis
 #
 #   make            builds the module into build/
@@ -233,6 +234,8 @@ analyse: $(LUA_H)
 	cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr -Isrc -I$(BUILD) \
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	    --suppress=normalCheckLevelMaxBranches $(SRC)
+	@t/lib/wings.pl
+	@! grep -L SPDX-License-Identifier $(wildcard *.c src/*/* t/*/*.[ch]) $(PERL) $(wildcard t/lib/*.sh) | grep .
 	for f in $(PERL); do perl -It/lib -wc $$f 2>&1 | grep -v 'syntax OK$$' && exit 1; done; true
 	for f in t/lib/*.sh; do sh -n $$f || exit 1; done
 	bash -n .ci/run

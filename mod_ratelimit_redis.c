@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * mod_ratelimit_redis: one exact rate limit across all httpd hosts.
  *

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # make demo: the module at work, on real servers.
 #
 # Starts a Redis and two httpd hosts on free ports of the loopback, sends requests

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * config_redis: the directives that say where Redis is and how to be let in.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * atomics: access to memory that threads and processes share, with the memory order of each.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A limit on /login that counts //login, /x/../login, /LOGIN and /%6Cogin apart is no limit. This
  * room gives all of them the same bytes. httpd has decoded a path once before a rule sees it, but

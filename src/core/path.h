@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * path: one spelling for each path, so that a client cannot get a fresh count, or step around a
  * rule, by writing the same path in another way.

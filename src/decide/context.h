@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * tiers: what all children of the host share, found again or made when the configuration is read.
  *

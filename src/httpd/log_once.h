@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * complaint: what goes wrong while requests are served, said once.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * page: what server-status shows of the module, and how it looks to people.
  *

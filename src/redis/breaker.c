@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * breaker: whether it makes sense to ask a node of Redis at all.
  *

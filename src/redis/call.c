@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * call: a command on its way to Redis, and who waits for the reply.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * cluster: the nodes of a Redis Cluster, and which of them a slot's calls go to.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * credentials: user and password for Redis, from a file, for as long as a server runs.
  *

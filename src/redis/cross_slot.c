@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * spread: one decision over rules whose keys lie in several slots of a Redis Cluster.
  *

@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- One decision over all rules of a step; also what is given back or settled later. This is
 -- limiter.c in Lua: whoever changes one changes both. decide_plain.lua is this for plain rules.
 --

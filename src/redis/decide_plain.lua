@@ -1,3 +1,4 @@
+-- SPDX-License-Identifier: Apache-2.0
 -- A decision over sliding and fixed windows and buckets without further options: what most calls
 -- are. decide.lua, which defines all formats, gives the same verdicts; here they are written flat,
 -- without functions and tables, since this is the hot loop of a server that many share. A tail is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * logger: the lines that the link to Redis writes to the server's log.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * probe: a decision that costs nobody anything, to find out if others could be made.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * sentinel: where the primary of a Redis Sentinel deployment is.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * fleet: the servers of Redis that one child talks to, and which of them a call goes to.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rule_reading: what the parts of the grammar share while a rule is read.
  *

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * rule: what one RateLimit line says, its grammar and its compiled form.
  *

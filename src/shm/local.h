@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * local: the shared-memory tier, one table for all children of a host.
  *

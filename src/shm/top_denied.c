@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * denied: who is denied the most right now, in bounded shared memory.
  *

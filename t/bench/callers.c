@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * callers: what a decision costs those who ask, by themselves or through the client of a child.
  *

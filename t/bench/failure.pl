@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What requests wait when Redis fails. For each fault of Fault.pm a second of 32 clients without it,
 # two with it and one after it: the verdicts, what became of the calls, and the wait for Redis by
 # the module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Instructions per request, counted by callgrind: repeatable, whatever else the machine does.
 #
 # Each scene is an httpd of one process that answers N and then 2N requests of one keep-alive

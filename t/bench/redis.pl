@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What asking Redis for every decision costs. First the client library itself, with 1, 8, 32 and 64
 # callers, against one blocking connection for each of them: round by round, the same script, the
 # same Redis. Then a whole httpd under wrk, beyond one without the module.

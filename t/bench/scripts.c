@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What a decision costs Redis, by algorithm: calls a second, 64 in a pipeline, one rule, as a ratio
  * of an empty script in the same run, in turns, which is given the same words or none; the CPU of

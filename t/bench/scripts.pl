@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What a decision costs Redis, by algorithm. See scripts.c.
 
 use strict;

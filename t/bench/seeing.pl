@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What it costs to be seen. First the instructions that a request spends in counting, by callgrind
 # and no other build: only what runs inside the functions that count is collected. Then a flood of
 # denials of a hundred clients, with the log and without: lines for each client and interval, and

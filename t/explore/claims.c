@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One key has one entry, whoever meets whom where; and nobody's count is lost to somebody else's
  * claim, nor to a death. The tables are one set of eight places.

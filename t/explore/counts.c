@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Counts of one host: the quota is admitted to the unit, whatever is charged, given back, pending,
  * prolonged, settled or overdue at once, and whoever dies; nobody reads or changes the count of another

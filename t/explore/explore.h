@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * An explorer of schedules. The threads of a scene are coroutines of one process; before each of its
  * atomic accesses a thread may be preempted by another one, or die. A scene is run again and again,

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # The explorer sees: each fault that was found in what children share, or that a line of it is there
 # to prevent, is put back into a copy of the sources, and a scene must show it.
 

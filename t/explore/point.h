@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Included before every file of a program that is explored: each atomic access is a point. */
 #ifndef POINT_H
 #define POINT_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* A table of the local tier that is one set, and a clock that stands: for scenes. */
 #ifndef SET_H
 #define SET_H

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What children share besides the local tier: places of held requests, the most denied, the
  * statistics, and the breaker.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What Redis last said: a report is recalled whole or not at all, and only by the key it was about;
  * one request a second asks again.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes from whoever answers on Redis's port: while shaking hands, as replies to calls of each
  * kind, as messages that nobody asked for. Aborts where a promise of link.h or logger.h does not

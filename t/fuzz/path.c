@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as a path: the first byte picks the steps, the rest is the path. Aborts where a
  * promise of path.h does not hold, and so names the input.

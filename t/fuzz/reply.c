@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes from a Redis: raw through hiredis's reader, or as the text of one reply. What is
  * believed of it goes through the limiter. Aborts where a promise of script.h does not hold.

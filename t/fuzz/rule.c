@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as a RateLimit line, with a RateLimitTier behind a line break, as a duration and as
  * words. Aborts where a promise of rule.h does not hold, and so names the input.

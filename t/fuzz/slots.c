@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as a cluster's or a sentinel's replies, and as the text of an error. Aborts where a
  * promise of slots.h or sentinel.h does not hold.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as the URL of a Redis, once more with a password in the middle. Aborts where a promise
  * of topology.h does not hold.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # The harness itself, without the module: servers come up, answer, pause,
 # return, and leave no process behind however a test ends.
 

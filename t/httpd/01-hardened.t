@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # The module is built with the protections that Debian builds its packages with, so that
 # a mistake in it is harder to turn into an attack.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What an administrator may write. Each mistake ends httpd -t with a message
 # that says what was read, what was expected and an example; so do options that
 # contradict each other; what a later version brings is refused by name; and nothing

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Which rules hold where: sections inherit the rules around them, a name given
 # again replaces, "off" drops. RateLimit-Policy lists the rules that were
 # evaluated for a request, which is what is compared here.

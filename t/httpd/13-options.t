@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What a rule says beside its quota: for which requests it holds, what they cost,
 # whose quota is another one. Whatever goes wrong with that while requests are
 # served has one outcome: the rule holds as if the option that failed were not

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # How an administrator says where Redis is and how to be let in. Each defect of
 # a URL, a password file or a certificate ends httpd -t with a message of its
 # own, and no message repeats a password.

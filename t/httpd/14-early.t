@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # phase=early decides before httpd looks at the path: it counts what other hooks
 # never see, because httpd answers or refuses it first. In all else it is a rule
 # like others: charged once in a chain, given back, denied with the same response.

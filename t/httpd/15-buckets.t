@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Buckets and logs: a burst and then a rate; a leaky bucket that holds requests
 # for a while rather than denying them, but never more than its share of the
 # workers, whatever happens to those; a log that forgets each request by itself.

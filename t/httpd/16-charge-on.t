@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # charge-on= counts responses, not requests: failed logins but not good ones. Until
 # a response is known its request is pending: so guesses sent side by side cannot
 # pass the quota together, and good logins sent side by side are at most asked to

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # charge-on= and responses that take long: what a request has pending stays pending for
 # as long as the request lives, through a reload as well, and is then settled as its
 # status says. What dies with its child becomes a charge in the second slot after.

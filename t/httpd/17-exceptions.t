@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # When the quota is not what the rule says: a client that went too far is blocked
 # for longer, an operator holds another limit for it in Redis, and a busy server
 # gives less to all.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A denial that memory repeats ends when what it was made from does not hold any more: an override
 # lifts it, for all requests and not for the one that asks, and the wait of one quota is not the
 # wait of another.

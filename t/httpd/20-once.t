@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A request is charged once, whatever httpd makes of it on the way: subrequests,
 # redirects, error documents. A rule that is only reached on the way is charged
 # there, once, and denies there. Nothing that a client or Satisfy Any does undoes

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # One request may be decided in several steps: before authentication, after it,
 # and again where a redirect leads. The steps share one account: a later denial
 # gives back what earlier steps took, no counter is charged twice, and Redis may

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What a limited response says, to the letter: the three families of headers,
 # Retry-After, and the body of a denial by what the client accepts.
 

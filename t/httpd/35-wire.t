@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A denial on the wire: a body that is still to come does not hold a worker, a
 # connection without one is kept, HEAD has none; and what was decided is told to
 # the log and to other modules.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # HTTP/2: each stream is a request and is counted once, a denied one hears why,
 # and the connection goes on.
 

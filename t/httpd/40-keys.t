@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Who is who: requests that should share a count do, in every spelling a client
 # may think of, and others do not. Counts are of this host: see 42-redis-keys.t
 # for how they are called in Redis.

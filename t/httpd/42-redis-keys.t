@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What an operator sees in Redis: keys that can be read, found by a pattern and
 # computed with sha256sum; no secret in clear, nothing that a client can break,
 # and no key that stays forever.

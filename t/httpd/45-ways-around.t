@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Every way around a limit that users of limiters have reported, each with the bytes
 # that a client would send. A way is a name in the table below; each must have been
 # tried, by this host alone and by Redis, when the test ends. Where a way has a file

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Keys of client certificates: mod_ssl asks for one after phase=access where a section
 # wants it, by renegotiation or after the handshake. Each certificate has a count of its
 # own there, as it has where the whole virtual host wants one.

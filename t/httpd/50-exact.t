@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # One limit for two hosts is exact: of a flood over both, the quota passes, not
 # one request more and not one less, whichever MPM serves and however rules are
 # combined. RL_RUNS=20 repeats the main case as often.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Without Redis a host is a limiter of its own: all its children share one table,
 # so the quota passes exactly, whatever serves, and whatever happens to children
 # meanwhile.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Exact for every algorithm: two hosts, requests of mixed costs, two rules of which
 # one is shared by all clients. The units that pass are the quota, not one more and
 # not one less, and what was denied has charged neither rule.

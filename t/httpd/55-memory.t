@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A denial is remembered: whoever is denied costs Redis nothing until a second
 # has passed, and then one question for each host. What an operator changes in
 # Redis is heard within that second.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Redis's clock may step back, by hand, by NTP or because a replica with another
 # clock took over: nobody gets a quota back by that, and nobody is denied for as
 # long as the step was. What clients are told is of the host's clock.

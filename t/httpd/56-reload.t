@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A reload never ends the server, whatever the system no longer gives: the module goes on with
 # the memory and the logs there are, and says what is missing. A start that cannot have what it
 # was told stops, as httpd does for its own logs, and httpd -t notices before that.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What holds while Redis is away and when it comes back: each host limits for
 # itself, by what Redis last said and as on-failure says, nobody gets an error,
 # and the shared limit is exact again after. The faults themselves: 61-faults.t.

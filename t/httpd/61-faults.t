@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Whatever happens to Redis while 32 clients ask: nobody gets an error but the 503
 # of on-failure=closed, nobody waits past the deadline, soon nobody waits at all,
 # this host counts by itself, no limit lets through more than OPERATING.md says, and

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Whatever answers on Redis's port, requests get a verdict: nobody gets an error,
 # nobody waits past the deadline, this host counts by itself, and when a real Redis
 # takes over the port it decides. What can happen to a Redis that was good:

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Behind Sentinel the limit follows the primary: when it dies, hangs or hands over
 # under load nobody gets an error, the hosts find the new one by themselves, and
 # what passes beyond the quota on the way is less than one quota more.

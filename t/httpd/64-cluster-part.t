@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A Redis Cluster of which one primary is gone, with no replica to follow it:
 # rules whose counts the others hold are Redis's to decide as before, on all hosts
 # together; only those of the lost slots fall back. All or nothing holds for both.

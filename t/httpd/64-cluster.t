@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # On a Redis Cluster the limit is exact for every client, wherever his slot is and
 # while slots move; rules of several slots are charged together or not at all; and
 # when a primary dies only those wait for its replica whose counts it held.

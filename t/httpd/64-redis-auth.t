@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A Redis that wants to know who asks: with a password, or as a user who may do
 # just what is needed. Secrets stay out of logs, pages and process titles, and
 # whom Redis does not let in is told so once, in words an administrator can use.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # mpm-itk forks a process for each connection, long after httpd has started its
 # children. Such a process must not speak over a connection to Redis that others
 # hold too: it makes its own, so that limits are as exact as under any other MPM,

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A name may stand for several servers, as that of a headless service does for the
 # primary and its replicas: the primary is found among them, whichever comes first, and
 # found again when another one takes over.

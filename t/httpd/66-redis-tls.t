@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Redis over TLS, where hiredis has it: Redis's certificate and the name in it are
 # verified, a client certificate is shown where one is asked for, and a handshake
 # that never ends costs no request more than its deadline.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A connection to Redis that dies while nobody uses it costs no request anything, even where a rule
 # says on-failure=closed: not when Redis closes it, not when something on the way resets it, and not
 # when the way swallows what is sent over it. What may have run is never sent again.

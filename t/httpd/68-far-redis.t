@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A Redis that answers, but always later than requests may wait: after the first few no
 # request waits for it, and the log names the directive that decides.
 

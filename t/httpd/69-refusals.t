@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A Redis that refuses what only some decisions need: it is found out once and stays
 # found out, because what tests whether it is back does all that decisions do. The log
 # names the cause, and shows nothing that a terminal or a client could have planted.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What an operator sees: who was denied, in the error log, once and then by
 # number; and on the status page how often each rule did what, equal to what
 # clients counted.

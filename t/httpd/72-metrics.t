@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What Prometheus sees: both formats in good form, the numbers that clients count, never falling,
 # with labels that no client can choose.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # The violation log: who was denied, by which rule, how far over; once and then by number, also
 # when the client has gone away; in a file or a program, as CustomLog; whatever clients send.
 

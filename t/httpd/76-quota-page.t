@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # A client's own quotas: as its next request would find them, by all algorithms, without being
 # charged for the look, with Redis and without.
 

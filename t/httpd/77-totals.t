@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Whatever happens to children, totals never fall, and are what clients counted, but for requests
 # that a killed child had in hand.
 

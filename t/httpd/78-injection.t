@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Every byte that a client controls, in every place it may stand, into everything that is written
 # about it: page, lines for programs, metrics, logs, quota page. All stays what it was meant to be,
 # and what may be a secret is nowhere.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Every file of conf/examples is loaded as it is into a real httpd, gets traffic,
 # and denies where its comments promise it: here those about logins and about hosts
 # that share a load balancer, in 82 to 84 the others. The files that a2enmod links are

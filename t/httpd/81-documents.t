@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # The documents say what is so. Every example passes httpd -t. DIRECTIVES.md has each directive,
 # option, algorithm, key component and phase that the module takes, and no other; its defaults,
 # contexts, and what it says is refused are tried. Every link leads somewhere.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What conf/examples say of APIs and applications: plans, users, costs, uploads,
 # webhooks.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What conf/examples say of whole sites: one host alone, networks of one's own, a deny
 # list, a limit on trial, a challenge.
 

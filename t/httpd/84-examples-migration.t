@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What conf/examples say of a change from other limiters: how many requests the new
 # lines let through.
 

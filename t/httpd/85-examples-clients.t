@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What conf/examples say of clients that are told apart by more than their address: by country
 # and network, by the folder they ask, by a trap they walk into; and what mod_qos's lines
 # become.

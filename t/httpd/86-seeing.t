@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # conf/examples/seeing.conf and what stands in conf/examples/monitoring beside it: each recipe does
 # what its comment says, every query names a metric that there is, Prometheus and fail2ban take
 # their files.

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What the runbook in OPERATING.md tells an operator to type works: let a client in again, find it
 # by its key, raise its limit, ban it. The lines of the error log that it explains exist.
 

@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # What OPERATING.md says of the module together with other parts of a site: each configuration
 # there is started as it is, and requests show what the text around it promises.
 

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Certificates;
 
 # Certificates for tests: an authority, and what it signs.

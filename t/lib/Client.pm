@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Client;
 
 # A raw HTTP/1.1 client that hides nothing: headers stay a list, duplicates and

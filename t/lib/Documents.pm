@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Documents;
 
 # The documents of the project, as the tests that hold them to the code read them.

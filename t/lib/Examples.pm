@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Examples;
 
 # What the tests of conf/examples share.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package FakeRedis;
 
 # A server that misbehaves as no real Redis would on demand: it drips, sends

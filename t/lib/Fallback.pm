@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Fallback;
 
 # Hosts whose Redis fails, and what must be true of them.

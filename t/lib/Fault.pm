@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Fault;
 
 # What can happen to a Redis, as a table: how it begins, how it ends, and what of

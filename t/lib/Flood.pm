@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Flood;
 
 # Many keep-alive clients at once, driven by one select loop in this process.

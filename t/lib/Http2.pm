@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Http2;
 
 # One HTTP/2 connection over cleartext, by prior knowledge: as much of RFC 9113

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Httpd;
 
 # A real httpd of the distribution with a configuration of its own.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Keys;
 
 # Clients that say who they are, for tests of keys.

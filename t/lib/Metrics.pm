@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Metrics;
 
 # What ratelimit-metrics says, read as strictly as a scraper may.

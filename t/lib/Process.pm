@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Process;
 
 # Processes that a test starts, and their end.

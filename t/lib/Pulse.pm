@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Pulse;
 
 # How late this machine is: a process that does nothing but sleep for 10 ms at a time

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package RedisCluster;
 
 # A real Redis Cluster on loopback: primaries, each with replicas, without

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package RedisSentinel;
 
 # A real Redis Sentinel deployment on loopback: one primary, replicas, sentinels.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package RedisServer;
 
 # A real redis-server, without persistence, on loopback and on a Unix socket.

@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Status;
 
 # What server-status?auto says of the module, as numbers.

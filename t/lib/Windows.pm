@@ -1,3 +1,4 @@
+# SPDX-License-Identifier: Apache-2.0
 package Windows;
 
 # Windows of time, for tests that count within one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A client of Redis as a child of httpd has one, for programs that have no httpd: its breakers lie
  * in this process's own memory, and what it logs is counted, or shown with RL_VERBOSE.

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # The whole suite in a Debian 13, where compiler, httpd, hiredis and Redis are
 # newer, and what asks Redis once more against Valkey.
 #

@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # Installs what is missing to build and test, on Debian 12 or later.
 #
 #   t/lib/deps.sh [demo] [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]

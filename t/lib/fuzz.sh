@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # One fuzzer as a test: it runs for FUZZ_SECONDS and must find nothing.
 #
 #   t/lib/fuzz.sh build/fuzz/t/fuzz/NAME

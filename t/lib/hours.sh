@@ -1,4 +1,5 @@
 #!/bin/sh
+# SPDX-License-Identifier: Apache-2.0
 # A command at hours that have undone tests: shortly before midnight, right after it,
 # and in the last minute of a February; each time with all processors busy.
 #

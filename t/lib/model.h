@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The algorithms by their definitions: every charge is kept, and a verdict adds them up. Knows
  * nothing of two counters, levels or sums; slow, and meant to be. Waits are found by trying.

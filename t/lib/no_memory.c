@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Preloaded into httpd, it takes shared memory away: anonymous shared mappings larger than the
  * number of bytes in the file that NO_MEMORY names fail. While there is no such file all is well.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A seeded generator for property tests: the same seed tries the same cases on every machine.
  * RL_SEED sets another one. Not for secrets.

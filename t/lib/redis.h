@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A redis-server of a test's own, on a socket in a new directory, that ends with the test. Nothing
  * is kept on disk. RL_REDIS_SERVER names another program, as valkey-server.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Replies of Redis from their text: what hiredis makes of these bytes. Freed by the next call and
  * at the end.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /* Limits and states in short, for tests: initializers, and as values with a cast before them. */
 #ifndef STATES_H
 #define STATES_H

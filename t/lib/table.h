@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A table of the local tier for tests: in memory that children share, with a fixed seed, on a
  * clock the test sets. Keys are numbers.

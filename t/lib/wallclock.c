@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Moves the wall clock of a program and of all that it starts, when preloaded: by
  * WALLCLOCK_OFFSET seconds, which may be negative. Clocks run on as they do; those

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A Redis that comes and goes, thousands of times, while callers ask: the breaker opens and closes
  * each time, and the client of it holds as many descriptors, threads and bytes in the end as it did

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The shared table at every instruction. A child runs one call, traced instruction by instruction
  * by its parent, which stops it at the first, the second, the third ... and there kills it, or

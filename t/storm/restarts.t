@@ -1,4 +1,5 @@
 #!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
 # Graceful restarts, one behind the other, with clients that go on asking: nobody
 # gets an error, no count is lost, and httpd holds as many descriptors, threads,
 # maps and as much memory in the end as it did after the first few; Redis has one

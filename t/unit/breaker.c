@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * When it makes sense to ask Redis: what opens the breaker, who probes and when, what closes it.
  * Time is an argument, so nothing here waits.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Many threads ask one Redis through one client, alone and all at once, while replies come late,
  * the server dies and comes back, and the client is stopped: every call gets its own reply or none,

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Passwords come whole and unchanged from their file into AUTH, however odd they look and while the
  * file changes under those who use it. What is wrong with a file is said without what it holds, and

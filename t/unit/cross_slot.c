@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A decision over several slots is all or nothing: whatever denies or moves on the way, no live rule
  * stays charged alone, and every denial is known. A slot that fails leaves the others to decide.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs
  * the scripts, with its clock and its expiry replaced so that the test decides what time it is;

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the scripts do to keys, in a real Redis and on its clock: what lies under a key of each
  * algorithm, that everything has an end and is small, that what is foreign is overwritten, that a

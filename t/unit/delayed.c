@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The places of held requests: never more than there may be, however many ask at once, and each ends
  * by itself. Time is an argument, so nothing here waits.

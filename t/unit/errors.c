@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What Redis says is known by how it begins, in every version's form, and by nothing that stands
  * further behind.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The thread that keeps pending what requests under way have pending, on a table of its own: units
  * that are kept stay pending, those that are not become a charge, and thousands of requests that come

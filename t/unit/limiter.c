@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The arithmetic of windows, buckets and pending units: first tables that a person can check, then
  * what must hold for every state, quota and window up to the ends of their ranges, then traces of

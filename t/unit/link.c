@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Of a call whose connection ends it is known for certain that nothing was sent, or it is lost: it
  * may have run. A connection that died while it was idle is noticed before anything is sent over

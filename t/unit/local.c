@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The shared table as one process sees it: counts are the limiter's, also when callers' clocks
  * differ by some ms around a window's edge; snapshots never deny what Redis would admit; a full

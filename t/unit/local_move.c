@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A table of another size goes on with what the one before held: counts, what is pending, blocks,
  * and what Redis last said, whether it grows or shrinks; and while others go on using the old one.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The shared table under many processes: what they admit together is the quota, to the unit, and
  * stays so when they are killed at any moment, thousands of times. An alarm bounds the whole: if

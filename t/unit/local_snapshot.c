@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What the table remembers of Redis: a denial from memory is one that Redis would give, whatever
  * the network took; it is renewed by one request a second, within a budget; what is torn is

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A node waits for what it does not know yet, and does not spin meanwhile: where its server is, it
  * is told.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * One path has one spelling: the ways around a limit that users reported, one group of rows each;
  * then what must hold for every path, on paths made of the pieces that matter (a seeded generator:

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The globs of path=: a table of what they say, the definition in path.h as a second, slow matcher
  * that must agree on random globs and paths (seeded: each run tries the same ones), and long paths

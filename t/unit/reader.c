@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Replies that lie about their size: what is too large, too deep or without end is refused as soon
  * as that can be seen, and what Redis really says is read.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Names whose DNS hangs cost a bounded number of threads and descriptors, however often and for
  * however many names somebody asks; nobody waits for them; and an answer that comes at last is

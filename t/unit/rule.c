@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The grammar of a RateLimit line: what good lines compile to, exactly; what is said of bad ones;
  * words, quotes and durations; which rules share a counter.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is said to Redis, byte for byte, and what is believed of its replies: nothing but what the
  * script can say.

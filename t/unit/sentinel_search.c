@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * A search for the primary: whom it asks, in which order, what it believes, and when it gives up.
  */

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which node of a cluster holds a key: the slots of the specification's examples, tables from
  * CLUSTER SLOTS in all its dialects, redirections, and what must not be believed.

@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * What is counted: each request once, each wait in the bucket that people expect, the last minute
  * apart from the time before. Time is an argument, so nothing here waits.

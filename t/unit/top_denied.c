@@ -1,3 +1,4 @@
+/* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Who is denied the most: those who are denied much stay, whoever comes and goes; a process that
  * dies while it writes blocks nothing; nothing that is not whole is believed. Time is an argument.
