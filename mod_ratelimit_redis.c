@@ -43,7 +43,7 @@
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
-static rl_tiers tiers; /* filled in by post_config, and per child by child_init */
+static rl_context context; /* filled in by post_config, and per child by child_init */
 
 /* --- Life of the server ------------------------------------------------------------------- */
 
@@ -59,23 +59,23 @@ static int is_reload(void)
 /* httpd ends: what nobody has reported yet is reported. Not in a child, nor when it reloads. */
 static apr_status_t last_words(void *s)
 {
-    if (tiers.local && ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_EXITING)
-        rl_violation_flush(s, &tiers, 1);
+    if (context.local && ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_EXITING)
+        rl_violation_flush(s, &context, 1);
     return APR_SUCCESS;
 }
 
 static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, server_rec *s)
 {
     (void)plog;
-    memset(&tiers, 0, sizeof(tiers));
+    memset(&context, 0, sizeof(context));
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
         return OK;
-    tiers.settings = rl_config_settings(s);
-    if (!rl_tiers_share(s, &tiers))
+    context.settings = rl_config_settings(s);
+    if (!rl_context_share(s, &context))
         return is_reload() ? OK : HTTP_INTERNAL_SERVER_ERROR;
-    rl_tiers_give_rows(s, &tiers, rl_config_rules(), ptemp);
-    rl_stats_keep(tiers.stats, rl_local_clock());
-    rl_config_redis_share(tiers.settings, pconf);
+    rl_context_give_rows(s, &context, rl_config_rules(), ptemp);
+    rl_stats_keep(context.stats, rl_local_clock());
+    rl_config_redis_share(context.settings, pconf);
     apr_pool_pre_cleanup_register(pconf, s, last_words);
     return OK;
 }
@@ -104,21 +104,21 @@ static int open_logs(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, ser
 /* In the parent, every ten seconds or so. */
 static int monitor(apr_pool_t *pool, server_rec *s)
 {
-    if (!tiers.local)
+    if (!context.local)
         return DECLINED;
-    rl_stats_keep(tiers.stats, rl_local_clock());
-    rl_violation_flush(s, &tiers, 0);
-    rl_config_redis_refresh(tiers.settings, s, pool);
+    rl_stats_keep(context.stats, rl_local_clock());
+    rl_violation_flush(s, &context, 0);
+    rl_config_redis_refresh(context.settings, s, pool);
     return DECLINED;
 }
 
 /* --- Life of a child ---------------------------------------------------------------------- */
 
-static void log_redis(void *context, rl_log_level level, const char *text)
+static void log_redis(void *datum, rl_log_level level, const char *text)
 {
     static const int levels[] = {APLOG_INFO, APLOG_NOTICE, APLOG_WARNING, APLOG_ERR};
 
-    ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)context, "ratelimit: %s", text);
+    ap_log_error(APLOG_MARK, levels[level], 0, (server_rec *)datum, "ratelimit: %s", text);
 }
 
 static apr_status_t stop_client(void *client)
@@ -143,7 +143,7 @@ static void note_fork(void)
 
 static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
 {
-    const rl_settings *settings = tiers.settings;
+    const rl_settings *settings = context.settings;
     rl_client_options options;
 
     memset(&options, 0, sizeof(options));
@@ -158,7 +158,7 @@ static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
     options.failures = settings->breaker_failures;
     options.retry.retry_min_ms = settings->retry_min_ms;
     options.retry.retry_max_ms = settings->retry_max_ms;
-    options.breakers = tiers.breakers;
+    options.breakers = context.breakers;
     options.logger = (rl_logger){log_redis, s};
     return rl_client_create(pool, &options);
 }
@@ -168,9 +168,9 @@ static void ensure_client(server_rec *s)
 {
     if (!wants_client)
         return;
-    if (tiers.client)
-        rl_client_abandon(tiers.client);
-    tiers.client = make_client(s, child_pool, 0);
+    if (context.client)
+        rl_client_abandon(context.client);
+    context.client = make_client(s, child_pool, 0);
     wants_client = 0;
 }
 
@@ -182,12 +182,12 @@ static void start_client(apr_pool_t *pchild, server_rec *s, int threaded)
     wants_client = ap_find_linked_module("mpm_itk.c") != NULL;
     if (wants_client)
         return;
-    tiers.client = make_client(s, pchild, threaded);
-    if (!tiers.client)
+    context.client = make_client(s, pchild, threaded);
+    if (!context.client)
         ap_log_error(APLOG_MARK, APLOG_CRIT, 0, s, "ratelimit: no thread for Redis: this child "
                      "counts alone");
     else if (threaded)
-        apr_pool_pre_cleanup_register(pchild, tiers.client, stop_client);
+        apr_pool_pre_cleanup_register(pchild, context.client, stop_client);
 }
 
 static rl_client *make_keepers_client(void *s, apr_pool_t *pool)
@@ -208,25 +208,25 @@ static int is_any_charged_by_response(void)
 
 static void start_keeper(apr_pool_t *pchild, server_rec *s, int threaded)
 {
-    rl_keeper_options options = {.local = tiers.local, .prolong_ms = RL_PENDING_SLOT_MS / 3,
-                                 .threaded = threaded, .client = threaded ? tiers.client : NULL,
+    rl_keeper_options options = {.local = context.local, .prolong_ms = RL_PENDING_SLOT_MS / 3,
+                                 .threaded = threaded, .client = threaded ? context.client : NULL,
                                  .context = s, .logger = {log_redis, s}};
 
-    if (!threaded && tiers.settings->redis)
+    if (!threaded && context.settings->redis)
         options.make_client = make_keepers_client;
     if (is_any_charged_by_response())
-        tiers.keeper = rl_keeper_create(pchild, &options);
+        context.keeper = rl_keeper_create(pchild, &options);
 }
 
 static void child_init(apr_pool_t *pchild, server_rec *s)
 {
     int threaded = 0;
 
-    if (!tiers.local)
+    if (!context.local)
         return;
     ap_mpm_query(AP_MPMQ_IS_THREADED, &threaded);
     threaded = threaded != AP_MPMQ_NOT_SUPPORTED;
-    if (tiers.settings->redis)
+    if (context.settings->redis)
         start_client(pchild, s, threaded);
     start_keeper(pchild, s, threaded);
 }
@@ -237,14 +237,14 @@ static int decide(request_rec *r, rl_phase phase)
 {
     int verdict;
 
-    if (!tiers.local)
+    if (!context.local)
         return DECLINED;
     if (r->prev && !r->main)
         rl_reply_carry(r);
     if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
         return DECLINED;
     ensure_client(r->server);
-    verdict = rl_decide(r, &tiers, phase);
+    verdict = rl_decide(r, &context, phase);
     return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
 }
 
@@ -271,16 +271,16 @@ static int fixups(request_rec *r)
 /* The response is on its way: what must not make a client wait is done now. */
 static int log_transaction(request_rec *r)
 {
-    if (tiers.local)
-        rl_decide_settle(r, &tiers);
-    if (tiers.client && !wants_client)
-        rl_client_probe(tiers.client);
+    if (context.local)
+        rl_decide_settle(r, &context);
+    if (context.client && !wants_client)
+        rl_client_probe(context.client);
     return DECLINED;
 }
 
 static int handler(request_rec *r)
 {
-    int (*answer)(request_rec *, const rl_tiers *) = NULL;
+    int (*answer)(request_rec *, const rl_context *) = NULL;
 
     if (r->handler && !strcmp(r->handler, RL_METRICS_HANDLER))
         answer = rl_metrics;
@@ -290,12 +290,12 @@ static int handler(request_rec *r)
         return DECLINED;
     if (answer == rl_quota)
         ensure_client(r->server);
-    return tiers.local ? answer(r, &tiers) : HTTP_SERVICE_UNAVAILABLE;
+    return context.local ? answer(r, &context) : HTTP_SERVICE_UNAVAILABLE;
 }
 
 static int status(request_rec *r, int flags)
 {
-    return rl_status(r, flags, &tiers);
+    return rl_status(r, flags, &context);
 }
 
 /* --- The record --------------------------------------------------------------------------- */
@@ -314,8 +314,8 @@ static int check_places(apr_pool_t *scratch, server_rec *s)
     apr_array_header_t *logs = rl_config_logs();
     int good = 1;
 
-    rl_tiers_check_names(s, rl_config_rules(), scratch);
-    rl_tiers_check_size(s, rl_config_settings(s)->shared_memory, scratch);
+    rl_context_check_names(s, rl_config_rules(), scratch);
+    rl_context_check_size(s, rl_config_settings(s)->shared_memory, scratch);
     for (int i = 0; i < logs->nelts; i++) {
         const char *error = rl_log_check(APR_ARRAY_IDX(logs, i, rl_log *), scratch);
 

@@ -21,9 +21,9 @@ static const char *redis_key_of(const rl_step *s, rl_outcome *o)
     const char *who = rl_decide_who(s->chain, o);
 
     if (!scope)
-        return apr_pstrcat(s->r->pool, s->tiers->settings->prefix, ":{", who, "}",
+        return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", who, "}",
                            o->rule->key_suffix, NULL);
-    return apr_pstrcat(s->r->pool, s->tiers->settings->prefix, ":{", who, "}:", scope, "/",
+    return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", who, "}:", scope, "/",
                        o->rule->key_suffix + 1, NULL);
 }
 
@@ -55,8 +55,8 @@ static void add_ask(rl_step *s, rl_outcome *o)
     }
     ask = begin_ask(s, o, RL_ASK_DECIDE);
     ask->shadow = o->shadow;
-    if (s->tiers->settings->overrides) {
-        ask->override_key = apr_pstrcat(s->r->pool, s->tiers->settings->prefix, ":override:{",
+    if (s->context->settings->overrides) {
+        ask->override_key = apr_pstrcat(s->r->pool, s->context->settings->prefix, ":override:{",
                                         rl_decide_who(s->chain, o), "}", NULL);
         ask->tiers = o->rule->tiers_text;
     }
@@ -94,10 +94,10 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
     apr_pool_t *pool = s->r->pool;
 
     if (override == RL_OVERRIDE_REFUSED)
-        rl_complain(s->r, s->tiers->local, "overrides are ignored: Redis refuses to read them; "
+        rl_complain(s->r, s->context->local, "overrides are ignored: Redis refuses to read them; "
                     "allow it with ACL SETUSER USER +hget");
     else if (why[override])
-        rl_complain(s->r, s->tiers->local,
+        rl_complain(s->r, s->context->local,
                     apr_pstrcat(pool, "the override of rule=", o->rule->name, " for identity=",
                                 rl_decide_who(s->chain, o), why[override], NULL));
 }
@@ -110,7 +110,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     complain_of_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
     if (o->exempt) {
-        rl_local_forget(s->tiers->local, o->key); /* it may deny from before the override */
+        rl_local_forget(s->context->local, o->key); /* it may deny from before the override */
         return;
     }
     o->now = ask->now;
@@ -123,14 +123,14 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
         o->state.blocked_until = o->now + rl_step_ticks(o, o->limit.block_ms);
     else if (o->shadow ? !o->denies : all)
         rl_step_mark_charged(o);
-    rl_local_remember(s->tiers->local, o->key, &o->limit, ask->override == RL_OVERRIDE_QUOTA,
+    rl_local_remember(s->context->local, o->key, &o->limit, ask->override == RL_OVERRIDE_QUOTA,
                       &o->state, o->now, s->host_ms, received_ms);
 }
 
 /* What Redis last said of the counter: this host's share of it, as far as it still holds. */
 static rl_state *seed_of(rl_step *s, const rl_outcome *o)
 {
-    int64_t nodes = s->tiers->settings->nodes;
+    int64_t nodes = s->context->settings->nodes;
     rl_state *seed = apr_pcalloc(s->r->pool, sizeof(*seed));
 
     if (rl_limiter_is_bucket(o->limit.algorithm)) {
@@ -155,7 +155,7 @@ static rl_state *seed_of(rl_step *s, const rl_outcome *o)
  */
 static void count_here(rl_step *s, rl_outcome *o)
 {
-    int64_t nodes = s->tiers->settings->nodes;
+    int64_t nodes = s->context->settings->nodes;
 
     o->kind = RL_LOCAL_FALLBACK;
     o->key = rl_step_key(s, o);
@@ -164,13 +164,13 @@ static void count_here(rl_step *s, rl_outcome *o)
         o->limit.algorithm = RL_SLIDING_WINDOW;
     o->limit.quota = share(o->limit.quota, nodes);
     o->limit.burst = share(o->limit.burst, nodes);
-    o->now = rl_step_ticks(o, rl_local_now(s->tiers->local, RL_CLOCK_REDIS, s->host_ms));
+    o->now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_REDIS, s->host_ms));
     o->lag_ms = 0;
-    rl_local_peek(s->tiers->local, o->key, &o->limit, o->seed, &o->now, &o->state);
+    rl_local_peek(s->context->local, o->key, &o->limit, o->seed, &o->now, &o->state);
     rl_step_judge(o);
     if (o->denies && !s->look) { /* Redis's clock may have stepped since the last fallback */
-        rl_local_anchor(s->tiers->local, o->key, &o->limit, o->now);
-        rl_local_block(s->tiers->local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
+        rl_local_anchor(s->context->local, o->key, &o->limit, o->now);
+        rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
     }
 }
 
@@ -181,7 +181,7 @@ static void count_here(rl_step *s, rl_outcome *o)
 static void fall_back(rl_step *s, rl_outcome *o)
 {
     rl_on_failure on_failure = o->rule->on_failure ? o->rule->on_failure
-                                                   : s->tiers->settings->on_failure;
+                                                   : s->context->settings->on_failure;
 
     s->chain->fallback = 1;
     o->redis_key = NULL;
@@ -203,7 +203,7 @@ static void fall_back(rl_step *s, rl_outcome *o)
 /* What the chain may still spend on Redis. */
 static int64_t time_left(const rl_step *s)
 {
-    return s->tiers->settings->timeout_ms * 1000 - s->chain->waited_us;
+    return s->context->settings->timeout_ms * 1000 - s->chain->waited_us;
 }
 
 static void ask_in_time(rl_step *s, int *all)
@@ -212,11 +212,11 @@ static void ask_in_time(rl_step *s, int *all)
     rl_failure failure = RL_FAILED_LATE;
 
     if (left_us > 0)
-        failure = rl_client_decide(s->tiers->client, s->asks, s->ask_count, s->look,
+        failure = rl_client_decide(s->context->client, s->asks, s->ask_count, s->look,
                                    began_us + left_us, all);
     waited_us = rl_link_clock() - began_us;
     s->chain->waited_us += waited_us;
-    rl_stats_count_redis(s->tiers->stats, failure, waited_us);
+    rl_stats_count_redis(s->context->stats, failure, waited_us);
 }
 
 void rl_step_ask_redis(rl_step *s)
@@ -224,7 +224,7 @@ void rl_step_ask_redis(rl_step *s)
     int all = 0;
 
     s->ask_count = 0;
-    if (!s->tiers->client)
+    if (!s->context->client)
         return;
     if (!rl_step_is_denied(s) || s->look)
         add_asks(s, 0);
@@ -264,7 +264,7 @@ void rl_step_keep(rl_step *s)
 
         if (!o->charged || !o->limit.on_response || o->cost == 0)
             continue;
-        o->kept = rl_keeper_add(s->tiers->keeper, &units, s->host_ms);
+        o->kept = rl_keeper_add(s->context->keeper, &units, s->host_ms);
         apr_pool_cleanup_register(s->r->pool, o, stop_keeping, apr_pool_cleanup_null);
     }
 }
@@ -274,7 +274,7 @@ void rl_step_keep(rl_step *s)
 /* Takes back, on this host, what an outcome was charged or has pending. */
 static void give_back_here(rl_step *s, rl_outcome *o)
 {
-    rl_local *local = s->tiers->local;
+    rl_local *local = s->context->local;
 
     if (o->limit.on_response)
         rl_local_settle(local, o->key, &o->limit, o->position, o->cost, 0, s->host_ms, o->now);
@@ -303,7 +303,7 @@ static void send_undo(rl_step *s, int most)
     if (s->ask_count == 0 || s->ask_count < most)
         return;
     began_us = rl_link_clock();
-    rl_client_undo(s->tiers->client, s->asks, s->ask_count, began_us + time_left(s));
+    rl_client_undo(s->context->client, s->asks, s->ask_count, began_us + time_left(s));
     s->chain->waited_us += rl_link_clock() - began_us;
     s->ask_count = 0;
 }
@@ -329,7 +329,7 @@ void rl_step_give_back(rl_step *s)
         unmark_charged(o);
         if (o->redis_key) {
             undo(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
-            rl_local_forget(s->tiers->local, o->key);
+            rl_local_forget(s->context->local, o->key);
         }
         else {
             give_back_here(s, o);
@@ -342,9 +342,9 @@ void rl_step_give_back(rl_step *s)
 
 static void settle_here(rl_step *s, rl_outcome *o, int charged)
 {
-    int64_t now = rl_step_ticks(o, rl_local_now(s->tiers->local, rl_step_clock(o), s->host_ms));
+    int64_t now = rl_step_ticks(o, rl_local_now(s->context->local, rl_step_clock(o), s->host_ms));
 
-    rl_local_settle(s->tiers->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
+    rl_local_settle(s->context->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
                     now);
 }
 

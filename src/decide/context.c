@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tiers: what all children of the host share, found again or made when the configuration is read.
+ * context: what all children of the host share, found again or made when the configuration is read.
  *
  * A reload must never end the server, and the system may have less memory than it had when the
  * server started. So a local tier for which there is no memory becomes a smaller one: it is still
@@ -79,14 +79,14 @@ static void move_counts(server_rec *s, rl_local *to, const rl_segment *to_segmen
 }
 
 /* The local tier: the one that there is, or one of another size. */
-static rl_local *share_local(server_rec *s, rl_tiers *tiers)
+static rl_local *share_local(server_rec *s, rl_context *context)
 {
-    apr_size_t wanted = tiers->settings->shared_memory;
+    apr_size_t wanted = context->settings->shared_memory;
     rl_segment *kept = rl_segment_kept(NAME("local")), fresh;
     rl_local *former = is_usable(kept) ? rl_local_attach(kept->base, kept->size) : NULL, *local;
     apr_status_t status;
 
-    tiers->local_size = kept->size;
+    context->local_size = kept->size;
     if (former && kept->size == wanted)
         return former;
     status = map_local(s, wanted, former ? kept->size : 0, &fresh);
@@ -103,7 +103,7 @@ static rl_local *share_local(server_rec *s, rl_tiers *tiers)
         ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: another version of the module "
                      "was here before: all counts and blocks of this host start anew");
     rl_segment_replace(kept, &fresh);
-    tiers->local_size = kept->size;
+    context->local_size = kept->size;
     return local;
 }
 
@@ -126,28 +126,28 @@ static void *share(server_rec *s, const char *name, apr_size_t size)
     return kept->base;
 }
 
-int rl_tiers_share(server_rec *s, rl_tiers *tiers)
+int rl_context_share(server_rec *s, rl_context *context)
 {
-    const rl_topology *redis = tiers->settings->redis;
+    const rl_topology *redis = context->settings->redis;
     void *stats = share(s, NAME("stats"), rl_stats_size());
     void *denied = stats ? share(s, NAME("denied"), rl_denied_size()) : NULL;
     void *held = denied ? share(s, NAME("held"), rl_held_size()) : NULL;
     void *breakers = held ? share(s, NAME("breakers"), sizeof(rl_breakers)) : NULL;
-    rl_local *local = breakers ? share_local(s, tiers) : NULL;
+    rl_local *local = breakers ? share_local(s, context) : NULL;
 
     if (!local)
         return 0;
-    tiers->stats = rl_stats_attach(stats);
-    if (!tiers->stats)
-        tiers->stats = rl_stats_init(stats);
-    tiers->denied = rl_denied_attach(denied);
-    if (!tiers->denied)
-        tiers->denied = rl_denied_init(denied);
-    tiers->held = held;
-    tiers->breakers = breakers;
+    context->stats = rl_stats_attach(stats);
+    if (!context->stats)
+        context->stats = rl_stats_init(stats);
+    context->denied = rl_denied_attach(denied);
+    if (!context->denied)
+        context->denied = rl_denied_init(denied);
+    context->held = held;
+    context->breakers = breakers;
     if (redis && redis->kind == RL_TOPOLOGY_SINGLE)
         rl_breaker_of(breakers, redis->endpoints[0].name); /* to be seen at once */
-    tiers->local = local;
+    context->local = local;
     return 1;
 }
 
@@ -175,7 +175,7 @@ static void warn_of_names(server_rec *s, int level, unsigned sharing, unsigned n
                  RL_STATS_ROWS - 1);
 }
 
-void rl_tiers_give_rows(server_rec *s, const rl_tiers *tiers, const apr_array_header_t *rules,
+void rl_context_give_rows(server_rec *s, const rl_context *context, const apr_array_header_t *rules,
                         apr_pool_t *scratch)
 {
     apr_hash_t *sharing = apr_hash_make(scratch);
@@ -185,7 +185,7 @@ void rl_tiers_give_rows(server_rec *s, const rl_tiers *tiers, const apr_array_he
 
         if (rule->off)
             continue;
-        rule->row = rl_stats_row(tiers->stats, rule->name);
+        rule->row = rl_stats_row(context->stats, rule->name);
         if (rule->row == RL_STATS_ROWS - 1)
             apr_hash_set(sharing, rule->name, APR_HASH_KEY_STRING, rule);
     }
@@ -194,7 +194,7 @@ void rl_tiers_give_rows(server_rec *s, const rl_tiers *tiers, const apr_array_he
                       apr_hash_count(by_name(rules, scratch)));
 }
 
-void rl_tiers_check_names(server_rec *s, const apr_array_header_t *rules, apr_pool_t *scratch)
+void rl_context_check_names(server_rec *s, const apr_array_header_t *rules, apr_pool_t *scratch)
 {
     unsigned names = apr_hash_count(by_name(rules, scratch));
 
@@ -204,7 +204,7 @@ void rl_tiers_check_names(server_rec *s, const apr_array_header_t *rules, apr_po
 
 /* --- What httpd -t can say ---------------------------------------------------------------- */
 
-void rl_tiers_check_size(server_rec *s, apr_size_t size, apr_pool_t *scratch)
+void rl_context_check_size(server_rec *s, apr_size_t size, apr_pool_t *scratch)
 {
     rl_segment trial;
     apr_status_t status = rl_segment_map(&trial, LAYOUT, size, scratch);

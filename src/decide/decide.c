@@ -76,15 +76,15 @@ const char *rl_decide_who(rl_chain *chain, rl_outcome *o)
 }
 
 /* Turns the chain to a request and its section. */
-static void face(rl_chain *chain, request_rec *r, const rl_tiers *tiers,
+static void face(rl_chain *chain, request_rec *r, const rl_context *context,
                  const rl_section *section)
 {
     rl_terms *terms = &chain->terms;
 
     terms->path = NULL; /* httpd decodes it where it stands */
     terms->r = r;
-    terms->settings = tiers->settings;
-    terms->local = tiers->local;
+    terms->settings = context->settings;
+    terms->local = context->local;
     terms->normalize = rl_config_normalize(section);
 }
 
@@ -102,7 +102,7 @@ rl_clock rl_step_clock(const rl_outcome *o)
 
 uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
 {
-    return rl_local_key(s->tiers->local, o->kind,
+    return rl_local_key(s->context->local, o->kind,
                         o->rule->counter ^ rl_config_of_server(s->r->server)->scope_hash,
                         o->identity.raw, o->identity.length);
 }
@@ -168,7 +168,7 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
     o->exempt = !rl_terms_limit(&s->chain->terms, rule, &o->limit);
     o->shadow = shadow || rule->shadow;
     s->shadows += o->shadow;
-    if (s->tiers->client && rule->sync == RL_SYNC_REQUEST) {
+    if (s->context->client && rule->sync == RL_SYNC_REQUEST) {
         o->kind = RL_LOCAL_SNAPSHOT;
         o->source = RL_SOURCE_REDIS;
     }
@@ -212,7 +212,7 @@ static int collect(rl_step *s, const rl_section *section, rl_phase phase)
 
 static void look_at_count(rl_step *s, rl_outcome *o)
 {
-    rl_local *local = s->tiers->local;
+    rl_local *local = s->context->local;
 
     o->now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
     rl_local_peek(local, o->key, &o->limit, NULL, &o->now, &o->state);
@@ -233,7 +233,7 @@ int rl_step_is_denied(const rl_step *s)
 static void look_at_snapshot(rl_step *s, rl_outcome *o)
 {
     rl_limit limit = o->limit; /* becomes an override's, if there was one */
-    rl_recall recall = rl_local_recall(s->tiers->local, o->key, &limit, o->cost, s->host_ms,
+    rl_recall recall = rl_local_recall(s->context->local, o->key, &limit, o->cost, s->host_ms,
                                        &o->now, &o->state, &o->lag_ms);
 
     if (recall == RL_RECALL_UNKNOWN)
@@ -259,7 +259,7 @@ static void take_on_renewals(rl_step *s)
 
         if (o->renews
             && (s->look || (denied && !o->shadow)
-                || !(o->starts_block || rl_local_renew(s->tiers->local, o->key, s->host_ms)))) {
+                || !(o->starts_block || rl_local_renew(s->context->local, o->key, s->host_ms)))) {
             o->renews = 0;
             rl_step_deny_from_memory(o);
         }
@@ -294,8 +294,8 @@ static void charge_host(rl_step *s, int shadow)
             || o->shadow != shadow)
             continue;
         if (o->kind == RL_LOCAL_COUNT)
-            o->now = rl_step_ticks(o, rl_local_now(s->tiers->local, RL_CLOCK_HOST, s->host_ms));
-        o->denies = !rl_local_charge(s->tiers->local, o->key, &o->limit, o->cost, o->seed,
+            o->now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_HOST, s->host_ms));
+        o->denies = !rl_local_charge(s->context->local, o->key, &o->limit, o->cost, o->seed,
                                      s->host_ms, &o->now, &o->state);
         if (!o->denies)
             rl_step_mark_charged(o);
@@ -309,7 +309,7 @@ static void charge_host(rl_step *s, int shadow)
 /* How many requests may be held at a time. */
 static int places(const rl_step *s)
 {
-    int percent = s->tiers->settings->delay_workers;
+    int percent = s->context->settings->delay_workers;
     int most = rl_load_workers() * percent / 100;
 
     return percent > 0 && most == 0 ? 1 : most;
@@ -319,7 +319,7 @@ static int places(const rl_step *s)
 static void look_for_place(rl_step *s)
 {
     s->no_place = s->delay_ms > 0
-        && !rl_held_is_free(s->tiers->held, s->host_ms, places(s));
+        && !rl_held_is_free(s->context->held, s->host_ms, places(s));
     for (int i = 0; i < s->count && s->no_place; i++)
         s->outcomes[i]->limit.delay_ms = 0;
 }
@@ -362,7 +362,7 @@ static int64_t take_place(rl_step *s)
     int64_t hold_ms = hold_of(s);
 
     if (hold_ms == 0
-        || rl_held_take(s->tiers->held, rl_local_clock(), hold_ms, places(s)))
+        || rl_held_take(s->context->held, rl_local_clock(), hold_ms, places(s)))
         return hold_ms;
     deny_for_place(s);
     return 0;
@@ -399,7 +399,7 @@ static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
         verdict = RL_EXEMPT;
     else if (unseen || (refused && !o->shadow))
         verdict = RL_VETOED;
-    rl_stats_count(s->tiers->stats, o->rule->row, verdict, o->source);
+    rl_stats_count(s->context->stats, o->rule->row, verdict, o->source);
 }
 
 static int conclude(rl_step *s)
@@ -425,11 +425,11 @@ static int conclude(rl_step *s)
             chain->shadow = o;
         else if (waits_longer(o, chain->denial))
             chain->denial = o;
-        rl_violation(s->r, s->tiers, o);
+        rl_violation(s->r, s->context, o);
     }
     if (refused)
         rl_step_give_back(s);
-    if (chain->on_response && s->tiers->keeper) /* without: no memory, or no descriptor left */
+    if (chain->on_response && s->context->keeper) /* without: no memory, or no descriptor left */
         rl_step_keep(s);
     if (hold_ms > 0)
         apr_sleep(apr_time_from_msec(hold_ms));
@@ -473,17 +473,17 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase)
     return (section->phases & phases) != 0;
 }
 
-int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
+int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
 {
     const rl_section *section = rl_config_of(r);
     int verdict = DECLINED;
     rl_step s;
 
     s.r = r;
-    s.tiers = tiers;
+    s.context = context;
     s.look = 0;
     s.chain = chain_of(r);
-    face(s.chain, r, tiers, section);
+    face(s.chain, r, context, section);
     /* One step is enough for any sane section; the others take more. */
     do {
         if (collect(&s, section, phase))
@@ -495,7 +495,7 @@ int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase)
     return verdict;
 }
 
-rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
+rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
 {
     const rl_section *section = rl_config_of(r);
     rl_step s;
@@ -503,11 +503,11 @@ rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
     if (!section || section->rule_count == 0 || section->engine == RL_ENGINE_OFF)
         return NULL;
     s.r = r;
-    s.tiers = tiers;
+    s.context = context;
     s.look = 1;
     s.no_place = 0;
     s.chain = make_chain(r);
-    face(s.chain, r, tiers, section);
+    face(s.chain, r, context, section);
     do {
         if (!collect(&s, section, RL_PHASE_AUTH))
             break;
@@ -519,7 +519,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers)
     return s.chain->first ? s.chain : NULL;
 }
 
-void rl_decide_settle(request_rec *r, const rl_tiers *tiers)
+void rl_decide_settle(request_rec *r, const rl_context *context)
 {
     rl_chain *chain;
     rl_step s;
@@ -530,7 +530,7 @@ void rl_decide_settle(request_rec *r, const rl_tiers *tiers)
     if (!chain || !chain->on_response)
         return;
     s.r = r;
-    s.tiers = tiers;
+    s.context = context;
     s.chain = chain;
     s.host_ms = rl_local_clock();
     rl_step_settle(&s, r->status);

@@ -34,7 +34,7 @@ typedef struct {
     rl_client *client;   /* NULL: this host alone */
     rl_keeper *keeper;   /* of what is pending; NULL: nothing ever is */
     rl_breakers *breakers; /* of the nodes of Redis */
-} rl_tiers;
+} rl_context;
 
 /* What one rule said of one request. Lives as long as the request. */
 typedef struct rl_outcome {
@@ -98,20 +98,20 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase);
  * Returns DECLINED if there is none, OK if the request may pass, else the status to deny it with.
  * Unless DECLINED, the chain says more.
  */
-int rl_decide(request_rec *r, const rl_tiers *tiers, rl_phase phase);
+int rl_decide(request_rec *r, const rl_context *context, rl_phase phase);
 
 /*
  * Looks how the rules that hold for r stand, all phases together, and charges nothing: a chain of
  * its own in the request's pool, with an outcome for each; not what rl_decide_chain() finds. NULL
  * if there are none.
  */
-rl_chain *rl_decide_look(request_rec *r, const rl_tiers *tiers);
+rl_chain *rl_decide_look(request_rec *r, const rl_context *context);
 
 /*
  * Settles what the chain of a request has pending, now that the response is known: to be called
  * once for the initial request, when it has been answered. Never waits.
  */
-void rl_decide_settle(request_rec *r, const rl_tiers *tiers);
+void rl_decide_settle(request_rec *r, const rl_context *context);
 
 /* The text of an outcome's identity, made when it is first asked for. */
 const char *rl_decide_who(rl_chain *chain, rl_outcome *outcome);

@@ -13,7 +13,7 @@
 /* One step: some rules of one request. */
 typedef struct {
     request_rec *r;
-    const rl_tiers *tiers;
+    const rl_context *context;
     rl_chain *chain;
     rl_outcome *outcomes[RL_ASKS_MAX];
     int count;

@@ -24,7 +24,7 @@
 
 typedef struct {
     request_rec *r;
-    const rl_tiers *tiers;
+    const rl_context *context;
     rl_stats_counts *counts;
     rl_local_stats local;
     int open; /* OpenMetrics */
@@ -57,7 +57,7 @@ static void requests(const scrape *s, const char *name)
 {
     const char *rule;
 
-    for (int row = 0; (rule = rl_stats_name(s->tiers->stats, row)); row++) {
+    for (int row = 0; (rule = rl_stats_name(s->context->stats, row)); row++) {
         const char *of_rule = label(s->r->pool, "rule", rule);
 
         for (int verdict = 0; verdict < RL_VERDICTS; verdict++) {
@@ -118,7 +118,7 @@ static void redis_replies(const scrape *s, const char *name)
 {
     for (int i = 0; i < RL_ERROR_KINDS; i++)
         sample(s, name, label(s->r->pool, "error", rl_errors[i].metric),
-               s->tiers->breakers->errors[i]);
+               s->context->breakers->errors[i]);
 }
 
 static void breaker_state(const scrape *s, const char *name)
@@ -126,7 +126,7 @@ static void breaker_state(const scrape *s, const char *name)
     char node[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_breaker_at(s->tiers->breakers, i, node)); i++)
+    for (int i = 0; (breaker = rl_breaker_at(s->context->breakers, i, node)); i++)
         sample(s, name, label(s->r->pool, "node", node), (uint64_t)rl_breaker_read(breaker));
 }
 
@@ -135,7 +135,7 @@ static void breaker_opens(const scrape *s, const char *name)
     char node[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_breaker_at(s->tiers->breakers, i, node)); i++)
+    for (int i = 0; (breaker = rl_breaker_at(s->context->breakers, i, node)); i++)
         sample(s, name, label(s->r->pool, "node", node), breaker->opened);
 }
 
@@ -201,7 +201,7 @@ static void print_families(const scrape *s)
     for (size_t i = 0; i < sizeof(families) / sizeof(families[0]); i++) {
         const char *name = families[i].name, *total = name;
 
-        if (families[i].of_redis && !s->tiers->settings->redis)
+        if (families[i].of_redis && !s->context->settings->redis)
             continue;
         if (!strcmp(families[i].type, "counter"))
             total = apr_pstrcat(s->r->pool, name, "_total", NULL);
@@ -237,17 +237,17 @@ static int prefers_open(request_rec *r)
     return open > 0 && open >= plain;
 }
 
-int rl_metrics(request_rec *r, const rl_tiers *tiers)
+int rl_metrics(request_rec *r, const rl_context *context)
 {
-    scrape s = {.r = r, .tiers = tiers, .open = prefers_open(r)};
+    scrape s = {.r = r, .context = context, .open = prefers_open(r)};
 
     if (r->method_number != M_GET) {
         ap_allow_methods(r, REPLACE_ALLOW, "GET", "HEAD", NULL);
         return HTTP_METHOD_NOT_ALLOWED;
     }
     s.counts = apr_palloc(r->pool, sizeof(*s.counts));
-    rl_stats_read(tiers->stats, s.counts);
-    rl_local_read_stats(tiers->local, &s.local);
+    rl_stats_read(context->stats, s.counts);
+    rl_local_read_stats(context->local, &s.local);
     ap_set_content_type(r, s.open ? "application/openmetrics-text; version=1.0.0; charset=utf-8"
                                   : "text/plain; version=0.0.4; charset=utf-8");
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");

@@ -13,6 +13,6 @@
  * Answers a request with all metrics: in the text format 0.0.4 or, if the client's Accept prefers
  * it, in OpenMetrics 1.0. What the handler of that name returns.
  */
-int rl_metrics(request_rec *r, const rl_tiers *tiers);
+int rl_metrics(request_rec *r, const rl_context *context);
 
 #endif

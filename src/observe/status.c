@@ -50,7 +50,7 @@ uint64_t rl_page_total(const rl_page *p, const rl_stats_counts *counts, rl_colum
 {
     uint64_t sum = 0;
 
-    for (int row = 0; rl_stats_name(p->tiers->stats, row); row++)
+    for (int row = 0; rl_stats_name(p->context->stats, row); row++)
         sum += rl_page_value(counts, row, column);
     return sum;
 }
@@ -77,7 +77,7 @@ static void print_redis_lines(const rl_page *p)
     char name[RL_BREAKER_NAME];
     rl_breaker *breaker;
 
-    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->context->breakers, i, name)); i++) {
         open += rl_breaker_read(breaker) == RL_BREAKER_OPEN;
         ramping += rl_breaker_read(breaker) == RL_BREAKER_RAMPING;
         opened += breaker->opened;
@@ -98,12 +98,12 @@ static void print_lines(const rl_page *p)
 
     for (int i = 0; i < RL_COLUMNS; i++)
         print_line(p, rl_page_columns[i].name, rl_page_total(p, p->start, (rl_column)i));
-    for (int row = 0; (name = rl_stats_name(p->tiers->stats, row)); row++) {
+    for (int row = 0; (name = rl_stats_name(p->context->stats, row)); row++) {
         for (int i = 0; i < RL_COLUMNS; i++)
             print_line(p, apr_pstrcat(p->r->pool, "[", name, "]", rl_page_columns[i].name, NULL),
                        rl_page_value(p->start, row, (rl_column)i));
     }
-    if (p->tiers->settings->redis)
+    if (p->context->settings->redis)
         print_redis_lines(p);
     print_line(p, "LocalCapacity", p->local.capacity);
     print_line(p, "LocalEntries", p->local.entries);
@@ -114,11 +114,11 @@ static void print_lines(const rl_page *p)
 
 /* --- The page ----------------------------------------------------------------------------- */
 
-int rl_status(request_rec *r, int flags, const rl_tiers *tiers)
+int rl_status(request_rec *r, int flags, const rl_context *context)
 {
-    rl_page p = {.r = r, .tiers = tiers, .host_ms = rl_local_clock()};
+    rl_page p = {.r = r, .context = context, .host_ms = rl_local_clock()};
 
-    if (!tiers->local) {
+    if (!context->local) {
         if (flags & AP_STATUS_SHORT)
             print_line(&p, "LocalCapacity", 0);
         else
@@ -126,14 +126,14 @@ int rl_status(request_rec *r, int flags, const rl_tiers *tiers)
         return OK;
     }
     p.start = apr_palloc(r->pool, sizeof(*p.start));
-    rl_stats_read(tiers->stats, p.start);
-    rl_local_read_stats(tiers->local, &p.local);
+    rl_stats_read(context->stats, p.start);
+    rl_local_read_stats(context->local, &p.local);
     if (flags & AP_STATUS_SHORT) {
         print_lines(&p);
         return OK;
     }
     p.recent = apr_pmemdup(r->pool, p.start, sizeof(*p.start));
-    p.recent_ms = rl_stats_recent(tiers->stats, p.host_ms, p.recent);
+    p.recent_ms = rl_stats_recent(context->stats, p.host_ms, p.recent);
     if (p.recent_ms > 2 * RECENT_MS) { /* nobody keeps the past: a server of one process */
         p.recent = p.start;
         p.recent_ms = 0;

@@ -8,6 +8,6 @@
 #include "decide/decide.h"
 
 /* The status_hook of mod_status: a section in HTML, or with ?auto lines of "Name: number". */
-int rl_status(request_rec *r, int flags, const rl_tiers *tiers);
+int rl_status(request_rec *r, int flags, const rl_context *context);
 
 #endif

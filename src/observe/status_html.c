@@ -91,7 +91,7 @@ static void collect_denied(rl_page *p)
         return;
     p->denied = apr_palloc(p->r->pool, RL_DENIED_MAX * sizeof(*p->denied));
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        if (rl_denied_read(p->tiers->denied, i, p->host_ms, &entry))
+        if (rl_denied_read(p->context->denied, i, p->host_ms, &entry))
             p->denied_count = add_entry(p->denied, p->denied_count, &entry);
     }
     qsort(p->denied, (size_t)p->denied_count, sizeof(*p->denied), by_denials);
@@ -169,7 +169,7 @@ static const char *foremost(const rl_page *p, rl_column column)
     const char *name, *found = NULL;
     uint64_t most = 0;
 
-    for (int row = 0; (name = rl_stats_name(p->tiers->stats, row)); row++) {
+    for (int row = 0; (name = rl_stats_name(p->context->stats, row)); row++) {
         if (rl_page_value(p->recent, row, column) > most) {
             most = rl_page_value(p->recent, row, column);
             found = name;
@@ -213,7 +213,7 @@ static void print_denials(const rl_page *p)
 
 static const char *on_failure(const rl_page *p)
 {
-    const rl_settings *settings = p->tiers->settings;
+    const rl_settings *settings = p->context->settings;
 
     return settings->on_failure == RL_FAIL_OPEN ? "requests pass uncounted"
          : settings->on_failure == RL_FAIL_CLOSED ? "requests are refused with 503"
@@ -229,7 +229,7 @@ static int print_nodes_down(const rl_page *p)
     rl_breaker *breaker;
     int down = 0;
 
-    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->context->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         if (state == RL_BREAKER_CLOSED)
@@ -250,7 +250,7 @@ static void print_redis_summary(const rl_page *p)
 {
     uint64_t failed = failures(p->recent), answered = p->recent->redis[RL_ANSWERED];
 
-    if (!p->tiers->settings->redis) {
+    if (!p->context->settings->redis) {
         ap_rputs("<p class=\"note\">No Redis: this host counts alone.</p>\n", p->r);
         return;
     }
@@ -258,13 +258,13 @@ static void print_redis_summary(const rl_page *p)
         return;
     if (failed)
         ap_rvputs(p->r, failed * 100 > answered ? "<p class=\"bad\">" : "<p class=\"busy\">",
-                  "<b>Redis at ", escaped(p, p->tiers->settings->redis->name),
+                  "<b>Redis at ", escaped(p, p->context->settings->redis->name),
                   " answers, but not always:</b> ", number(p, failed), " of ",
                   number(p, failed + answered), " decisions fell back ", p->span, ", for which ",
                   on_failure(p), " unless a rule says otherwise. Late: Redis or the network is "
                   "slow, or <code>RateLimitRedisTimeout</code> too short.</p>\n", NULL);
     else
-        ap_rvputs(p->r, "<p>Redis at ", escaped(p, p->tiers->settings->redis->name),
+        ap_rvputs(p->r, "<p>Redis at ", escaped(p, p->context->settings->redis->name),
                   " is well: ", number(p, answered), " answers ", p->span,
                   answered ? ", 99 % of them within " : "",
                   answered ? duration(p, rl_stats_quantile(p->recent, 990)) : "", ".</p>\n", NULL);
@@ -273,12 +273,12 @@ static void print_redis_summary(const rl_page *p)
 static void print_local_summary(const rl_page *p)
 {
     const rl_local_stats *local = &p->local;
-    apr_size_t wanted = p->tiers->settings->shared_memory;
+    apr_size_t wanted = p->context->settings->shared_memory;
     int pressed = local->evictions > 0;
 
-    if (p->tiers->local_size != wanted)
+    if (p->context->local_size != wanted)
         ap_rvputs(p->r, "<p class=\"bad\">The system did not give the ", number(p, wanted), " bytes of "
-                  "<code>RateLimitSharedMemory</code>: ", number(p, p->tiers->local_size),
+                  "<code>RateLimitSharedMemory</code>: ", number(p, p->context->local_size),
                   " are in use. Free memory, or lower the size, and reload.</p>\n", NULL);
 
     ap_rvputs(p->r, pressed ? "<p class=\"busy\">" : "<p>", "Memory holds ",
@@ -321,7 +321,7 @@ static void print_rules_head(const rl_page *p)
 static void print_rule(const rl_page *p, int row)
 {
     ap_rvputs(p->r, heat(p, row) ? "<tr class=\"hot\">" : "<tr>", "<td title=\"Rule\">",
-              escaped(p, rl_stats_name(p->tiers->stats, row)), "</td>", NULL);
+              escaped(p, rl_stats_name(p->context->stats, row)), "</td>", NULL);
     for (int i = 0; i < RL_COLUMNS; i++) {
         if (rl_page_columns[i].recent)
             print_cell(p, apr_pstrcat(p->r->pool, rl_page_columns[i].title, ", last minute", NULL),
@@ -338,7 +338,7 @@ static void print_rules(const rl_page *p)
 {
     char printed[RL_STATS_ROWS] = {0};
 
-    if (!rl_stats_name(p->tiers->stats, 0)) {
+    if (!rl_stats_name(p->context->stats, 0)) {
         ap_rputs("<p class=\"note\">There is no rule.</p>\n", p->r);
         return;
     }
@@ -346,7 +346,7 @@ static void print_rules(const rl_page *p)
     for (;;) {
         int next = -1;
 
-        for (int row = 0; rl_stats_name(p->tiers->stats, row); row++) {
+        for (int row = 0; rl_stats_name(p->context->stats, row); row++) {
             if (!printed[row] && (next < 0 || heat(p, row) > heat(p, next)))
                 next = row;
         }
@@ -385,7 +385,7 @@ static void print_nodes(const rl_page *p)
 
     ap_rputs("<table>\n<thead><tr><th>Redis node</th><th>Breaker</th><th>Opened</th></tr></thead>\n"
              "<tbody>\n", p->r);
-    for (int i = 0; (breaker = rl_breaker_at(p->tiers->breakers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->context->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         ap_rvputs(p->r, state == RL_BREAKER_CLOSED ? "<tr>" : "<tr class=\"hot\">",
@@ -401,7 +401,7 @@ static void print_nodes(const rl_page *p)
 /* What Redis complained of, and what that means. */
 static void print_errors(const rl_page *p)
 {
-    const rl_breakers *breakers = p->tiers->breakers;
+    const rl_breakers *breakers = p->context->breakers;
     int count = 0;
 
     for (int i = 0; i < RL_ERROR_KINDS; i++) {
@@ -421,7 +421,7 @@ static void print_errors(const rl_page *p)
 
 static void print_redis(const rl_page *p)
 {
-    if (!p->tiers->settings->redis)
+    if (!p->context->settings->redis)
         return;
     print_nodes(p);
     ap_rputs("<table>\n<thead><tr><th>Decisions by Redis</th>", p->r);
@@ -469,9 +469,9 @@ static void print_most_denied(const rl_page *p)
     for (int i = 0; i < p->denied_count && i < MOST_DENIED; i++)
         print_identity(p, &p->denied[i]);
     ap_rputs("</tbody>\n</table>\n", p->r);
-    if (p->tiers->settings->redis)
+    if (p->context->settings->redis)
         ap_rvputs(p->r, "<p class=\"note\">All counters of one: <code>redis-cli --scan --pattern '",
-                  escaped(p, p->tiers->settings->prefix), ":{",
+                  escaped(p, p->context->settings->prefix), ":{",
                   escaped(p, p->denied[0].who.identity), "}:*'</code>; <code>DEL</code> lets it in "
                   "again within a second or so.</p>\n", NULL);
 }

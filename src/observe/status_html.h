@@ -12,7 +12,7 @@
 /* All that a page is made of. */
 typedef struct {
     request_rec *r;
-    const rl_tiers *tiers;
+    const rl_context *context;
     int64_t host_ms;
     rl_denied_entry *denied; /* the most denied first; none without ExtendedStatus */
     int denied_count;

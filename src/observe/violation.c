@@ -223,13 +223,13 @@ static void make_line(line *l, const report *said, int64_t every_ms)
 /* Identity, request id, method, host and path are as long as they like; the rest takes less. */
 _Static_assert(4 * VALUE_MAX + PATH_MAX_BYTES + 900 < RL_LOG_LINE, "a line holds its values");
 
-static void write_line(const rl_log *log, const rl_tiers *tiers, const report *said)
+static void write_line(const rl_log *log, const rl_context *context, const report *said)
 {
     line l;
 
     l.json = log->json;
     make_line(&l, said, log->every_ms);
-    rl_stats_count_log(tiers->stats, rl_log_write(log, l.text, l.length) ? RL_LOG_WRITTEN
+    rl_stats_count_log(context->stats, rl_log_write(log, l.text, l.length) ? RL_LOG_WRITTEN
                                                                          : RL_LOG_LOST);
 }
 
@@ -269,27 +269,27 @@ static void to_error_log(request_rec *r, const report *said)
                   said->denials, r->method, r->uri);
 }
 
-static void to_log(request_rec *r, const rl_log *log, const rl_tiers *tiers, report *said,
+static void to_log(request_rec *r, const rl_log *log, const rl_context *context, report *said,
                    rl_chain *chain)
 {
     said->method = r->method;
     said->host = r->hostname ? r->hostname : r->server->server_hostname;
     said->path = rl_terms_path(&chain->terms);
     said->request_id = apr_table_get(r->subprocess_env, "UNIQUE_ID");
-    write_line(log, tiers, said);
+    write_line(log, context, said);
 }
 
-void rl_violation(request_rec *r, const rl_tiers *tiers, rl_outcome *o)
+void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
 {
     int64_t now_ms = rl_local_clock();
-    const rl_log *log = rl_config_log(r->server, tiers->settings);
-    uint32_t denials = rl_local_report(tiers->local, o->key, now_ms,
+    const rl_log *log = rl_config_log(r->server, context->settings);
+    uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_EVERY_MS);
     rl_chain *chain = rl_decide_chain(r);
     rl_denied_who who;
     report said;
 
-    rl_denied_count(tiers->denied, o->key, now_ms);
+    rl_denied_count(context->denied, o->key, now_ms);
     if (!denials)
         return;
     memset(&said, 0, sizeof(said));
@@ -298,9 +298,9 @@ void rl_violation(request_rec *r, const rl_tiers *tiers, rl_outcome *o)
     said.denials = denials;
     said.retry_after_ms = rl_decide_retry_after(o);
     who_is(&who, r, o, said.identity, log);
-    rl_denied_enter(tiers->denied, o->key, &who, denials, now_ms);
+    rl_denied_enter(context->denied, o->key, &who, denials, now_ms);
     if (log && log->file)
-        to_log(r, log, tiers, &said, chain);
+        to_log(r, log, context, &said, chain);
     else
         to_error_log(r, &said);
 }
@@ -320,7 +320,7 @@ static const rl_log *log_with(uint32_t id)
     return NULL;
 }
 
-static void report_gone(server_rec *s, const rl_tiers *tiers, const rl_log *log,
+static void report_gone(server_rec *s, const rl_context *context, const rl_log *log,
                         const rl_denied_who *who, uint32_t denials)
 {
     report said;
@@ -339,10 +339,10 @@ static void report_gone(server_rec *s, const rl_tiers *tiers, const rl_log *log,
     said.identity = who->identity;
     said.denials = denials;
     said.retry_after_ms = NOT_KNOWN;
-    write_line(log, tiers, &said);
+    write_line(log, context, &said);
 }
 
-void rl_violation_flush(server_rec *s, const rl_tiers *tiers, int all)
+void rl_violation_flush(server_rec *s, const rl_context *context, int all)
 {
     int64_t now_ms = rl_local_clock();
     rl_denied_entry entry;
@@ -352,12 +352,12 @@ void rl_violation_flush(server_rec *s, const rl_tiers *tiers, int all)
         int64_t every_ms;
         uint32_t denials;
 
-        if (!rl_denied_read(tiers->denied, i, now_ms, &entry))
+        if (!rl_denied_read(context->denied, i, now_ms, &entry))
             continue;
         log = log_with(entry.who.log);
         every_ms = all ? -1 : log ? log->every_ms : RL_LOG_EVERY_MS;
-        denials = rl_local_unreported(tiers->local, entry.key, now_ms, every_ms);
+        denials = rl_local_unreported(context->local, entry.key, now_ms, every_ms);
         if (denials)
-            report_gone(s, tiers, log, &entry.who, denials);
+            report_gone(s, context, log, &entry.who, denials);
     }
 }

@@ -14,12 +14,12 @@
  * Tells that a rule denied a request or, as a shadow rule, would have. Client bytes in the log are
  * escaped, secrets digested. Thread-safe.
  */
-void rl_violation(request_rec *r, const rl_tiers *tiers, rl_outcome *outcome);
+void rl_violation(request_rec *r, const rl_context *context, rl_outcome *outcome);
 
 /*
  * Writes the counts of those that have been denied since their last line and then went away: a line
  * that is due, or with all set every one. In the parent process, now and then and at its end.
  */
-void rl_violation_flush(server_rec *main_server, const rl_tiers *tiers, int all);
+void rl_violation_flush(server_rec *main_server, const rl_context *context, int all);
 
 #endif

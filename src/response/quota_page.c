@@ -63,7 +63,7 @@ static void print_quota(request_rec *r, const rl_outcome *o, const char *separat
               rl_source_names[o->source], "\"}", NULL);
 }
 
-int rl_quota(request_rec *r, const rl_tiers *tiers)
+int rl_quota(request_rec *r, const rl_context *context)
 {
     const char *separator = "";
     rl_chain *chain;
@@ -72,7 +72,7 @@ int rl_quota(request_rec *r, const rl_tiers *tiers)
         ap_allow_methods(r, REPLACE_ALLOW, "GET", "HEAD", NULL);
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    chain = rl_decide_look(r, tiers);
+    chain = rl_decide_look(r, context);
     ap_set_content_type(r, "application/json");
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
     ap_rputs("{\"quotas\":[", r);

@@ -13,6 +13,6 @@
 int rl_quota_is_page(request_rec *r);
 
 /* Answers with the quotas of whoever asks, under the rules that hold there. Charges nothing. */
-int rl_quota(request_rec *r, const rl_tiers *tiers);
+int rl_quota(request_rec *r, const rl_context *context);
 
 #endif
