@@ -130,8 +130,8 @@ int rl_context_share(server_rec *s, rl_context *context)
 {
     const rl_topology *redis = context->settings->redis;
     void *stats = share(s, NAME("stats"), rl_stats_size());
-    void *denied = stats ? share(s, NAME("denied"), rl_denied_size()) : NULL;
-    void *held = denied ? share(s, NAME("held"), rl_held_size()) : NULL;
+    void *top_denied = stats ? share(s, NAME("top_denied"), rl_top_denied_size()) : NULL;
+    void *held = top_denied ? share(s, NAME("held"), rl_held_size()) : NULL;
     void *breakers = held ? share(s, NAME("breakers"), sizeof(rl_breakers)) : NULL;
     rl_local *local = breakers ? share_local(s, context) : NULL;
 
@@ -140,9 +140,9 @@ int rl_context_share(server_rec *s, rl_context *context)
     context->stats = rl_stats_attach(stats);
     if (!context->stats)
         context->stats = rl_stats_init(stats);
-    context->denied = rl_denied_attach(denied);
-    if (!context->denied)
-        context->denied = rl_denied_init(denied);
+    context->top_denied = rl_top_denied_attach(top_denied);
+    if (!context->top_denied)
+        context->top_denied = rl_top_denied_init(top_denied);
     context->held = held;
     context->breakers = breakers;
     if (redis && redis->kind == RL_TOPOLOGY_SINGLE)

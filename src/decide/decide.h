@@ -29,7 +29,7 @@ typedef struct {
     rl_local *local; /* NULL: there is no memory, and nothing is limited */
     apr_size_t local_size; /* bytes */
     rl_stats *stats;
-    rl_denied *denied;
+    rl_top_denied *top_denied;
     rl_held *held;
     rl_client *client;   /* NULL: this host alone */
     rl_keeper *keeper;   /* of what is pending; NULL: nothing ever is */

@@ -58,7 +58,7 @@ static const char *const style =
 /* The more denied in the last minute, then in all, first. */
 static int by_denials(const void *one, const void *other)
 {
-    const rl_denied_entry *a = one, *b = other;
+    const rl_top_denied_entry *a = one, *b = other;
 
     if (a->last_minute != b->last_minute)
         return a->last_minute < b->last_minute ? 1 : -1;
@@ -66,7 +66,7 @@ static int by_denials(const void *one, const void *other)
 }
 
 /* An identity has one entry for memory and one for fallback; here they are one. */
-static int add_entry(rl_denied_entry *entries, int count, const rl_denied_entry *entry)
+static int add_entry(rl_top_denied_entry *entries, int count, const rl_top_denied_entry *entry)
 {
     for (int i = 0; i < count; i++) {
         if (!strcmp(entries[i].who.identity, entry->who.identity)
@@ -85,13 +85,13 @@ static int add_entry(rl_denied_entry *entries, int count, const rl_denied_entry 
 /* Without ExtendedStatus the page says nothing of single clients, as mod_status itself. */
 static void collect_denied(rl_page *p)
 {
-    rl_denied_entry entry;
+    rl_top_denied_entry entry;
 
     if (!ap_extended_status)
         return;
     p->denied = apr_palloc(p->r->pool, RL_DENIED_MAX * sizeof(*p->denied));
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        if (rl_denied_read(p->context->denied, i, p->host_ms, &entry))
+        if (rl_top_denied_read(p->context->top_denied, i, p->host_ms, &entry))
             p->denied_count = add_entry(p->denied, p->denied_count, &entry);
     }
     qsort(p->denied, (size_t)p->denied_count, sizeof(*p->denied), by_denials);
@@ -181,7 +181,7 @@ static const char *foremost(const rl_page *p, rl_column column)
 /* The client who is denied most right now, and not by a shadow rule. */
 static void print_foremost_client(const rl_page *p)
 {
-    const rl_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
+    const rl_top_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
 
     while (first < end && first->who.shadow)
         first++;
@@ -437,9 +437,9 @@ static void print_redis(const rl_page *p)
 
 /* --- Who ---------------------------------------------------------------------------------- */
 
-static void print_identity(const rl_page *p, const rl_denied_entry *entry)
+static void print_identity(const rl_page *p, const rl_top_denied_entry *entry)
 {
-    const rl_denied_who *who = &entry->who;
+    const rl_top_denied_key *who = &entry->who;
 
     ap_rvputs(p->r, entry->last_minute ? "<tr class=\"hot\">" : "<tr>",
               "<td class=\"text\" title=\"Identity\">", escaped(p, who->identity), "</td>", NULL);

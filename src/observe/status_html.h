@@ -14,7 +14,7 @@ typedef struct {
     request_rec *r;
     const rl_context *context;
     int64_t host_ms;
-    rl_denied_entry *denied; /* the most denied first; none without ExtendedStatus */
+    rl_top_denied_entry *denied; /* the most denied first; none without ExtendedStatus */
     int denied_count;
     rl_stats_counts *start;  /* counted since the start */
     rl_stats_counts *recent; /* in the last recent_ms */

@@ -31,7 +31,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 /* What a line says. Texts that are NULL are not known. */
 typedef struct {
-    const rl_denied_who *who;
+    const rl_top_denied_key *who;
     const char *identity;
     uint32_t denials;
     int64_t retry_after_ms; /* RL_NEVER: no waiting helps; below: not known */
@@ -49,7 +49,7 @@ typedef struct {
  * How far over: denials since the last line, against what the rule admits in the time between two
  * lines, or in its window if that is longer.
  */
-static const char *severity(const rl_denied_who *who, uint32_t denials, int64_t every_ms)
+static const char *severity(const rl_top_denied_key *who, uint32_t denials, int64_t every_ms)
 {
     int64_t admitted = who->quota;
 
@@ -198,7 +198,7 @@ static void put_time(line *l)
 
 static void make_line(line *l, const report *said, int64_t every_ms)
 {
-    const rl_denied_who *who = said->who;
+    const rl_top_denied_key *who = said->who;
 
     l->length = 0;
     put_time(l);
@@ -235,7 +235,7 @@ static void write_line(const rl_log *log, const rl_context *context, const repor
 
 /* --- Denials ------------------------------------------------------------------------------ */
 
-static void who_is(rl_denied_who *who, const request_rec *r, const rl_outcome *o,
+static void who_is(rl_top_denied_key *who, const request_rec *r, const rl_outcome *o,
                    const char *identity, const rl_log *log)
 {
     memset(who, 0, sizeof(*who));
@@ -258,7 +258,7 @@ static const char *retry_text(apr_pool_t *pool, int64_t wait_ms)
 
 static void to_error_log(request_rec *r, const report *said)
 {
-    const rl_denied_who *who = said->who;
+    const rl_top_denied_key *who = said->who;
 
     ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
                   "ratelimit: %s rule=%s limit=%s algorithm=%s identity=%s source=%s "
@@ -286,10 +286,10 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_EVERY_MS);
     rl_chain *chain = rl_decide_chain(r);
-    rl_denied_who who;
+    rl_top_denied_key who;
     report said;
 
-    rl_denied_count(context->denied, o->key, now_ms);
+    rl_top_denied_count(context->top_denied, o->key, now_ms);
     if (!denials)
         return;
     memset(&said, 0, sizeof(said));
@@ -298,7 +298,7 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
     said.denials = denials;
     said.retry_after_ms = rl_decide_retry_after(o);
     who_is(&who, r, o, said.identity, log);
-    rl_denied_enter(context->denied, o->key, &who, denials, now_ms);
+    rl_top_denied_enter(context->top_denied, o->key, &who, denials, now_ms);
     if (log && log->file)
         to_log(r, log, context, &said, chain);
     else
@@ -321,7 +321,7 @@ static const rl_log *log_with(uint32_t id)
 }
 
 static void report_gone(server_rec *s, const rl_context *context, const rl_log *log,
-                        const rl_denied_who *who, uint32_t denials)
+                        const rl_top_denied_key *who, uint32_t denials)
 {
     report said;
 
@@ -345,14 +345,14 @@ static void report_gone(server_rec *s, const rl_context *context, const rl_log *
 void rl_violation_flush(server_rec *s, const rl_context *context, int all)
 {
     int64_t now_ms = rl_local_clock();
-    rl_denied_entry entry;
+    rl_top_denied_entry entry;
 
     for (int i = 0; i < RL_DENIED_MAX; i++) {
         const rl_log *log;
         int64_t every_ms;
         uint32_t denials;
 
-        if (!rl_denied_read(context->denied, i, now_ms, &entry))
+        if (!rl_top_denied_read(context->top_denied, i, now_ms, &entry))
             continue;
         log = log_with(entry.who.log);
         every_ms = all ? -1 : log ? log->every_ms : RL_LOG_EVERY_MS;

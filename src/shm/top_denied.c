@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * denied: who is denied the most right now, in bounded shared memory.
+ * top_denied: who is denied the most right now, in bounded shared memory.
  *
  * Sets of eight places, as in the local tier, but for texts. Counting a denial of somebody who is
  * in the table is two atomic adds. Texts are written by whoever has swapped the place's key for a
@@ -27,9 +27,9 @@
 #define KEY (UINT64_C(1) << 63)
 #define CLAIM (UINT64_C(1) << 62)
 
-#define WHO_WORDS (sizeof(rl_denied_who) / sizeof(uint64_t))
+#define KEY_WORDS (sizeof(rl_top_denied_key) / sizeof(uint64_t))
 
-_Static_assert(sizeof(rl_denied_who) % sizeof(uint64_t) == 0, "who somebody is, is whole words");
+_Static_assert(sizeof(rl_top_denied_key) % sizeof(uint64_t) == 0, "who somebody is, is whole words");
 
 typedef _Atomic uint64_t word;
 
@@ -40,7 +40,7 @@ typedef struct {
     word since_ms;
     word last_ms;
     word check;
-    word who[WHO_WORDS];
+    word who[KEY_WORDS];
 } place;
 
 typedef struct {
@@ -48,34 +48,34 @@ typedef struct {
     place places[WAYS];
 } set;
 
-struct rl_denied {
+struct rl_top_denied {
     uint64_t magic;
     uint64_t size;
     set sets[SETS];
 };
 
-size_t rl_denied_size(void)
+size_t rl_top_denied_size(void)
 {
-    return sizeof(rl_denied);
+    return sizeof(rl_top_denied);
 }
 
-rl_denied *rl_denied_init(void *memory)
+rl_top_denied *rl_top_denied_init(void *memory)
 {
-    rl_denied *table = memory;
+    rl_top_denied *table = memory;
 
     table->size = sizeof(*table);
     table->magic = MAGIC;
     return table;
 }
 
-rl_denied *rl_denied_attach(void *memory)
+rl_top_denied *rl_top_denied_attach(void *memory)
 {
-    rl_denied *table = memory;
+    rl_top_denied *table = memory;
 
     return table->magic == MAGIC && table->size == sizeof(*table) ? table : NULL;
 }
 
-static set *set_of(rl_denied *table, uint64_t key)
+static set *set_of(rl_top_denied *table, uint64_t key)
 {
     return &table->sets[(key >> 8) % SETS];
 }
@@ -126,27 +126,27 @@ static uint64_t checksum(uint64_t key, const uint64_t *words)
 {
     uint64_t sum = key;
 
-    for (size_t i = 0; i < WHO_WORDS; i++)
+    for (size_t i = 0; i < KEY_WORDS; i++)
         sum = (sum ^ words[i]) * UINT64_C(0x100000001b3) + (sum >> 47);
     return sum;
 }
 
-static void write_who(place *p, uint64_t key, const rl_denied_who *who)
+static void write_who(place *p, uint64_t key, const rl_top_denied_key *who)
 {
-    uint64_t words[WHO_WORDS];
+    uint64_t words[KEY_WORDS];
 
     memcpy(words, who, sizeof(words));
-    for (size_t i = 0; i < WHO_WORDS; i++)
+    for (size_t i = 0; i < KEY_WORDS; i++)
         store(&p->who[i], words[i]);
     store(&p->check, checksum(key, words));
 }
 
 /* Returns 0 if what is read was not written for key, or not whole. */
-static int read_who(const place *p, uint64_t key, rl_denied_who *who)
+static int read_who(const place *p, uint64_t key, rl_top_denied_key *who)
 {
-    uint64_t words[WHO_WORDS] = {0}, check;
+    uint64_t words[KEY_WORDS] = {0}, check;
 
-    for (size_t i = 0; i < WHO_WORDS; i++)
+    for (size_t i = 0; i < KEY_WORDS; i++)
         words[i] = load(&p->who[i]);
     check = load(&p->check);
     memcpy(who, words, sizeof(*who));
@@ -186,7 +186,7 @@ static int place_for(const set *s, uint64_t denials, int64_t host_ms)
 
 /* --- Counting and reading ----------------------------------------------------------------- */
 
-void rl_denied_count(rl_denied *table, uint64_t key, int64_t host_ms)
+void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms)
 {
     set *s = set_of(table, key);
     int i = find(s, key);
@@ -196,10 +196,10 @@ void rl_denied_count(rl_denied *table, uint64_t key, int64_t host_ms)
 }
 
 /* Says anew who it is, unless that is known. */
-static void renew(set *s, int i, uint64_t key, const rl_denied_who *who, int64_t host_ms)
+static void renew(set *s, int i, uint64_t key, const rl_top_denied_key *who, int64_t host_ms)
 {
     uint64_t claim = claim_at(host_ms), there = key;
-    rl_denied_who known;
+    rl_top_denied_key known;
 
     if ((read_who(&s->places[i], key, &known) && !memcmp(&known, who, sizeof(known)))
         || !swap(&s->keys[i], &there, claim))
@@ -208,7 +208,7 @@ static void renew(set *s, int i, uint64_t key, const rl_denied_who *who, int64_t
     swap(&s->keys[i], &claim, key);
 }
 
-void rl_denied_enter(rl_denied *table, uint64_t key, const rl_denied_who *who, uint32_t denials,
+void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who, uint32_t denials,
                      int64_t host_ms)
 {
     set *s = set_of(table, key);
@@ -236,7 +236,7 @@ void rl_denied_enter(rl_denied *table, uint64_t key, const rl_denied_who *who, u
     swap(&s->keys[i], &claim, key);
 }
 
-int rl_denied_read(rl_denied *table, int i, int64_t host_ms, rl_denied_entry *entry)
+int rl_top_denied_read(rl_top_denied *table, int i, int64_t host_ms, rl_top_denied_entry *entry)
 {
     set *s = &table->sets[i / WAYS];
     const place *p = &s->places[i % WAYS];

@@ -71,7 +71,7 @@ static const char *two_places(int dead)
 
 /* --- The most denied --- */
 
-static rl_denied *const most_denied = (rl_denied *)memory;
+static rl_top_denied *const most_denied = (rl_top_denied *)memory;
 static int strangers;
 
 static uint64_t denied_key(int number)
@@ -81,13 +81,13 @@ static uint64_t denied_key(int number)
 
 static void enter(int number, int64_t host_ms)
 {
-    rl_denied_who who;
+    rl_top_denied_key who;
 
     memset(&who, 0, sizeof(who));
     snprintf(who.identity, sizeof(who.identity), "ip:192.0.2.%d", number);
     snprintf(who.limit, sizeof(who.limit), "%d/1h", number);
     who.quota = number;
-    rl_denied_enter(most_denied, denied_key(number), &who, 5, host_ms);
+    rl_top_denied_enter(most_denied, denied_key(number), &who, 5, host_ms);
 }
 
 /* A set of which seven places are taken by those who are denied more often than the newcomers. */
@@ -96,27 +96,27 @@ static void make_denied(void)
     static int made;
 
     if (!made++) {
-        memset(memory, 0, rl_denied_size());
-        rl_denied_init(memory);
+        memset(memory, 0, rl_top_denied_size());
+        rl_top_denied_init(memory);
         for (int i = 1; i <= 7; i++) {
             enter(i, NOW);
             for (int n = 0; n < 20; n++)
-                rl_denied_count(most_denied, denied_key(i), NOW);
+                rl_top_denied_count(most_denied, denied_key(i), NOW);
         }
-        memcpy(image, memory, rl_denied_size());
+        memcpy(image, memory, rl_top_denied_size());
     }
-    memcpy(memory, image, rl_denied_size());
+    memcpy(memory, image, rl_top_denied_size());
     strangers = 0;
 }
 
 static void read_all(int64_t host_ms)
 {
-    rl_denied_entry entry;
+    rl_top_denied_entry entry;
 
     for (int i = 0; i < 8; i++) {
         char identity[32];
 
-        if (!rl_denied_read(most_denied, i, host_ms, &entry))
+        if (!rl_top_denied_read(most_denied, i, host_ms, &entry))
             continue;
         snprintf(identity, sizeof(identity), "ip:192.0.2.%" PRIu64, entry.key & 0xff);
         strangers += strcmp(identity, entry.who.identity) != 0
@@ -141,7 +141,7 @@ static void enters_late(void)
 
 static void counts_eight(void)
 {
-    rl_denied_count(most_denied, denied_key(8), NOW);
+    rl_top_denied_count(most_denied, denied_key(8), NOW);
 }
 
 static void reads_all(void)
@@ -151,7 +151,7 @@ static void reads_all(void)
 
 static const char *right_names(int dead)
 {
-    rl_denied_entry entry;
+    rl_top_denied_entry entry;
     int found = 0;
 
     (void)dead;
@@ -160,7 +160,7 @@ static const char *right_names(int dead)
         return "a name is shown for another key";
     enter(10, NOW + 4000); /* what a death has left is nobody's by then */
     for (int i = 0; i < 8; i++)
-        found += rl_denied_read(most_denied, i, NOW + 4000, &entry) != 0;
+        found += rl_top_denied_read(most_denied, i, NOW + 4000, &entry) != 0;
     return found >= 7 ? NULL : "a place is lost";
 }
 

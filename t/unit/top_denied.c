@@ -15,9 +15,9 @@
 #define NOW INT64_C(600000000)
 #define READY (UINT64_C(1) << 63)
 
-static rl_denied *fresh(void)
+static rl_top_denied *fresh(void)
 {
-    return rl_denied_init(shared_memory(rl_denied_size()));
+    return rl_top_denied_init(shared_memory(rl_top_denied_size()));
 }
 
 /* Keys of one set: the table takes it from the bits above the lowest eight. */
@@ -26,9 +26,9 @@ static uint64_t key_in_set(int set, int number)
     return READY | (uint64_t)number << 32 | (uint64_t)set << 8;
 }
 
-static rl_denied_who who_is(uint64_t key)
+static rl_top_denied_key who_is(uint64_t key)
 {
-    rl_denied_who who;
+    rl_top_denied_key who;
 
     memset(&who, 0, sizeof(who));
     snprintf(who.identity, sizeof(who.identity), "ip:%016" PRIx64, key);
@@ -37,20 +37,20 @@ static rl_denied_who who_is(uint64_t key)
     return who;
 }
 
-static void enter(rl_denied *table, uint64_t key, uint32_t denials, int64_t now)
+static void enter(rl_top_denied *table, uint64_t key, uint32_t denials, int64_t now)
 {
-    rl_denied_who who = who_is(key);
+    rl_top_denied_key who = who_is(key);
 
-    rl_denied_enter(table, key, &who, denials, now);
+    rl_top_denied_enter(table, key, &who, denials, now);
 }
 
 /* The entry of key; its key is 0 if there is none. */
-static rl_denied_entry entry_of(rl_denied *table, uint64_t key, int64_t now)
+static rl_top_denied_entry entry_of(rl_top_denied *table, uint64_t key, int64_t now)
 {
-    rl_denied_entry entry;
+    rl_top_denied_entry entry;
 
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        if (rl_denied_read(table, i, now, &entry) && entry.key == key)
+        if (rl_top_denied_read(table, i, now, &entry) && entry.key == key)
             return entry;
     }
     memset(&entry, 0, sizeof(entry));
@@ -59,16 +59,16 @@ static rl_denied_entry entry_of(rl_denied *table, uint64_t key, int64_t now)
 
 static void test_counting(void)
 {
-    rl_denied *table = fresh();
+    rl_top_denied *table = fresh();
     uint64_t key = key_in_set(1, 7);
-    rl_denied_who who = who_is(key);
-    rl_denied_entry entry;
+    rl_top_denied_key who = who_is(key);
+    rl_top_denied_entry entry;
 
-    rl_denied_count(table, key, NOW);
+    rl_top_denied_count(table, key, NOW);
     is_int(entry_of(table, key, NOW).key, 0, "who was never entered is not there");
     enter(table, key, 1, NOW);
     for (int i = 0; i < 59; i++)
-        rl_denied_count(table, key, NOW + i * 1000);
+        rl_top_denied_count(table, key, NOW + i * 1000);
     entry = entry_of(table, key, NOW + 59000);
     is_int(entry.denials, 60, "each denial counts");
     is_int(entry.last_minute, 60, "all in the last minute");
@@ -77,21 +77,21 @@ static void test_counting(void)
     is_str(entry.who.identity, who.identity, "and who it is");
     is_int(entry_of(table, key, NOW + 90000).last_minute, 30, "half a minute later, about half");
     is_int(entry_of(table, key, NOW + 120000).last_minute, 0, "then none");
-    rl_denied_count(table, key, NOW + 300000);
+    rl_top_denied_count(table, key, NOW + 300000);
     is_int(entry_of(table, key, NOW + 300000).last_minute, 1, "one that comes back counts anew");
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "beside all the others");
     snprintf(who.address, sizeof(who.address), "203.0.113.9");
-    rl_denied_enter(table, key, &who, 5, NOW + 300000);
+    rl_top_denied_enter(table, key, &who, 5, NOW + 300000);
     is_str(entry_of(table, key, NOW + 300000).who.address, "203.0.113.9",
            "what is known is renewed");
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "and counts nothing");
-    ok(rl_denied_attach(table) == table, "another configuration finds the table");
-    ok(!rl_denied_attach(shared_memory(rl_denied_size())), "and none where there is none");
+    ok(rl_top_denied_attach(table) == table, "another configuration finds the table");
+    ok(!rl_top_denied_attach(shared_memory(rl_top_denied_size())), "and none where there is none");
 }
 
 static void test_the_heavy_stay(void)
 {
-    rl_denied *table = fresh();
+    rl_top_denied *table = fresh();
     int kept = 0;
 
     for (int i = 0; i < 7; i++)
@@ -113,9 +113,9 @@ static void test_the_heavy_stay(void)
 /* --- Death -------------------------------------------------------------------------------- */
 
 /* The place of a key in keys[], which is one cache line of each set. */
-static _Atomic uint64_t *word_of(rl_denied *table, uint64_t key)
+static _Atomic uint64_t *word_of(rl_top_denied *table, uint64_t key)
 {
-    for (uint64_t *w = (uint64_t *)table; (char *)w < (char *)table + rl_denied_size(); w += 8) {
+    for (uint64_t *w = (uint64_t *)table; (char *)w < (char *)table + rl_top_denied_size(); w += 8) {
         if (*w == key)
             return (_Atomic uint64_t *)w;
     }
@@ -124,8 +124,8 @@ static _Atomic uint64_t *word_of(rl_denied *table, uint64_t key)
 
 static void test_torn(void)
 {
-    rl_denied *table = fresh();
-    rl_denied_who who;
+    rl_top_denied *table = fresh();
+    rl_top_denied_key who;
     uint64_t key = key_in_set(5, 1);
     _Atomic uint64_t *place;
 
@@ -145,18 +145,18 @@ static void test_torn(void)
     is_int(entry_of(table, key, NOW).key, 0, "what was written for another key is not believed");
     is_int(*place, 0, "and its place is free again");
     who = who_is(key);
-    rl_denied_enter(table, key, &who, 1, NOW + 5000);
+    rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
     is_str(entry_of(table, key, NOW + 5000).who.identity, who.identity, "for the next one");
 }
 
-static void hammer(rl_denied *table, unsigned seed)
+static void hammer(rl_top_denied *table, unsigned seed)
 {
     for (;;) {
         uint64_t key = key_in_set((int)(seed % 4), (int)(seed / 4 % 40));
         int64_t now = NOW + (int64_t)(seed % 7) * 3000;
 
         if (seed % 3)
-            rl_denied_count(table, key, now);
+            rl_top_denied_count(table, key, now);
         else
             enter(table, key, seed % 50 + 1, now);
         seed = seed * 1664525u + 1013904223u;
@@ -166,7 +166,7 @@ static void hammer(rl_denied *table, unsigned seed)
 /* Every entry that is read belongs to its key, whatever happened to its writers. */
 static void test_killed_writers(void)
 {
-    rl_denied *table = fresh();
+    rl_top_denied *table = fresh();
     int wrong = 0, read = 0;
 
     for (int round = 0; round < 150; round++) {
@@ -180,10 +180,10 @@ static void test_killed_writers(void)
         }
         for (int reads = 0; reads < 40; reads++) {
             for (int i = 0; i < RL_DENIED_MAX; i++) {
-                rl_denied_entry entry;
-                rl_denied_who who;
+                rl_top_denied_entry entry;
+                rl_top_denied_key who;
 
-                if (!rl_denied_read(table, i, NOW, &entry))
+                if (!rl_top_denied_read(table, i, NOW, &entry))
                     continue;
                 who = who_is(entry.key);
                 read++;
