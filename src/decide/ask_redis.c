@@ -18,12 +18,12 @@
 static const char *redis_key_of(const rl_step *s, rl_outcome *o)
 {
     const char *scope = rl_config_of_server(s->r->server)->scope;
-    const char *who = rl_decide_who(s->chain, o);
+    const char *identity = rl_decide_identity_text(s->chain, o);
 
     if (!scope)
-        return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", who, "}",
+        return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", identity, "}",
                            o->rule->key_suffix, NULL);
-    return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", who, "}:", scope, "/",
+    return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", identity, "}:", scope, "/",
                        o->rule->key_suffix + 1, NULL);
 }
 
@@ -57,7 +57,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
     ask->shadow = o->shadow;
     if (s->context->settings->overrides) {
         ask->override_key = apr_pstrcat(s->r->pool, s->context->settings->prefix, ":override:{",
-                                        rl_decide_who(s->chain, o), "}", NULL);
+                                        rl_decide_identity_text(s->chain, o), "}", NULL);
         ask->tiers = o->rule->tiers_text;
     }
 }
@@ -99,7 +99,7 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
     else if (why[override])
         rl_complain(s->r, s->context->local,
                     apr_pstrcat(pool, "the override of rule=", o->rule->name, " for identity=",
-                                rl_decide_who(s->chain, o), why[override], NULL));
+                                rl_decide_identity_text(s->chain, o), why[override], NULL));
 }
 
 /* Takes over what Redis reported of one rule. */

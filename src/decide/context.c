@@ -131,8 +131,8 @@ int rl_context_share(server_rec *s, rl_context *context)
     const rl_topology *redis = context->settings->redis;
     void *stats = share(s, NAME("stats"), rl_stats_size());
     void *top_denied = stats ? share(s, NAME("top_denied"), rl_top_denied_size()) : NULL;
-    void *held = top_denied ? share(s, NAME("held"), rl_held_size()) : NULL;
-    void *breakers = held ? share(s, NAME("breakers"), sizeof(rl_breakers)) : NULL;
+    void *delayed = top_denied ? share(s, NAME("delayed"), rl_delayed_size()) : NULL;
+    void *breakers = delayed ? share(s, NAME("breakers"), sizeof(rl_breakers)) : NULL;
     rl_local *local = breakers ? share_local(s, context) : NULL;
 
     if (!local)
@@ -143,7 +143,7 @@ int rl_context_share(server_rec *s, rl_context *context)
     context->top_denied = rl_top_denied_attach(top_denied);
     if (!context->top_denied)
         context->top_denied = rl_top_denied_init(top_denied);
-    context->held = held;
+    context->delayed = delayed;
     context->breakers = breakers;
     if (redis && redis->kind == RL_TOPOLOGY_SINGLE)
         rl_breaker_of(breakers, redis->endpoints[0].name); /* to be seen at once */

@@ -64,15 +64,15 @@ static rl_chain *chain_of(request_rec *r)
     return chain;
 }
 
-const char *rl_decide_who(rl_chain *chain, rl_outcome *o)
+const char *rl_decide_identity_text(rl_chain *chain, rl_outcome *o)
 {
-    for (const rl_outcome *other = chain->first; other && !o->who; other = other->next) {
-        if (other->who && rl_identity_equal(&other->identity, &o->identity))
-            o->who = other->who;
+    for (const rl_outcome *other = chain->first; other && !o->identity_text; other = other->next) {
+        if (other->identity_text && rl_identity_equal(&other->identity, &o->identity))
+            o->identity_text = other->identity_text;
     }
-    if (!o->who)
-        o->who = rl_identity_text(&chain->terms, &o->identity);
-    return o->who;
+    if (!o->identity_text)
+        o->identity_text = rl_identity_text(&chain->terms, &o->identity);
+    return o->identity_text;
 }
 
 /* Turns the chain to a request and its section. */
@@ -319,7 +319,7 @@ static int places(const rl_step *s)
 static void look_for_place(rl_step *s)
 {
     s->no_place = s->delay_ms > 0
-        && !rl_held_is_free(s->context->held, s->host_ms, places(s));
+        && !rl_delayed_has_room(s->context->delayed, s->host_ms, places(s));
     for (int i = 0; i < s->count && s->no_place; i++)
         s->outcomes[i]->limit.delay_ms = 0;
 }
@@ -362,7 +362,7 @@ static int64_t take_place(rl_step *s)
     int64_t hold_ms = hold_of(s);
 
     if (hold_ms == 0
-        || rl_held_take(s->context->held, rl_local_clock(), hold_ms, places(s)))
+        || rl_delayed_take(s->context->delayed, rl_local_clock(), hold_ms, places(s)))
         return hold_ms;
     deny_for_place(s);
     return 0;

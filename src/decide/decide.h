@@ -30,7 +30,7 @@ typedef struct {
     apr_size_t local_size; /* bytes */
     rl_stats *stats;
     rl_top_denied *top_denied;
-    rl_held *held;
+    rl_delayed *delayed;
     rl_client *client;   /* NULL: this host alone */
     rl_keeper *keeper;   /* of what is pending; NULL: nothing ever is */
     rl_breakers *breakers; /* of the nodes of Redis */
@@ -41,7 +41,7 @@ typedef struct rl_outcome {
     const rl_rule *rule;
     rl_limit limit;        /* as it was applied: of a tier, an override, a host in fallback */
     rl_identity identity;
-    const char *who;       /* its text, once it was needed */
+    const char *identity_text; /* once it was needed */
     rl_source source;
     rl_local_kind kind;    /* of the entry in the local tier that decides, or remembers */
     uint64_t key;          /* of that entry */
@@ -114,7 +114,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_context *context);
 void rl_decide_settle(request_rec *r, const rl_context *context);
 
 /* The text of an outcome's identity, made when it is first asked for. */
-const char *rl_decide_who(rl_chain *chain, rl_outcome *outcome);
+const char *rl_decide_identity_text(rl_chain *chain, rl_outcome *outcome);
 
 /* ms after which the client may try again, from now on; RL_NEVER if waiting does not help. */
 int64_t rl_decide_retry_after(const rl_outcome *outcome);

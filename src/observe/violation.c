@@ -294,7 +294,7 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
         return;
     memset(&said, 0, sizeof(said));
     said.who = &who;
-    said.identity = rl_decide_who(chain, o);
+    said.identity = rl_decide_identity_text(chain, o);
     said.denials = denials;
     said.retry_after_ms = rl_decide_retry_after(o);
     who_is(&who, r, o, said.identity, log);

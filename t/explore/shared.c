@@ -16,33 +16,33 @@ static char image[sizeof(memory)];
 
 /* --- Held requests --- */
 
-static rl_held *const held = (rl_held *)memory;
+static rl_delayed *const delayed = (rl_delayed *)memory;
 static int places, refused;
 
-static void nobody_held(void)
+static void nobody_delayed(void)
 {
-    memset(memory, 0, rl_held_size());
+    memset(memory, 0, rl_delayed_size());
     places = refused = 0;
 }
 
 static void takes_a_place(void)
 {
-    if (rl_held_take(held, NOW, 500, 1))
+    if (rl_delayed_take(delayed, NOW, 500, 1))
         places++;
     else
         refused++;
 }
 
 /* One place is taken, and one is there. */
-static void one_held(void)
+static void one_delayed(void)
 {
-    nobody_held();
-    rl_held_take(held, NOW, 300, 1);
+    nobody_delayed();
+    rl_delayed_take(delayed, NOW, 300, 1);
 }
 
 static void takes_one_of_two(void)
 {
-    places += rl_held_take(held, NOW, 500, 2);
+    places += rl_delayed_take(delayed, NOW, 500, 2);
 }
 
 /* How many more places there are if so many may be taken; none is leaked but to a death. */
@@ -50,7 +50,7 @@ static int free_of(int most)
 {
     int n = 0;
 
-    while (rl_held_take(held, NOW, 500, most))
+    while (rl_delayed_take(delayed, NOW, 500, most))
         n++;
     return n;
 }
@@ -306,11 +306,11 @@ static const char *ramps(int dead)
 }
 
 static const scene scenes[] = {
-    {"held: three take the last place", nobody_held, one_place,
+    {"delayed: three take the last place", nobody_delayed, one_place,
      {takes_a_place, takes_a_place, takes_a_place}, 1, 0, 0},
-    {"held: two take the last place, one dies", nobody_held, one_place,
+    {"delayed: two take the last place, one dies", nobody_delayed, one_place,
      {takes_a_place, takes_a_place}, 0, 1, 0},
-    {"held: two take the place beside one that is taken", one_held, two_places,
+    {"delayed: two take the place beside one that is taken", one_delayed, two_places,
      {takes_one_of_two, takes_one_of_two}, 1, 0, 0},
 
     {"most denied: two enter at once, one reads", make_denied, right_names,

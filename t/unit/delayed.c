@@ -11,35 +11,35 @@
 
 #define THREADS 6
 
-static rl_held *make_held(void)
+static rl_delayed *make_delayed(void)
 {
-    return shared_memory(rl_held_size());
+    return shared_memory(rl_delayed_size());
 }
 
 static void test_places(void)
 {
-    rl_held *held = make_held();
+    rl_delayed *delayed = make_delayed();
 
-    ok(!rl_held_is_free(held, 5000, 0) && !rl_held_take(held, 5000, 1000, 0),
-       "where nobody may be held, nobody is");
-    ok(rl_held_take(held, 5000, 1000, 2) && rl_held_is_free(held, 5000, 2)
-           && rl_held_take(held, 5000, 300, 2), "two places, taken");
-    ok(!rl_held_is_free(held, 5000, 2) && !rl_held_take(held, 5000, 1000, 2), "are all");
-    ok(!rl_held_is_free(held, 5299, 2), "one is taken to its end");
-    ok(rl_held_is_free(held, 5400, 2) && !rl_held_is_free(held, 5400, 1), "and free behind it");
-    ok(!rl_held_is_free(held, 5999, 1), "the other to its own");
-    ok(rl_held_is_free(held, 6100, 1), "though nobody gave it up");
+    ok(!rl_delayed_has_room(delayed, 5000, 0) && !rl_delayed_take(delayed, 5000, 1000, 0),
+       "where nobody may be delayed, nobody is");
+    ok(rl_delayed_take(delayed, 5000, 1000, 2) && rl_delayed_has_room(delayed, 5000, 2)
+           && rl_delayed_take(delayed, 5000, 300, 2), "two places, taken");
+    ok(!rl_delayed_has_room(delayed, 5000, 2) && !rl_delayed_take(delayed, 5000, 1000, 2), "are all");
+    ok(!rl_delayed_has_room(delayed, 5299, 2), "one is taken to its end");
+    ok(rl_delayed_has_room(delayed, 5400, 2) && !rl_delayed_has_room(delayed, 5400, 1), "and free behind it");
+    ok(!rl_delayed_has_room(delayed, 5999, 1), "the other to its own");
+    ok(rl_delayed_has_room(delayed, 6100, 1), "though nobody gave it up");
 }
 
 /* The ring turns every 12.8 s. */
 static void test_turns(void)
 {
-    rl_held *held = make_held();
+    rl_delayed *delayed = make_delayed();
     int wrong = 0;
 
     for (int64_t t = 0; t < 100000; t += 700) {
-        wrong += !rl_held_take(held, t, 10000, 15);
-        wrong += !rl_held_is_free(held, t + 24000, 1);
+        wrong += !rl_delayed_take(delayed, t, 10000, 15);
+        wrong += !rl_delayed_has_room(delayed, t + 24000, 1);
     }
     is_int(wrong, 0, "places that were never given up are gone when the ring has turned");
 }
@@ -48,7 +48,7 @@ enum { ROUNDS = 5000 };
 
 static _Atomic int taken[ROUNDS];
 static pthread_barrier_t together;
-static rl_held *shared_ring;
+static rl_delayed *shared_ring;
 
 /* Each round begins when the places of the one before have ended. */
 static void *take(void *unused)
@@ -56,7 +56,7 @@ static void *take(void *unused)
     (void)unused;
     for (int i = 0; i < ROUNDS; i++) {
         pthread_barrier_wait(&together);
-        taken[i] += rl_held_take(shared_ring, 1000000 + i * 1000, 500, 3);
+        taken[i] += rl_delayed_take(shared_ring, 1000000 + i * 1000, 500, 3);
     }
     return NULL;
 }
@@ -66,7 +66,7 @@ static void test_threads(void)
     pthread_t threads[THREADS];
     int more = 0, fewer = 0;
 
-    shared_ring = make_held();
+    shared_ring = make_delayed();
     pthread_barrier_init(&together, NULL, THREADS);
     for (size_t i = 0; i < THREADS; i++)
         pthread_create(&threads[i], NULL, take, NULL);
