@@ -67,7 +67,7 @@ struct rl_client {
     apr_thread_t *thread;
 
     /* the lead's */
-    rl_fleet *fleet;
+    rl_servers *servers;
     rl_call_list held; /* calls for nodes that requests may wait for */
     int out;        /* calls in flight */
     int alone;      /* calls in a row that were alone in flight, up to CALM */
@@ -136,11 +136,11 @@ static void on_reply(void *owner, void *done, redisReply *reply)
     rl_call *call = done;
     rl_call_next next = RL_CALL_ENDS;
 
-    if (rl_fleet_take(client->fleet, done, reply))
+    if (rl_servers_take(client->servers, done, reply))
         return;
     client->out--;
     if (reply && reply->type == REDIS_REPLY_ERROR)
-        next = rl_fleet_refused(client->fleet, call, reply->str);
+        next = rl_servers_refused(client->servers, call, reply->str);
     go_on(client, call, next, reply);
 }
 
@@ -150,7 +150,7 @@ static void on_unsent(void *owner, void *done)
     rl_client *client = owner;
     rl_call *call = done;
 
-    if (rl_fleet_take(client->fleet, done, NULL))
+    if (rl_servers_take(client->servers, done, NULL))
         return;
     client->out--;
     go_on(client, call, call->unsent++ || rl_call_is_forsaken(call) ? RL_CALL_ENDS
@@ -167,7 +167,7 @@ static void send_list(rl_client *client, rl_call *call)
         if (rl_call_is_forsaken(call))
             rl_call_complete(client->calls, call, NULL);
         else
-            go_on(client, call, rl_fleet_send(client->fleet, call), NULL);
+            go_on(client, call, rl_servers_send(client->servers, call), NULL);
     }
 }
 
@@ -192,15 +192,15 @@ static void send_queued(rl_client *client)
 /* One look at everything that is due; what there is to send leaves at once. */
 static void look(rl_client *client, int64_t now_us)
 {
-    rl_fleet_look(client->fleet, now_us);
+    rl_servers_look(client->servers, now_us);
     send_queued(client);
-    rl_fleet_step(client->fleet, NULL, 0, now_us);
+    rl_servers_step(client->servers, NULL, 0, now_us);
     rl_call_wake(client->calls);
 }
 
-/* What is waited for: nodes, then what else the fleet has, at last a wake-up. */
+/* What is waited for: nodes, then the sentinel, at last a wake-up. */
 typedef struct {
-    struct pollfd fds[RL_FLEET_FDS + 1];
+    struct pollfd fds[RL_SERVERS_FDS + 1];
     int nodes, count;
 } waiting;
 
@@ -209,7 +209,7 @@ static int64_t gather(rl_client *client, int wake_fd, int64_t until_us, waiting 
 {
     int others;
 
-    w->nodes = rl_fleet_wait(client->fleet, w->fds, &others, &until_us);
+    w->nodes = rl_servers_wait(client->servers, w->fds, &others, &until_us);
     w->count = w->nodes + others + 1;
     w->fds[w->count - 1] = (struct pollfd){wake_fd, POLLIN, 0};
     return until_us - rl_link_clock();
@@ -239,7 +239,7 @@ static void wait_and_step(rl_client *client, int wake_fd, int64_t until_us)
     int64_t wait_us = gather(client, wake_fd, until_us, &w);
 
     wait_for(w.fds, w.count, wait_us);
-    rl_fleet_step(client->fleet, w.fds, w.nodes, rl_link_clock());
+    rl_servers_step(client->servers, w.fds, w.nodes, rl_link_clock());
     rl_call_wake(client->calls);
 }
 
@@ -259,7 +259,7 @@ static int may_sleep(rl_client *client)
 static int is_settled(const rl_client *client)
 {
     return !client->out && !client->held.first && client->alone == CALM
-        && rl_fleet_is_settled(client->fleet);
+        && rl_servers_is_settled(client->servers);
 }
 
 /* Gives the lead away: to nobody, or to the thread. Returns 1 if it is free. */
@@ -334,7 +334,7 @@ static void run(rl_client *client)
             continue;
         }
         now_us = rl_link_clock();
-        rl_fleet_probe(client->fleet, now_us);
+        rl_servers_probe(client->servers, now_us);
         look(client, now_us);
         if (!news && is_settled(client)) {
             news = park(client);
@@ -351,7 +351,7 @@ static void close_all(rl_client *client)
     pthread_mutex_lock(&client->lock);
     client->stopped = 1;
     pthread_mutex_unlock(&client->lock);
-    rl_fleet_close(client->fleet, "the server stops");
+    rl_servers_close(client->servers, "the server stops");
     send_queued(client); /* to nobody: who waits still is told */
     rl_call_wake(client->calls);
 }
@@ -441,7 +441,7 @@ static void send_now(rl_client *client, int64_t deadline_us)
         if (call->node)
             rl_node_hurry(call->node);
         else
-            rl_fleet_hurry_all(client->fleet);
+            rl_servers_hurry_all(client->servers);
     }
 }
 
@@ -450,12 +450,12 @@ void rl_client_probe(rl_client *client)
     int64_t now_us, until_us;
     int probing;
 
-    if (client->options.threaded || !rl_fleet_is_any_open(client->fleet))
+    if (client->options.threaded || !rl_servers_is_any_open(client->servers))
         return;
     now_us = rl_link_clock();
     until_us = now_us + client->options.timeout_ms * 1000;
     do {
-        probing = rl_fleet_probe(client->fleet, now_us);
+        probing = rl_servers_probe(client->servers, now_us);
         look(client, now_us);
         if (probing)
             wait_and_step(client, -1, until_us);
@@ -482,7 +482,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int l
     char *command;
     rl_call *call;
 
-    failure = rl_fleet_route(client->fleet, slot, &node);
+    failure = rl_servers_route(client->servers, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
     note_ways(client, rl_probe_ways(asks, n, look_only));
@@ -500,7 +500,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int l
         rl_call_release(client->calls, call);
     }
     if (!node && failure == RL_FAILED_LATE)
-        rl_fleet_hurry_all(client->fleet);
+        rl_servers_hurry_all(client->servers);
     if (node && !*split && rl_node_count(node, failure) && client->options.threaded)
         wake(client, LEAD_THREAD);
     return failure;
@@ -512,7 +512,7 @@ static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
     int length;
     char *command;
 
-    if (rl_fleet_route(client->fleet, slot, &node) != RL_ANSWERED)
+    if (rl_servers_route(client->servers, slot, &node) != RL_ANSWERED)
         return;
     note_ways(client, rl_probe_ways(asks, n, 1)); /* by the full script, as a look */
     command = rl_script_undo(&client->names, asks, n, &length);
@@ -552,7 +552,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
 
     if (!client->options.threaded)
         catch_up(client);
-    if (!rl_fleet_is_cluster(client->fleet)) {
+    if (!rl_servers_is_cluster(client->servers)) {
         failure = decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
         for (int i = 0; i < n; i++)
             asks[i].answered = failure == RL_ANSWERED;
@@ -569,7 +569,7 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadli
     chain c = {client, 0};
     rl_spread_calls calls = {decide_slot, undo_slot, &c};
 
-    if (rl_fleet_is_cluster(client->fleet))
+    if (rl_servers_is_cluster(client->servers))
         rl_spread_undo(&calls, asks, n);
     else
         undo(client, 0, asks, n);
@@ -612,7 +612,7 @@ static char *make_probe(void *owner, const char *tag, unsigned turn, int *length
     return rl_probe_make(&client->names, client->options.prefix, tag, ways, turn, length);
 }
 
-static void make_fleet(rl_client *client)
+static void make_servers(rl_client *client)
 {
     const rl_client_options *o = &client->options;
     rl_node_options options = {.timeout_ms = o->timeout_ms, .connect_ms = o->connect_ms,
@@ -628,7 +628,7 @@ static void make_fleet(rl_client *client)
                                .sentinel_credentials = o->sentinel_credentials,
                                .breakers = o->breakers, .logger = o->logger};
 
-    client->fleet = rl_fleet_create(client->pool, o->topology, &options);
+    client->servers = rl_servers_create(client->pool, o->topology, &options);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
@@ -652,7 +652,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
     rl_call_clear(&client->queue);
     rl_call_clear(&client->held);
     make_greetings(client);
-    make_fleet(client);
+    make_servers(client);
     if (!threaded)
         look(client, rl_link_clock()); /* begins to look the name up and to connect */
     else if (!start_thread(client))
@@ -677,5 +677,5 @@ void rl_client_stop(rl_client *client)
 void rl_client_abandon(rl_client *client)
 {
     if (!client->thread)
-        rl_fleet_close(client->fleet, "the process was forked");
+        rl_servers_close(client->servers, "the process was forked");
 }

@@ -2,10 +2,10 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * The client owns a fleet and calls. The fleet (servers.h) has a node (node.h) for each server of
- * Redis that this child talks to, and says which of them gets a call. A call (call.h) is a
- * command on its way to a node and the caller who waits for the reply. A decision is one call,
- * but in a cluster one for each slot (cross_slot.h).
+ * The client owns its servers and its calls. The servers (servers.h) have a node (node.h) each, for
+ * every server of Redis that this child talks to, and decide which of them gets a call. A call
+ * (call.h) is a command on its way to a node and the caller that waits for the reply. A decision is
+ * one call, in a cluster one for each slot (cross_slot.h).
  *
  * Nodes are stepped by one thread at a time: the one that has the lead. In a server with threads
  * that is an I/O thread when callers are many: their commands share each node's connection, full

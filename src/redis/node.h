@@ -42,7 +42,7 @@ typedef struct {
     int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_resolver *resolver;    /* the owner's */
-    const rl_credentials *sentinel_credentials; /* for a fleet; NULL: none */
+    const rl_credentials *sentinel_credentials; /* NULL: none */
     rl_link_reply on_reply;
     rl_link_unsent on_unsent;
     void *owner;              /* for both */

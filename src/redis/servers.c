@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * fleet: the servers of Redis that one child talks to, and which of them a call goes to.
+ * servers: the servers of Redis that one child talks to, and which of them a call goes to.
  *
  * A guided node is at the place that the watch names, and asks ROLE there before anything else: a
  * sentinel may be late. When it loses its connection, or can make none, the watch is told,
@@ -20,7 +20,7 @@
 
 #define TRIES_MAX 5 /* how often a call that did not run is sent again */
 
-struct rl_fleet {
+struct rl_servers {
     apr_pool_t *pool;
     rl_node_options node; /* of each */
     rl_node *nodes[RL_SLOTS_NODES];
@@ -38,30 +38,31 @@ static char asking; /* its address stands for ASKING among the calls of a link *
 
 static const char *check_role(void *context, const redisReply *reply)
 {
-    return rl_watch_take_role(((rl_fleet *)context)->watch, reply);
+    return rl_watch_take_role(((rl_servers *)context)->watch, reply);
 }
 
 /* Puts ROLE before what loads the script. */
-static void ask_for_role(rl_fleet *fleet)
+static void ask_for_role(rl_servers *servers)
 {
     static const char role[] = "*1\r\n$4\r\nROLE\r\n";
-    rl_node_options *node = &fleet->node;
+    rl_node_options *node = &servers->node;
     size_t before = (size_t)(node->greeting_count - node->loading_count);
-    rl_greeting *greetings = apr_pcalloc(fleet->pool,
+    rl_greeting *greetings = apr_pcalloc(servers->pool,
                                          sizeof(*greetings) * (size_t)(node->greeting_count + 1));
 
     memcpy(greetings, node->greetings, sizeof(*greetings) * before);
     greetings[before] = (rl_greeting){.name = "ROLE", .bytes = role, .length = sizeof(role) - 1,
-                                      .reply = RL_REPLY_LIST, .check = check_role, .context = fleet};
+                                      .reply = RL_REPLY_LIST, .check = check_role,
+                                      .context = servers};
     memcpy(&greetings[before + 1], &node->greetings[before],
            sizeof(*greetings) * (size_t)node->loading_count);
     node->greetings = greetings;
     node->greeting_count++;
 }
 
-static void give_up(rl_fleet *fleet, rl_node *node, int64_t now_us)
+static void give_up(rl_servers *servers, rl_node *node, int64_t now_us)
 {
-    const char *error = rl_watch_error(fleet->watch);
+    const char *error = rl_watch_error(servers->watch);
     char why[240];
 
     apr_snprintf(why, sizeof(why), "no sentinel names a primary that answers as one%s%s",
@@ -70,50 +71,50 @@ static void give_up(rl_fleet *fleet, rl_node *node, int64_t now_us)
 }
 
 /* Tells the node what the watch knows. */
-static void follow_watch(rl_fleet *fleet, int64_t now_us)
+static void follow_watch(rl_servers *servers, int64_t now_us)
 {
-    rl_node *node = fleet->nodes[0];
+    rl_node *node = servers->nodes[0];
     const rl_endpoint *at;
 
-    rl_watch_look(fleet->watch, now_us);
-    at = rl_watch_primary(fleet->watch);
-    if (fleet->failures != rl_watch_failures(fleet->watch) && !rl_node_is_ready(node))
-        give_up(fleet, node, now_us);
-    fleet->failures = rl_watch_failures(fleet->watch);
+    rl_watch_look(servers->watch, now_us);
+    at = rl_watch_primary(servers->watch);
+    if (servers->failures != rl_watch_failures(servers->watch) && !rl_node_is_ready(node))
+        give_up(servers, node, now_us);
+    servers->failures = rl_watch_failures(servers->watch);
     if (!at && !rl_node_is_ready(node)) {
         rl_node_doubt(node);
-        fleet->primary = NULL;
+        servers->primary = NULL;
     }
-    if (!at || at == fleet->primary)
+    if (!at || at == servers->primary)
         return;
     rl_node_move(node, at, "another server is the primary now");
-    fleet->primary = at;
+    servers->primary = at;
 }
 
 /* Tells the watch when the primary was lost or is not to be reached. */
-static void tell_watch(rl_fleet *fleet)
+static void tell_watch(rl_servers *servers)
 {
-    unsigned troubles = rl_node_troubles(fleet->nodes[0]);
+    unsigned troubles = rl_node_troubles(servers->nodes[0]);
 
-    if (troubles == fleet->troubles)
+    if (troubles == servers->troubles)
         return;
-    fleet->troubles = troubles;
-    fleet->primary = NULL;
-    rl_watch_doubt(fleet->watch);
+    servers->troubles = troubles;
+    servers->primary = NULL;
+    rl_watch_doubt(servers->watch);
 }
 
 /* --- Calls -------------------------------------------------------------------------------- */
 
-int rl_fleet_is_cluster(const rl_fleet *fleet)
+int rl_servers_is_cluster(const rl_servers *servers)
 {
-    return fleet->cluster != NULL;
+    return servers->cluster != NULL;
 }
 
-rl_failure rl_fleet_route(rl_fleet *fleet, int slot, rl_node **node)
+rl_failure rl_servers_route(rl_servers *servers, int slot, rl_node **node)
 {
-    if (fleet->cluster)
-        return rl_cluster_route(fleet->cluster, slot, node);
-    *node = fleet->nodes[0];
+    if (servers->cluster)
+        return rl_cluster_route(servers->cluster, slot, node);
+    *node = servers->nodes[0];
     return rl_node_allows(*node);
 }
 
@@ -128,41 +129,41 @@ static rl_call_next send_to_node(rl_call *call)
         ? RL_CALL_GOES : RL_CALL_ENDS;
 }
 
-rl_call_next rl_fleet_send(rl_fleet *fleet, rl_call *call)
+rl_call_next rl_servers_send(rl_servers *servers, rl_call *call)
 {
-    if (fleet->cluster && call->tries == 0)
-        call->node = rl_cluster_node(fleet->cluster, call->slot);
+    if (servers->cluster && call->tries == 0)
+        call->node = rl_cluster_node(servers->cluster, call->slot);
     if (call->node) {
         rl_node_freshen(call->node);
         return send_to_node(call);
     }
-    return rl_cluster_is_awaited(fleet->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;
+    return rl_cluster_is_awaited(servers->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;
 }
 
-int rl_fleet_take(rl_fleet *fleet, const void *call, redisReply *reply)
+int rl_servers_take(rl_servers *servers, const void *call, redisReply *reply)
 {
     if (call == &asking) {
         if (reply)
             freeReplyObject(reply);
         return 1;
     }
-    return fleet->cluster && rl_cluster_take(fleet->cluster, call, reply, rl_link_clock());
+    return servers->cluster && rl_cluster_take(servers->cluster, call, reply, rl_link_clock());
 }
 
 /* A slot that is being moved, with some keys here and some there: as long as that lasts. */
-static int is_to_be_split(const rl_fleet *fleet, rl_error_kind kind)
+static int is_to_be_split(const rl_servers *servers, rl_error_kind kind)
 {
-    return fleet->cluster && kind == RL_ERROR_TRYAGAIN;
+    return servers->cluster && kind == RL_ERROR_TRYAGAIN;
 }
 
-rl_call_next rl_fleet_refused(rl_fleet *fleet, rl_call *call, const char *error)
+rl_call_next rl_servers_refused(rl_servers *servers, rl_call *call, const char *error)
 {
     rl_error_kind kind = rl_error_of(error);
     rl_error_action action = rl_node_refused(call->node, kind, error);
-    rl_node *to = fleet->cluster ? rl_cluster_redirect(fleet->cluster, call->node, error,
-                                                       &call->ask, rl_link_clock()) : NULL;
+    rl_node *to = servers->cluster ? rl_cluster_redirect(servers->cluster, call->node, error,
+                                                         &call->ask, rl_link_clock()) : NULL;
 
-    if (rl_call_is_forsaken(call) || call->tries++ >= TRIES_MAX || is_to_be_split(fleet, kind))
+    if (rl_call_is_forsaken(call) || call->tries++ >= TRIES_MAX || is_to_be_split(servers, kind))
         return RL_CALL_ENDS;
     if (to)
         call->node = to;
@@ -173,16 +174,16 @@ rl_call_next rl_fleet_refused(rl_fleet *fleet, rl_call *call, const char *error)
 
 /* --- All together ------------------------------------------------------------------------- */
 
-void rl_fleet_look(rl_fleet *fleet, int64_t now_us)
+void rl_servers_look(rl_servers *servers, int64_t now_us)
 {
-    if (fleet->watch)
-        follow_watch(fleet, now_us);
-    for (int i = 0; i < fleet->count; i++)
-        rl_node_look(fleet->nodes[i], now_us);
-    if (fleet->watch)
-        tell_watch(fleet);
-    if (fleet->cluster)
-        rl_cluster_look(fleet->cluster, now_us);
+    if (servers->watch)
+        follow_watch(servers, now_us);
+    for (int i = 0; i < servers->count; i++)
+        rl_node_look(servers->nodes[i], now_us);
+    if (servers->watch)
+        tell_watch(servers);
+    if (servers->cluster)
+        rl_cluster_look(servers->cluster, now_us);
 }
 
 static void ask_sooner(int64_t *due_us, int64_t than_us)
@@ -191,117 +192,117 @@ static void ask_sooner(int64_t *due_us, int64_t than_us)
         *due_us = than_us;
 }
 
-int rl_fleet_wait(rl_fleet *fleet, struct pollfd *fds, int *others, int64_t *due_us)
+int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_t *due_us)
 {
     int64_t now_us = rl_link_clock(), node_due_us;
 
-    for (int i = 0; i < fleet->count; i++) {
-        fds[i].fd = rl_node_wait(fleet->nodes[i], now_us, &fds[i].events, &node_due_us);
+    for (int i = 0; i < servers->count; i++) {
+        fds[i].fd = rl_node_wait(servers->nodes[i], now_us, &fds[i].events, &node_due_us);
         fds[i].revents = 0;
         ask_sooner(due_us, node_due_us);
     }
-    *others = fleet->watch != NULL;
-    if (fleet->watch) {
-        struct pollfd *fd = &fds[fleet->count];
+    *others = servers->watch != NULL;
+    if (servers->watch) {
+        struct pollfd *fd = &fds[servers->count];
 
-        fd->fd = rl_watch_wait(fleet->watch, &fd->events, &node_due_us);
+        fd->fd = rl_watch_wait(servers->watch, &fd->events, &node_due_us);
         fd->revents = 0;
         ask_sooner(due_us, node_due_us);
     }
-    if (fleet->cluster)
-        ask_sooner(due_us, rl_cluster_due(fleet->cluster));
-    return fleet->count;
+    if (servers->cluster)
+        ask_sooner(due_us, rl_cluster_due(servers->cluster));
+    return servers->count;
 }
 
-void rl_fleet_step(rl_fleet *fleet, const struct pollfd *fds, int count, int64_t now_us)
+void rl_servers_step(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us)
 {
-    for (int i = 0; i < fleet->count; i++)
-        rl_node_step(fleet->nodes[i], fds && i < count ? fds[i].revents : 0, now_us);
-    if (fleet->watch)
-        rl_watch_step(fleet->watch, fds ? fds[count].revents : 0, now_us);
+    for (int i = 0; i < servers->count; i++)
+        rl_node_step(servers->nodes[i], fds && i < count ? fds[i].revents : 0, now_us);
+    if (servers->watch)
+        rl_watch_step(servers->watch, fds ? fds[count].revents : 0, now_us);
 }
 
-int rl_fleet_is_settled(const rl_fleet *fleet)
+int rl_servers_is_settled(const rl_servers *servers)
 {
-    for (int i = 0; i < fleet->count; i++) {
-        if (!rl_node_is_settled(fleet->nodes[i]))
+    for (int i = 0; i < servers->count; i++) {
+        if (!rl_node_is_settled(servers->nodes[i]))
             return 0;
     }
-    return (!fleet->watch || rl_watch_is_settled(fleet->watch))
-        && (!fleet->cluster || rl_cluster_is_settled(fleet->cluster));
+    return (!servers->watch || rl_watch_is_settled(servers->watch))
+        && (!servers->cluster || rl_cluster_is_settled(servers->cluster));
 }
 
-int rl_fleet_is_any_open(const rl_fleet *fleet)
+int rl_servers_is_any_open(const rl_servers *servers)
 {
-    for (int i = 0; i < fleet->count; i++) {
-        if (rl_node_is_open(fleet->nodes[i]))
+    for (int i = 0; i < servers->count; i++) {
+        if (rl_node_is_open(servers->nodes[i]))
             return 1;
     }
     return 0;
 }
 
-int rl_fleet_probe(rl_fleet *fleet, int64_t now_us)
+int rl_servers_probe(rl_servers *servers, int64_t now_us)
 {
     int probing = 0;
 
-    for (int i = 0; i < fleet->count; i++) {
-        if (rl_node_is_open(fleet->nodes[i]))
-            probing |= rl_node_probe(fleet->nodes[i], now_us);
+    for (int i = 0; i < servers->count; i++) {
+        if (rl_node_is_open(servers->nodes[i]))
+            probing |= rl_node_probe(servers->nodes[i], now_us);
     }
     return probing;
 }
 
-void rl_fleet_hurry_all(rl_fleet *fleet)
+void rl_servers_hurry_all(rl_servers *servers)
 {
-    if (fleet->cluster)
-        rl_cluster_hurry(fleet->cluster);
+    if (servers->cluster)
+        rl_cluster_hurry(servers->cluster);
 }
 
-void rl_fleet_close(rl_fleet *fleet, const char *why)
+void rl_servers_close(rl_servers *servers, const char *why)
 {
-    for (int i = 0; i < fleet->count; i++)
-        rl_node_close(fleet->nodes[i], why);
-    if (fleet->watch)
-        rl_watch_close(fleet->watch);
-    rl_resolver_close(fleet->node.resolver);
+    for (int i = 0; i < servers->count; i++)
+        rl_node_close(servers->nodes[i], why);
+    if (servers->watch)
+        rl_watch_close(servers->watch);
+    rl_resolver_close(servers->node.resolver);
 }
 
 /* --- Life --------------------------------------------------------------------------------- */
 
 static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
 {
-    rl_fleet *fleet = owner;
+    rl_servers *servers = owner;
 
-    fleet->nodes[fleet->count] = rl_node_create(fleet->pool, &fleet->node, name, at);
-    return fleet->nodes[fleet->count++];
+    servers->nodes[servers->count] = rl_node_create(servers->pool, &servers->node, name, at);
+    return servers->nodes[servers->count++];
 }
 
-rl_fleet *rl_fleet_create(apr_pool_t *pool, const rl_topology *topology,
-                          const rl_node_options *node)
+rl_servers *rl_servers_create(apr_pool_t *pool, const rl_topology *topology,
+                              const rl_node_options *node)
 {
-    rl_fleet *fleet = apr_pcalloc(pool, sizeof(*fleet));
+    rl_servers *servers = apr_pcalloc(pool, sizeof(*servers));
     rl_resolver *resolver = rl_resolver_create(pool);
     rl_watch_options watch = {topology, node->tls, node->sentinel_credentials, resolver,
                               node->connect_ms, node->retry.retry_min_ms,
                               node->retry.retry_max_ms, node->logger};
-    rl_cluster_options cluster = {topology, add_node, fleet, node->logger};
+    rl_cluster_options cluster = {topology, add_node, servers, node->logger};
 
-    fleet->pool = pool;
-    fleet->node = *node;
-    fleet->node.resolver = resolver;
+    servers->pool = pool;
+    servers->node = *node;
+    servers->node.resolver = resolver;
     switch (topology->kind) {
     case RL_TOPOLOGY_CLUSTER:
-        fleet->node.in_cluster = 1;
-        fleet->cluster = rl_cluster_create(pool, &cluster);
+        servers->node.in_cluster = 1;
+        servers->cluster = rl_cluster_create(pool, &cluster);
         break;
     case RL_TOPOLOGY_SENTINEL:
-        fleet->node.guided = 1;
-        fleet->watch = rl_watch_create(pool, &watch);
-        ask_for_role(fleet);
-        add_node(fleet, apr_pstrcat(pool, topology->primary, " (by Sentinel)", NULL), NULL);
+        servers->node.guided = 1;
+        servers->watch = rl_watch_create(pool, &watch);
+        ask_for_role(servers);
+        add_node(servers, apr_pstrcat(pool, topology->primary, " (by Sentinel)", NULL), NULL);
         break;
     default:
-        add_node(fleet, topology->name, &topology->endpoints[0]);
+        add_node(servers, topology->name, &topology->endpoints[0]);
     }
-    return fleet;
+    return servers;
 }
