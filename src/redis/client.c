@@ -472,7 +472,7 @@ static void note_ways(rl_client *client, unsigned ways)
         atomic_fetch_or(known, ways);
 }
 
-/* One call, of one slot. *split: see rl_spread_calls. */
+/* One call, of one slot. *split: see rl_cross_slot_calls. */
 static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
                          int64_t deadline_us, int *admitted, int *split)
 {
@@ -546,7 +546,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
                             int64_t deadline_us, int *admitted)
 {
     chain c = {client, deadline_us};
-    rl_spread_calls calls = {decide_slot, undo_slot, &c};
+    rl_cross_slot_calls calls = {decide_slot, undo_slot, &c};
     rl_failure failure;
     int ignored = 0;
 
@@ -558,7 +558,7 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
             asks[i].answered = failure == RL_ANSWERED;
         return failure;
     }
-    failure = rl_spread_decide(&calls, asks, n, look_only, admitted);
+    failure = rl_cross_slot_decide(&calls, asks, n, look_only, admitted);
     if (!client->options.threaded && client->queue.first)
         catch_up(client); /* what was given back */
     return failure;
@@ -567,10 +567,10 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
 void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadline_us)
 {
     chain c = {client, 0};
-    rl_spread_calls calls = {decide_slot, undo_slot, &c};
+    rl_cross_slot_calls calls = {decide_slot, undo_slot, &c};
 
     if (rl_servers_is_cluster(client->servers))
-        rl_spread_undo(&calls, asks, n);
+        rl_cross_slot_undo(&calls, asks, n);
     else
         undo(client, 0, asks, n);
     if (!client->options.threaded)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * spread: one decision over rules whose keys lie in several slots of a Redis Cluster.
+ * cross_slot: one decision over rules whose keys lie in several slots of a Redis Cluster.
  *
  * Most steps have one slot, and then there is one call and nothing to copy. Where there are more,
  * the order does the work: rules that concern one client stand before those that all share, so a
@@ -14,7 +14,7 @@
 
 /* The slots of the asks, and which of them belong to a call that was made. */
 typedef struct {
-    const rl_spread_calls *calls;
+    const rl_cross_slot_calls *calls;
     rl_ask *asks;
     int n;
     int look;
@@ -23,7 +23,7 @@ typedef struct {
     char taken[RL_ASKS_MAX]; /* charged live rules */
     int denied;
     rl_failure failure;      /* the first */
-} spread;
+} decision;
 
 /* A call in the making: copies of asks, and where they come from. */
 typedef struct {
@@ -50,9 +50,9 @@ static void add(group *g, const rl_ask *ask, int from)
 }
 
 /* Whether a group that comes after a denial is only looked at. */
-static int is_spared(const spread *s, const group *g)
+static int is_spared(const decision *d, const group *g)
 {
-    if (!s->denied || g->asks[0].shadow)
+    if (!d->denied || g->asks[0].shadow)
         return 0;
     for (int i = 0; i < g->n; i++) {
         if (g->asks[i].limit->block_ms)
@@ -62,27 +62,27 @@ static int is_spared(const spread *s, const group *g)
 }
 
 /* Decides over a group. Returns 0 if its keys were at both ends of a move: then nothing is decided. */
-static int call(spread *s, group *g)
+static int call(decision *d, group *g)
 {
-    int admitted = 0, split = 0, look = s->look || is_spared(s, g);
-    rl_failure failure = s->calls->decide(s->calls->context, s->slot[g->from[0]], g->asks, g->n,
+    int admitted = 0, split = 0, look = d->look || is_spared(d, g);
+    rl_failure failure = d->calls->decide(d->calls->context, d->slot[g->from[0]], g->asks, g->n,
                                           look, &admitted, &split);
 
     if (split)
         return 0;
     for (int i = 0; i < g->n; i++)
-        s->done[g->from[i]] = 1;
+        d->done[g->from[i]] = 1;
     if (failure != RL_ANSWERED) {
-        s->failure = s->failure == RL_ANSWERED ? failure : s->failure;
+        d->failure = d->failure == RL_ANSWERED ? failure : d->failure;
         return 1;
     }
     for (int i = 0; i < g->n; i++) {
-        s->asks[g->from[i]] = g->asks[i];
-        s->asks[g->from[i]].answered = 1;
-        s->taken[g->from[i]] = admitted && !look && !g->asks[i].shadow;
+        d->asks[g->from[i]] = g->asks[i];
+        d->asks[g->from[i]].answered = 1;
+        d->taken[g->from[i]] = admitted && !look && !g->asks[i].shadow;
     }
     if (!admitted && !g->asks[0].shadow)
-        s->denied = 1;
+        d->denied = 1;
     return 1;
 }
 
@@ -90,18 +90,18 @@ static int call(spread *s, group *g)
  * One rule alone. An identity's overrides are a second key, which may be at the other end: then the
  * rule's own quota has to do.
  */
-static void call_one(spread *s, int from)
+static void call_one(decision *d, int from)
 {
     group g = {.n = 0};
 
-    add(&g, &s->asks[from], from);
-    if (call(s, &g))
+    add(&g, &d->asks[from], from);
+    if (call(d, &g))
         return;
     g.asks[0].override_key = g.asks[0].tiers = NULL;
-    if (call(s, &g))
+    if (call(d, &g))
         return;
-    s->done[from] = 1;
-    s->failure = s->failure == RL_ANSWERED ? RL_FAILED_REFUSED : s->failure;
+    d->done[from] = 1;
+    d->failure = d->failure == RL_ANSWERED ? RL_FAILED_REFUSED : d->failure;
 }
 
 /*
@@ -109,23 +109,23 @@ static void call_one(spread *s, int from)
  * ones, which are only looked at, apart from the shadow rules, which are charged. If they cannot be
  * decided together, each alone.
  */
-static void call_slot(spread *s, int first)
+static void call_slot(decision *d, int first)
 {
-    int apart = s->denied && !s->look && !s->asks[first].shadow;
+    int apart = d->denied && !d->look && !d->asks[first].shadow;
     group g = {.n = 0};
 
-    for (int i = first; i < s->n; i++) {
-        if (!s->done[i] && s->slot[i] == s->slot[first] && (!apart || !s->asks[i].shadow))
-            add(&g, &s->asks[i], i);
+    for (int i = first; i < d->n; i++) {
+        if (!d->done[i] && d->slot[i] == d->slot[first] && (!apart || !d->asks[i].shadow))
+            add(&g, &d->asks[i], i);
     }
-    if (call(s, &g))
+    if (call(d, &g))
         return;
-    for (int i = 0; i < g.n && s->failure != RL_FAILED_LATE; i++)
-        call_one(s, g.from[i]);
+    for (int i = 0; i < g.n && d->failure != RL_FAILED_LATE; i++)
+        call_one(d, g.from[i]);
 }
 
 /* A call for each slot of the asks that are marked. */
-static void undo(const rl_spread_calls *calls, const rl_ask *asks, int n, const int *slot,
+static void undo(const rl_cross_slot_calls *calls, const rl_ask *asks, int n, const int *slot,
                  char *marked)
 {
     for (int first = 0; first < n; first++) {
@@ -143,30 +143,30 @@ static void undo(const rl_spread_calls *calls, const rl_ask *asks, int n, const 
 }
 
 /* Gives back what live rules were charged, as the charge is known to this call alone. */
-static void give_back(spread *s)
+static void give_back(decision *d)
 {
     rl_ask backs[RL_ASKS_MAX];
 
-    for (int i = 0; i < s->n; i++) {
-        const rl_ask *ask = &s->asks[i];
+    for (int i = 0; i < d->n; i++) {
+        const rl_ask *ask = &d->asks[i];
 
-        if (s->taken[i])
+        if (d->taken[i])
             backs[i] = (rl_ask){
                 .key = ask->key, .limit = ask->limit, .cost = ask->cost, .has_tail = ask->has_tail,
                 .kind = ask->limit->on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK,
                 .position = rl_limiter_position(ask->limit, &ask->state, ask->now)};
     }
-    undo(s->calls, backs, s->n, s->slot, s->taken);
+    undo(d->calls, backs, d->n, d->slot, d->taken);
 }
 
-rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
-                            int *admitted)
+rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int look,
+                                int *admitted)
 {
-    spread s = {.calls = calls, .asks = asks, .n = n, .look = look, .failure = RL_ANSWERED};
+    decision d = {.calls = calls, .asks = asks, .n = n, .look = look, .failure = RL_ANSWERED};
     int split = 0;
 
-    if (find_slots(asks, n, s.slot)) {
-        rl_failure failure = calls->decide(calls->context, s.slot[0], asks, n, look, admitted,
+    if (find_slots(asks, n, d.slot)) {
+        rl_failure failure = calls->decide(calls->context, d.slot[0], asks, n, look, admitted,
                                            &split);
 
         if (!split) {
@@ -175,17 +175,17 @@ rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, i
             return failure;
         }
     }
-    for (int i = 0; i < n && s.failure != RL_FAILED_LATE; i++) { /* late: the time is up */
-        if (!s.done[i])
-            call_slot(&s, i);
+    for (int i = 0; i < n && d.failure != RL_FAILED_LATE; i++) { /* late: the time is up */
+        if (!d.done[i])
+            call_slot(&d, i);
     }
-    *admitted = !s.denied;
-    if (s.denied)
-        give_back(&s);
-    return s.failure;
+    *admitted = !d.denied;
+    if (d.denied)
+        give_back(&d);
+    return d.failure;
 }
 
-void rl_spread_undo(const rl_spread_calls *calls, const rl_ask *asks, int n)
+void rl_cross_slot_undo(const rl_cross_slot_calls *calls, const rl_ask *asks, int n)
 {
     int slot[RL_ASKS_MAX];
     char marked[RL_ASKS_MAX];

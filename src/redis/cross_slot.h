@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * spread: one decision over rules whose keys lie in several slots of a Redis Cluster.
+ * cross_slot: one decision over rules whose keys lie in several slots of a Redis Cluster.
  *
  * A script sees the keys of one slot only. So the rules are grouped by slot, in the order in which
  * the caller names them, and each group is a call of its own: the next begins when the one before
@@ -12,8 +12,8 @@
  *
  * Pure: who drives it makes the calls. Thread-safe.
  */
-#ifndef RL_SPREAD_H
-#define RL_SPREAD_H
+#ifndef RL_CROSS_SLOT_H
+#define RL_CROSS_SLOT_H
 
 #include "redis/breaker.h"
 #include "redis/script.h"
@@ -29,7 +29,7 @@ typedef struct {
     /* Gives back or settles n asks of one slot. */
     void (*undo)(void *context, int slot, const rl_ask *asks, int n);
     void *context;
-} rl_spread_calls;
+} rl_cross_slot_calls;
 
 /*
  * Decides over n asks, 1 to RL_ASKS_MAX, live rules first; with look set nothing is charged.
@@ -37,10 +37,10 @@ typedef struct {
  * admit, and so were charged. Returns RL_ANSWERED if all were, else why the first group that failed
  * did; what it asked may have been charged.
  */
-rl_failure rl_spread_decide(const rl_spread_calls *calls, rl_ask *asks, int n, int look,
-                            int *admitted);
+rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int look,
+                                int *admitted);
 
 /* Gives back or settles n asks, as their kinds say. */
-void rl_spread_undo(const rl_spread_calls *calls, const rl_ask *asks, int n);
+void rl_cross_slot_undo(const rl_cross_slot_calls *calls, const rl_ask *asks, int n);
 
 #endif

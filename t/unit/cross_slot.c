@@ -104,7 +104,7 @@ static void undo(void *context, int slot, const rl_ask *asks, int n)
     }
 }
 
-static const rl_spread_calls calls = {decide, undo, NULL};
+static const rl_cross_slot_calls calls = {decide, undo, NULL};
 
 /* An empty cluster where every key has this quota. */
 static void reset(int quota)
@@ -133,7 +133,7 @@ static int make_asks(const char *letters, rl_ask *asks)
 static char say(const char *letters, rl_ask *asks)
 {
     int n = make_asks(letters, asks), charged = -1;
-    rl_failure failure = rl_spread_decide(&calls, asks, n, model.look, &charged);
+    rl_failure failure = rl_cross_slot_decide(&calls, asks, n, model.look, &charged);
 
     return failure != RL_ANSWERED ? 'F' : charged ? '1' : '0';
 }
@@ -192,7 +192,7 @@ static void test_blocks(void)
     model.quota[0] = 0;
     n = make_asks("abc", asks);
     asks[1].limit = &blocking;
-    rl_spread_decide(&calls, asks, n, 0, &admitted);
+    rl_cross_slot_decide(&calls, asks, n, 0, &admitted);
     is_str(model.log, "a b c? ", "a rule that blocks is asked after a denial, too");
     ok(!admitted && model.given == 1 && model.count[1] == 0, "and given back");
 }
@@ -219,7 +219,7 @@ static void test_overrides(void)
     n = make_asks("aeb", asks);
     for (int i = 0; i < n; i++)
         asks[i].override_key = asks[i].tiers = i < 2 ? names[0] : names[1];
-    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_ANSWERED,
+    is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_ANSWERED,
            "where the override is at the other end of a move, the rule's own quota counts");
     ok(admitted && model.count[0] == 1 && model.count[4] == 1 && model.count[1] == 1, "for each");
     is_int(model.wrong, 0, "and no other rule");
@@ -250,17 +250,21 @@ static void test_failures(void)
     reset(1);
     model.failed_slot = rl_slots_of_key(names[0], 4);
     n = make_asks("aeI", asks);
-    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one slot, and it fails");
+    is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN,
+           "one slot, and it fails");
     is_int(answered(asks, n), 0, "nothing is decided");
     n = make_asks("abecF", asks);
-    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one of three slots fails");
+    is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN,
+           "one of three slots fails");
     is_int(answered(asks, n), 2 + 8 + 16, "the others are decided");
-    ok(admitted && model.count[1] == 1 && model.count[2] == 1 && model.count[5] == 1, "and charged");
+    ok(admitted && model.count[1] == 1 && model.count[2] == 1 && model.count[5] == 1,
+       "and charged");
     reset(1);
     model.failed_slot = rl_slots_of_key(names[0], 4);
     model.quota[2] = 0;
     n = make_asks("abec", asks);
-    is_int(rl_spread_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN, "one fails, one denies");
+    is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN,
+           "one fails, one denies");
     ok(!admitted && answered(asks, n) == 2 + 8, "the denial is known");
     is_int(model.count[1], 0, "and nobody stays charged");
 }
@@ -350,7 +354,7 @@ static void test_give_back(void)
         asks[i].position = 7;
         model.count[number_of(&asks[i])] = 1;
     }
-    rl_spread_undo(&calls, asks, n);
+    rl_cross_slot_undo(&calls, asks, n);
     is_int(model.given, 3, "a later give-back reaches every slot");
     is_int(model.count[0] + model.count[1] + model.count[4] + model.wrong, 0, "the right ones");
 }
