@@ -147,7 +147,7 @@ static rl_client *make_client(server_rec *s, apr_pool_t *pool, int threaded)
     rl_client_options options;
 
     memset(&options, 0, sizeof(options));
-    options.topology = settings->redis;
+    options.url = settings->redis;
     options.credentials = settings->redis_auth.credentials;
     options.sentinel_credentials = settings->sentinel_auth.credentials;
     options.tls = settings->redis_tls;

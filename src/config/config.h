@@ -59,7 +59,7 @@ typedef struct {
 } rl_redis_auth;
 
 typedef struct {
-    const rl_topology *redis; /* NULL: this host alone */
+    const rl_url *redis; /* NULL: this host alone */
     rl_redis_auth redis_auth, sentinel_auth;
     rl_tls *redis_tls;
     int64_t timeout_ms;   /* what one request chain may spend on Redis */

@@ -26,20 +26,20 @@ static rl_settings *settings_of(const server_rec *s)
     return ap_get_module_config(s->module_config, &ratelimit_redis_module);
 }
 
-const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url)
+const char *rl_config_redis(cmd_parms *cmd, void *config, const char *text)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_topology *topology;
+    rl_url *url;
 
     (void)config;
     if (error)
         return error;
-    error = rl_topology_parse(cmd->pool, url, &topology);
-    if (!error && topology->tls)
+    error = rl_url_parse(cmd->pool, text, &url);
+    if (!error && url->tls)
         error = rl_tls_missing();
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
-    settings_of(cmd->server)->redis = topology;
+    settings_of(cmd->server)->redis = url;
     return NULL;
 }
 
@@ -136,7 +136,7 @@ static int check_user(server_rec *s, rl_settings *settings)
     if (user && rl_credentials_set_user(credentials, user))
         return wrong(s, "RateLimitRedis names a user, and the file of RateLimitRedisAuth another "
                         "one: say it once");
-    if (settings->sentinel_auth.credentials && settings->redis->kind != RL_TOPOLOGY_SENTINEL)
+    if (settings->sentinel_auth.credentials && settings->redis->kind != RL_URL_SENTINEL)
         return wrong(s, "RateLimitRedisAuth sentinel= is for sentinels, which a URL with "
                         "sentinel:// has");
     return 1;

@@ -128,7 +128,7 @@ static void *share(server_rec *s, const char *name, apr_size_t size)
 
 int rl_context_share(server_rec *s, rl_context *context)
 {
-    const rl_topology *redis = context->settings->redis;
+    const rl_url *redis = context->settings->redis;
     void *stats = share(s, NAME("stats"), rl_stats_size());
     void *top_denied = stats ? share(s, NAME("top_denied"), rl_top_denied_size()) : NULL;
     void *delayed = top_denied ? share(s, NAME("delayed"), rl_delayed_size()) : NULL;
@@ -145,7 +145,7 @@ int rl_context_share(server_rec *s, rl_context *context)
         context->top_denied = rl_top_denied_init(top_denied);
     context->delayed = delayed;
     context->breakers = breakers;
-    if (redis && redis->kind == RL_TOPOLOGY_SINGLE)
+    if (redis && redis->kind == RL_URL_SINGLE)
         rl_breaker_of(breakers, redis->endpoints[0].name); /* to be seen at once */
     context->local = local;
     return 1;

@@ -587,13 +587,13 @@ static void add_greeting(rl_client *client, rl_greeting greeting)
 static void make_greetings(rl_client *client)
 {
     const rl_client_options *o = &client->options;
-    const char *select[] = {"SELECT", apr_itoa(client->pool, o->topology->db)};
+    const char *select[] = {"SELECT", apr_itoa(client->pool, o->url->db)};
 
     if (o->credentials)
         add_greeting(client, rl_greeting_auth(o->credentials));
     add_greeting(client, rl_greeting_hello());
     add_greeting(client, rl_greeting_set_name(client->pool));
-    if (o->topology->db)
+    if (o->url->db)
         add_greeting(client, rl_greeting_make(client->pool, "SELECT", 2, select));
     for (int i = 0; i < RL_SCRIPTS; i++) {
         const char *load[] = {"SCRIPT", "LOAD", rl_script_sources[i]};
@@ -628,7 +628,7 @@ static void make_servers(rl_client *client)
                                .sentinel_credentials = o->sentinel_credentials,
                                .breakers = o->breakers, .logger = o->logger};
 
-    client->servers = rl_servers_create(client->pool, o->topology, &options);
+    client->servers = rl_servers_create(client->pool, o->url, &options);
 }
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)

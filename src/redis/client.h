@@ -30,7 +30,7 @@
 typedef struct rl_client rl_client;
 
 typedef struct {
-    const rl_topology *topology;
+    const rl_url *url;
     const rl_credentials *credentials, *sentinel_credentials; /* NULL: none */
     const rl_tls *tls;           /* NULL: in clear */
     const char *prefix;          /* of keys */

@@ -170,7 +170,7 @@ static void meet_owners(rl_cluster *c, int64_t now_us)
 /* Tries one seed more. */
 static void wake_seed(rl_cluster *c, int64_t now_us)
 {
-    const rl_topology *t = c->options.topology;
+    const rl_url *t = c->options.url;
     const rl_endpoint *at = &t->endpoints[c->seed++ % t->endpoint_count];
     int index = rl_slots_add(&c->slots, at->host, at->port);
 
@@ -395,8 +395,8 @@ rl_cluster *rl_cluster_create(apr_pool_t *pool, const rl_cluster_options *option
     c->pool = pool;
     rl_slots_init(&c->slots);
     c->stale = 1;
-    c->seed = (int)(getpid() % options->topology->endpoint_count);
-    c->seeds_left = options->topology->endpoint_count;
+    c->seed = (int)(getpid() % options->url->endpoint_count);
+    c->seeds_left = options->url->endpoint_count;
     c->pause_us = PAUSE_US;
     atomic_init(&c->accepting, 1);
     return c;

@@ -19,7 +19,7 @@
 typedef struct rl_cluster rl_cluster;
 
 typedef struct {
-    const rl_topology *topology;
+    const rl_url *url;
     /* Makes a node with a breaker. name and at live as long as the pool and may change. */
     rl_node *(*make_node)(void *owner, const char *name, const rl_endpoint *at);
     void *owner; /* of nodes */

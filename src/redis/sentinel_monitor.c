@@ -72,8 +72,8 @@ static void take_primary(rl_watch *w)
     if (w->serial > 1)
         rl_logger_say(&w->options.logger, RL_LOG_NOTICE,
                       "sentinel %s: the primary of %s is now %s",
-                      w->options.topology->endpoints[w->sentinel.at].name,
-                      w->options.topology->primary, w->name[at]);
+                      w->options.url->endpoints[w->sentinel.at].name,
+                      w->options.url->primary, w->name[at]);
 }
 
 static const char *check_address(void *context, const redisReply *reply)
@@ -94,7 +94,7 @@ static void on_push(void *owner, redisReply *reply)
 {
     rl_watch *w = owner;
 
-    if (rl_sentinel_is_switch(reply, w->options.topology->primary)) {
+    if (rl_sentinel_is_switch(reply, w->options.url->primary)) {
         rl_sentinel_search(&w->sentinel);
         w->search_at_us = 0;
     }
@@ -144,7 +144,7 @@ unsigned rl_watch_failures(const rl_watch *w)
 
 static const rl_endpoint *whose_turn(const rl_watch *w)
 {
-    return &w->options.topology->endpoints[w->sentinel.at];
+    return &w->options.url->endpoints[w->sentinel.at];
 }
 
 static void end_question(rl_watch *w)
@@ -287,7 +287,7 @@ static void nobody_calls(void *owner, void *call, redisReply *reply)
 
 static void make_greetings(rl_watch *w, apr_pool_t *pool)
 {
-    const char *ask[] = {"SENTINEL", "get-master-addr-by-name", w->options.topology->primary};
+    const char *ask[] = {"SENTINEL", "get-master-addr-by-name", w->options.url->primary};
     const char *subscribe[] = {"SUBSCRIBE", "+switch-master"};
     rl_greeting *next = w->greetings;
 
@@ -314,7 +314,7 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
     w->options = *options;
     w->pause_us = options->retry_min_ms * 1000;
     w->again_us = AGAIN_US;
-    rl_sentinel_init(&w->sentinel, options->topology->endpoint_count, (unsigned)getpid());
+    rl_sentinel_init(&w->sentinel, options->url->endpoint_count, (unsigned)getpid());
     make_greetings(w, pool);
     link.greeting_count = w->greeting_count;
     w->link = rl_link_create(pool, &link);

@@ -20,7 +20,7 @@
 typedef struct rl_watch rl_watch;
 
 typedef struct {
-    const rl_topology *topology; /* the sentinels, and the primary's name */
+    const rl_url *url; /* the sentinels, and the primary's name */
     const rl_tls *tls;           /* NULL: none */
     const rl_credentials *credentials; /* for sentinels; NULL: none */
     rl_resolver *resolver;       /* the owner's */

@@ -277,32 +277,32 @@ static rl_node *add_node(void *owner, const char *name, const rl_endpoint *at)
     return servers->nodes[servers->count++];
 }
 
-rl_servers *rl_servers_create(apr_pool_t *pool, const rl_topology *topology,
+rl_servers *rl_servers_create(apr_pool_t *pool, const rl_url *url,
                               const rl_node_options *node)
 {
     rl_servers *servers = apr_pcalloc(pool, sizeof(*servers));
     rl_resolver *resolver = rl_resolver_create(pool);
-    rl_watch_options watch = {topology, node->tls, node->sentinel_credentials, resolver,
+    rl_watch_options watch = {url, node->tls, node->sentinel_credentials, resolver,
                               node->connect_ms, node->retry.retry_min_ms,
                               node->retry.retry_max_ms, node->logger};
-    rl_cluster_options cluster = {topology, add_node, servers, node->logger};
+    rl_cluster_options cluster = {url, add_node, servers, node->logger};
 
     servers->pool = pool;
     servers->node = *node;
     servers->node.resolver = resolver;
-    switch (topology->kind) {
-    case RL_TOPOLOGY_CLUSTER:
+    switch (url->kind) {
+    case RL_URL_CLUSTER:
         servers->node.in_cluster = 1;
         servers->cluster = rl_cluster_create(pool, &cluster);
         break;
-    case RL_TOPOLOGY_SENTINEL:
+    case RL_URL_SENTINEL:
         servers->node.guided = 1;
         servers->watch = rl_watch_create(pool, &watch);
         ask_for_role(servers);
-        add_node(servers, apr_pstrcat(pool, topology->primary, " (by Sentinel)", NULL), NULL);
+        add_node(servers, apr_pstrcat(pool, url->primary, " (by Sentinel)", NULL), NULL);
         break;
     default:
-        add_node(servers, topology->name, &topology->endpoints[0]);
+        add_node(servers, url->name, &url->endpoints[0]);
     }
     return servers;
 }

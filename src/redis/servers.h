@@ -26,7 +26,7 @@ typedef struct rl_servers rl_servers;
 typedef enum { RL_CALL_ENDS, RL_CALL_GOES, RL_CALL_WAITS } rl_call_next;
 
 /* Makes the servers of a URL. node is what their nodes have in common, and is copied. */
-rl_servers *rl_servers_create(apr_pool_t *pool, const rl_topology *topology,
+rl_servers *rl_servers_create(apr_pool_t *pool, const rl_url *url,
                               const rl_node_options *node);
 
 /* --- Any thread --------------------------------------------------------------------------- */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topology: where Redis is, as the administrator says it.
+ * url: where Redis is, as the administrator says it.
  *
  * A URL is cut from the left: scheme, user, hosts, and what follows them. One table holds the
  * schemes. apr_uri knows neither lists of hosts nor what may be repeated in a message, and so this
@@ -26,34 +26,34 @@
 
 typedef struct {
     const char *name;
-    rl_topology_kind kind;
+    rl_url_kind kind;
     int tls;
     apr_port_t port; /* 0: a unix socket */
     const char *example;
 } scheme;
 
 static const scheme schemes[] = {
-    {"redis", RL_TOPOLOGY_SINGLE, 0, 6379, "redis://127.0.0.1:6379"},
-    {"rediss", RL_TOPOLOGY_SINGLE, 1, 6379, "rediss://redis.example.com:6379"},
-    {"unix", RL_TOPOLOGY_SINGLE, 0, 0, "unix:///run/redis/redis.sock"},
-    {"sentinel", RL_TOPOLOGY_SENTINEL, 0, 26379,
+    {"redis", RL_URL_SINGLE, 0, 6379, "redis://127.0.0.1:6379"},
+    {"rediss", RL_URL_SINGLE, 1, 6379, "rediss://redis.example.com:6379"},
+    {"unix", RL_URL_SINGLE, 0, 0, "unix:///run/redis/redis.sock"},
+    {"sentinel", RL_URL_SENTINEL, 0, 26379,
      "sentinel://10.0.0.1:26379,10.0.0.2:26379/primary"},
-    {"sentinel+tls", RL_TOPOLOGY_SENTINEL, 1, 26379,
+    {"sentinel+tls", RL_URL_SENTINEL, 1, 26379,
      "sentinel+tls://s1.example.com:26379,s2.example.com:26379/primary"},
-    {"cluster", RL_TOPOLOGY_CLUSTER, 0, 6379, "cluster://10.0.0.1:6379,10.0.0.2:6379"},
-    {"cluster+tls", RL_TOPOLOGY_CLUSTER, 1, 6379,
+    {"cluster", RL_URL_CLUSTER, 0, 6379, "cluster://10.0.0.1:6379,10.0.0.2:6379"},
+    {"cluster+tls", RL_URL_CLUSTER, 1, 6379,
      "cluster+tls://r1.example.com:6379,r2.example.com:6379"},
 };
 
 /* The scheme of a URL, and *rest what follows "://"; NULL if it is none. */
-static const scheme *find_scheme(const char *url, const char **rest)
+static const scheme *find_scheme(const char *text, const char **rest)
 {
-    const char *end = strstr(url, "://");
+    const char *end = strstr(text, "://");
 
     for (size_t i = 0; end && i < sizeof(schemes) / sizeof(schemes[0]); i++) {
         size_t length = strlen(schemes[i].name);
 
-        if (length == (size_t)(end - url) && !strncasecmp(url, schemes[i].name, length)) {
+        if (length == (size_t)(end - text) && !strncasecmp(text, schemes[i].name, length)) {
             *rest = end + 3;
             return &schemes[i];
         }
@@ -78,7 +78,7 @@ static const char *parse_db(apr_pool_t *pool, const char *text, int *db)
 
 /* --- Unix sockets ------------------------------------------------------------------------- */
 
-static const char *parse_unix(apr_pool_t *pool, const char *rest, rl_topology *topology,
+static const char *parse_unix(apr_pool_t *pool, const char *rest, rl_url *url,
                               rl_endpoint *at)
 {
     char *path = apr_pstrdup(pool, rest), *query = strchr(path, '?');
@@ -99,7 +99,7 @@ static const char *parse_unix(apr_pool_t *pool, const char *rest, rl_topology *t
     if (query && strchr(query, '@'))
         return "what follows ?db= is no number of a database, as in "
                "unix:///run/redis/redis.sock?db=2";
-    return parse_db(pool, query ? query + 3 : "", &topology->db);
+    return parse_db(pool, query ? query + 3 : "", &url->db);
 }
 
 /* --- Hosts -------------------------------------------------------------------------------- */
@@ -154,29 +154,29 @@ static const char *parse_host(apr_pool_t *pool, const scheme *s, char *text, rl_
 }
 
 static const char *parse_hosts(apr_pool_t *pool, const scheme *s, char *text,
-                               rl_topology *topology, rl_endpoint *endpoints)
+                               rl_url *url, rl_endpoint *endpoints)
 {
     for (char *next; text; text = next) {
-        rl_endpoint *at = &endpoints[topology->endpoint_count];
+        rl_endpoint *at = &endpoints[url->endpoint_count];
         const char *error;
 
         next = strchr(text, ',');
-        if (next && s->kind == RL_TOPOLOGY_SINGLE)
+        if (next && s->kind == RL_URL_SINGLE)
             return apr_psprintf(pool, "%s:// takes one host; several are for sentinel:// or "
                                 "cluster://", s->name);
         if (next)
             *next++ = '\0';
-        if (topology->endpoint_count == RL_ENDPOINTS_MAX)
+        if (url->endpoint_count == RL_ENDPOINTS_MAX)
             return apr_psprintf(pool, "there are more than %d hosts; some of them are enough",
                                 RL_ENDPOINTS_MAX);
         error = parse_host(pool, s, text, at);
         if (error)
             return error;
-        for (int i = 0; i < topology->endpoint_count; i++) {
+        for (int i = 0; i < url->endpoint_count; i++) {
             if (!strcasecmp(endpoints[i].name, at->name))
                 return apr_psprintf(pool, "%s is there twice", at->name);
         }
-        topology->endpoint_count++;
+        url->endpoint_count++;
     }
     return NULL;
 }
@@ -184,7 +184,7 @@ static const char *parse_hosts(apr_pool_t *pool, const scheme *s, char *text,
 /* --- What follows the hosts --------------------------------------------------------------- */
 
 static const char *parse_primary(apr_pool_t *pool, const scheme *s, char *path,
-                                 rl_topology *topology)
+                                 rl_url *url)
 {
     char *db = strchr(path, '/');
 
@@ -196,26 +196,26 @@ static const char *parse_primary(apr_pool_t *pool, const scheme *s, char *path,
     if (path[strspn(path, NAME_CHARACTERS)])
         return apr_psprintf(pool, "\"%s\" is no name of a primary, which has letters, digits, '.', "
                             "'_' and '-', as in %s", path, s->example);
-    topology->primary = path;
-    return parse_db(pool, db ? db : "", &topology->db);
+    url->primary = path;
+    return parse_db(pool, db ? db : "", &url->db);
 }
 
 static const char *parse_path(apr_pool_t *pool, const scheme *s, char *path,
-                              rl_topology *topology)
+                              rl_url *url)
 {
     if (strpbrk(path, "?#"))
         return apr_psprintf(pool, "'%c' has no meaning here, as in %s", *strpbrk(path, "?#"),
                             s->example);
-    if (s->kind == RL_TOPOLOGY_SENTINEL)
-        return parse_primary(pool, s, path, topology);
-    if (s->kind == RL_TOPOLOGY_CLUSTER)
+    if (s->kind == RL_URL_SENTINEL)
+        return parse_primary(pool, s, path, url);
+    if (s->kind == RL_URL_CLUSTER)
         return !*path || !strcmp(path, "0") ? NULL : "a cluster has no database but 0, and nothing "
                                                      "follows its hosts";
-    return parse_db(pool, path, &topology->db);
+    return parse_db(pool, path, &url->db);
 }
 
 /* Cuts the user off: what stands before the last '@', wherever that is. */
-static const char *parse_user(apr_pool_t *pool, const char **rest, rl_topology *topology)
+static const char *parse_user(apr_pool_t *pool, const char **rest, rl_url *url)
 {
     const char *at = strrchr(*rest, '@');
 
@@ -223,10 +223,10 @@ static const char *parse_user(apr_pool_t *pool, const char **rest, rl_topology *
         return NULL;
     if (memchr(*rest, ':', (size_t)(at - *rest)))
         return NO_PASSWORDS;
-    topology->user = apr_pstrmemdup(pool, *rest, (apr_size_t)(at - *rest));
-    if (!*topology->user)
+    url->user = apr_pstrmemdup(pool, *rest, (apr_size_t)(at - *rest));
+    if (!*url->user)
         return "the user before '@' is missing, as in redis://limiter@127.0.0.1:6379";
-    if (topology->user[strspn(topology->user, NAME_CHARACTERS)])
+    if (url->user[strspn(url->user, NAME_CHARACTERS)])
         return "what stands before '@' is no user, who has letters, digits, '.', '_' and '-' here; "
                "others go with their passwords into the file of RateLimitRedisAuth, as: user "
                "password";
@@ -234,23 +234,23 @@ static const char *parse_user(apr_pool_t *pool, const char **rest, rl_topology *
     return NULL;
 }
 
-static const char *name_of(apr_pool_t *pool, const scheme *s, const rl_topology *topology)
+static const char *name_of(apr_pool_t *pool, const scheme *s, const rl_url *url)
 {
     const char *name = apr_pstrcat(pool, s->name, "://", NULL);
 
-    if (s->kind == RL_TOPOLOGY_SINGLE)
-        return topology->endpoints[0].name;
-    for (int i = 0; i < topology->endpoint_count; i++)
-        name = apr_pstrcat(pool, name, i ? "," : "", topology->endpoints[i].name, NULL);
-    return topology->primary ? apr_pstrcat(pool, name, "/", topology->primary, NULL) : name;
+    if (s->kind == RL_URL_SINGLE)
+        return url->endpoints[0].name;
+    for (int i = 0; i < url->endpoint_count; i++)
+        name = apr_pstrcat(pool, name, i ? "," : "", url->endpoints[i].name, NULL);
+    return url->primary ? apr_pstrcat(pool, name, "/", url->primary, NULL) : name;
 }
 
-const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_topology **topology)
+const char *rl_url_parse(apr_pool_t *pool, const char *text, rl_url **url)
 {
     const char *rest = NULL, *error;
-    const scheme *s = find_scheme(url, &rest);
+    const scheme *s = find_scheme(text, &rest);
     rl_endpoint *endpoints = apr_pcalloc(pool, sizeof(*endpoints) * RL_ENDPOINTS_MAX);
-    rl_topology *found = *topology = apr_pcalloc(pool, sizeof(*found));
+    rl_url *found = *url = apr_pcalloc(pool, sizeof(*found));
     char *hosts, *path;
 
     if (!s)

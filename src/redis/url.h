@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * topology: where Redis is, as the administrator says it.
+ * url: where Redis is, as the administrator says it.
  *
  * Reads RateLimitRedis URLs. What is read is made with the configuration and never changes.
  */
-#ifndef RL_TOPOLOGY_H
-#define RL_TOPOLOGY_H
+#ifndef RL_URL_H
+#define RL_URL_H
 
 #include <apr_network_io.h>
 #include <apr_pools.h>
 
 #define RL_ENDPOINTS_MAX 32 /* in one URL */
 
-typedef enum { RL_TOPOLOGY_SINGLE, RL_TOPOLOGY_SENTINEL, RL_TOPOLOGY_CLUSTER } rl_topology_kind;
+typedef enum { RL_URL_SINGLE, RL_URL_SENTINEL, RL_URL_CLUSTER } rl_url_kind;
 
 /* A server: one that listens on a port of a host, or on a unix socket. */
 typedef struct {
@@ -24,14 +24,14 @@ typedef struct {
 
 typedef struct {
     const char *name;             /* for people; holds no secret */
-    rl_topology_kind kind;
+    rl_url_kind kind;
     const rl_endpoint *endpoints; /* Redis, the sentinels, or some nodes of the cluster */
     int endpoint_count;
     const char *primary;          /* with sentinels: the name they know it by */
     const char *user;             /* NULL: none is said */
     int tls;
     int db;
-} rl_topology;
+} rl_url;
 
 /*
  * Parses one of
@@ -42,9 +42,9 @@ typedef struct {
  *     sentinel[+tls]://[user@]host[:port],.../primary[/db]
  *     cluster[+tls]://[user@]host[:port],...
  *
- * Returns NULL and sets *topology, or an error text that names the defect. The text never repeats
+ * Returns NULL and sets *url, or an error text that names the defect. The text never repeats
  * what stands before an '@', which may be a password.
  */
-const char *rl_topology_parse(apr_pool_t *pool, const char *url, rl_topology **topology);
+const char *rl_url_parse(apr_pool_t *pool, const char *text, rl_url **url);
 
 #endif

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as the URL of a Redis, once more with a password in the middle. Aborts where a promise
- * of topology.h does not hold.
+ * of url.h does not hold.
  */
 #include "redis/url.h"
 
@@ -19,40 +19,40 @@ static void must(int holds)
         abort();
 }
 
-static void must_be_sound(const rl_topology *topology)
+static void must_be_sound(const rl_url *url)
 {
-    must(topology->name && *topology->name);
-    must(topology->endpoint_count > 0);
-    for (int i = 0; i < topology->endpoint_count; i++) {
-        const rl_endpoint *at = &topology->endpoints[i];
+    must(url->name && *url->name);
+    must(url->endpoint_count > 0);
+    for (int i = 0; i < url->endpoint_count; i++) {
+        const rl_endpoint *at = &url->endpoints[i];
 
         must(at->name && *at->name);
         must(!at->host != !at->path);
         must(!at->host || (*at->host && at->port > 0));
         must(!at->path || (at->path[0] == '/' && strlen(at->path) <= 107));
     }
-    must(topology->endpoint_count <= RL_ENDPOINTS_MAX);
-    must(topology->endpoint_count == 1 || topology->kind != RL_TOPOLOGY_SINGLE);
-    must(topology->db >= 0 && topology->db <= 1000000);
-    must(!topology->primary == (topology->kind != RL_TOPOLOGY_SENTINEL));
-    must(!topology->primary || *topology->primary);
-    must(!topology->user || *topology->user);
+    must(url->endpoint_count <= RL_ENDPOINTS_MAX);
+    must(url->endpoint_count == 1 || url->kind != RL_URL_SINGLE);
+    must(url->db >= 0 && url->db <= 1000000);
+    must(!url->primary == (url->kind != RL_URL_SENTINEL));
+    must(!url->primary || *url->primary);
+    must(!url->user || *url->user);
 }
 
 /* Returns what people see of it: an error, or its names. */
-static const char *parse(apr_pool_t *pool, const char *url)
+static const char *parse(apr_pool_t *pool, const char *text)
 {
-    rl_topology *topology = NULL;
-    const char *error = rl_topology_parse(pool, url, &topology), *shown;
+    rl_url *url = NULL;
+    const char *error = rl_url_parse(pool, text, &url), *shown;
 
     if (error) {
         must(*error != '\0');
         return error;
     }
-    must_be_sound(topology);
-    shown = topology->name;
-    for (int i = 0; i < topology->endpoint_count; i++)
-        shown = apr_pstrcat(pool, shown, " ", topology->endpoints[i].name, NULL);
+    must_be_sound(url);
+    shown = url->name;
+    for (int i = 0; i < url->endpoint_count; i++)
+        shown = apr_pstrcat(pool, shown, " ", url->endpoints[i].name, NULL);
     return shown;
 }
 

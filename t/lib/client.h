@@ -24,19 +24,19 @@ __attribute__((unused)) static void client_log(void *context, rl_log_level level
 }
 
 /* NULL, and a word on stderr, if there can be none. */
-__attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char *url, int threaded,
-                                                    int64_t timeout_ms, int64_t connect_ms,
-                                                    rl_breaker_options retry)
+__attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char *text,
+                                                    int threaded, int64_t timeout_ms,
+                                                    int64_t connect_ms, rl_breaker_options retry)
 {
-    rl_client_options options = {.topology = NULL};
-    rl_topology *topology;
-    const char *error = rl_topology_parse(pool, url, &topology);
+    rl_client_options options = {.url = NULL};
+    rl_url *url;
+    const char *error = rl_url_parse(pool, text, &url);
 
     if (error) {
-        fprintf(stderr, "%s: %s\n", url, error);
+        fprintf(stderr, "%s: %s\n", text, error);
         return NULL;
     }
-    options.topology = topology;
+    options.url = url;
     options.prefix = "rl";
     options.threaded = threaded;
     options.timeout_ms = timeout_ms;
