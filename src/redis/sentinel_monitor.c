@@ -25,7 +25,7 @@
 
 struct rl_watch {
     rl_watch_options options;
-    rl_sentinel sentinel;
+    rl_sentinel_search search;
     rl_greeting greetings[4];
     int greeting_count;
     rl_link *link;
@@ -55,7 +55,7 @@ static int is_known(const rl_watch *w)
 {
     const rl_endpoint *at = &w->primary[w->serial % 2];
 
-    return w->serial && at->port == w->sentinel.port && !strcmp(at->host, w->sentinel.host);
+    return w->serial && at->port == w->search.port && !strcmp(at->host, w->search.host);
 }
 
 static void take_primary(rl_watch *w)
@@ -65,14 +65,14 @@ static void take_primary(rl_watch *w)
     if (is_known(w))
         return;
     at = ++w->serial % 2;
-    apr_cpystrn(w->host[at], w->sentinel.host, sizeof(w->host[at]));
+    apr_cpystrn(w->host[at], w->search.host, sizeof(w->host[at]));
     apr_snprintf(w->name[at], sizeof(w->name[at]), strchr(w->host[at], ':') ? "[%s]:%d" : "%s:%d",
-                 w->host[at], w->sentinel.port);
-    w->primary[at] = (rl_endpoint){w->name[at], w->host[at], (apr_port_t)w->sentinel.port, NULL};
+                 w->host[at], w->search.port);
+    w->primary[at] = (rl_endpoint){w->name[at], w->host[at], (apr_port_t)w->search.port, NULL};
     if (w->serial > 1)
         rl_logger_say(&w->options.logger, RL_LOG_NOTICE,
                       "sentinel %s: the primary of %s is now %s",
-                      w->options.url->endpoints[w->sentinel.at].name,
+                      w->options.url->endpoints[w->search.at].name,
                       w->options.url->primary, w->name[at]);
 }
 
@@ -80,10 +80,10 @@ static const char *check_address(void *context, const redisReply *reply)
 {
     rl_watch *w = context;
 
-    if (w->sentinel.step != RL_SENTINEL_ASK)
+    if (w->search.state != RL_SEARCH_ASK)
         return NULL;
     w->asking = 0;
-    if (rl_sentinel_take(&w->sentinel, reply) != RL_SENTINEL_CHECK)
+    if (rl_sentinel_search_take(&w->search, reply) != RL_SEARCH_CHECK)
         return "it knows no such primary";
     take_primary(w);
     return NULL;
@@ -94,8 +94,8 @@ static void on_push(void *owner, redisReply *reply)
 {
     rl_watch *w = owner;
 
-    if (rl_sentinel_is_switch(reply, w->options.url->primary)) {
-        rl_sentinel_search(&w->sentinel);
+    if (rl_sentinel_search_is_switch(reply, w->options.url->primary)) {
+        rl_sentinel_search_begin(&w->search);
         w->search_at_us = 0;
     }
     freeReplyObject(reply);
@@ -103,10 +103,10 @@ static void on_push(void *owner, redisReply *reply)
 
 const char *rl_watch_take_role(rl_watch *w, const redisReply *reply)
 {
-    int primary = rl_sentinel_is_primary(reply);
+    int primary = rl_sentinel_search_is_primary(reply);
 
-    if (w->sentinel.step == RL_SENTINEL_CHECK)
-        rl_sentinel_take(&w->sentinel, reply);
+    if (w->search.state == RL_SEARCH_CHECK)
+        rl_sentinel_search_take(&w->search, reply);
     else if (!primary)
         rl_watch_doubt(w);
     if (primary)
@@ -116,17 +116,17 @@ const char *rl_watch_take_role(rl_watch *w, const redisReply *reply)
 
 void rl_watch_doubt(rl_watch *w)
 {
-    if (w->sentinel.step == RL_SENTINEL_CHECK)
-        rl_sentinel_take(&w->sentinel, NULL);
-    else if (w->sentinel.step == RL_SENTINEL_FOUND)
-        rl_sentinel_search(&w->sentinel);
+    if (w->search.state == RL_SEARCH_CHECK)
+        rl_sentinel_search_take(&w->search, NULL);
+    else if (w->search.state == RL_SEARCH_FOUND)
+        rl_sentinel_search_begin(&w->search);
 }
 
 const rl_endpoint *rl_watch_primary(const rl_watch *w)
 {
-    rl_sentinel_step step = w->sentinel.step;
+    rl_search_state state = w->search.state;
 
-    return step == RL_SENTINEL_CHECK || step == RL_SENTINEL_FOUND ? &w->primary[w->serial % 2]
+    return state == RL_SEARCH_CHECK || state == RL_SEARCH_FOUND ? &w->primary[w->serial % 2]
                                                                   : NULL;
 }
 
@@ -144,7 +144,7 @@ unsigned rl_watch_failures(const rl_watch *w)
 
 static const rl_endpoint *whose_turn(const rl_watch *w)
 {
-    return &w->options.url->endpoints[w->sentinel.at];
+    return &w->options.url->endpoints[w->search.at];
 }
 
 static void end_question(rl_watch *w)
@@ -204,16 +204,16 @@ static void failed(rl_watch *w, int64_t now_us)
 }
 
 /* Asks until one answers, a connection is under way, or all were asked. */
-static void search(rl_watch *w, int64_t now_us)
+static void ask_sentinels(rl_watch *w, int64_t now_us)
 {
-    while (w->sentinel.step == RL_SENTINEL_ASK) {
+    while (w->search.state == RL_SEARCH_ASK) {
         if (!w->asking)
             begin_asking(w, now_us);
         if (go_on_asking(w, now_us))
             return;
         w->asking = 0;
         end_question(w); /* its answer would wake a link that does not want it any more */
-        rl_sentinel_take(&w->sentinel, NULL);
+        rl_sentinel_search_take(&w->search, NULL);
     }
 }
 
@@ -230,17 +230,17 @@ static void note_lost_link(rl_watch *w, int64_t now_us)
 void rl_watch_look(rl_watch *w, int64_t now_us)
 {
     if (w->asking || now_us >= w->search_at_us) {
-        if (!rl_watch_is_settled(w) && w->sentinel.step != RL_SENTINEL_ASK) {
-            if (w->sentinel.step != RL_SENTINEL_FAILED)
+        if (!rl_watch_is_settled(w) && w->search.state != RL_SEARCH_ASK) {
+            if (w->search.state != RL_SEARCH_FAILED)
                 note_lost_link(w, now_us);
-            rl_sentinel_search(&w->sentinel);
+            rl_sentinel_search_begin(&w->search);
         }
-        if (w->sentinel.step == RL_SENTINEL_ASK && !w->asking)
+        if (w->search.state == RL_SEARCH_ASK && !w->asking)
             w->search_at_us = now_us + w->again_us;
         w->pausing = 0;
-        search(w, now_us);
+        ask_sentinels(w, now_us);
     }
-    if (w->sentinel.step == RL_SENTINEL_FAILED && !w->pausing)
+    if (w->search.state == RL_SEARCH_FAILED && !w->pausing)
         failed(w, now_us);
 }
 
@@ -272,7 +272,7 @@ void rl_watch_close(rl_watch *w)
 
 int rl_watch_is_settled(const rl_watch *w)
 {
-    return w->sentinel.step != RL_SENTINEL_ASK && w->sentinel.step != RL_SENTINEL_FAILED
+    return w->search.state != RL_SEARCH_ASK && w->search.state != RL_SEARCH_FAILED
         && rl_link_read_state(w->link) == RL_LINK_READY;
 }
 
@@ -314,7 +314,7 @@ rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options)
     w->options = *options;
     w->pause_us = options->retry_min_ms * 1000;
     w->again_us = AGAIN_US;
-    rl_sentinel_init(&w->sentinel, options->url->endpoint_count, (unsigned)getpid());
+    rl_sentinel_search_init(&w->search, options->url->endpoint_count, (unsigned)getpid());
     make_greetings(w, pool);
     link.greeting_count = w->greeting_count;
     w->link = rl_link_create(pool, &link);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sentinel: where the primary of a Redis Sentinel deployment is.
+ * sentinel_search: where the primary of a Redis Sentinel deployment is.
  *
  * The protocol is that of "Guidelines for Redis clients with support for Redis Sentinel". Whatever
  * a sentinel says is text from the network: a host must look like one and a port must be one
@@ -11,20 +11,20 @@
 
 #include "redis/sentinel_search.h"
 
-void rl_sentinel_init(rl_sentinel *sentinel, int count, unsigned first)
+void rl_sentinel_search_init(rl_sentinel_search *search, int count, unsigned first)
 {
-    memset(sentinel, 0, sizeof(*sentinel));
-    sentinel->count = count;
-    sentinel->at = (int)(first % (unsigned)count);
+    memset(search, 0, sizeof(*search));
+    search->count = count;
+    search->at = (int)(first % (unsigned)count);
 }
 
-void rl_sentinel_search(rl_sentinel *sentinel)
+void rl_sentinel_search_begin(rl_sentinel_search *search)
 {
-    sentinel->asked = 0;
-    sentinel->step = RL_SENTINEL_ASK;
+    search->asked = 0;
+    search->state = RL_SEARCH_ASK;
 }
 
-static int read_address(rl_sentinel *sentinel, const redisReply *reply)
+static int read_address(rl_sentinel_search *search, const redisReply *reply)
 {
     const char *text;
     int port;
@@ -36,27 +36,27 @@ static int read_address(rl_sentinel *sentinel, const redisReply *reply)
     port = rl_wire_number(&text, 65535);
     if (port < 1 || *text)
         return 0;
-    memcpy(sentinel->host, reply->element[0]->str, strlen(reply->element[0]->str) + 1);
-    sentinel->port = port;
+    memcpy(search->host, reply->element[0]->str, strlen(reply->element[0]->str) + 1);
+    search->port = port;
     return 1;
 }
 
-static rl_sentinel_step ask_next(rl_sentinel *sentinel)
+static rl_search_state ask_next(rl_sentinel_search *search)
 {
-    sentinel->at = (sentinel->at + 1) % sentinel->count;
-    return ++sentinel->asked < sentinel->count ? RL_SENTINEL_ASK : RL_SENTINEL_FAILED;
+    search->at = (search->at + 1) % search->count;
+    return ++search->asked < search->count ? RL_SEARCH_ASK : RL_SEARCH_FAILED;
 }
 
-rl_sentinel_step rl_sentinel_take(rl_sentinel *sentinel, const redisReply *reply)
+rl_search_state rl_sentinel_search_take(rl_sentinel_search *search, const redisReply *reply)
 {
-    if (sentinel->step == RL_SENTINEL_ASK)
-        sentinel->step = read_address(sentinel, reply) ? RL_SENTINEL_CHECK : ask_next(sentinel);
-    else if (sentinel->step == RL_SENTINEL_CHECK)
-        sentinel->step = rl_sentinel_is_primary(reply) ? RL_SENTINEL_FOUND : ask_next(sentinel);
-    return sentinel->step;
+    if (search->state == RL_SEARCH_ASK)
+        search->state = read_address(search, reply) ? RL_SEARCH_CHECK : ask_next(search);
+    else if (search->state == RL_SEARCH_CHECK)
+        search->state = rl_sentinel_search_is_primary(reply) ? RL_SEARCH_FOUND : ask_next(search);
+    return search->state;
 }
 
-int rl_sentinel_is_primary(const redisReply *reply)
+int rl_sentinel_search_is_primary(const redisReply *reply)
 {
     return rl_wire_is_array(reply, 1) && rl_wire_is_text(reply->element[0])
            && !strcmp(reply->element[0]->str, "master");
@@ -67,7 +67,7 @@ static int is_word(const redisReply *reply, const char *word)
     return rl_wire_is_text(reply) && !strcasecmp(reply->str, word);
 }
 
-int rl_sentinel_is_switch(const redisReply *message, const char *name)
+int rl_sentinel_search_is_switch(const redisReply *message, const char *name)
 {
     size_t length = strlen(name);
 

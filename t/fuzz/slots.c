@@ -44,20 +44,20 @@ static void must_be_sound(void)
 
 static void read_reply(const redisReply *reply)
 {
-    rl_sentinel sentinel;
+    rl_sentinel_search search;
     int taken = rl_slots_read(&table, reply, "asked");
 
     must(taken >= -1);
     if (taken >= 0)
         must_be_sound();
-    rl_sentinel_init(&sentinel, 2, 1);
-    rl_sentinel_search(&sentinel);
-    if (rl_sentinel_take(&sentinel, reply) == RL_SENTINEL_CHECK) {
-        must_be_host(sentinel.host);
-        must(sentinel.port > 0 && sentinel.port < 65536);
+    rl_sentinel_search_init(&search, 2, 1);
+    rl_sentinel_search_begin(&search);
+    if (rl_sentinel_search_take(&search, reply) == RL_SEARCH_CHECK) {
+        must_be_host(search.host);
+        must(search.port > 0 && search.port < 65536);
     }
-    rl_sentinel_take(&sentinel, reply);
-    rl_sentinel_is_switch(reply, "main");
+    rl_sentinel_search_take(&search, reply);
+    rl_sentinel_search_is_switch(reply, "main");
 }
 
 static void read_text(const char *text)
