@@ -1,23 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * watch: keeps an eye on the sentinels of a primary.
+ * sentinel_monitor: keeps an eye on the sentinels of a primary.
  *
- * Holds a connection to one sentinel after the other (sentinel_search.h says which), asks it for the
- * primary's address, and then listens there for news of a failover. Whoever owns the watch
- * connects to the address it names, and tells whether that was right. It searches anew when the
- * address was wrong or is in doubt, when a sentinel tells of a switch, and when the sentinel is
- * lost.
+ * Connects to one sentinel after another, in the order of sentinel_search.h, asks for the primary's
+ * address, and stays subscribed there to hear of a failover. The owner connects to that address and
+ * reports whether a primary answered. The monitor searches again when the address proved wrong or
+ * uncertain, when a sentinel announces a switch, and when it loses the sentinel.
  *
- * Not thread-safe: one owner at a time, who steps it as a node is stepped. It never waits. Times
- * are µs on rl_link_clock().
+ * Not thread-safe: one owner at a time drives it, as it drives a node. Nothing here waits. Times are
+ * µs on rl_link_clock().
  */
-#ifndef RL_WATCH_H
-#define RL_WATCH_H
+#ifndef RL_SENTINEL_MONITOR_H
+#define RL_SENTINEL_MONITOR_H
 
 #include "redis/node.h"
 #include "redis/url.h"
 
-typedef struct rl_watch rl_watch;
+typedef struct rl_sentinel_monitor rl_sentinel_monitor;
 
 typedef struct {
     const rl_url *url; /* the sentinels, and the primary's name */
@@ -28,37 +27,38 @@ typedef struct {
     int64_t retry_min_ms;        /* pauses when none knew an answer */
     int64_t retry_max_ms;
     rl_logger logger;
-} rl_watch_options;
+} rl_sentinel_monitor_options;
 
-/* Makes a watch that is about to search. options are copied, what they point to is not. */
-rl_watch *rl_watch_create(apr_pool_t *pool, const rl_watch_options *options);
+/* Makes a monitor that is about to search. options are copied, what they point to is not. */
+rl_sentinel_monitor *rl_sentinel_monitor_create(apr_pool_t *pool,
+                                                const rl_sentinel_monitor_options *options);
 
 /*
  * The primary's address, NULL while it is searched for. The same address is at the same place as
  * long as no other was named; it stays as it is until the next but one.
  */
-const rl_endpoint *rl_watch_primary(const rl_watch *watch);
+const rl_endpoint *rl_sentinel_monitor_primary(const rl_sentinel_monitor *monitor);
 
 /* How many searches have failed so far: all sentinels were asked in vain. */
-unsigned rl_watch_failures(const rl_watch *watch);
+unsigned rl_sentinel_monitor_failures(const rl_sentinel_monitor *monitor);
 
 /* Takes a reply to ROLE from there. Returns what is wrong with it, or NULL. */
-const char *rl_watch_take_role(rl_watch *watch, const redisReply *reply);
+const char *rl_sentinel_monitor_take_role(rl_sentinel_monitor *monitor, const redisReply *reply);
 
 /* The address is in doubt: nobody answers there, or not as a primary. */
-void rl_watch_doubt(rl_watch *watch);
+void rl_sentinel_monitor_doubt(rl_sentinel_monitor *monitor);
 
 /* What went wrong with the sentinel that was asked last, for logs; "" for nothing. */
-const char *rl_watch_error(const rl_watch *watch);
+const char *rl_sentinel_monitor_error(const rl_sentinel_monitor *monitor);
 
-void rl_watch_look(rl_watch *watch, int64_t now_us);
+void rl_sentinel_monitor_look(rl_sentinel_monitor *monitor, int64_t now_us);
 
 /* As rl_node_wait(), rl_node_step() and rl_node_close(). */
-int rl_watch_wait(const rl_watch *watch, short *events, int64_t *due_us);
-void rl_watch_step(rl_watch *watch, short revents, int64_t now_us);
-void rl_watch_close(rl_watch *watch);
+int rl_sentinel_monitor_wait(const rl_sentinel_monitor *monitor, short *events, int64_t *due_us);
+void rl_sentinel_monitor_step(rl_sentinel_monitor *monitor, short revents, int64_t now_us);
+void rl_sentinel_monitor_close(rl_sentinel_monitor *monitor);
 
 /* Listening, with nothing to be done. */
-int rl_watch_is_settled(const rl_watch *watch);
+int rl_sentinel_monitor_is_settled(const rl_sentinel_monitor *monitor);
 
 #endif

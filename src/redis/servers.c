@@ -2,8 +2,8 @@
 /*
  * servers: the servers of Redis that one child talks to, and which of them a call goes to.
  *
- * A guided node is at the place that the watch names, and asks ROLE there before anything else: a
- * sentinel may be late. When it loses its connection, or can make none, the watch is told,
+ * A guided node is at the place that the monitor names, and asks ROLE there before anything else: a
+ * sentinel may be late. When it loses its connection, or can make none, the monitor is told,
  * searches, and names the place again or another one; only when all sentinels were asked in vain
  * the node has failed.
  *
@@ -25,11 +25,11 @@ struct rl_servers {
     rl_node_options node; /* of each */
     rl_node *nodes[RL_SLOTS_NODES];
     int count;
-    rl_watch *watch;            /* NULL: no sentinels */
-    const rl_endpoint *primary; /* where the node was told to be; NULL: nowhere yet */
-    unsigned troubles;          /* of the node, that the watch knows of */
-    unsigned failures;          /* of the watch, that the node knows of */
-    rl_cluster *cluster;        /* NULL: none */
+    rl_sentinel_monitor *monitor; /* NULL: no sentinels */
+    const rl_endpoint *primary;   /* where the node was told to be; NULL: nowhere yet */
+    unsigned troubles;            /* of the node, that the monitor knows of */
+    unsigned failures;            /* of the monitor, that the node knows of */
+    rl_cluster *cluster;          /* NULL: none */
 };
 
 static char asking; /* its address stands for ASKING among the calls of a link */
@@ -38,7 +38,7 @@ static char asking; /* its address stands for ASKING among the calls of a link *
 
 static const char *check_role(void *context, const redisReply *reply)
 {
-    return rl_watch_take_role(((rl_servers *)context)->watch, reply);
+    return rl_sentinel_monitor_take_role(((rl_servers *)context)->monitor, reply);
 }
 
 /* Puts ROLE before what loads the script. */
@@ -62,7 +62,7 @@ static void ask_for_role(rl_servers *servers)
 
 static void give_up(rl_servers *servers, rl_node *node, int64_t now_us)
 {
-    const char *error = rl_watch_error(servers->watch);
+    const char *error = rl_sentinel_monitor_error(servers->monitor);
     char why[240];
 
     apr_snprintf(why, sizeof(why), "no sentinel names a primary that answers as one%s%s",
@@ -70,17 +70,18 @@ static void give_up(rl_servers *servers, rl_node *node, int64_t now_us)
     rl_node_fail(node, why, now_us);
 }
 
-/* Tells the node what the watch knows. */
-static void follow_watch(rl_servers *servers, int64_t now_us)
+/* Tells the node what the monitor knows. */
+static void follow_monitor(rl_servers *servers, int64_t now_us)
 {
+    rl_sentinel_monitor *monitor = servers->monitor;
     rl_node *node = servers->nodes[0];
     const rl_endpoint *at;
 
-    rl_watch_look(servers->watch, now_us);
-    at = rl_watch_primary(servers->watch);
-    if (servers->failures != rl_watch_failures(servers->watch) && !rl_node_is_ready(node))
+    rl_sentinel_monitor_look(monitor, now_us);
+    at = rl_sentinel_monitor_primary(monitor);
+    if (servers->failures != rl_sentinel_monitor_failures(monitor) && !rl_node_is_ready(node))
         give_up(servers, node, now_us);
-    servers->failures = rl_watch_failures(servers->watch);
+    servers->failures = rl_sentinel_monitor_failures(monitor);
     if (!at && !rl_node_is_ready(node)) {
         rl_node_doubt(node);
         servers->primary = NULL;
@@ -91,8 +92,8 @@ static void follow_watch(rl_servers *servers, int64_t now_us)
     servers->primary = at;
 }
 
-/* Tells the watch when the primary was lost or is not to be reached. */
-static void tell_watch(rl_servers *servers)
+/* Tells the monitor when the primary was lost or is not to be reached. */
+static void tell_monitor(rl_servers *servers)
 {
     unsigned troubles = rl_node_troubles(servers->nodes[0]);
 
@@ -100,7 +101,7 @@ static void tell_watch(rl_servers *servers)
         return;
     servers->troubles = troubles;
     servers->primary = NULL;
-    rl_watch_doubt(servers->watch);
+    rl_sentinel_monitor_doubt(servers->monitor);
 }
 
 /* --- Calls -------------------------------------------------------------------------------- */
@@ -176,12 +177,12 @@ rl_call_next rl_servers_refused(rl_servers *servers, rl_call *call, const char *
 
 void rl_servers_look(rl_servers *servers, int64_t now_us)
 {
-    if (servers->watch)
-        follow_watch(servers, now_us);
+    if (servers->monitor)
+        follow_monitor(servers, now_us);
     for (int i = 0; i < servers->count; i++)
         rl_node_look(servers->nodes[i], now_us);
-    if (servers->watch)
-        tell_watch(servers);
+    if (servers->monitor)
+        tell_monitor(servers);
     if (servers->cluster)
         rl_cluster_look(servers->cluster, now_us);
 }
@@ -201,11 +202,11 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
         fds[i].revents = 0;
         ask_sooner(due_us, node_due_us);
     }
-    *others = servers->watch != NULL;
-    if (servers->watch) {
+    *others = servers->monitor != NULL;
+    if (servers->monitor) {
         struct pollfd *fd = &fds[servers->count];
 
-        fd->fd = rl_watch_wait(servers->watch, &fd->events, &node_due_us);
+        fd->fd = rl_sentinel_monitor_wait(servers->monitor, &fd->events, &node_due_us);
         fd->revents = 0;
         ask_sooner(due_us, node_due_us);
     }
@@ -218,8 +219,8 @@ void rl_servers_step(rl_servers *servers, const struct pollfd *fds, int count, i
 {
     for (int i = 0; i < servers->count; i++)
         rl_node_step(servers->nodes[i], fds && i < count ? fds[i].revents : 0, now_us);
-    if (servers->watch)
-        rl_watch_step(servers->watch, fds ? fds[count].revents : 0, now_us);
+    if (servers->monitor)
+        rl_sentinel_monitor_step(servers->monitor, fds ? fds[count].revents : 0, now_us);
 }
 
 int rl_servers_is_settled(const rl_servers *servers)
@@ -228,7 +229,7 @@ int rl_servers_is_settled(const rl_servers *servers)
         if (!rl_node_is_settled(servers->nodes[i]))
             return 0;
     }
-    return (!servers->watch || rl_watch_is_settled(servers->watch))
+    return (!servers->monitor || rl_sentinel_monitor_is_settled(servers->monitor))
         && (!servers->cluster || rl_cluster_is_settled(servers->cluster));
 }
 
@@ -262,8 +263,8 @@ void rl_servers_close(rl_servers *servers, const char *why)
 {
     for (int i = 0; i < servers->count; i++)
         rl_node_close(servers->nodes[i], why);
-    if (servers->watch)
-        rl_watch_close(servers->watch);
+    if (servers->monitor)
+        rl_sentinel_monitor_close(servers->monitor);
     rl_resolver_close(servers->node.resolver);
 }
 
@@ -282,7 +283,7 @@ rl_servers *rl_servers_create(apr_pool_t *pool, const rl_url *url,
 {
     rl_servers *servers = apr_pcalloc(pool, sizeof(*servers));
     rl_resolver *resolver = rl_resolver_create(pool);
-    rl_watch_options watch = {url, node->tls, node->sentinel_credentials, resolver,
+    rl_sentinel_monitor_options monitor = {url, node->tls, node->sentinel_credentials, resolver,
                               node->connect_ms, node->retry.retry_min_ms,
                               node->retry.retry_max_ms, node->logger};
     rl_cluster_options cluster = {url, add_node, servers, node->logger};
@@ -297,7 +298,7 @@ rl_servers *rl_servers_create(apr_pool_t *pool, const rl_url *url,
         break;
     case RL_URL_SENTINEL:
         servers->node.guided = 1;
-        servers->watch = rl_watch_create(pool, &watch);
+        servers->monitor = rl_sentinel_monitor_create(pool, &monitor);
         ask_for_role(servers);
         add_node(servers, apr_pstrcat(pool, url->primary, " (by Sentinel)", NULL), NULL);
         break;
