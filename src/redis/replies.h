@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * wire: small questions about replies and hosts that come from the network.
+ * replies: small checks of what a reply holds: arrays, texts, hosts and numbers.
  *
- * Pure, inline, for the rooms beside it that read what a cluster or a sentinel says.
+ * Pure and inline, for the files beside this one that read the replies of clusters and sentinels.
  */
-#ifndef RL_WIRE_H
-#define RL_WIRE_H
+#ifndef RL_REPLIES_H
+#define RL_REPLIES_H
 
 #include <string.h>
 
@@ -14,18 +14,18 @@
 #define RL_HOST_SIZE 254 /* bytes of a host, with the NUL */
 
 /* An array of at least so many elements. */
-static inline int rl_wire_is_array(const redisReply *reply, size_t least)
+static inline int rl_reply_is_array(const redisReply *reply, size_t least)
 {
     return reply && reply->type == REDIS_REPLY_ARRAY && reply->elements >= least;
 }
 
-static inline int rl_wire_is_text(const redisReply *reply)
+static inline int rl_reply_is_text(const redisReply *reply)
 {
     return reply && (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS);
 }
 
-/* A name, or an address in numbers, IPv6 without brackets: of what else a line is made, nothing. */
-static inline int rl_wire_is_host(const char *host)
+/* A host name or a numeric address, IPv6 without brackets; no other character passes. */
+static inline int rl_reply_is_host(const char *host)
 {
     size_t length = strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
                                  "0123456789.-_:%");
@@ -33,11 +33,8 @@ static inline int rl_wire_is_host(const char *host)
     return length > 0 && length < RL_HOST_SIZE && !host[length];
 }
 
-/*
- * A whole number from 0 to high, of digits alone, with *text moved behind it; -1 if none stands
- * there.
- */
-static inline int rl_wire_number(const char **text, int high)
+/* A whole number from 0 to high, digits only. Moves *text behind it; -1 if there is none. */
+static inline int rl_reply_number(const char **text, int high)
 {
     int n = 0;
 

@@ -29,11 +29,11 @@ static int read_address(rl_sentinel_search *search, const redisReply *reply)
     const char *text;
     int port;
 
-    if (!rl_wire_is_array(reply, 2) || reply->elements > 2 || !rl_wire_is_text(reply->element[0])
-        || !rl_wire_is_text(reply->element[1]) || !rl_wire_is_host(reply->element[0]->str))
+    if (!rl_reply_is_array(reply, 2) || reply->elements > 2 || !rl_reply_is_text(reply->element[0])
+        || !rl_reply_is_text(reply->element[1]) || !rl_reply_is_host(reply->element[0]->str))
         return 0;
     text = reply->element[1]->str;
-    port = rl_wire_number(&text, 65535);
+    port = rl_reply_number(&text, 65535);
     if (port < 1 || *text)
         return 0;
     memcpy(search->host, reply->element[0]->str, strlen(reply->element[0]->str) + 1);
@@ -58,13 +58,13 @@ rl_search_state rl_sentinel_search_take(rl_sentinel_search *search, const redisR
 
 int rl_sentinel_search_is_primary(const redisReply *reply)
 {
-    return rl_wire_is_array(reply, 1) && rl_wire_is_text(reply->element[0])
+    return rl_reply_is_array(reply, 1) && rl_reply_is_text(reply->element[0])
            && !strcmp(reply->element[0]->str, "master");
 }
 
 static int is_word(const redisReply *reply, const char *word)
 {
-    return rl_wire_is_text(reply) && !strcasecmp(reply->str, word);
+    return rl_reply_is_text(reply) && !strcasecmp(reply->str, word);
 }
 
 int rl_sentinel_search_is_switch(const redisReply *message, const char *name)
@@ -72,8 +72,9 @@ int rl_sentinel_search_is_switch(const redisReply *message, const char *name)
     size_t length = strlen(name);
 
     /* "message", the channel, then name, old host, old port, new host, new port in one text */
-    return rl_wire_is_array(message, 3) && is_word(message->element[0], "message")
-           && is_word(message->element[1], "+switch-master") && rl_wire_is_text(message->element[2])
+    return rl_reply_is_array(message, 3) && is_word(message->element[0], "message")
+           && is_word(message->element[1], "+switch-master")
+           && rl_reply_is_text(message->element[2])
            && !strncmp(message->element[2]->str, name, length)
            && message->element[2]->str[length] == ' ';
 }

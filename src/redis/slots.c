@@ -92,7 +92,7 @@ int rl_slots_add(rl_slots *slots, const char *host, int port)
 {
     int index;
 
-    if (!rl_wire_is_host(host) || port < 1 || port > 65535)
+    if (!rl_reply_is_host(host) || port < 1 || port > 65535)
         return RL_SLOTS_NOBODY;
     index = find(slots, host, port);
     if (index != RL_SLOTS_NOBODY)
@@ -133,15 +133,15 @@ static int is_number(const redisReply *reply, long long low, long long high)
 /* A node: host, port, and from 4.0 on its id, from 7.0 on more about it by name and value. */
 static int is_node(const redisReply *node)
 {
-    return rl_wire_is_array(node, 2)
-           && (node->element[0]->type == REDIS_REPLY_NIL || rl_wire_is_text(node->element[0]))
+    return rl_reply_is_array(node, 2)
+           && (node->element[0]->type == REDIS_REPLY_NIL || rl_reply_is_text(node->element[0]))
            && is_number(node->element[1], 0, 65535);
 }
 
 /* A range: first slot, last slot, primary, replicas. */
 static int is_range(const redisReply *range)
 {
-    return rl_wire_is_array(range, 3) && is_number(range->element[0], 0, RL_SLOTS - 1)
+    return rl_reply_is_array(range, 3) && is_number(range->element[0], 0, RL_SLOTS - 1)
            && is_number(range->element[1], range->element[0]->integer, RL_SLOTS - 1)
            && is_node(range->element[2]);
 }
@@ -151,9 +151,9 @@ static const char *address_beside(const redisReply *node)
 {
     const redisReply *more = node->elements > 3 ? node->element[3] : NULL;
 
-    for (size_t i = 0; rl_wire_is_array(more, i + 2); i += 2) {
-        if (rl_wire_is_text(more->element[i]) && !strcasecmp(more->element[i]->str, "ip")
-            && rl_wire_is_text(more->element[i + 1]))
+    for (size_t i = 0; rl_reply_is_array(more, i + 2); i += 2) {
+        if (rl_reply_is_text(more->element[i]) && !strcasecmp(more->element[i]->str, "ip")
+            && rl_reply_is_text(more->element[i + 1]))
             return more->element[i + 1]->str;
     }
     return "";
@@ -162,7 +162,7 @@ static const char *address_beside(const redisReply *node)
 /* Where the host is left out, the host that was asked is meant; "?" is a name nobody knows. */
 static const char *host_of(const redisReply *node, const char *asked)
 {
-    const char *host = rl_wire_is_text(node->element[0]) ? node->element[0]->str : "";
+    const char *host = rl_reply_is_text(node->element[0]) ? node->element[0]->str : "";
 
     if (!*host)
         return asked;
@@ -187,7 +187,7 @@ int rl_slots_read(rl_slots *slots, const redisReply *reply, const char *asked)
     int taken = 0;
     long long told = 0;
 
-    if (!rl_wire_is_array(reply, 0))
+    if (!rl_reply_is_array(reply, 0))
         return -1;
     for (size_t i = 0; i < reply->elements; i++) {
         const redisReply *range = reply->element[i];
@@ -218,16 +218,16 @@ rl_redirect rl_slots_read_redirect(const char *error, const char *asked)
         to.kind = RL_REDIRECT_ASK, error += 4;
     else
         return none;
-    to.slot = rl_wire_number(&error, RL_SLOTS - 1);
+    to.slot = rl_reply_number(&error, RL_SLOTS - 1);
     if (to.slot < 0 || *error++ != ' ' || !(colon = strrchr(error, ':')))
         return none;
     port = colon + 1;
-    to.port = rl_wire_number(&port, 65535);
+    to.port = rl_reply_number(&port, 65535);
     length = (size_t)(colon - error);
     if (to.port < 1 || *port || length >= sizeof(to.host))
         return none;
     memcpy(to.host, error, length);
     if (length == 0 && strlen(asked) < sizeof(to.host))
         memcpy(to.host, asked, strlen(asked));
-    return rl_wire_is_host(to.host) ? to : none;
+    return rl_reply_is_host(to.host) ? to : none;
 }
