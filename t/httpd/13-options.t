@@ -12,7 +12,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Httpd;
 use JSON::PP;
 use Process;
@@ -114,18 +114,11 @@ my %vars = (NESTED => '%{tolower:' x 40 . '%{HTTP:X-Cost}' . '}' x 40);
 
 my $client = 1;
 
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { return '127.0.1.' . ++$client }
-
 # The options of a request by a client that says its plan.
 sub of_plan { my ($name) = @_; return (headers => { 'X-Plan' => $name }) }
 
 sub check {
     my ($httpd) = @_;
-    my $said = sub {    # the statuses of some requests in a row
-        my ($path, $times, @opt) = @_;
-        return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
-    };
     my $left = sub {    # of the quota, after a request
         my ($path, $from, @opt) = @_;
         my $answer = $httpd->get($path, from => $from, @opt);
@@ -134,56 +127,56 @@ sub check {
     };
 
     subtest 'path=' => sub {
-        my @from = (from => fresh());
-        is $said->('/shop/1/items', 1, @from), '404', 'a glob in another case';
-        is $said->('/shop/2/Items/?q', 2, @from), '404 429', 'all that it matches is one count';
-        is $said->('/shop/2/items/3', 3, @from), '404 404 404', 'what is longer is not matched';
-        is $said->('/shop/items', 3, @from), '404 404 404', 'nor what is shorter';
-        is $said->('//shop/./2/%69tems;v=1', 1, @from), '429', 'and no spelling gets around it';
-        @from = (from => fresh());
-        is $said->('/deep', 1, @from) . ' ' . $said->('/deep/a/b', 2, @from), '404 404 429',
+        my @from = (from => fresh_address());
+        is $httpd->statuses('/shop/1/items', 1, @from), '404', 'a glob in another case';
+        is $httpd->statuses('/shop/2/Items/?q', 2, @from), '404 429', 'all that it matches is one count';
+        is $httpd->statuses('/shop/2/items/3', 3, @from), '404 404 404', 'what is longer is not matched';
+        is $httpd->statuses('/shop/items', 3, @from), '404 404 404', 'nor what is shorter';
+        is $httpd->statuses('//shop/./2/%69tems;v=1', 1, @from), '429', 'and no spelling gets around it';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/deep', 1, @from) . ' ' . $httpd->statuses('/deep/a/b', 2, @from), '404 404 429',
             '** is the path itself and all below it';
-        is $said->('/deeper', 2, @from), '404 404', 'and nothing beside it';
+        is $httpd->statuses('/deeper', 2, @from), '404 404', 'and nothing beside it';
     };
 
     subtest 'methods=' => sub {
-        my @from = (from => fresh());
-        is $said->('/posts', 3, @from), '404 404 404', 'a GET is free';
-        is $said->('/posts', 1, @from, method => 'POST'), '404', 'one POST';
-        is $said->('/posts', 2, @from, method => 'PUT'), '405 429', 'and PUT are one count';
-        is $said->('/posts', 1, @from, method => 'post'), '429', 'a small letter is no way around it';
-        is $said->('/posts', 1, @from), '404', 'a GET still is free';
-        is $said->('/posts', 1, @from, method => 'DELETE',
+        my @from = (from => fresh_address());
+        is $httpd->statuses('/posts', 3, @from), '404 404 404', 'a GET is free';
+        is $httpd->statuses('/posts', 1, @from, method => 'POST'), '404', 'one POST';
+        is $httpd->statuses('/posts', 2, @from, method => 'PUT'), '405 429', 'and PUT are one count';
+        is $httpd->statuses('/posts', 1, @from, method => 'post'), '429', 'a small letter is no way around it';
+        is $httpd->statuses('/posts', 1, @from), '404', 'a GET still is free';
+        is $httpd->statuses('/posts', 1, @from, method => 'DELETE',
             headers => { 'X-HTTP-Method-Override' => 'POST' }), '405', 'an override is not heard';
-        @from = (from => fresh());
-        is $said->('/gets', 2, @from), '404 404', 'two GET';
-        is $said->('/gets', 1, @from, method => 'HEAD'), '429', 'HEAD is one, too';
-        is $said->('/gets', 1, @from, method => 'POST'), '404', 'POST is not';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/gets', 2, @from), '404 404', 'two GET';
+        is $httpd->statuses('/gets', 1, @from, method => 'HEAD'), '429', 'HEAD is one, too';
+        is $httpd->statuses('/gets', 1, @from, method => 'POST'), '404', 'POST is not';
     };
 
     subtest 'when= and unless=' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my @free = (@from, of_plan('free'));
-        is $said->('/when', 2, @from), '404 404', 'where it is not met the rule is not there';
+        is $httpd->statuses('/when', 2, @from), '404 404', 'where it is not met the rule is not there';
         is $httpd->get('/when', @from)->header('RateLimit'), undef, 'nor in the headers';
-        is $said->('/when', 2, @free), '404 429', 'where it is met the rule holds';
-        is $said->('/when?a%20b', 1, @free), '429', 'blanks in a quote are the expression\'s';
-        is $said->('/unless', 3, from => '127.0.99.' . ++$client), '404 404 404', 'unless= spares these';
-        is $said->('/unless', 2, from => fresh()), '404 429', 'and no others';
-        @from = (from => fresh());
+        is $httpd->statuses('/when', 2, @free), '404 429', 'where it is met the rule holds';
+        is $httpd->statuses('/when?a%20b', 1, @free), '429', 'blanks in a quote are the expression\'s';
+        is $httpd->statuses('/unless', 3, from => '127.0.99.' . ++$client), '404 404 404', 'unless= spares these';
+        is $httpd->statuses('/unless', 2, from => fresh_address()), '404 429', 'and no others';
+        @from = (from => fresh_address());
         my @with = (@from, headers => { 'X-When' => 1 });
-        is $said->('/both/x', 2, @from), '404 404', 'of all conditions';
-        is $said->('/both/x', 2, @from, headers => { 'X-When' => 1, 'X-Unless' => 1 }), '404 404', 'none';
-        is $said->('/both/x', 2, @with, method => 'POST'), '404 404', 'may';
-        is $said->('/both/x', 2, @with), '404 429', 'fail';
+        is $httpd->statuses('/both/x', 2, @from), '404 404', 'of all conditions';
+        is $httpd->statuses('/both/x', 2, @from, headers => { 'X-When' => 1, 'X-Unless' => 1 }), '404 404', 'none';
+        is $httpd->statuses('/both/x', 2, @with, method => 'POST'), '404 404', 'may';
+        is $httpd->statuses('/both/x', 2, @with), '404 429', 'fail';
     };
 
     my $cost = sub { my ($from, $n) = @_; $left->('/cost', $from, headers => { 'X-Cost' => $n }) };
 
     subtest 'cost=' => sub {
-        my $from = fresh();
+        my $from = fresh_address();
         is join(' ', map { $left->('/three', $from) } 1 .. 4), '7 4 1 denied', 'a number';
-        $from = fresh();
+        $from = fresh_address();
         is $cost->($from, 4), 6, 'an expression';
         is $cost->($from, 7), 'denied', 'what does not fit is denied';
         is $cost->($from, 6), 0, 'and costs nothing: a cheaper one that fits passes';
@@ -191,57 +184,57 @@ sub check {
         is $cost->($from, 1), 'denied', 'another does not';
         is $cost->($from, '00'), 'uncounted', 'whatever way it is written';
         for my $odd ('x', '-1', '-0', '+2', '1.5', '0x10', '1e3', '2 3', '1;2', "\xd9\xa3") {
-            is $cost->(fresh(), $odd), 9, "'$odd' costs 1";
+            is $cost->(fresh_address(), $odd), 9, "'$odd' costs 1";
         }
-        is $left->('/cost', fresh()), 9, 'and so does nothing at all';
+        is $left->('/cost', fresh_address()), 9, 'and so does nothing at all';
         for my $huge ('11', '1000000000', '1000000001', '9223372036854775808', '9' x 200) {
-            my $answer = $httpd->get('/cost', from => fresh(), headers => { 'X-Cost' => $huge });
+            my $answer = $httpd->get('/cost', from => fresh_address(), headers => { 'X-Cost' => $huge });
             is $answer->status, 429, 'above the quota is denied: ' . substr $huge, 0, 30;
             is $answer->header('Retry-After'), undef, 'and no waiting helps';
             ok !exists decode_json($answer->body)->{retry_after}, 'says the body too';
         }
-        is $said->('/zero', 2, from => fresh()), '429 429', 'a quota of 0 denies at any cost';
+        is $httpd->statuses('/zero', 2, from => fresh_address()), '429 429', 'a quota of 0 denies at any cost';
     };
 
     subtest 'cost by Content-Length' => sub {
         my @post = (method => 'POST');
-        my $from = fresh();
+        my $from = fresh_address();
         is $left->('/bytes', $from, @post, body => 'x' x 600), 400, '600 bytes of 1,000';
         is $left->('/bytes', $from, @post, body => 'x' x 401), 'denied', 'another 401 do not fit';
         is $left->('/bytes', $from, @post, body => 'x' x 400), 0, 'but 400 do';
-        my $big = Client->request(port => $httpd->port, from => fresh(), timeout => 10,
+        my $big = Client->request(port => $httpd->port, from => fresh_address(), timeout => 10,
             raw => "POST /bytes HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000000\r\n\r\n");
         is $big->status, 429, 'who announces more than there is is denied before he sends';
     };
 
     subtest 'tier=' => sub {
-        is $said->('/tier', 3, from => fresh()), '404 404 429', 'without a tier the rule\'s own quota';
-        is $said->('/tier', 3, from => fresh(), of_plan($_)), '404 404 429',
+        is $httpd->statuses('/tier', 3, from => fresh_address()), '404 404 429', 'without a tier the rule\'s own quota';
+        is $httpd->statuses('/tier', 3, from => fresh_address(), of_plan($_)), '404 404 429',
             "the same with '" . substr($_, 0, 20) . "'"
             for 'nosuch', 'Gold', 'gold 4', 'gold 1000000000 ', '"', '{}', 'x' x 3000;
-        is $said->('/tier', 5, from => fresh(), of_plan('gold')), '404 404 404 404 429', 'gold has 4';
-        my $barred = $httpd->get('/tier', from => fresh(), of_plan('barred'));
+        is $httpd->statuses('/tier', 5, from => fresh_address(), of_plan('gold')), '404 404 404 404 429', 'gold has 4';
+        my $barred = $httpd->get('/tier', from => fresh_address(), of_plan('barred'));
         is $barred->status, 429, 'a tier of 0 never passes';
         is $barred->header('Retry-After'), undef, 'and no waiting helps';
-        my @from = (from => fresh());
-        is $said->('/tier', 6, @from, of_plan('partner')), '404 404 404 404 404 404', 'unlimited does';
+        my @from = (from => fresh_address());
+        is $httpd->statuses('/tier', 6, @from, of_plan('partner')), '404 404 404 404 404 404', 'unlimited does';
         my $partner = $httpd->get('/tier', @from, of_plan('partner'));
         is $partner->header('X-Verdict'), 'exempt', 'and is called exempt';
         is $partner->header('X-Rule'), 'tier', 'from which rule';
         is $partner->header('RateLimit'), undef, 'but hears of no limit';
-        is $said->('/tier', 3, @from), '404 404 429', 'nor has it spent anything';
-        is $said->('/tier', 3, @from, of_plan('gold')), '404 404 429',
+        is $httpd->statuses('/tier', 3, @from), '404 404 429', 'nor has it spent anything';
+        is $httpd->statuses('/tier', 3, @from, of_plan('gold')), '404 404 429',
             'who has spent his own quota has what is left of a better one';
-        is $said->('/beside', 4, from => fresh(), of_plan('partner')), '404 404 404 429',
+        is $httpd->statuses('/beside', 4, from => fresh_address(), of_plan('partner')), '404 404 404 429',
             'a rule beside it still holds';
     };
 
     subtest 'tiers of a bucket' => sub {
-        is $said->('/bucket', 4, from => fresh()), '404 404 404 429', 'its own burst';
-        is $said->('/bucket', 6, from => fresh(), of_plan('gold')), '404 404 404 404 404 429', 'a larger one';
-        is $said->('/bucket', 5, from => fresh(), of_plan('plain')), '404 404 404 404 429',
+        is $httpd->statuses('/bucket', 4, from => fresh_address()), '404 404 404 429', 'its own burst';
+        is $httpd->statuses('/bucket', 6, from => fresh_address(), of_plan('gold')), '404 404 404 404 404 429', 'a larger one';
+        is $httpd->statuses('/bucket', 5, from => fresh_address(), of_plan('plain')), '404 404 404 404 429',
             'or, where none is said, the quota';
-        my $answer = $httpd->get('/bucket', from => fresh(), of_plan('gold'));
+        my $answer = $httpd->get('/bucket', from => fresh_address(), of_plan('gold'));
         is $answer->header('X-RateLimit-Limit'), 5, 'X-RateLimit-Limit is the burst';
         is $answer->header('X-RateLimit-Remaining'), 4, 'of which one is used';
         is $answer->header('RateLimit-Limit'), 5, 'RateLimit-Limit too';
@@ -249,7 +242,7 @@ sub check {
     };
 
     subtest 'a short and a long rule together' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my ($passed, $by_short, $denied) = (0, 0);
         for (1 .. 200) {
             my $answer = $httpd->get('/day', @from);
@@ -267,32 +260,32 @@ sub check {
     };
 
     subtest 'a shadow rule beside a live one' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my @answers = map { $httpd->get('/shadow', @from) } 1 .. 5;
         is join(' ', map { $_->status } @answers), '404 404 404 404 429', 'denies nobody';
         is join(' ', map { $_->header('X-Verdict') } @answers), 'pass pass shadow shadow deny',
             'says when it would have';
         is join(' ', map { $_->header('X-Rule') } @answers), 'live live dry dry live', 'by its name';
         is $answers[2]->header('RateLimit-Policy'), '"live";q=4;w=86400', 'and shows no client its quota';
-        is $said->('/closed-shadow', 3, from => fresh()), '404 404 404', 'not even with a quota of 0';
+        is $httpd->statuses('/closed-shadow', 3, from => fresh_address()), '404 404 404', 'not even with a quota of 0';
     };
 
     subtest 'a shadow rule beside one that denies already' => sub {
-        is $said->('/unvetoed', 7, from => fresh()), '404 404 429 429 429 429 429', 'denied by the one';
+        is $httpd->statuses('/unvetoed', 7, from => fresh_address()), '404 404 429 429 429 429 429', 'denied by the one';
         my $watching = Status->of($httpd)->rule('watching');
         is $watching->{Passed}, 5, 'the other counts on, as if it were alone';
         is $watching->{Shadowed}, 2, 'and says when it would deny';
     };
 
     subtest 'expressions that fail while requests are served' => sub {
-        my @from = (from => fresh());
-        is $said->('/fails/when', 2, @from), '404 429', 'when=: the rule applies';
-        is $said->('/fails/unless', 2, @from), '404 429', 'unless=: the rule applies';
-        is $said->('/fails/cost', 3, @from), '404 404 429', 'cost=: 1';
-        is $said->('/fails/tier', 3, @from), '404 404 429', 'tier=: the rule\'s own quota';
-        is $said->('/fails/key', 3, @from), '404 404 429', 'key=: the address';
-        is $said->('/fails/key', 2, from => fresh()), '404 404', 'each its own';
-        $said->("/fails/$_", 5, @from) for qw(when unless cost tier key);
+        my @from = (from => fresh_address());
+        is $httpd->statuses('/fails/when', 2, @from), '404 429', 'when=: the rule applies';
+        is $httpd->statuses('/fails/unless', 2, @from), '404 429', 'unless=: the rule applies';
+        is $httpd->statuses('/fails/cost', 3, @from), '404 404 429', 'cost=: 1';
+        is $httpd->statuses('/fails/tier', 3, @from), '404 404 429', 'tier=: the rule\'s own quota';
+        is $httpd->statuses('/fails/key', 3, @from), '404 404 429', 'key=: the address';
+        is $httpd->statuses('/fails/key', 2, from => fresh_address()), '404 404', 'each its own';
+        $httpd->statuses("/fails/$_", 5, @from) for qw(when unless cost tier key);
         my @lines = $httpd->error_log_lines(qr/ratelimit: expression ".*" failed: /);
         # cost=, tier= and key= are one text here
         is scalar(@lines), 3, 'each is one line in the log' or diag join "\n", @lines;
@@ -335,7 +328,7 @@ for my $where ('by this host', 'by Redis') {
     subtest "RateLimitScope, $where" => sub {
         my $httpd = Httpd->start(redis => $redis, ports => 4,
             config => ($where eq 'by Redis' ? $shared : '') . $scopes);
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my $at = sub { $httpd->get('/hello.txt', @from, port => $httpd->port($_[0]))->status };
         is join(' ', map { $at->($_) } 0, 0, 1, 1, 2, 2), '200 429 200 429 200 429',
             'each scope has its count';
@@ -353,7 +346,7 @@ RateLimit login 2/1d
 <VirtualHost *:@PORT2@>
 </VirtualHost>
 EOF
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     is join(' ', map { $httpd->get('/hello.txt', @from, port => $httpd->port($_))->status } 0, 1, 0),
         '200 200 429', 'is that of its virtual hosts';
     is $redis->cmd('EXISTS', "rl:{ip:$from[1]}:main/login:sliding-window:1d"), 1, 'in Redis too';

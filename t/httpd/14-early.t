@@ -10,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Http2;
 use Httpd;
 use JSON::PP;
@@ -18,10 +18,6 @@ use Process;
 use RedisServer;
 use Test::More;
 
-my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { $client++; return sprintf '127.2.%d.%d', $client / 200, 1 + $client % 200 }
 
 # The status of a response to these bytes.
 sub raw {
@@ -72,11 +68,11 @@ for my $mpm (qw(event prefork)) {
         my $early = Httpd->start(mpm => $mpm, config => "RateLimit all 1/1d phase=early\n$pages");
         for my $case (@unseen, @seen) {
             my ($what, $status, $bytes) = @$case;
-            my $from = fresh();
+            my $from = fresh_address();
             is raw($early, $from, $bytes)->status, $status, "$what is answered once";
             is raw($early, $from, $bytes)->status, 429, 'and then denied';
         }
-        is raw($later, fresh(), $_->[2])->status, $_->[1], "phase=access never sees $_->[0]" for @unseen;
+        is raw($later, fresh_address(), $_->[2])->status, $_->[1], "phase=access never sees $_->[0]" for @unseen;
         Process::wait_until(sub { access_log($early) =~ m{^429 /dropped deny all$}m },
             what => 'the last line of the access log');
         is scalar(() = access_log($early) =~ /^429 .* deny all$/mg), @unseen + @seen,
@@ -125,21 +121,21 @@ sub check {
 
     subtest 'is charged once in a chain' => sub {
         for my $path ('/', '/dir/', '/pretty') {
-            my @from = (from => fresh());
+            my @from = (from => fresh_address());
             my $answer = $httpd->get($path, @from);
             is $answer->status, 200, $path;
             is $answer->header('X-RateLimit-Remaining'), 2, 'costs one';
             is scalar($answer->header_all('X-RateLimit-Remaining')), 1, 'in one line';
             is $left->(@from), 1, 'no more';
         }
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is $httpd->get('/more', @from)->header('X-RateLimit-Remaining'), 2,
             'also where a section has the same rule with a larger quota';
         is $left->(@from), 1, 'which is not charged twice';
     };
 
     subtest 'what a later rule denies is given back' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is $said->('/late', 5, @from), '429 429 429 429 429', 'it denies';
         Process::wait_until(sub {
             my $there = $opt{redis}->cmd('GET', "rl:{ip:$from[1]}:early:sliding-window:1d");
@@ -153,20 +149,20 @@ sub check {
         is $said->('/hello.txt', 4, @via, headers => { 'X-Client' => '192.0.2.1' }), '200 200 200 429',
             'the address is what mod_remoteip says';
         is $said->('/hello.txt', 1, @via, headers => { 'X-Client' => '192.0.2.2' }), '200', 'each its own';
-        is join(' ', map { $said->('/tenant/x', 1, from => fresh(), headers => { 'X-Tenant' => 't' }) } 1 .. 3),
+        is join(' ', map { $said->('/tenant/x', 1, from => fresh_address(), headers => { 'X-Tenant' => 't' }) } 1 .. 3),
             '404 404 429', 'SetEnvIf comes before';
         for my $spelling ('/login', '//LOGIN', '/%6Cogin', '/x/../login/', '/login;x=1', '/%256Cogin?x') {
-            my @post = (from => fresh(), method => 'POST');
+            my @post = (from => fresh_address(), method => 'POST');
             isnt $httpd->get('/login', @post)->status, 429, 'path= is of the raw path: /login';
             is $httpd->get($spelling, @post)->status, 429, "and $spelling are one";
         }
-        my @busy = (from => fresh(), headers => { 'X-Busy' => 'yes', 'X-Cost' => 2 });
+        my @busy = (from => fresh_address(), headers => { 'X-Busy' => 'yes', 'X-Cost' => 2 });
         is $said->('/hello.txt', 2, @busy), '200 503', 'when=, cost= and status=';
         is $httpd->get('/hello.txt', @busy)->header('X-Rule'), 'busy', 'and notes';
     };
 
     subtest 'virtual hosts' => sub {
-        my @at = (from => fresh(), port => $httpd->port(1));
+        my @at = (from => fresh_address(), port => $httpd->port(1));
         is $said->('/hello.txt', 2, @at, host => 'one.test'), '200 429', 'one has a quota of its own';
         my $denied = $httpd->get('/nothing', @at, host => 'one.test');
         is $denied->status . ' ' . $denied->body, '429 sorry', 'and an ErrorDocument';
@@ -176,7 +172,7 @@ sub check {
     };
 
     subtest 'a connection that is kept' => sub {
-        my $kept = Client->new(port => $httpd->port, from => fresh());
+        my $kept = Client->new(port => $httpd->port, from => fresh_address());
         is join(' ', map { $kept->request(path => '/hello.txt')->status } 1 .. 6),
             '200 200 200 429 429 429', 'may go on asking';
         my $pipe = Client->connect(port => $httpd->port, from => $kept->{from});
@@ -184,7 +180,7 @@ sub check {
             . "Connection: close\r\n\r\n");
         my $pair = do { local $/; <$pipe> } // '';
         is scalar(() = $pair =~ m{^HTTP/1\.1 429 }mg), 2, 'and is not closed by a denial';
-        my $from = fresh();
+        my $from = fresh_address();
         my $denied;
         for (1 .. 4) {
             $denied = $httpd->request(path => '/hello.txt', from => $from, method => 'POST', body => 'x' x 10);
@@ -224,7 +220,7 @@ RateLimit early 3/1d phase=early
 RateLimit later 1/1d phase=access
 EOF
     Process::wait_until(sub {
-        ($httpd->get('/hello.txt', from => fresh())->header('X-Cache') // '') =~ /^HIT/;
+        ($httpd->get('/hello.txt', from => fresh_address())->header('X-Cache') // '') =~ /^HIT/;
     }, what => 'a page in the cache');
     my @answers = map { $httpd->get('/hello.txt', from => '127.0.2.252') } 1 .. 4;
     is join(' ', map { $_->status } @answers), '200 200 200 429', 'is counted, where phase=access is not asked';

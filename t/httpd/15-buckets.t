@@ -10,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Httpd;
 use IO::Select;
 use JSON::PP;
@@ -23,14 +23,6 @@ use Time::HiRes qw(sleep time);
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
 my $redis  = RedisServer->start;
 my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { $client++; return sprintf '127.3.%d.%d', $client / 200, 1 + $client % 200 }
-
-sub said {
-    my ($httpd, $path, $times, @opt) = @_;
-    return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
-}
 
 my $config = <<'EOF';
 RateLimitHeaders x-ratelimit draft-03 draft-11
@@ -52,7 +44,7 @@ for my $where ('by this host', 'by Redis') {
     my $httpd = Httpd->start(redis => $redis, config => ($where eq 'by Redis' ? $shared : '') . $config);
 
     subtest "a burst, $where" => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my $first = $httpd->get('/token', @from);
         is $first->status, 404, 'one passes';
         is $first->header("$_-Limit"), 4, "$_-Limit is the burst" for qw(X-RateLimit RateLimit);
@@ -60,17 +52,17 @@ for my $where ('by this host', 'by Redis') {
         is $first->header('RateLimit-Policy'), '"token";q=10;w=3600', 'the policy is the rate';
         like $first->header('RateLimit'), qr/^"token";r=3;t=360$/, 't is the time of one unit';
         is $first->header('RateLimit-Reset'), 360, 'and of all that is missing';
-        is said($httpd, '/token', 5, @from), '404 404 404 429 429', 'all of it passes, and no more';
+        is $httpd->statuses('/token', 5, @from), '404 404 404 429 429', 'all of it passes, and no more';
         my $denied = $httpd->get('/token', @from);
         is $denied->header('X-RateLimit-Remaining'), 0, 'nothing is left';
         my $wait = $denied->header('Retry-After');
         ok $wait > 0 && $wait <= 360, 'the next unit is what one waits for';
         cmp_ok $denied->header('RateLimit-Reset'), '>', 1000, 'the whole of it takes longer';
-        is said($httpd, '/leaky', 3, @from), '404 404 429', 'a leaky bucket without delay= does the same';
+        is $httpd->statuses('/leaky', 3, @from), '404 404 429', 'a leaky bucket without delay= does the same';
     };
 
     subtest "then a rate, $where" => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my ($denied, $round) = (undef, 0);
         for (1 .. 100) {
             $denied = $httpd->get('/rate', @from);
@@ -89,7 +81,7 @@ for my $where ('by this host', 'by Redis') {
     };
 
     subtest "costs, $where" => sub {
-        my $from = fresh();
+        my $from = fresh_address();
         my $ask = sub {
             my ($cost) = @_;
             my $answer = $httpd->get('/dear', from => $from, headers => { 'X-Cost' => $cost });
@@ -97,7 +89,7 @@ for my $where ('by this host', 'by Redis') {
         };
         is join(' ', map { $ask->($_) } 9, 3, 6, 5, 1), 'denied 5 denied 0 denied',
             'above the burst never, else as long as they fit';
-        is $httpd->get('/dear', from => fresh(), headers => { 'X-Cost' => 9 })->header('Retry-After'), undef,
+        is $httpd->get('/dear', from => fresh_address(), headers => { 'X-Cost' => 9 })->header('Retry-After'), undef,
             'and no waiting helps who asks for more than the bucket holds';
     };
 }
@@ -141,7 +133,7 @@ for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
         while (!$in_time && $tries < 5) {    # all sent before the first place is free again
             $tries++;
             $start = time;
-            my @sent = send_one_by_one($httpd, 'leaky', 6, from => fresh());
+            my @sent = send_one_by_one($httpd, 'leaky', 6, from => fresh_address());
             $in_time = time - $start < 1;
             $said    = join ' ', map { read_status($_) } @sent;
         }
@@ -152,24 +144,24 @@ for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
         }
         my $rule = Status->of($httpd)->rule('leaky');
         is $rule->{Passed} + $rule->{Denied}, 6 * $tries, 'each is counted once';
-        my @places = send_one_by_one($httpd, 'leaky', 2, from => fresh());
+        my @places = send_one_by_one($httpd, 'leaky', 2, from => fresh_address());
         is join(' ', map { read_status($_) } @places), '200 200', 'then the places are free again';
     };
 }
 
 subtest 'RateLimitDelayWorkers 0 holds nobody' => sub {
     my $httpd = holding('by this host', 'event', share => 0);
-    is said($httpd, '/hello.txt', 2, from => fresh()), '200 429', 'and denies as without delay=';
+    is $httpd->statuses('/hello.txt', 2, from => fresh_address()), '200 429', 'and denies as without delay=';
 };
 
 subtest 'a share is never less than one' => sub {
     my $httpd = holding('by this host', 'event', share => 1, children => 1);
-    is said($httpd, '/hello.txt', 2, from => fresh()), '200 200', 'one is held';
+    is $httpd->statuses('/hello.txt', 2, from => fresh_address()), '200 200', 'one is held';
 };
 
 subtest 'a bucket that two hosts share' => sub {
     my @hosts = map { holding('by Redis', 'event') } 1, 2;
-    my @from  = (from => fresh());
+    my @from  = (from => fresh_address());
     is $hosts[0]->get('/hello.txt', @from)->status, 200, 'one passes at one host';
     my $start = time;
     is $hosts[1]->get('/hello.txt', @from)->status, 200, 'another at the other one';
@@ -201,22 +193,22 @@ sub one_place {
 RateLimitDelayWorkers 1
 RateLimit leaky 1/1s algorithm=leaky-bucket burst=1 delay=10s
 EOF
-    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh()); $own->cmd('DBSIZE') },
+    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh_address()); $own->cmd('DBSIZE') },
         what => 'Redis to decide');
     return $httpd;
 }
 
 subtest 'whoever only waits for Redis takes no place' => sub {
     my $own = RedisServer->start;
-    my $client = fresh();
+    my $client = fresh_address();
     my %said;
-    $said{$_}++ for wait_together(one_place($own), $own, (map { fresh() } 1 .. 24), $client, $client);
+    $said{$_}++ for wait_together(one_place($own), $own, (map { fresh_address() } 1 .. 24), $client, $client);
     is_deeply \%said, { 200 => 26 }, 'with 24 others about, the one that is to be held is held';
 };
 
 subtest 'a request that is to be held and finds no place is denied, and charged nothing' => sub {
     my $own = RedisServer->start;
-    my $client = fresh();
+    my $client = fresh_address();
     my @said = sort +wait_together(one_place($own), $own, ($client) x 5);
     is "@said", '200 200 429 429 429', 'one passes, one is held, and there is no place for more';
     my $level = sub {
@@ -231,14 +223,14 @@ subtest 'a request that is to be held and finds no place is denied, and charged 
 # After places were taken by requests that will never give them back.
 sub places_come_back {
     my ($httpd) = @_;
-    Process::wait_until(sub { said($httpd, '/hello.txt', 2, from => fresh()) eq '200 200' },
+    Process::wait_until(sub { $httpd->statuses('/hello.txt', 2, from => fresh_address()) eq '200 200' },
         what => 'a request that is held', within => 20);
     pass 'places end by themselves';
 }
 
 subtest 'places of a child that is killed' => sub {
     my $httpd = holding('by this host', 'event', children => 1);
-    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh());
+    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh_address());
     kill KILL => $httpd->children;
     is join(' ', map { read_status($_) } @held[2, 3]), 'broken broken', 'the held go with it';
     places_come_back($httpd);
@@ -246,7 +238,7 @@ subtest 'places of a child that is killed' => sub {
 
 subtest 'a graceful restart' => sub {
     my $httpd = holding('by this host', 'event', children => 1);
-    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh());
+    my @held  = send_one_by_one($httpd, 'leaky', 4, from => fresh_address());
     $httpd->graceful(old => 0);
     is join(' ', map { read_status($_) } @held), '200 200 200 200', 'lets the held finish';
     places_come_back($httpd);
@@ -258,7 +250,7 @@ my $log = "RateLimit log 5/1h algorithm=sliding-log cost=%{HTTP:X-Cost}\n";
 
 subtest 'a log' => sub {
     my ($httpd, $other) = map { Httpd->start(redis => $redis, config => $shared . $log) } 1, 2;
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     my $ask = sub {
         my ($host, $cost) = @_;
         return $host->get('/hello.txt', @from, headers => { 'X-Cost' => $cost });
@@ -278,7 +270,7 @@ subtest 'a log' => sub {
 
 subtest 'a log forgets each request by itself' => sub {
     my $httpd = Httpd->start(redis => $redis, config => $shared . 'RateLimit log 2/2s algorithm=sliding-log');
-    my @from  = (from => fresh());
+    my @from  = (from => fresh_address());
     my $first = time;
     is $httpd->get('/hello.txt', @from)->status, 200, 'one';
     my $first_done = time;
@@ -301,15 +293,15 @@ subtest 'a log forgets each request by itself' => sub {
 subtest 'a log whose Redis dies' => sub {
     my $own   = RedisServer->start;
     my $httpd = Httpd->start(redis => $own, config => "RateLimitRedis \@REDIS\@\n$log");
-    my @from  = (from => fresh());
-    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh()); $own->cmd('DBSIZE') },
+    my @from  = (from => fresh_address());
+    Process::wait_until(sub { $httpd->get('/hello.txt', from => fresh_address()); $own->cmd('DBSIZE') },
         what => 'Redis to decide');
-    my $said = said($httpd, '/hello.txt', 3, @from);
+    my $said = $httpd->statuses('/hello.txt', 3, @from);
     is $said, '200 200 200', 'three of five';
     $own->kill9;
-    is said($httpd, '/hello.txt', 1, from => fresh()), '200', 'others pass';
+    is $httpd->statuses('/hello.txt', 1, from => fresh_address()), '200', 'others pass';
     my $sum = Client->flood(targets => [$httpd->port], connections => 8, requests => 40,
-        path => '/hello.txt', from => fresh());
+        path => '/hello.txt', from => fresh_address());
     is_deeply $sum->{status}, { 200 => 5, 429 => 35 }, 'and are counted by this host';
 };
 
@@ -319,7 +311,7 @@ for my $algorithm (qw(sliding-log token-bucket leaky-bucket)) {
     subtest "who waits as long as Retry-After says is admitted: $algorithm" => sub {
         my @hosts = map { Httpd->start(redis => $redis, config => $shared
                 . "RateLimit short 4/1500ms algorithm=$algorithm cost=%{HTTP:X-Cost}") } 1, 2;
-        my ($turn, $address) = (0, fresh());
+        my ($turn, $address) = (0, fresh_address());
         my $ask = sub {
             $hosts[$turn++ % 2]->get('/hello.txt', from => $address, headers => { 'X-Cost' => $_[0] });
         };

@@ -12,7 +12,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Digest::SHA qw(sha1_base64);
 use Httpd;
 use IO::Select;
@@ -27,10 +27,6 @@ use Test::More;
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
 my $redis  = RedisServer->start;
 my $users  = 'alice:{SHA}' . sha1_base64('secret') . "=\n";
-my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { $client++; return sprintf '127.4.%d.%d', $client / 200, 1 + $client % 200 }
 
 sub with_password { return { Authorization => 'Basic ' . encode_base64("alice:$_[0]", '') } }
 
@@ -158,7 +154,7 @@ sub check {
     my $by_redis = $where eq 'by Redis';
 
     subtest 'failed logins are charged, good ones are not' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is said($httpd, '/private/x.html', 8, @from, @good), '200 ' x 7 . '200', 'good ones pass';
         is said($httpd, '/private/x.html', 2, @from, @wrong), '401 401', 'two guesses';
         is said($httpd, '/private/x.html', 4, @from, @good), '200 200 200 200', 'do no harm';
@@ -167,18 +163,18 @@ sub check {
         my $denied = ask($httpd, '/private/x.html', @from, @good);
         is $denied->status, 429, 'the third ends it, also for the right password';
         cmp_ok $denied->header('Retry-After'), '>', 1, 'for as long as the window says';
-        is said($httpd, '/private/x.html', 1, from => fresh(), @good), '200', 'elsewhere she gets in';
+        is said($httpd, '/private/x.html', 1, from => fresh_address(), @good), '200', 'elsewhere she gets in';
     };
 
     subtest 'whatever httpd makes of the request on the way' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my $refused = ask($httpd, '/document/x.html', @from, @wrong);
         is $refused->status . ' ' . $refused->body, '401 sorry', 'an ErrorDocument';
         is said($httpd, '/document/x.html', 2, @from, @good), '200 200', 'is no login';
         is said($httpd, '/document/x.html', 3, @from, @wrong), '401 401 429', 'and counts as what it is';
         is said($httpd, '/rewritten/there', 4, @from), '200 200 200 200', 'a rewrite: the status at its end';
         is said($httpd, '/rewritten/nowhere', 3, @from), '404 404 429', 'counts';
-        @from = (from => fresh());
+        @from = (from => fresh_address());
         is said($httpd, '/again/there', 4, @from), '200 200 200 200', 'into a section with the same rule';
         settled($from[1], 'rewritten', 0) if $by_redis;
         is said($httpd, '/again/nowhere', 3, @from), '404 404 429', 'it counts once';
@@ -189,7 +185,7 @@ sub check {
     };
 
     subtest 'a denial is no response that is charged' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is said($httpd, '/hard/x.html', 1, @from), '200', 'one passes';
         is said($httpd, '/hard/nothing', 6, @from), '429 429 429 429 429 429', 'a rule beside denies';
         is said($httpd, '/after/x.html', 1, @from), '200', 'one passes';
@@ -200,21 +196,21 @@ sub check {
     };
 
     subtest 'what is pending and what is charged under one counter is both given back' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is said($httpd, '/both/there', 6, @from), '429 429 429 429 429 429', 'a later rule denies';
         settled($from[1], 'both', 0) if $by_redis;
         is said($httpd, '/both/nowhere', 6, @from), '404 404 404 404 404 429', 'the whole quota is there';
     };
 
     subtest 'costs and algorithms' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is said($httpd, '/dear', 3, @from), '404 404 429', 'a cost';
         is said($httpd, '/fixed', 3, @from), '404 404 429', 'a fixed window';
         is said($httpd, '/bucket', 3, @from), '404 404 429', 'a bucket';
     };
 
     subtest 'guesses side by side do not pass the quota together' => sub {
-        my $from = fresh();
+        my $from = fresh_address();
         my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
             path => '/many/x.html', from => $from, @wrong);
         is_deeply $sum->{status}, { 401 => 5, 429 => 395 }, 'exactly the quota is tried';
@@ -223,7 +219,7 @@ sub check {
     };
 
     subtest 'good logins side by side ban nobody' => sub {
-        my $from = fresh();
+        my $from = fresh_address();
         my (%soft, %blocked);
         my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
             path => '/many/x.html', from => $from, @good, on_response => sub {
@@ -256,7 +252,7 @@ for my $mpm (qw(event prefork)) {
 subtest 'guesses over two hosts' => sub {
     $redis->cmd('FLUSHALL');
     my @hosts = map { host(shared => 1) } 1, 2;
-    my $from = fresh();
+    my $from = fresh_address();
     my $sum = Client->flood(targets => [map { $_->port } @hosts], connections => 48, requests => 1000,
         path => '/private/x.html', from => $from, @wrong);
     is_deeply $sum->{status}, { 401 => 3, 429 => 997 }, 'exactly the quota is tried';
@@ -310,7 +306,7 @@ for my $where ('by this host', 'by Redis') {
         my $by_redis = $where eq 'by Redis';
         my ($httpd, $other) = map { behind($by_redis ? (shared => $shared) : ()) } 1, 2;
         $other = $httpd if !$by_redis;
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my ($one, $there) = pending_request($httpd, @from);
         for my $host ($httpd, $other, $httpd) {
             my $soft = $host->get('/app', @from);
@@ -334,7 +330,7 @@ for my $where ('by this host', 'by Redis') {
 
     subtest "a client that vanishes is settled, $where" => sub {
         my $httpd = behind($where eq 'by Redis' ? (shared => $shared) : ());
-        my @from  = (from => fresh());
+        my @from  = (from => fresh_address());
         my ($gone, $there) = pending_request($httpd, @from);
         close $gone;
         is $httpd->get('/app', @from)->status, 429, 'while the backend works the request is pending';
@@ -352,7 +348,7 @@ for my $where ('by this host', 'by Redis') {
 
 subtest 'a child that is killed' => sub {
     my $httpd = behind(shared => $shared, children => 1);
-    my @from  = (from => fresh());
+    my @from  = (from => fresh_address());
     my ($one, $there) = pending_request($httpd, @from);
     is counted($from[1], 'app')->{pending}, 1, 'leaves its request pending';
     my @children = $httpd->children;
@@ -372,10 +368,10 @@ subtest 'a child that is killed' => sub {
 subtest 'a Redis that dies meanwhile' => sub {
     my $own   = RedisServer->start;
     my $httpd = behind(shared => "RateLimitRedis \@REDIS\@\n", redis => $own, children => 1);
-    my @from  = (from => fresh());
+    my @from  = (from => fresh_address());
     my ($one, $there);
     Process::wait_until(sub {
-        ($one, $there) = pending_request($httpd, from => $from[1] = fresh());
+        ($one, $there) = pending_request($httpd, from => $from[1] = fresh_address());
         return 1 if counted($from[1], 'app', $own)->{pending};
         answer($there, 200);
         return 0;
@@ -383,7 +379,7 @@ subtest 'a Redis that dies meanwhile' => sub {
     $own->kill9;
     answer($there, 403);
     like rest($one), qr{^HTTP/1\.1 403 }, 'nobody waits for it';
-    ($one, $there) = pending_request($httpd, from => fresh());
+    ($one, $there) = pending_request($httpd, from => fresh_address());
     answer($there, 403);
     like rest($one), qr{^HTTP/1\.1 403 }, 'this host counts on';
 };

@@ -10,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Digest::SHA qw(sha256_hex);
 use Httpd;
 use IO::Select;
@@ -24,15 +24,6 @@ use Time::HiRes qw(sleep time);
 
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
 my $redis  = RedisServer->start;
-my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { $client++; return sprintf '127.5.%d.%d', $client / 200, 1 + $client % 200 }
-
-sub said {
-    my ($httpd, $path, $times, @opt) = @_;
-    return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
-}
 
 # --- block= --------------------------------------------------------------------
 
@@ -85,7 +76,7 @@ for my $where ('by this host', 'by Redis') {
         config => ($by_redis ? $shared : '') . $blocks) } 1 .. ($by_redis ? 2 : 1);
 
     subtest "block=, $where" => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my $denied = until_denied($httpd, '/long', @from);
         my ($start, $ms) = (time, retry_ms($denied));
         ok $ms > 3_500_000 && $ms <= 3_600_100, 'the first denial starts it, and Retry-After is its length';
@@ -99,13 +90,13 @@ for my $where ('by this host', 'by Redis') {
         cmp_ok retry_ms($later[$_]), '<', $until[$_] - 1500, 'and ends when it was to end, denials or not'
             for 0, 1;
         is blocked_until($from[1], 'hour:fixed-window:1h'), $until, 'the key says so, too' if $by_redis;
-        is said($httpd, '/long', 1, from => fresh()), '404', 'nobody else is blocked';
+        is $httpd->statuses('/long', 1, from => fresh_address()), '404', 'nobody else is blocked';
         cmp_ok until_denied($httpd, '/short', @from)->header('Retry-After'), '>', 5,
             'Retry-After is the longer of block and wait';
     };
 
     subtest "a block that ends, $where" => sub {
-        my @from  = (from => fresh());
+        my @from  = (from => fresh_address());
         my $start = time;
         my $ms    = retry_ms(until_denied($httpd, '/brief', @from));
         my $until = time + $ms / 1000;
@@ -123,24 +114,24 @@ for my $where ('by this host', 'by Redis') {
     };
 
     subtest "what starts no block, $where" => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         my $cost = sub { return (@from, headers => { 'X-Cost' => $_[0] }) };
         my $dear = $httpd->get('/cost', $cost->(3));
         is $dear->status, 429, 'what is dearer than the quota';
         is $dear->header('Retry-After'), undef, 'never fits';
-        is said($httpd, '/cost', 1, $cost->(1)), '404', 'others still pass';
-        is said($httpd, '/cost', 1, $cost->(2)), '429', 'what could have fitted';
-        is said($httpd, '/cost', 1, $cost->(1)), '429', 'does start one: now nothing passes';
-        @from = (from => fresh());
-        is said($httpd, '/shadow', 5, @from), '404 404 404 404 404', 'a shadow rule blocks nobody';
-        is said($httpd, '/beside', 4, @from), '404 404 429 429', 'a block beside another rule';
+        is $httpd->statuses('/cost', 1, $cost->(1)), '404', 'others still pass';
+        is $httpd->statuses('/cost', 1, $cost->(2)), '429', 'what could have fitted';
+        is $httpd->statuses('/cost', 1, $cost->(1)), '429', 'does start one: now nothing passes';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/shadow', 5, @from), '404 404 404 404 404', 'a shadow rule blocks nobody';
+        is $httpd->statuses('/beside', 4, @from), '404 404 429 429', 'a block beside another rule';
         my $other_left = $httpd->get('/beside', @from);
         is_deeply decode_json($other_left->body)->{'violated-policies'}, ['beside'], 'is of its own rule';
     };
 
     next if !$by_redis;
     subtest 'a block is known to all hosts, until an operator lifts it' => sub {
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         until_denied($httpd, '/long', @from);
         my $there = $other->get('/long', @from);
         is $there->status, 429, 'another host denies at once';
@@ -160,10 +151,10 @@ for my $algorithm (qw(fixed-window sliding-log token-bucket leaky-bucket)) {
     subtest "block= with $algorithm" => sub {
         my $httpd = Httpd->start(redis => $redis, vars => { ALGORITHM => $algorithm },
             config => $shared . $blocks);
-        my @one = (from => fresh(), headers => { 'X-Cost' => 1 });
-        is said($httpd, '/cost', 3, @one), '404 404 429', 'a denial';
+        my @one = (from => fresh_address(), headers => { 'X-Cost' => 1 });
+        is $httpd->statuses('/cost', 3, @one), '404 404 429', 'a denial';
         cmp_ok $httpd->get('/cost', @one)->header('Retry-After'), '>=', 3500, 'starts a block';
-        is said($httpd, '/cost', 2, @one), '429 429', 'from memory, too';
+        is $httpd->statuses('/cost', 2, @one), '429 429', 'from memory, too';
     };
 }
 
@@ -206,7 +197,7 @@ sub override {
 # How many of ten requests pass.
 sub passes {
     my ($path, $from, @opt) = @_;
-    return scalar grep { $_ == 404 } split / /, said($one, $path, 10, from => $from, @opt);
+    return scalar grep { $_ == 404 } split / /, $one->statuses($path, 10, from => $from, @opt);
 }
 
 subtest 'overrides before the first request' => sub {
@@ -214,51 +205,51 @@ subtest 'overrides before the first request' => sub {
         ['007', 7]);
     for my $case (@cases) {
         my ($value, $passes) = @$case;
-        my $from = fresh();
+        my $from = fresh_address();
         override($from, 'api', $value);
         is passes('/api', $from), $passes, "$value: $passes pass";
         is passes('/api', $from, headers => { 'X-Plan' => 'gold' }), 0 + ($passes == 10 ? 10 : 0),
             'and the plan that a request claims changes nothing';
     }
-    my $from = fresh();
+    my $from = fresh_address();
     override($from, 'api', 6);
     my $answer = $one->get('/api', from => $from);
     is $answer->header('X-RateLimit-Limit') . ' ' . $answer->header('X-RateLimit-Remaining'), '6 5',
         'headers tell the client';
-    $from = fresh();
+    $from = fresh_address();
     override($from, 'api', 'unlimited');
     $answer = $one->get('/api', from => $from);
     is $answer->header('X-RateLimit-Limit'), undef, 'but not of a limit that is not';
     is $answer->header('X-Verdict'), 'exempt', 'which the notes call exempt';
-    $from = fresh();
+    $from = fresh_address();
     override($from, 'api', 0);
     is $one->get('/api', from => $from)->header('Retry-After'), undef, 'who is banned need not come back';
-    is passes('/api', fresh()), 3, 'all others have what the rule says';
+    is passes('/api', fresh_address()), 3, 'all others have what the rule says';
 };
 
 subtest 'overrides of other algorithms and keys' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     override($from, 'bucket', 'gold');
     is passes('/bucket', $from), 6, 'a tier of a bucket has its burst';
-    override($from = fresh(), 'bucket', 2);
+    override($from = fresh_address(), 'bucket', 2);
     is passes('/bucket', $from), 2, 'a number is quota and burst';
     is $one->get('/bucket', from => $from)->header('X-RateLimit-Limit'), 2, 'says the header';
-    override($from = fresh(), 'log', 5);
+    override($from = fresh_address(), 'log', 5);
     is passes('/log', $from), 5, 'a log';
-    override($from = fresh(), 'log', 10001);
+    override($from = fresh_address(), 'log', 10001);
     is passes('/log', $from), 3, 'but not beyond what a log may hold';
-    override($from = fresh(), 'second', 1);
+    override($from = fresh_address(), 'second', 1);
     is passes('/two', $from), 1, 'one rule of two';
-    override($from = fresh(), 'nosuch', 1);
+    override($from = fresh_address(), 'nosuch', 1);
     is passes('/two', $from), 3, 'a field of no rule';
     my $id = substr sha256_hex('header:x-api-key:k1'), 0, 32;
     $redis->cmd('HSET', "rl:override:{$id}", 'key', 4);
-    is passes('/key', fresh(), headers => { 'X-Api-Key' => 'k1' }), 4, 'a key by its digest';
-    is passes('/key', fresh(), headers => { 'X-Api-Key' => 'k2' }), 2, 'and no other';
+    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k1' }), 4, 'a key by its digest';
+    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k2' }), 2, 'and no other';
 };
 
 subtest 'overrides act within about a second' => sub {
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     my $soon = sub {
         my ($status, $what) = @_;
         for my $host ($one, $two) {
@@ -271,14 +262,14 @@ subtest 'overrides act within about a second' => sub {
     is $two->get('/api', @from)->status, 429, 'and none at the other host';
     override($from[1], 'api', 1000);
     $soon->(404, 'a denied client is raised');
-    is said($one, '/api', 3, @from), '404 404 404', 'and stays so';
+    is $one->statuses('/api', 3, @from), '404 404 404', 'and stays so';
     override($from[1], 'api', 2);
-    is said($one, '/api', 1, @from), '429', 'lowered: what it has had counts';
-    is said($two, '/api', 1, @from), '429', 'at once, for who passes is always asked about';
+    is $one->statuses('/api', 1, @from), '429', 'lowered: what it has had counts';
+    is $two->statuses('/api', 1, @from), '429', 'at once, for who passes is always asked about';
     override($from[1], 'api', 'unlimited');
     $soon->(404, 'freed of it');
     override($from[1], 'api', '0');
-    is said($one, '/api', 2, @from) . ' ' . said($two, '/api', 2, @from), '429 429 429 429', 'banned';
+    is $one->statuses('/api', 2, @from) . ' ' . $two->statuses('/api', 2, @from), '429 429 429 429', 'banned';
     $redis->cmd('PEXPIRE', "rl:override:{ip:$from[1]}", 300);
     $redis->cmd('DEL', "rl:{ip:$from[1]}:api:sliding-window:1d");
     $soon->(404, 'and forgiven when the override expires');
@@ -288,7 +279,7 @@ subtest 'overrides that hold garbage' => sub {
     my @garbage = ('', ' ', 'x', '-1', '+5', '1.5', '5 ', '1e3', '0x5', '5/1m', '1000000001', '99999999999',
         '9' x 400, 'gold 5', 'gol', 'Gold', '.*', 'g.ld', '%a+', '%', "gold\0", "\r\n", 'UNLIMITED', 'x' x 70_000);
     for my $value (@garbage) {
-        my $from = fresh();
+        my $from = fresh_address();
         override($from, 'api', $value);
         (my $name = substr $value, 0, 20) =~ s/[^ -~]/?/g;
         my $first = $one->get('/api', from => $from);
@@ -298,7 +289,7 @@ subtest 'overrides that hold garbage' => sub {
             qr/the override of rule=api for identity=ip:\Q$from\E is neither a quota, nor a tier/);
         is scalar(@lines), 1, 'with one line in the log';
     }
-    my $from = fresh();
+    my $from = fresh_address();
     $redis->cmd('SET', "rl:override:{ip:$from}", 0);
     is passes('/api', $from), 3, 'nor does a key of another type harm';
     is scalar($one->error_log_lines(
@@ -343,21 +334,21 @@ EOF
     my $limit = sub {
         my ($path, $expected, $what) = @_;
         Process::wait_until(sub {
-            $httpd->get($path, from => fresh())->header('X-RateLimit-Limit') == $expected;
+            $httpd->get($path, from => fresh_address())->header('X-RateLimit-Limit') == $expected;
         }, what => "$path to have $expected", within => 10);
         pass "$what: $path has $expected";
     };
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     $limit->('/page.html', 10, 'idle');
-    is said($httpd, '/page.html', 4, @from), '200 200 200 200', 'four of ten';
+    is $httpd->statuses('/page.html', 4, @from), '200 200 200 200', 'four of ten';
     $busy->(12);
     $limit->('/page.html', 5,  'half busy');
     $limit->('/bucket',    10, 'its burst too');
-    is said($httpd, '/page.html', 3, @from), '200 429 429', 'who has had four has one more';
+    is $httpd->statuses('/page.html', 3, @from), '200 429 429', 'who has had four has one more';
     $busy->(18);
     $limit->('/page.html', 1, 'nearly all busy');
-    is said($httpd, '/one', 2, from => fresh()), '404 429', 'never less than one';
-    is said($httpd, '/hello.txt', 10, from => fresh()), join(' ', (200) x 10), 'a rule without adaptive stays';
+    is $httpd->statuses('/one', 2, from => fresh_address()), '404 429', 'never less than one';
+    is $httpd->statuses('/hello.txt', 10, from => fresh_address()), join(' ', (200) x 10), 'a rule without adaptive stays';
     for (@there) {
         $_->sysread(my $request, 65_536);
         $_->syswrite("HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -365,7 +356,7 @@ EOF
     }
     readline $_ for @clients;
     $limit->('/page.html', 10, 'idle again');
-    is said($httpd, '/page.html', 6, @from), '200 200 200 200 200 429', 'and the rest of the ten is there';
+    is $httpd->statuses('/page.html', 6, @from), '200 200 200 200 200 429', 'and the rest of the ten is there';
 };
 
 done_testing;

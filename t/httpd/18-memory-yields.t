@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
 use Httpd;
 use Process;
 use RedisServer;

@@ -11,7 +11,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Digest::SHA qw(sha1_base64);
 use Httpd;
 use MIME::Base64 qw(encode_base64);
@@ -27,16 +27,6 @@ sub login {
     return { Authorization => 'Basic ' . encode_base64("$user:$password", '') };
 }
 
-my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { return '127.0.0.' . ++$client }
-
-# The statuses of some requests in a row, as text.
-sub statuses {
-    my ($httpd, $path, $times, %opt) = @_;
-    return join ' ', map { $httpd->get($path, %opt)->status } 1 .. $times;
-}
 
 my @names = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset);
 
@@ -114,7 +104,7 @@ sub base_left {
 }
 
 subtest 'a page with three subrequests' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     my $page = $httpd->get('/ssi.shtml', from => $from);
     is $page->body, "parthello\n<p>dir index\n", 'shows what it includes, whatever the rules there';
     is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
@@ -124,7 +114,7 @@ subtest 'a page with three subrequests' => sub {
 };
 
 subtest 'a directory index' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     my $page = $httpd->get('/', from => $from);
     is $page->body, "<p>index\n", 'is found';
     is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
@@ -137,14 +127,14 @@ my %reached = (
 );
 for my $path (sort keys %reached) {
     subtest "a rule that $reached{$path} reaches" => sub {
-        my $from  = fresh();
+        my $from  = fresh_address();
         my $first = $httpd->get($path, from => $from);
         is $first->status, 200, 'lets the first pass';
         is $first->header('X-RateLimit-Limit'), 2, 'is the tightest one';
         is $first->header('X-RateLimit-Remaining'), 1, 'and is charged once';
         headers_once($first, 'passed');
         is base_left($from), 98, 'as is the rule around it';
-        is statuses($httpd, $path, 3, from => $from), '200 429 429', 'it denies beyond its quota';
+        is $httpd->statuses($path, 3, from => $from), '200 429 429', 'it denies beyond its quota';
         is base_left($from), 96, 'and what it denied costs nothing elsewhere';
         my $denied = $httpd->get($path, from => $from);
         headers_once($denied, 'denied');
@@ -153,13 +143,13 @@ for my $path (sort keys %reached) {
 }
 
 subtest 'rewrites within the same rules' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is $httpd->get('/same', from => $from)->header('X-RateLimit-Remaining'), 99, 'one redirect costs one';
     is $httpd->get('/twice', from => $from)->header('X-RateLimit-Remaining'), 98, 'and so do two';
 };
 
 subtest 'the error document of a denial' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is $httpd->get('/limited', from => $from)->status, 404, 'one passes';
     for (1 .. 4) {
         my $denied = $httpd->get('/limited', from => $from);
@@ -169,14 +159,14 @@ subtest 'the error document of a denial' => sub {
         headers_once($denied, 'ErrorDocument');
     }
     is base_left($from), 98, 'denials cost nothing';
-    is statuses($httpd, '/sorry.html', 3, from => $from), '200 200 429',
+    is $httpd->statuses('/sorry.html', 3, from => $from), '200 200 429',
         'nor does the document, whose own rule is untouched';
     my $denied = $httpd->get('/limited', from => $from);
     is $denied->status . ' ' . $denied->body, '429 sorry', 'and cannot hide it when it denies itself';
 };
 
 subtest 'an error document with server-side includes' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     $httpd->get('/dynamic', from => $from);
     my $denied = $httpd->get('/dynamic', from => $from);
     is $denied->status . ' ' . $denied->body, '429 so 429', 'is shown as it is';
@@ -186,13 +176,13 @@ subtest 'an error document with server-side includes' => sub {
 };
 
 subtest 'the error document of another error' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     my $lost = $httpd->get('/lost', from => $from);
     is $lost->status . ' ' . $lost->body, '404 sorry', 'is shown';
     is $lost->header('X-RateLimit-Remaining'), 99, 'the request costs one';
     headers_once($lost, 'ErrorDocument 404');
     is base_left($from), 98, 'no more';
-    is statuses($httpd, '/sorry.html', 2, from => $from), '200 200', 'the document nothing';
+    is $httpd->statuses('/sorry.html', 2, from => $from), '200 200', 'the document nothing';
 };
 
 my $auth = <<'EOF';
@@ -287,34 +277,34 @@ subtest 'Satisfy Any' => sub {
     );
     for my $case (@cases) {
         my ($what, $path, $expected, @opt) = @$case;
-        is statuses($guarded, $path, 4, from => fresh(), @opt), $expected, "$what: the denial stands";
+        is $guarded->statuses($path, 4, from => fresh_address(), @opt), $expected, "$what: the denial stands";
     }
-    my $from = fresh();
-    statuses($guarded, '/forbidden', 3, from => $from);
-    is statuses($guarded, '/forbidden', 1, from => $from, @alice),
-        statuses($guarded, '/forbidden', 1, from => $from, @wrong),
+    my $from = fresh_address();
+    $guarded->statuses('/forbidden', 3, from => $from);
+    is $guarded->statuses('/forbidden', 1, from => $from, @alice),
+        $guarded->statuses('/forbidden', 1, from => $from, @wrong),
         'who is denied cannot tell a right password from a wrong one';
-    is statuses($guarded, '/own', 3, @alice), '404 404 429', 'a rule by user denies';
-    is statuses($guarded, '/own', 1, headers => login('bob')), '404', 'and that user only';
+    is $guarded->statuses('/own', 3, @alice), '404 404 429', 'a rule by user denies';
+    is $guarded->statuses('/own', 1, headers => login('bob')), '404', 'and that user only';
 };
 
 subtest 'failed logins are limited where phase=access' => sub {
-    my $from = fresh();
-    is statuses($guarded, '/private', 4, from => $from, headers => login('alice', 'guess')),
+    my $from = fresh_address();
+    is $guarded->statuses('/private', 4, from => $from, headers => login('alice', 'guess')),
         '401 401 401 429', 'guesses are counted';
-    is statuses($guarded, '/private', 1, from => $from, headers => login('alice')), '429',
+    is $guarded->statuses('/private', 1, from => $from, headers => login('alice')), '429',
         'and the right one comes too late';
-    is statuses($guarded, '/private', 1, from => fresh(), headers => login('alice')), '404',
+    is $guarded->statuses('/private', 1, from => fresh_address(), headers => login('alice')), '404',
         'elsewhere she gets in';
 };
 
 subtest 'a rule by user counts after authentication' => sub {
-    is statuses($guarded, '/account', 4, headers => login('bob', 'guess')), '401 401 401 401',
+    is $guarded->statuses('/account', 4, headers => login('bob', 'guess')), '401 401 401 401',
         'what somebody tries in his name is not counted against him';
-    is statuses($guarded, '/account', 3, headers => login('bob')), '404 404 429', 'he has his quota';
-    is statuses($guarded, '/account', 1, headers => login('bob'), from => fresh()), '429',
+    is $guarded->statuses('/account', 3, headers => login('bob')), '404 404 429', 'he has his quota';
+    is $guarded->statuses('/account', 1, headers => login('bob'), from => fresh_address()), '429',
         'wherever he is';
-    is statuses($guarded, '/account', 1, headers => login('alice')), '404', 'she has hers';
+    is $guarded->statuses('/account', 1, headers => login('alice')), '404', 'she has hers';
 };
 
 my $redis = RedisServer->start;
@@ -336,21 +326,21 @@ $auth    Require valid-user
 </Directory>
 EOF
     subtest "a denial after authentication gives back what was charged before, $where, $mpm" => sub {
-        my $from = fresh();
+        my $from = fresh_address();
         my $left = sub {
             my ($n) = $host->get('/hello.txt', from => $from)->header('RateLimit') =~ /^"all";r=(\d+)/;
             return $n;
         };
         my @alice = (from => $from, headers => login('alice'));
-        is statuses($host, '/both/x.html', 2, @alice), '200 200', 'two pass both rules';
+        is $host->statuses('/both/x.html', 2, @alice), '200 200', 'two pass both rules';
         is $left->(), 97, 'and are charged';
-        is statuses($host, '/both/x.html', 5, @alice), '429 429 429 429 429', 'five do not';
+        is $host->statuses('/both/x.html', 5, @alice), '429 429 429 429 429', 'five do not';
         # a denial does not wait until what it gave back has arrived; decide.lua says what a key holds
         my $charged = sub { unpack 'x10 V', $redis->cmd('GET', "rl:{ip:$from}:all:sliding-window:1d") };
         Process::wait_until(sub { $charged->() == 3 }, what => 'a charge given back')
             if $where eq 'in Redis';
         is $left->(), 96, 'and are not';
-        is statuses($host, '/both/x.html', 1, from => $from, headers => login('bob')), '200',
+        is $host->statuses('/both/x.html', 1, from => $from, headers => login('bob')), '200',
             'another user passes';
         is $left->(), 94, 'and is';
         my @keys = sort @{ $redis->cmd('KEYS', '*') };

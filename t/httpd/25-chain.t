@@ -11,23 +11,13 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Httpd;
 use RedisServer;
 use Status;
 use Test::More;
 
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
-my $client = 1;
-
-# An address that no test has used yet: a client with its whole quota.
-sub fresh { return '127.0.0.' . ++$client }
-
-# The statuses of some requests in a row, as text.
-sub statuses {
-    my ($httpd, $path, $times, %opt) = @_;
-    return join ' ', map { $httpd->get($path, %opt)->status } 1 .. $times;
-}
 
 # One child, and so one connection to Redis: what is given back arrives there
 # before the next question.
@@ -46,28 +36,28 @@ EOF
 subtest 'a denial after authentication gives back what was charged before it' => sub {
     my $redis = RedisServer->start;
     my ($host, $other) = map { host($redis, $shared . $later) } 1, 2;
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
     is $host->get('/hello.txt', @from)->status, 200, 'the unit is there at once, on the same host';
     is $other->get('/hello.txt', @from)->status, 429, 'and was one unit, not two';
-    @from = (from => fresh());
-    is statuses($host, '/page.html', 5, @from), '429 429 429 429 429', 'denials again and again';
-    is statuses($host, '/hello.txt', 2, @from), '200 429', 'leave one unit, neither none nor five';
+    @from = (from => fresh_address());
+    is $host->statuses('/page.html', 5, @from), '429 429 429 429 429', 'denials again and again';
+    is $host->statuses('/hello.txt', 2, @from), '200 429', 'leave one unit, neither none nor five';
 };
 
 subtest 'also when Redis dies right after' => sub {
     my $redis = RedisServer->start;
     my $host  = host($redis, "RateLimitRedis \@REDIS\@\n$later");
-    my @from  = (from => fresh());
+    my @from  = (from => fresh_address());
     is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
     $redis->kill9;
-    is statuses($host, '/hello.txt', 2, @from), '200 429', 'this host goes on with the whole quota';
+    is $host->statuses('/hello.txt', 2, @from), '200 429', 'this host goes on with the whole quota';
 };
 
 subtest 'and where there is no Redis' => sub {
     my $host = host(undef, $later);
     is $host->get('/page.html')->status, 429, 'the later rule denies';
-    is statuses($host, '/hello.txt', 2), '200 429', 'the unit is there';
+    is $host->statuses('/hello.txt', 2), '200 429', 'the unit is there';
 };
 
 my $twice = <<'EOF';
@@ -93,18 +83,18 @@ for my $where ('by Redis', 'by this host') {
         my $httpd = host($redis, ($redis ? $shared : '') . $twice,
             files => { 'one/index.html' => 'one', 'three/index.html' => 'three' });
         my $left = sub { $httpd->get(@_)->header('X-RateLimit-Remaining') };
-        my @from = (from => fresh());
+        my @from = (from => fresh_address());
         is join(' ', map { $left->('/dir/', @from) } 1 .. 4), '49 48 47 46',
             'a directory and its index are one unit of the smaller quota';
         is $left->('/hello.txt', @from), 95, 'and of the larger one';
         is $left->('/index.html', @from), 44, 'the index by its own name too';
-        is statuses($httpd, '/one/', 3, from => fresh()), '200 429 429',
+        is $httpd->statuses('/one/', 3, from => fresh_address()), '200 429 429',
             'a quota of one serves the first request';
-        @from = (from => fresh());
-        is statuses($httpd, '/three/', 5, @from), '200 200 200 429 429', 'a smaller quota holds';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/three/', 5, @from), '200 200 200 429 429', 'a smaller quota holds';
         is $left->('/hello.txt', @from), 96, 'and its denials cost nothing';
-        @from = (from => fresh());
-        is statuses($httpd, '/hello.txt', 3, @from), '200 200 200', 'units taken elsewhere';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/hello.txt', 3, @from), '200 200 200', 'units taken elsewhere';
         is $httpd->get('/three/', @from)->status, 429, 'count against it';
     };
 }
@@ -154,13 +144,13 @@ for my $where ('by Redis', 'by this host') {
 EOF
             modules => ['status'],
             vars    => { CLOSED => many('3/1d', '0/1d'), FEW => many('3/1d', '2/1d') });
-        my @from = (from => fresh());
-        is statuses($httpd, '/page.html', 2, @from), '429 429', 'the last one denies';
-        is statuses($httpd, '/hello.txt', 4, @from), '200 200 200 429', 'which costs the first nothing';
+        my @from = (from => fresh_address());
+        is $httpd->statuses('/page.html', 2, @from), '429 429', 'the last one denies';
+        is $httpd->statuses('/hello.txt', 4, @from), '200 200 200 429', 'which costs the first nothing';
         is $httpd->get('/login.html', @from)->status, 429, 'the first one denies';
-        @from = (from => fresh());
-        is statuses($httpd, '/login.html', 4, @from), '200 200 429 429', 'the last one counts';
-        is statuses($httpd, '/hello.txt', 2, @from), '200 429', 'and so did the first';
+        @from = (from => fresh_address());
+        is $httpd->statuses('/login.html', 4, @from), '200 200 429 429', 'the last one counts';
+        is $httpd->statuses('/hello.txt', 2, @from), '200 429', 'and so did the first';
         return unless $redis;
         my @kept = map { $redis->cmd('GET', $_) } grep { !/:r1:|:r200:/ } @{ $redis->cmd('KEYS', '*:r*') };
         my %units;
@@ -177,10 +167,10 @@ RateLimit page 10/1d
     RateLimit page 10/1d status=403
 </Files>
 EOF
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 9, 'charged once by Redis';
     $redis->kill9;
-    @from = (from => fresh());
+    @from = (from => fresh_address());
     $httpd->get('/dir/', @from);
     is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 8, 'and once for each by the host';
 };

@@ -6,7 +6,7 @@
 use strict;
 use warnings;
 
-use Client;
+use Client qw(fresh_address);
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
@@ -19,9 +19,6 @@ use Windows;
 use constant DAY => Windows::DAY;
 
 sub midnight { return Windows::ends(DAY) }
-
-my $client = 1;
-sub fresh { return '127.0.0.' . ++$client }
 
 my @families = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset RateLimit-Limit
     RateLimit-Remaining RateLimit-Reset RateLimit-Policy RateLimit);
@@ -89,7 +86,7 @@ my $httpd = Httpd->start(config => <<'EOF');
 EOF
 
 subtest 'X-RateLimit' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($httpd->get('/x', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 X-RateLimit-Limit: 3
 X-RateLimit-Remaining: $_
@@ -98,7 +95,7 @@ EOF
 };
 
 subtest 'draft 11' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($httpd->get('/d11', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 RateLimit-Policy: "fixed";q=3;w=86400
 RateLimit: "fixed";r=$_;t=T
@@ -106,7 +103,7 @@ EOF
 };
 
 subtest 'draft 03' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($httpd->get('/d03', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 RateLimit-Limit: 3
 RateLimit-Remaining: $_
@@ -114,7 +111,7 @@ RateLimit-Reset: T
 EOF
 };
 
-is limits($httpd->get('/all', from => fresh())), <<"EOF" =~ s/\n$//r, 'all three at once';
+is limits($httpd->get('/all', from => fresh_address())), <<"EOF" =~ s/\n$//r, 'all three at once';
 RateLimit-Limit: 3
 RateLimit-Policy: "fixed";q=3;w=86400
 RateLimit-Remaining: 2
@@ -126,18 +123,18 @@ X-RateLimit-Reset: MIDNIGHT
 EOF
 
 subtest 'RateLimitHeaders off' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($httpd->get('/none', from => $from)), '', 'shows nothing' for 1 .. 4;
     my $denied = $httpd->get('/none', from => $from);
     is $denied->status, 429, 'and denies all the same';
     ok $denied->header('Retry-After'), 'with Retry-After';
 };
 
-like limits($httpd->get('/yield', from => fresh())), qr/^X-RateLimit-Limit: 3$/m,
+like limits($httpd->get('/yield', from => fresh_address())), qr/^X-RateLimit-Limit: 3$/m,
     'yield by itself is about the usual headers';
 
 subtest 'several rules' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($httpd->get('/several', from => $from)), <<"EOF" =~ s/\n$//r, 'tightest speaks, all are named'
 RateLimit-Policy: "wide";q=500;w=86400, "tight";q=2;w=86400, "brief";q=1000000
 RateLimit: "tight";r=$_;t=T
@@ -151,7 +148,7 @@ EOF
 };
 
 subtest 'a rule with headers=off' => sub {
-    my $denied = $httpd->get('/secret', from => fresh());
+    my $denied = $httpd->get('/secret', from => fresh_address());
     is $denied->status, 429, 'denies';
     is limits($denied), '', 'in no header';
     unlike $denied->body, qr/secret/, 'nor in the body';
@@ -159,13 +156,13 @@ subtest 'a rule with headers=off' => sub {
 };
 
 subtest 'a shadow rule' => sub {
-    my $passed = $httpd->get('/trial', from => fresh());
+    my $passed = $httpd->get('/trial', from => fresh_address());
     is $passed->status, 404, 'denies nobody';
     is limits($passed), '', 'and shows nowhere';
 };
 
 subtest 'a quota of zero' => sub {
-    my $denied = $httpd->get('/never', from => fresh());
+    my $denied = $httpd->get('/never', from => fresh_address());
     is $denied->status, 429, 'denies';
     is $denied->header('Retry-After'), undef, 'and does not say to come back';
     is $denied->header('RateLimit'), '"never";r=0', 'nor when';
@@ -174,7 +171,7 @@ subtest 'a quota of zero' => sub {
 };
 
 subtest 'Retry-After' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     my $passed = $httpd->get('/sliding', from => $from);
     is $passed->header($_), undef, "what passes has no $_" for qw(Retry-After Cache-Control);
     # two of two in this day: the first unit is back at half the next one
@@ -227,7 +224,7 @@ RateLimit none 0/1d
 EOF
 
 subtest 'problem+json' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     $bodies->get('/due', from => $from);
     my $denied  = $bodies->get('/due', from => $from);
     my $problem = decode_json($denied->body);
@@ -334,7 +331,7 @@ RateLimit mine 5/1d algorithm=fixed-window
 EOF
 
 subtest 'a backend that sends such headers too' => sub {
-    my $from = fresh();
+    my $from = fresh_address();
     is limits($front->get('/hello.txt', from => $from)), <<'EOF' =~ s/\n$//r, 'ours take their place';
 RateLimit: "theirs";r=997
 X-RateLimit-Limit: 5

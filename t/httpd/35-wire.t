@@ -10,15 +10,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Httpd;
 use IO::Select;
 use Process;
 use Test::More;
 use Time::HiRes qw(time);
-
-my $client = 1;
-sub fresh { return '127.0.0.' . ++$client }
 
 # All that the server sends until it closes; it must within 20 s, as httpd's own
 # Timeout, for which it would wait for a body, is 60.
@@ -121,7 +118,7 @@ AddOutputFilter INCLUDES .shtml
 EOF
 
 subtest 'a connection' => sub {
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     my $kept = Client->new(port => $httpd->port, @from);
     is $kept->request(path => '/hello.txt')->status, 200, 'passes two' for 1, 2;
     my $socket = $kept->{socket};
@@ -136,7 +133,7 @@ subtest 'a connection' => sub {
 };
 
 subtest 'a page that the client has' => sub {
-    my @from = (from => fresh());
+    my @from = (from => fresh_address());
     my $page = $httpd->get('/hello.txt', @from);
     my @have = (headers => { 'If-None-Match' => $page->header('ETag') });
     my $same = $httpd->get('/hello.txt', @from, @have);
@@ -206,13 +203,13 @@ sub lines {
 
 subtest 'notes and environment' => sub {
     my $rule   = sub { $httpd->get(@_)->header('X-Rule') };
-    my @from   = (from => fresh());
+    my @from   = (from => fresh_address());
     is $rule->('/log/x.html', @from), '(null)', 'a header can show no rule where one passed';
     is $rule->('/log/x.html', @from), 'log', 'and the one that denied';
-    is $rule->("/log/$_", from => fresh()), 'log', "$_: too" for qw(trial page said);
-    my $page = $httpd->get('/log/dynamic', from => fresh());
+    is $rule->("/log/$_", from => fresh_address()), 'log', "$_: too" for qw(trial page said);
+    my $page = $httpd->get('/log/dynamic', from => fresh_address());
     is $page->body, 'sorry log', 'an error document can say which';
-    my @all = (from => fresh());
+    my @all = (from => fresh_address());
     is $rule->('/log/all', @all), 'log', 'notes of all requests' for 1 .. 3;
     is $rule->('/page.html'), '(null)', 'where nothing is limited, nothing is noted';
 

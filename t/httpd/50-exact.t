@@ -10,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use FakeRedis;
 use Httpd;
 use IO::Select;
@@ -28,7 +28,6 @@ RateLimitOnFailure closed
 EOT
 
 my $redis = RedisServer->start;
-my $fresh = 0;
 
 # Two hosts with this configuration; prefork with a process for each client.
 sub two_hosts {
@@ -46,9 +45,6 @@ sub flood {
     return Client->flood(targets => [map { $_->port } @$hosts], connections => 64,
         requests => 2000, path => '/hello.txt', %opt);
 }
-
-# An address that nobody has had.
-sub fresh_address { $fresh++; return sprintf '127.1.%d.%d', $fresh / 200, 1 + $fresh % 200 }
 
 # What Redis holds: units in the window, and in the one before.
 sub counted {

@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
 use Httpd;
 use Process;
 use Status;
@@ -24,18 +23,12 @@ sub host {
     return Httpd->start(mpm => $mpm, modules => ['status'], @size, config => "$config\n" . Status::CONFIG);
 }
 
-sub flood {
-    my ($host, %opt) = @_;
-    return Client->flood(targets => [$host->port], connections => 64, requests => 2000,
-        path => '/hello.txt', %opt);
-}
-
 for my $mpm (qw(event worker prefork)) {
     subtest "all children of a host share the limit ($mpm)" => sub {
         my $host = host($mpm, "RateLimit wide 250/1h key=server\nRateLimit narrow 100/1h\n");
         for my $case (['127.0.0.2', 100], ['127.0.0.3', 100], ['127.0.0.4', 50]) {
             my ($address, $passes) = @$case;
-            my $sum = flood($host, from => $address);
+            my $sum = $host->flood(2000, connections => 64, from => $address);
             is_deeply $sum->{status}, { 200 => $passes, 429 => 2000 - $passes },
                 "exactly $passes pass: all rules admit or none is charged";
         }
@@ -49,20 +42,20 @@ for my $mpm (qw(event worker prefork)) {
         my $host   = host($mpm, 'RateLimit one 1000/1h');
         my %before = map { $_ => 1 } $host->children;
         my $seen   = 0;
-        my $sum = flood($host, on_response => sub { kill USR1 => $host->pid if ++$seen == 400 });
+        my $sum = $host->flood(2000, connections => 64, on_response => sub { kill USR1 => $host->pid if ++$seen == 400 });
         my $passed = $sum->{status}{200};
         is $sum->{status}{broken}, undef, 'no response is broken off';
         cmp_ok $passed, '<=', 1000, 'the quota is not refilled';
         cmp_ok $passed, '>=', 1000 - $sum->{retried}, 'nor does anybody lose a part of it';
         Process::wait_until(sub { !grep { $before{$_} } $host->children },
             what => 'the end of the old children');
-        is flood($host, requests => 200)->{status}{429}, 200, 'the new children know that it is used up';
+        is $host->flood(200, connections => 64)->{status}{429}, 200, 'the new children know that it is used up';
     };
 
     subtest "children killed at any instruction do no harm ($mpm)" => sub {
         my $host = host($mpm, 'RateLimit one 1000/1h');
         my ($seen, $killed) = (0, 0);
-        my $sum = flood($host, on_response => sub {
+        my $sum = $host->flood(2000, connections => 64, on_response => sub {
             return if ++$seen % 100 || $seen > 900;
             my ($victim) = $host->children or return;
             $killed += kill KILL => $victim;
@@ -73,7 +66,7 @@ for my $mpm (qw(event worker prefork)) {
         cmp_ok $passed, '>=', 1000 - $sum->{retried} - ($sum->{status}{broken} // 0)
             - ($sum->{status}{refused} // 0), 'and only requests that died are missing';
         is_deeply [grep { !/^(?:200|429|broken)$/ } keys %{ $sum->{status} }], [], 'nobody got an error';
-        is flood($host, requests => 200)->{status}{429}, 200, 'afterwards the limit holds';
+        is $host->flood(200, connections => 64)->{status}{429}, 200, 'afterwards the limit holds';
         is $host->get('/hello.txt', from => '127.0.0.9')->status, 200, 'and others are served';
     };
 }
@@ -89,15 +82,15 @@ RateLimitSharedMemory 64K
     RateLimit all 1000000/1h key=server
 </Location>
 EOT
-    my $sum = flood($host);
+    my $sum = $host->flood(2000, connections => 64);
     is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'exactly the quota passes';
     my $names = 3 * Status->of($host)->{LocalCapacity};
-    $sum = flood($host, path => '/page.html', requests => $names, headers => sub { { 'X-Name' => $_[0] } });
+    $sum = $host->flood($names, connections => 64, path => '/page.html', headers => sub { { 'X-Name' => $_[0] } });
     is_deeply $sum->{status}, { 200 => $names }, 'clients with ever new names pass elsewhere';
     my $status = Status->of($host);
     cmp_ok $status->{LocalEvictions}, '>', 0, 'and the table had to forget some';
     cmp_ok $status->{LocalEntries}, '<=', $status->{LocalCapacity}, 'being full';
-    is flood($host, requests => 100)->{status}{429}, 100, 'but not the client that is denied';
+    is $host->flood(100, connections => 64)->{status}{429}, 100, 'but not the client that is denied';
 };
 
 done_testing;

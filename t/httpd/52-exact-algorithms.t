@@ -10,7 +10,7 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
+use Client qw(fresh_address);
 use Httpd;
 use RedisServer;
 use Status;
@@ -35,10 +35,6 @@ EOT
 EOT
 
 my $redis = RedisServer->start;
-my $fresh = 0;
-
-# An address that nobody has had.
-sub fresh_address { $fresh++; return sprintf '127.7.%d.%d', $fresh / 200, 1 + $fresh % 200 }
 
 # The units that a key of Redis holds, as decide.lua stores them.
 sub units {

@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
 use Httpd;
 use JSON::PP;
 use Process;
@@ -39,19 +38,13 @@ sub asked {
     return $calls // 0;
 }
 
-sub flood {
-    my ($host, $requests, %opt) = @_;
-    return Client->flood(targets => [$host->port], connections => 16, requests => $requests,
-        path => '/hello.txt', %opt);
-}
-
 for my $mpm (qw(event prefork)) {
     subtest "who is denied costs Redis nothing ($mpm)" => sub {
         my $host = host('RateLimit one 5/1h', mpm => $mpm, children => $mpm eq 'prefork' ? 20 : 2);
         my $address = $mpm eq 'prefork' ? '127.0.0.2' : '127.0.0.3';
         $host->get('/hello.txt', from => $address) for 1 .. 6;
         my ($before, $start) = (asked(), time);
-        my $sum = flood($host, 2000, from => $address);
+        my $sum = $host->flood(2000, from => $address);
         my $seconds = time - $start;
         is_deeply $sum->{status}, { 429 => 2000 }, '2,000 denials';
         cmp_ok asked() - $before, '<=', 1 + int $seconds, 'ask at most once a second';
@@ -84,7 +77,7 @@ subtest 'the renewed question keeps the others denied' => sub {
     my ($before, $start) = (asked(), time);
     my %from;
     while (time - $start < 2.5) {
-        flood($host, 200, from => '127.0.0.5',
+        $host->flood(200, from => '127.0.0.5',
             on_response => sub { $from{ $_[1]->header('X-Source') }++ });
     }
     my $questions = asked() - $before;

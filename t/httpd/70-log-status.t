@@ -10,7 +10,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
 use Digest::SHA qw(sha256_hex);
 use Httpd;
 use Process;
@@ -33,12 +32,6 @@ sub denials {
     my ($host) = @_;
     return map { { line => $_, map { split /=/, $_, 2 } /(?<= )([a-z-]+=\S*)/g } }
         $host->error_log_lines(qr/ratelimit: (?:denied|would deny)/);
-}
-
-sub flood {
-    my ($host, $requests, %opt) = @_;
-    return Client->flood(targets => [$host->port], connections => 16, requests => $requests,
-        path => '/hello.txt', %opt)->{status};
 }
 
 subtest 'a denial is a line that says who, what and why' => sub {
@@ -79,14 +72,14 @@ EOT
 subtest 'a flood of denials is not a flood of lines' => sub {
     my $host = host('RateLimit one 5/1h');
     my $start = time;
-    is flood($host, 1005)->{429}, 1000, '1,000 denials';
+    is $host->flood(1005)->{status}{429}, 1000, '1,000 denials';
     my @lines = denials($host);
     my $total = 1000;
     if (time - $start < 9) {
         is scalar(@lines), 1, 'one line';
         is $lines[0]{denials}, 1, 'for the first of them';
     }
-    is flood($host, 10, from => '127.0.0.2')->{429}, 5, 'another client is denied';
+    is $host->flood(10, from => '127.0.0.2')->{status}{429}, 5, 'another client is denied';
     is scalar(grep { $_->{identity} eq 'ip:127.0.0.2' } denials($host)), 1, 'and has a line of its own';
     my @mine;
     Process::wait_until(sub {
@@ -163,8 +156,8 @@ EOT
     my $at_start = Status->of($host);
     is_deeply [$at_start->rules], [qw(one three two)], 'each rule has its row';
     is $at_start->{Requests}, 0, 'nothing is counted yet';
-    is_deeply flood($host, 500, from => '127.0.0.3'), { 200 => 100, 429 => 400 }, 'one is used up';
-    is_deeply flood($host, 200, path => '/page.html'), { 200 => 30, 429 => 170 }, 'two as well';
+    is_deeply $host->flood(500, from => '127.0.0.3')->{status}, { 200 => 100, 429 => 400 }, 'one is used up';
+    is_deeply $host->flood(200, path => '/page.html')->{status}, { 200 => 30, 429 => 170 }, 'two as well';
     my $status = Status->of($host);
     my ($one, $two, $three) = map { $status->rule($_) } qw(one two three);
     is_deeply [@$one{qw(Requests Passed Denied Shadowed)}], [500, 100, 400, 0], 'the row of one';
@@ -221,7 +214,7 @@ subtest 'each rule has the requests that it saw' => sub {
 
 subtest 'the status page needs no Redis' => sub {
     my $alone = host('RateLimit one 5/1h');
-    flood($alone, 20);
+    $alone->flood(20);
     my $status = Status->of($alone);
     is $status->rule('one')->{Denied}, 15, 'a host alone has one';
     is scalar(grep { /Redis/ } keys %$status), 0, 'that does not speak of Redis';
@@ -231,7 +224,7 @@ subtest 'the status page needs no Redis' => sub {
     my $host = Httpd->start(redis => $gone, modules => ['status'],
         config => "RateLimitRedis \@REDIS\@\nRateLimit one 5/1h\n" . Status::CONFIG);
     $gone->pause;
-    is flood($host, 100)->{429}, 95, 'one whose Redis says nothing limits';
+    is $host->flood(100)->{status}{429}, 95, 'one whose Redis says nothing limits';
     my $page = $host->get('/server-status?auto');
     is $page->status, 200, 'and shows its page';
     cmp_ok(Status->parse($page->body)->rule('one')->{Fallback}, '>', 0, 'which tells');

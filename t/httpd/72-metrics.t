@@ -9,7 +9,6 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
-use Client;
 use Httpd;
 use Metrics;
 use Process;
@@ -36,19 +35,13 @@ sub host {
         config => "$config\n" . Metrics::CONFIG . Status::CONFIG);
 }
 
-sub flood {
-    my ($host, $requests, %opt) = @_;
-    return Client->flood(targets => [$host->port], connections => 16, requests => $requests,
-        path => '/hello.txt', %opt)->{status};
-}
-
 my $requests = 'apache_ratelimit_requests_total';
 
 subtest 'the numbers are those that clients count' => sub {
     my $host = host($shared . $rules);
     is(Metrics->of($host)->value($requests), 0, 'nothing is counted yet');
-    is_deeply flood($host, 500), { 200 => 100, 429 => 400 }, 'one is used up';
-    is_deeply flood($host, 100, path => '/page.html'), { 200 => 30, 429 => 70 }, 'two as well';
+    is_deeply $host->flood(500)->{status}, { 200 => 100, 429 => 400 }, 'one is used up';
+    is_deeply $host->flood(100, path => '/page.html')->{status}, { 200 => 30, 429 => 70 }, 'two as well';
     my $metrics = Metrics->of($host);
     is $metrics->value($requests, rule => 'one', verdict => 'pass'), 100, 'those that passed';
     is $metrics->value($requests, rule => 'one', verdict => 'deny'), 400, 'those that were denied';
@@ -73,13 +66,13 @@ subtest 'the numbers are those that clients count' => sub {
     my $after = Metrics->of($host)->series;
     is_deeply [grep { ($after->{$_} // -1) < $before->{$_} } keys %$before], [],
         'nothing falls or goes over a graceful restart';
-    is flood($host, 10)->{429}, 10, 'more denials';
+    is $host->flood(10)->{status}{429}, 10, 'more denials';
     is(Metrics->of($host)->value($requests, rule => 'one', verdict => 'deny'), 410, 'add to the others');
 };
 
 subtest 'both formats are in good form' => sub {
     my $host = host($shared . $rules);
-    flood($host, 200);
+    $host->flood(200);
     my $plain = $host->get('/ratelimit-metrics');
     is $plain->header('Content-Type'), 'text/plain; version=0.0.4; charset=utf-8', 'text is the default';
     is $plain->header('Cache-Control'), 'no-store', 'for now only';
@@ -147,11 +140,11 @@ subtest 'a Redis that fails' => sub {
     my $host = Httpd->start(redis => $gone, modules => ['status'], config => Metrics::CONFIG
         . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 50ms\n$rules");
     $gone->kill9;
-    is flood($host, 300)->{429}, 200, 'this host counts alone';
+    is $host->flood(300)->{status}{429}, 200, 'this host counts alone';
     my $metrics = Metrics->of($host);
     is $metrics->value($requests, rule => 'one', source => 'fallback'), 300, 'which shows';
     cmp_ok $metrics->value('apache_ratelimit_redis_errors_total'), '>=', 200, 'with the reasons';
-    Process::wait_until(sub { flood($host, 5, from => '127.0.0.5');
+    Process::wait_until(sub { $host->flood(5, from => '127.0.0.5');
         Metrics->of($host)->value('apache_ratelimit_breaker_state') == 1 }, what => 'the breaker to open');
     cmp_ok(Metrics->of($host)->value('apache_ratelimit_breaker_opens_total'), '>=', 1, 'and is counted');
 };
@@ -160,7 +153,7 @@ subtest 'a Redis that complains' => sub {
     my $full = RedisServer->start(conf => ['maxmemory 1', 'maxmemory-policy noeviction']);
     my $host = Httpd->start(redis => $full, modules => ['status'], config => Metrics::CONFIG
         . Status::CONFIG . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 1s\n$rules");
-    flood($host, 5);
+    $host->flood(5);
     my $metrics = Metrics->of($host);
     cmp_ok $metrics->value('apache_ratelimit_redis_error_replies_total', error => 'oom'), '>', 0,
         'is counted by what it says';

@@ -27,9 +27,16 @@ package Client;
 use strict;
 use warnings;
 
+use Exporter qw(import);
 use IO::Select;
 use IO::Socket::INET;
 use Time::HiRes qw(time);
+
+our @EXPORT_OK = qw(fresh_address);
+my $addresses = 0;
+
+# A loopback address that this test has not used yet: a client with its whole quota.
+sub fresh_address { $addresses++; return sprintf '127.64.%d.%d', $addresses / 200, 1 + $addresses % 200 }
 
 sub new {
     my ($class, %opt) = @_;

@@ -104,6 +104,19 @@ sub url {
 sub request { my ($self, %opt) = @_; return Client->request(port => $self->port, %opt) }
 sub get     { my ($self, $path, %opt) = @_; return $self->request(path => $path, %opt) }
 
+# The statuses of some requests in a row, as text: "200 200 429".
+sub statuses {
+    my ($self, $path, $times, @opt) = @_;
+    return join ' ', map { $self->get($path, @opt)->status } 1 .. $times;
+}
+
+# So many requests at once, 16 at a time: what Client->flood returns.
+sub flood {
+    my ($self, $requests, @opt) = @_;
+    return Client->flood(targets => [$self->port], connections => 16, requests => $requests,
+        path => '/hello.txt', @opt);
+}
+
 # Puts a file below the document root, or elsewhere below dir.
 sub file {
     my ($self, $path, $content) = @_;
