@@ -110,7 +110,8 @@ static void redis_answers(const scrape *s, const char *name)
 static void redis_errors(const scrape *s, const char *name)
 {
     for (int i = RL_ANSWERED + 1; i < RL_FAILURES; i++)
-        sample(s, name, label(s->r->pool, "kind", rl_failure_names[i]), s->counts->redis[i]);
+        sample(s, name, label(s->r->pool, "kind", rl_failure_texts[i].metric),
+               s->counts->redis[i]);
 }
 
 /* By the first word of what it said, as in "OOM command not allowed". */

@@ -64,10 +64,6 @@ static void print_line(const rl_page *p, const char *name, uint64_t value)
 
 static void print_redis_lines(const rl_page *p)
 {
-    static const char *const names[RL_FAILURES] = {
-        "RedisAnswered", "RedisFailedOpen", "RedisFailedDown", "RedisFailedBusy",
-        "RedisFailedLate", "RedisFailedLost", "RedisFailedRefused", "RedisFailedGarbage"
-    };
     static const struct {
         const char *name;
         int per_mille;
@@ -86,7 +82,7 @@ static void print_redis_lines(const rl_page *p)
     print_line(p, "RedisBreakerRamping", ramping);
     print_line(p, "RedisBreakerOpened", opened);
     for (int i = 0; i < RL_FAILURES; i++)
-        print_line(p, names[i], p->start->redis[i]);
+        print_line(p, rl_failure_texts[i].line, p->start->redis[i]);
     for (size_t i = 0; i < sizeof(quantiles) / sizeof(quantiles[0]); i++)
         print_line(p, quantiles[i].name,
                    (uint64_t)rl_stats_quantile(p->start, quantiles[i].per_mille));

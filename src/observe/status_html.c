@@ -360,17 +360,13 @@ static void print_rules(const rl_page *p)
 
 /* --- Redis -------------------------------------------------------------------------------- */
 
-static const char *const failure_titles[RL_FAILURES] = {
-    "Answered", "Breaker open", "No connection", "Too many", "Late", "Lost", "Refused", "Nonsense"
-};
-
 static void print_redis_row(const rl_page *p, const char *name, const rl_stats_counts *counts)
 {
     static const int per_mille[] = {500, 950, 990};
 
     ap_rvputs(p->r, failures(counts) ? "<tr class=\"hot\">" : "<tr>", "<td>", name, "</td>", NULL);
     for (int i = 0; i < RL_FAILURES; i++)
-        print_cell(p, failure_titles[i], number(p, counts->redis[i]));
+        print_cell(p, rl_failure_texts[i].title, number(p, counts->redis[i]));
     for (size_t i = 0; i < 3; i++)
         print_cell(p, apr_psprintf(p->r->pool, "p%d", per_mille[i] / 10),
                    duration(p, rl_stats_quantile(counts, per_mille[i])));
@@ -426,7 +422,7 @@ static void print_redis(const rl_page *p)
     print_nodes(p);
     ap_rputs("<table>\n<thead><tr><th>Decisions by Redis</th>", p->r);
     for (int i = 0; i < RL_FAILURES; i++)
-        ap_rprintf(p->r, "<th>%s</th>", failure_titles[i]);
+        ap_rprintf(p->r, "<th>%s</th>", rl_failure_texts[i].title);
     ap_rputs("<th>Wait p50</th><th>p95</th><th>p99</th></tr></thead>\n<tbody>\n", p->r);
     if (p->recent_ms)
         print_redis_row(p, "Last minute", p->recent);

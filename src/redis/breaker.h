@@ -12,21 +12,9 @@
 
 #include <stdint.h>
 
+#include "core/failure.h"
 #include "redis/errors.h"
 #include "redis/logger.h"
-
-/* Why a decision was not made by Redis. The names are those of logs and metrics. */
-typedef enum {
-    RL_ANSWERED,
-    RL_FAILED_OPEN,    /* the breaker is open */
-    RL_FAILED_DOWN,    /* this child's link is down */
-    RL_FAILED_BUSY,    /* too many calls in flight */
-    RL_FAILED_LATE,    /* no reply before the deadline */
-    RL_FAILED_LOST,    /* the connection broke with the call in flight */
-    RL_FAILED_REFUSED, /* Redis answered with an error */
-    RL_FAILED_GARBAGE, /* the answer makes no sense */
-    RL_FAILURES
-} rl_failure;
 
 typedef enum { RL_BREAKER_CLOSED, RL_BREAKER_OPEN, RL_BREAKER_RAMPING } rl_breaker_state;
 

@@ -15,7 +15,7 @@
 #ifndef RL_CROSS_SLOT_H
 #define RL_CROSS_SLOT_H
 
-#include "redis/breaker.h"
+#include "core/failure.h"
 #include "redis/script.h"
 
 typedef struct {

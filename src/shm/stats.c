@@ -35,9 +35,6 @@ struct rl_stats {
 };
 
 const char *const rl_source_names[RL_SOURCES] = {"local", "lease", "redis", "fallback"};
-const char *const rl_failure_names[RL_FAILURES] = {
-    "answered", "open", "down", "busy", "late", "lost", "refused", "garbage"
-};
 const char *const rl_verdict_names[RL_VERDICTS] = {"pass", "deny", "shadow", "exempt", "veto"};
 
 const int64_t rl_stats_bounds_us[RL_STATS_BOUNDS] = {

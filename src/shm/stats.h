@@ -17,7 +17,7 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#include "redis/breaker.h"
+#include "core/failure.h"
 
 #define RL_STATS_ROWS 256     /* rules told apart by name; what is beyond shares the last row */
 #define RL_STATS_BUCKETS 256  /* of waits, for quantiles */
@@ -55,7 +55,6 @@ typedef struct {
 typedef struct rl_stats rl_stats;
 
 extern const char *const rl_source_names[RL_SOURCES];
-extern const char *const rl_failure_names[RL_FAILURES]; /* [RL_ANSWERED] is "answered" */
 extern const char *const rl_verdict_names[RL_VERDICTS];
 extern const int64_t rl_stats_bounds_us[RL_STATS_BOUNDS]; /* growing, inclusive */
 
