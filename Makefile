@@ -118,7 +118,7 @@ $(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
 # Rooms whose every atomic access is a point where another thread may be scheduled. Their sources may
 # be a copy with a fault in it, to see that it is found.
 
-EXPLORED    = core/limiter shm/local shm/local_count shm/local_snapshot shm/stats shm/top_denied \
+EXPLORED    = core/algorithms core/limiter shm/local shm/local_count shm/local_snapshot shm/stats shm/top_denied \
               shm/delayed redis/breaker
 EXPLORE_SRC = src
 

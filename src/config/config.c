@@ -522,6 +522,7 @@ static int check_place(apr_pool_t *pool, server_rec *s, const rl_settings *setti
                        const written *place)
 {
     const rl_rule *rule = place->rule;
+    const rl_algorithm_row *algorithm = &rl_algorithms[rule->limit.algorithm];
 
     check_methods(pool, s, place);
     check_tier(pool, s, settings, place);
@@ -539,9 +540,11 @@ static int check_place(apr_pool_t *pool, server_rec *s, const rl_settings *setti
     if (rule->adaptive && !settings->adaptive_count)
         warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: "
              "RateLimitAdaptive 70 0.5");
-    if (rule->limit.algorithm == RL_SLIDING_LOG && !settings->redis)
-        return refuse(s, place, "algorithm=sliding-log needs RateLimitRedis, as in: RateLimitRedis "
-                      "redis://127.0.0.1:6379; algorithm=sliding-window does not");
+    if (algorithm->local != rule->limit.algorithm && !settings->redis)
+        return refuse(s, place, apr_psprintf(pool, "algorithm=%s needs RateLimitRedis, as in: "
+                                             "RateLimitRedis redis://127.0.0.1:6379; algorithm=%s "
+                                             "does not", algorithm->name,
+                                             rl_algorithms[algorithm->local].name));
     return 1;
 }
 

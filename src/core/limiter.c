@@ -35,6 +35,12 @@ static int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
+/* Whether the previous window still counts, less and less of it; without: not at all. */
+static int fades(const rl_limit *limit)
+{
+    return limit->algorithm == RL_SLIDING_WINDOW;
+}
+
 /* The window in ticks. */
 static int64_t window_of(const rl_limit *limit)
 {
@@ -73,7 +79,7 @@ static void move_block_back(rl_state *state, int64_t ticks)
 static void anchor_window(const rl_limit *limit, rl_state *state, int64_t index)
 {
     move_block_back(state, (state->index - index) * limit->window_ms);
-    if (limit->algorithm == RL_SLIDING_WINDOW)
+    if (fades(limit))
         state->cur = least(state->cur + state->prev, RL_COUNT_MAX);
     state->prev = 0;
     state->index = index;
@@ -113,14 +119,14 @@ static int64_t roll_bucket(const rl_limit *limit, rl_state *state, int64_t now)
 
 static int64_t roll(const rl_limit *limit, rl_state *state, int64_t now)
 {
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return roll_bucket(limit, state, now);
-    return limit->algorithm == RL_SLIDING_LOG ? now : roll_window(limit, state, now);
+    return rl_limiter_is_log(limit) ? now : roll_window(limit, state, now);
 }
 
 static void charge(const rl_limit *limit, rl_state *state, int64_t cost)
 {
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         state->level = least(state->level + cost * window_of(limit), RL_PRODUCT_MAX);
     else
         state->cur = least(state->cur + cost, RL_COUNT_MAX);
@@ -129,7 +135,7 @@ static void charge(const rl_limit *limit, rl_state *state, int64_t cost)
 /* The tick that a state was moved to last, as far as it knows. */
 static int64_t moved_to(const rl_limit *limit, const rl_state *state)
 {
-    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index * limit->window_ms;
+    return rl_limiter_is_bucket(limit) ? state->at : state->index * limit->window_ms;
 }
 
 /* Charges units that were pending too long, at the end of their time; never moves a state back. */
@@ -197,12 +203,12 @@ static int64_t used(const rl_limit *limit, const rl_state *state, int64_t now)
 {
     int64_t sum;
 
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return state->level;
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return state->used * limit->window_ms;
     sum = state->cur * limit->window_ms;
-    if (limit->algorithm == RL_SLIDING_WINDOW)
+    if (fades(limit))
         sum += state->prev * (limit->window_ms - elapsed(limit, state, now));
     return sum;
 }
@@ -273,7 +279,7 @@ static int64_t wait_for_window(const rl_limit *limit, const rl_state *state, int
     int64_t to_end = limit->window_ms - gone;
     int64_t units = limit->quota - cost;
 
-    if (limit->algorithm == RL_FIXED_WINDOW)
+    if (!fades(limit))
         return to_end;
     if (state->cur <= units)
         return faded(limit, state->prev, units - state->cur) - gone;
@@ -290,7 +296,7 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
 /* A quota that became 0 while a bucket was in use leaves its level for ever. */
 static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
 {
-    return rl_limiter_is_bucket(limit->algorithm) && limit->quota == 0 && state->level + cost > 0;
+    return rl_limiter_is_bucket(limit) && limit->quota == 0 && state->level + cost > 0;
 }
 
 /* How long the algorithm itself denies cost units, pending ones and blocks apart. */
@@ -298,9 +304,9 @@ static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t no
 {
     if (fits(limit, state, now, cost))
         return 0;
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return wait_for_bucket(limit, state, cost);
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return cost == state->asked ? state->wait_ms : state->next_ms;
     return wait_for_window(limit, state, now, cost);
 }
@@ -327,13 +333,13 @@ int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t n
 {
     int64_t to_end;
 
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return state->used > 0 ? state->reset_ms : 0;
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return state->level == 0 || limit->quota == 0
             ? 0 : divide_up(state->level, limit->quota * rl_limiter_ticks(limit));
     to_end = limit->window_ms - elapsed(limit, state, now);
-    if (limit->algorithm == RL_FIXED_WINDOW)
+    if (!fades(limit))
         return state->cur > 0 ? to_end : 0;
     if (state->cur > 0)
         return to_end + limit->window_ms;
@@ -346,7 +352,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
 
     if (remaining >= rl_limiter_capacity(limit))
         return RL_NEVER;
-    if (limit->algorithm == RL_SLIDING_LOG && now >= state->blocked_until)
+    if (rl_limiter_is_log(limit) && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
     if (limit->delay_ms > 0) /* what is left without a delay */
         return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
@@ -368,7 +374,7 @@ void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost)
 {
     if (limit->on_response)
         state->pending.cur = least(state->pending.cur + cost, RL_COUNT_MAX);
-    else if (limit->algorithm == RL_SLIDING_LOG)
+    else if (rl_limiter_is_log(limit))
         charge_log(limit, state, cost);
     else
         charge(limit, state, cost);
@@ -378,9 +384,9 @@ int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_
 {
     if (limit->on_response)
         return state->pending.slot;
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return now;
-    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+    return rl_limiter_is_bucket(limit) ? state->at : state->index;
 }
 
 /*
@@ -389,7 +395,7 @@ int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_
  */
 void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t position, int64_t cost)
 {
-    if (rl_limiter_is_bucket(limit->algorithm)) {
+    if (rl_limiter_is_bucket(limit)) {
         int64_t back = cost * window_of(limit), passed = state->at - position;
 
         if (passed > 0 && limit->quota > 0)

@@ -16,12 +16,12 @@
 
 #include <stdint.h>
 
-#define RL_COUNT_MAX INT64_C(1000000000)         /* the largest quota, burst and cost */
+#include "core/algorithms.h"
+
 #define RL_PRODUCT_MAX (INT64_C(1) << 51)        /* the largest quota x window, in ticks */
 #define RL_WINDOW_MIN_MS INT64_C(100)
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
 #define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
-#define RL_LOG_QUOTA_MAX 10000                   /* of a sliding log */
 #define RL_SLOT_GONE INT64_C(-1)                 /* of units that have become a charge */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
 #define RL_NEVER INT64_C(-1)                     /* a wait that no waiting ends */
@@ -33,14 +33,6 @@
 #ifndef RL_PENDING_SLOT_MS
 #define RL_PENDING_SLOT_MS 60000
 #endif
-
-typedef enum {
-    RL_SLIDING_WINDOW,
-    RL_FIXED_WINDOW,
-    RL_SLIDING_LOG,
-    RL_TOKEN_BUCKET,
-    RL_LEAKY_BUCKET
-} rl_algorithm;
 
 /* What a rule allows. */
 typedef struct {
@@ -90,23 +82,29 @@ typedef struct {
     int64_t blocked_until; /* tick; 0 or in the past: not blocked */
 } rl_state;
 
-/* Whether the algorithm keeps a level. */
-static inline int rl_limiter_is_bucket(rl_algorithm algorithm)
+/* Whether a counter of this limit holds a level. */
+static inline int rl_limiter_is_bucket(const rl_limit *limit)
 {
-    return algorithm == RL_TOKEN_BUCKET || algorithm == RL_LEAKY_BUCKET;
+    return limit->algorithm >= RL_TOKEN_BUCKET;
+}
+
+/* Whether it holds each charge. */
+static inline int rl_limiter_is_log(const rl_limit *limit)
+{
+    return limit->algorithm == RL_SLIDING_LOG;
 }
 
 /* Ticks in a ms: 1 or 1000. */
 static inline int64_t rl_limiter_ticks(const rl_limit *limit)
 {
-    return rl_limiter_is_bucket(limit->algorithm) && limit->window_ms <= RL_US_WINDOW_MAX_MS
+    return rl_limiter_is_bucket(limit) && limit->window_ms <= RL_US_WINDOW_MAX_MS
         ? 1000 : 1;
 }
 
 /* The most units that can ever be admitted at once. */
 static inline int64_t rl_limiter_capacity(const rl_limit *limit)
 {
-    return rl_limiter_is_bucket(limit->algorithm) && limit->quota ? limit->burst : limit->quota;
+    return rl_limiter_is_bucket(limit) && limit->quota ? limit->burst : limit->quota;
 }
 
 /*

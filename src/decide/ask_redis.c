@@ -133,11 +133,11 @@ static rl_state *seed_of(rl_step *s, const rl_outcome *o)
     int64_t nodes = s->context->settings->nodes;
     rl_state *seed = apr_pcalloc(s->r->pool, sizeof(*seed));
 
-    if (rl_limiter_is_bucket(o->limit.algorithm)) {
+    if (rl_limiter_is_bucket(&o->limit)) {
         seed->at = o->state.at;
         seed->level = share(o->state.level, nodes);
     }
-    else if (o->limit.algorithm == RL_SLIDING_LOG) {
+    else if (rl_limiter_is_log(&o->limit)) {
         seed->index = o->now / o->limit.window_ms;
         seed->cur = share(o->state.used, nodes);
     }
@@ -160,8 +160,7 @@ static void count_here(rl_step *s, rl_outcome *o)
     o->kind = RL_LOCAL_FALLBACK;
     o->key = rl_step_key(s, o);
     o->seed = o->now ? seed_of(s, o) : NULL;
-    if (o->limit.algorithm == RL_SLIDING_LOG)
-        o->limit.algorithm = RL_SLIDING_WINDOW;
+    o->limit.algorithm = rl_algorithms[o->limit.algorithm].local;
     o->limit.quota = share(o->limit.quota, nodes);
     o->limit.burst = share(o->limit.burst, nodes);
     o->now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_REDIS, s->host_ms));
@@ -289,7 +288,7 @@ static void unmark_charged(rl_outcome *o)
     o->hold_ms = 0;
     if (o->limit.on_response)
         o->state.pending.cur -= o->cost;
-    else if (o->limit.algorithm == RL_SLIDING_LOG)
+    else if (rl_limiter_is_log(&o->limit))
         o->state.used -= o->cost;
     else
         rl_limiter_give_back(&o->limit, &o->state, o->position, o->cost);

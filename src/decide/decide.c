@@ -175,8 +175,7 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
     else {
         o->kind = RL_LOCAL_COUNT;
         o->source = RL_SOURCE_LOCAL;
-        if (o->limit.algorithm == RL_SLIDING_LOG) /* no link to Redis could be made */
-            o->limit.algorithm = RL_SLIDING_WINDOW;
+        o->limit.algorithm = rl_algorithms[o->limit.algorithm].local;
     }
     rl_identity_find(&s->chain->terms, rule, &o->identity);
     o->key = o->counter = rl_step_key(s, o);

@@ -204,7 +204,7 @@ static void make_line(line *l, const report *said, int64_t every_ms)
     put_time(l);
     put_text(l, "verdict", who->shadow ? "shadow" : "deny", VALUE_MAX);
     put_text(l, "rule", who->rule, VALUE_MAX);
-    put_text(l, "algorithm", rl_rule_algorithm_name((rl_algorithm)who->algorithm), VALUE_MAX);
+    put_text(l, "algorithm", rl_algorithms[who->algorithm].name, VALUE_MAX);
     put_number(l, "limit", who->quota);
     put_number(l, "window_ms", who->window_ms);
     put_text(l, "source", rl_source_names[who->source], VALUE_MAX);
@@ -264,7 +264,7 @@ static void to_error_log(request_rec *r, const report *said)
                   "ratelimit: %s rule=%s limit=%s algorithm=%s identity=%s source=%s "
                   "retry-after=%s denials=%u method=%s path=%s",
                   who->shadow ? "would deny (shadow)" : "denied", who->rule, who->limit,
-                  rl_rule_algorithm_name((rl_algorithm)who->algorithm), said->identity,
+                  rl_algorithms[who->algorithm].name, said->identity,
                   rl_source_names[who->source], retry_text(r->pool, said->retry_after_ms),
                   said->denials, r->method, r->uri);
 }
@@ -330,7 +330,7 @@ static void report_gone(server_rec *s, const rl_context *context, const rl_log *
                      "ratelimit: %s rule=%s limit=%s algorithm=%s identity=%s source=%s "
                      "denials=%u address=%s, and none since",
                      who->shadow ? "would deny (shadow)" : "denied", who->rule, who->limit,
-                     rl_rule_algorithm_name((rl_algorithm)who->algorithm), who->identity,
+                     rl_algorithms[who->algorithm].name, who->identity,
                      rl_source_names[who->source], denials, who->address);
         return;
     }

@@ -38,7 +38,7 @@ unsigned rl_probe_ways(const rl_ask *asks, int n, int look)
     if (rl_script_is_plain(asks, n, look))
         return RL_WAY_PLAIN;
     for (int i = 0; i < n; i++)
-        ways |= asks[i].limit->algorithm == RL_SLIDING_LOG ? RL_WAY_LOG : RL_WAY_FULL;
+        ways |= rl_limiter_is_log(asks[i].limit) ? RL_WAY_LOG : RL_WAY_FULL;
     return ways;
 }
 

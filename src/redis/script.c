@@ -106,12 +106,7 @@ static int64_t get(const unsigned char **s, int bytes)
 
 static int kind_of(const rl_ask *ask)
 {
-    static const int algorithms[] = {
-        [RL_SLIDING_WINDOW] = 0, [RL_FIXED_WINDOW] = 1, [RL_TOKEN_BUCKET] = 2,
-        [RL_LEAKY_BUCKET] = 2, [RL_SLIDING_LOG] = 3
-    };
-
-    return algorithms[ask->limit->algorithm]
+    return rl_algorithms[ask->limit->algorithm].wire
         + (rl_limiter_ticks(ask->limit) > 1 ? KIND_US : 0)
         + (ask->limit->on_response ? KIND_ON_RESPONSE : 0)
         + (ask->limit->block_ms || ask->has_tail ? KIND_BLOCKS : 0)
@@ -147,7 +142,7 @@ static int64_t lives_ms(const rl_limit *limit)
 {
     int64_t quota = limit->quota ? limit->quota : 1, capacity = rl_limiter_capacity(limit);
 
-    if (!rl_limiter_is_bucket(limit->algorithm))
+    if (!rl_limiter_is_bucket(limit))
         return 2 * limit->window_ms;
     return 2 * (capacity * limit->window_ms / quota + limit->delay_ms) + limit->window_ms;
 }
@@ -182,7 +177,7 @@ int rl_script_is_plain(const rl_ask *asks, int n, int look)
     int plain = !look;
 
     for (int i = 0; i < n; i++)
-        plain = plain && !has_more(&asks[i]) && asks[i].limit->algorithm != RL_SLIDING_LOG;
+        plain = plain && !has_more(&asks[i]) && !rl_limiter_is_log(asks[i].limit);
     return plain;
 }
 
@@ -207,7 +202,7 @@ char *rl_script_undo(const rl_script_names *names, const rl_ask *asks, int n, in
 /* Bytes of the state in a reply, with its tick. */
 static size_t state_size(const rl_ask *ask)
 {
-    return ask->limit->algorithm == RL_SLIDING_LOG ? 7 + 16 : 7 + 8;
+    return rl_limiter_is_log(ask->limit) ? 7 + 16 : 7 + 8;
 }
 
 #define MORE 21 /* bytes that kinds with more options have behind it */
@@ -219,14 +214,14 @@ static void read_state(const unsigned char **s, rl_ask *ask)
 
     memset(state, 0, sizeof(*state));
     ask->now = get(s, 7);
-    if (limit->algorithm == RL_SLIDING_LOG) {
+    if (rl_limiter_is_log(limit)) {
         state->asked = ask->cost;
         state->used = get(s, 4);
         state->wait_ms = get(s, 4);
         state->next_ms = get(s, 4);
         state->reset_ms = get(s, 4);
     }
-    else if (rl_limiter_is_bucket(limit->algorithm)) {
+    else if (rl_limiter_is_bucket(limit)) {
         state->at = ask->now;
         state->level = get(s, 8);
     }
@@ -239,10 +234,10 @@ static void read_state(const unsigned char **s, rl_ask *ask)
 
 static int is_sane_state(const rl_limit *limit, const rl_state *state)
 {
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return state->used <= RL_COUNT_MAX && state->wait_ms <= limit->window_ms
             && state->next_ms <= limit->window_ms && state->reset_ms <= limit->window_ms;
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return state->level >= 0 && state->level <= RL_PRODUCT_MAX;
     return state->prev <= RL_COUNT_MAX && state->cur <= RL_COUNT_MAX;
 }

@@ -53,7 +53,7 @@ static void print_quota(request_rec *r, const rl_outcome *o, const char *separat
         used = capacity - remaining;
     }
     ap_rvputs(r, separator, "\n{\"rule\":\"", o->rule->name, "\",\"algorithm\":\"",
-              rl_rule_algorithm_name(o->limit.algorithm), "\",\"limit\":",
+              rl_algorithms[o->limit.algorithm].name, "\",\"limit\":",
               number(r->pool, o->exempt ? -1 : o->limit.quota), ",\"window_ms\":",
               number(r->pool, o->limit.window_ms), ",\"capacity\":",
               number(r->pool, o->exempt ? -1 : capacity), ",\"used\":", number(r->pool, used),

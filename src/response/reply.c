@@ -89,7 +89,7 @@ static const char *quota(apr_pool_t *pool, const rl_outcome *o)
 /* What there may be at once: of a bucket, what it holds. */
 static const char *capacity(apr_pool_t *pool, const rl_outcome *o)
 {
-    return rl_limiter_is_bucket(o->limit.algorithm) ? number(pool, rl_limiter_capacity(&o->limit))
+    return rl_limiter_is_bucket(&o->limit) ? number(pool, rl_limiter_capacity(&o->limit))
                                                     : quota(pool, o);
 }
 

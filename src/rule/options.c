@@ -15,28 +15,34 @@
 #include "core/path.h"
 #include "rule/reading.h"
 
-static const char *const algorithms[] = {
-    "sliding-window", "fixed-window", "sliding-log", "token-bucket", "leaky-bucket", NULL
-};
 static const char *const syncs[] = {"request", "lease", "local", NULL};
 static const char *const failures[] = {"local", "open", "closed", NULL};
 static const char *const phases[] = {"early", "access", "auth", NULL};
 static const char *const switches[] = {"off", "on", NULL};
 
-const char *rl_rule_algorithm_name(rl_algorithm algorithm)
+const char *rl_rule_algorithms(apr_pool_t *pool, unsigned takes)
 {
-    return algorithms[algorithm];
+    const char *names[RL_ALGORITHMS + 1];
+    int n = 0;
+
+    for (int i = 0; i < RL_ALGORITHMS; i++) {
+        if ((rl_algorithms[i].takes & takes) == takes)
+            names[n++] = rl_algorithms[i].name;
+    }
+    names[n] = NULL;
+    return rl_rule_list(pool, names);
 }
 
 static const char *read_algorithm(rl_reading *r, const char *text)
 {
-    int i = rl_rule_choice(text, algorithms);
-
-    if (i < 0)
-        return apr_psprintf(r->pool, "algorithm=%s is none of sliding-window, fixed-window, "
-                            "sliding-log, token-bucket and leaky-bucket", text);
-    r->rule->limit.algorithm = (rl_algorithm)i;
-    return NULL;
+    for (int i = 0; i < RL_ALGORITHMS; i++) {
+        if (!strcasecmp(text, rl_algorithms[i].name)) {
+            r->rule->limit.algorithm = (rl_algorithm)i;
+            return NULL;
+        }
+    }
+    return apr_psprintf(r->pool, "algorithm=%s is not valid; expected one of: %s", text,
+                        rl_rule_algorithms(r->pool, 0));
 }
 
 static const char *read_status(rl_reading *r, const char *text)
@@ -345,18 +351,23 @@ static const char *check_algorithm(rl_reading *r)
 {
     const rl_rule *rule = r->rule;
     const rl_limit *limit = &rule->limit;
+    const rl_algorithm_row *algorithm = &rl_algorithms[limit->algorithm];
 
-    if (limit->burst && !rl_limiter_is_bucket(limit->algorithm))
-        return "burst= is for algorithm=token-bucket and leaky-bucket";
-    if (limit->delay_ms && limit->algorithm != RL_LEAKY_BUCKET)
-        return "delay= is for algorithm=leaky-bucket";
+    if (limit->burst && !(algorithm->takes & RL_TAKES_BURST))
+        return apr_psprintf(r->pool, "burst= needs algorithm=%s",
+                            rl_rule_algorithms(r->pool, RL_TAKES_BURST));
+    if (limit->delay_ms && !(algorithm->takes & RL_TAKES_DELAY))
+        return apr_psprintf(r->pool, "delay= needs algorithm=%s",
+                            rl_rule_algorithms(r->pool, RL_TAKES_DELAY));
     if (limit->delay_ms && limit->on_response)
         return "delay= and charge-on= exclude each other: what is held has to be charged before";
-    if (limit->algorithm == RL_SLIDING_LOG && limit->quota > RL_LOG_QUOTA_MAX)
-        return apr_psprintf(r->pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" "
-                            "was read", RL_LOG_QUOTA_MAX, rule->text);
-    if (limit->algorithm == RL_SLIDING_LOG && rule->sync == RL_SYNC_LOCAL)
-        return "algorithm=sliding-log needs Redis and excludes sync=local; sliding-window does not";
+    if (limit->quota > algorithm->quota_max)
+        return apr_psprintf(r->pool, "algorithm=%s takes a quota of at most %" APR_INT64_T_FMT
+                            ", \"%s\" was read", algorithm->name, algorithm->quota_max, rule->text);
+    if (algorithm->local != limit->algorithm && rule->sync == RL_SYNC_LOCAL)
+        return apr_psprintf(r->pool, "algorithm=%s needs Redis and excludes sync=local; "
+                            "algorithm=%s does not", algorithm->name,
+                            rl_algorithms[algorithm->local].name);
     return NULL;
 }
 

@@ -39,6 +39,9 @@ int rl_rule_mentions(const char *text, const char *const names[]);
 /* Compiles an expression and notes what it reads. */
 const char *rl_rule_read_expr(rl_reading *r, const char *text, int boolean, const void **compiled);
 
+/* The names of the algorithms that take all of these options: RL_TAKES_... */
+const char *rl_rule_algorithms(apr_pool_t *pool, unsigned takes);
+
 /* Reads the value of key=. */
 const char *rl_rule_read_key(rl_reading *r, const char *text);
 

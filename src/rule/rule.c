@@ -24,6 +24,15 @@ int rl_rule_choice(const char *text, const char *const names[])
     return -1;
 }
 
+const char *rl_rule_list(apr_pool_t *pool, const char *const names[])
+{
+    const char *list = names[0];
+
+    for (int i = 1; names[i]; i++)
+        list = apr_pstrcat(pool, list, names[i + 1] ? ", " : " or ", names[i], NULL);
+    return list;
+}
+
 /* --- Words and numbers -------------------------------------------------------------------- */
 
 const char *rl_rule_word(apr_pool_t *pool, const char **line)
@@ -239,7 +248,7 @@ static void settle_counter(rl_reading *r)
     rl_rule *rule = r->rule;
 
     rule->key_suffix = apr_pstrcat(r->pool, ":", rule->name, ":",
-                                   rl_rule_algorithm_name(rule->limit.algorithm), ":",
+                                   rl_algorithms[rule->limit.algorithm].name, ":",
                                    rl_rule_print_duration(r->pool, rule->limit.window_ms), NULL);
     rule->counter = apr_siphash24(rule->key_suffix, strlen(rule->key_suffix), any);
     rule->tiers_text = apr_pstrcat(r->pool, rule->name, " ", NULL);
@@ -307,16 +316,16 @@ const rl_tier *rl_rule_tier(const rl_rule *rule, const char *name)
 static const char *read_tier_quota(apr_pool_t *pool, const rl_rule *rule, const char *text,
                                    rl_tier *tier)
 {
+    const rl_algorithm_row *algorithm = &rl_algorithms[rule->limit.algorithm];
     const char *end = rl_rule_number(text, RL_COUNT_MAX, &tier->quota);
 
     tier->unlimited = !strcasecmp(text, "unlimited");
     if (!tier->unlimited && (!end || *end))
         return apr_psprintf(pool, "\"%s\" is neither a quota of at most 1000000000 nor "
                             "unlimited, as in: RateLimitTier %s gold 1000", text, rule->name);
-    if (!tier->unlimited && rule->limit.algorithm == RL_SLIDING_LOG
-        && tier->quota > RL_LOG_QUOTA_MAX)
-        return apr_psprintf(pool, "algorithm=sliding-log takes a quota of at most %d, \"%s\" was "
-                            "read", RL_LOG_QUOTA_MAX, text);
+    if (!tier->unlimited && tier->quota > algorithm->quota_max)
+        return apr_psprintf(pool, "algorithm=%s takes a quota of at most %" APR_INT64_T_FMT
+                            ", \"%s\" was read", algorithm->name, algorithm->quota_max, text);
     tier->burst = tier->quota;
     return NULL;
 }
@@ -329,8 +338,11 @@ static const char *read_tier_burst(apr_pool_t *pool, const rl_rule *rule, const 
     if (strncasecmp(text, "burst=", 6) || !rl_rule_units(text + 6, &tier->burst))
         return apr_psprintf(pool, "\"%s\" is not burst=N with a whole number of 1 to 1000000000, "
                             "as in: RateLimitTier %s gold 1000 burst=2000", text, rule->name);
-    if (!rl_limiter_is_bucket(rule->limit.algorithm) || tier->unlimited)
-        return "burst= is for algorithm=token-bucket and leaky-bucket, and for a quota";
+    if (!(rl_algorithms[rule->limit.algorithm].takes & RL_TAKES_BURST))
+        return apr_psprintf(pool, "burst= needs algorithm=%s",
+                            rl_rule_algorithms(pool, RL_TAKES_BURST));
+    if (tier->unlimited)
+        return "unlimited takes no burst=";
     return NULL;
 }
 

@@ -138,9 +138,6 @@ int rl_rule_duration(const char *text, int64_t *ms);
 /* A duration in the largest unit that divides it: 60000 is 1m. */
 const char *rl_rule_print_duration(apr_pool_t *pool, int64_t ms);
 
-/* The algorithm's name, as in algorithm=. */
-const char *rl_rule_algorithm_name(rl_algorithm algorithm);
-
 /* Whether a client can invent identities: by a header, a cookie, an expression on them. */
 int rl_rule_key_is_inventable(const rl_rule *rule);
 
@@ -158,5 +155,8 @@ int rl_rule_is_name(const char *text);
 
 /* Where text stands among names (NULL at their end); -1 if it does not. */
 int rl_rule_choice(const char *text, const char *const names[]);
+
+/* Names, at least one, as in "a, b or c". */
+const char *rl_rule_list(apr_pool_t *pool, const char *const names[]);
 
 #endif

@@ -51,7 +51,7 @@ static int64_t position_of(rl_pair count)
 
 static int64_t position_in(const rl_limit *limit, const rl_state *state)
 {
-    return rl_limiter_is_bucket(limit->algorithm) ? state->at : state->index;
+    return rl_limiter_is_bucket(limit) ? state->at : state->index;
 }
 
 static int64_t slot_of(rl_pair pending)
@@ -83,7 +83,7 @@ static int is_charged(rl_pair count, rl_pair pending)
 
 static void unpack_count(const rl_limit *limit, rl_pair p, rl_state *state)
 {
-    if (rl_limiter_is_bucket(limit->algorithm)) {
+    if (rl_limiter_is_bucket(limit)) {
         state->at = position_of(p);
         state->level = (int64_t)(second_of(p) & ~COUNT_SIDE);
     }
@@ -99,7 +99,7 @@ static rl_pair pack_count(const rl_limit *limit, rl_pair was, const rl_state *st
 {
     uint64_t generation = first_of(was) & GENERATION, side = second_of(was) & COUNT_SIDE;
 
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return pair_of(generation | (uint64_t)state->at, side | (uint64_t)state->level);
     return pair_of(generation | (uint64_t)state->index,
                    side | (uint64_t)state->prev << 32 | (uint64_t)state->cur);
@@ -128,7 +128,7 @@ static rl_pending without_overdue(rl_pair pending)
 static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
 {
     int64_t ticks = rl_limiter_ticks(limit);
-    int64_t moved = rl_limiter_is_bucket(limit->algorithm) ? state->at
+    int64_t moved = rl_limiter_is_bucket(limit) ? state->at
                                                            : state->index * limit->window_ms;
 
     return moved > now && moved - now <= (LATE_MS + limit->window_ms) * ticks ? moved : now;
@@ -139,7 +139,7 @@ static void at_least(const rl_limit *limit, rl_state *state, const rl_state *see
     rl_state known = *seed;
 
     rl_limiter_roll(limit, &known, now);
-    if (rl_limiter_is_bucket(limit->algorithm)) {
+    if (rl_limiter_is_bucket(limit)) {
         state->level = max64(state->level, known.level);
     }
     else if (known.index == state->index) {

@@ -114,13 +114,13 @@ static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
     memset(state, 0, sizeof(*state));
     if (said->blocked_ms)
         state->blocked_until = now + said->blocked_ms * ticks;
-    if (limit->algorithm == RL_SLIDING_LOG) {
+    if (rl_limiter_is_log(limit)) {
         unpack_log(said, limit, state);
         return;
     }
     if (said->terms)
         limit->quota = limit->burst = (int64_t)said->terms - 1;
-    if (rl_limiter_is_bucket(limit->algorithm)) {
+    if (rl_limiter_is_bucket(limit)) {
         state->at = now;
         state->level = (int64_t)said->units;
     }
@@ -138,10 +138,10 @@ static void describe(const rl_limit *limit, int overridden, const rl_state *stat
 
     said->blocked_ms = (uint32_t)max64(0, (state->blocked_until - redis_now) / ticks);
     said->terms = overridden ? (uint32_t)limit->quota + 1 : 0;
-    if (rl_limiter_is_bucket(limit->algorithm)) {
+    if (rl_limiter_is_bucket(limit)) {
         said->units = (uint64_t)state->level;
     }
-    else if (limit->algorithm == RL_SLIDING_LOG) {
+    else if (rl_limiter_is_log(limit)) {
         said->units = (uint64_t)state->wait_ms << 32 | question(limit, state->asked);
         said->terms = (overridden ? OVERRIDDEN : 0) | ((uint32_t)state->used & USED_MAX);
     }
@@ -230,7 +230,7 @@ static int still_denies(const rl_limit *limit, const rl_state *state, int64_t no
 {
     if (now < state->blocked_until)
         return 1;
-    if (limit->algorithm == RL_SLIDING_LOG)
+    if (rl_limiter_is_log(limit))
         return cost == state->asked && age_ms < state->wait_ms;
     return !rl_limiter_admits(limit, state, now, cost);
 }
@@ -250,11 +250,11 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
     *lag_ms = said.lag_ms;
     *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
     *now = rl_limiter_roll(limit, state, *now);
-    if (limit->algorithm == RL_SLIDING_LOG && age_ms >= limit->window_ms)
+    if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
     if (!still_denies(limit, state, *now, cost, age_ms))
         return RL_RECALL_UNKNOWN;
-    if (limit->algorithm == RL_SLIDING_LOG) {
+    if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
     }

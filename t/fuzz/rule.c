@@ -26,7 +26,7 @@ static const char *compile(void *context, const char *text, int boolean, const v
 static void must_be_sound(apr_pool_t *pool, const rl_rule *rule)
 {
     const rl_limit *limit = &rule->limit;
-    int is_bucket = rl_limiter_is_bucket(limit->algorithm);
+    int is_bucket = rl_limiter_is_bucket(limit);
 
     must(strlen(rule->name) > 0 && strlen(rule->name) <= RL_NAME_MAX);
     if (rule->off)

@@ -193,7 +193,7 @@ subtest 'options' => sub {
         'key=ip||user'       => qr/"" is none of/,
         'key=%{HTTP_HOST'    => qr/"%\{HTTP_HOST" is no expression/,
         'key=%{nosuch:x}'    => qr/"%\{nosuch:x\}" is no expression/,
-        'algorithm=leaky'    => qr/algorithm=leaky is none of sliding-window, fixed-window/,
+        'algorithm=leaky'    => qr/algorithm=leaky is not valid; expected one of: sliding-window, fixed-window/,
         'status=200'         => qr/status=200 is not a status of 400 to 599, as in status=503/,
         'status=418'         => qr/status=418 is none that httpd can send, as 429/,
         'status=600'         => qr/status=600 /,
@@ -239,11 +239,11 @@ subtest 'options' => sub {
 
 subtest 'options that contradict each other' => sub {
     my %contradiction = (
-        'burst=20'                  => qr/burst= is for algorithm=token-bucket and leaky-bucket/,
-        'burst=20 algorithm=fixed-window' => qr/burst= is for algorithm=token-bucket/,
-        'burst=20 algorithm=sliding-log'  => qr/burst= is for algorithm=token-bucket/,
-        'delay=1s'                  => qr/delay= is for algorithm=leaky-bucket/,
-        'delay=1s algorithm=token-bucket' => qr/delay= is for algorithm=leaky-bucket/,
+        'burst=20'                  => qr/burst= needs algorithm=token-bucket or leaky-bucket/,
+        'burst=20 algorithm=fixed-window' => qr/burst= needs algorithm=token-bucket/,
+        'burst=20 algorithm=sliding-log'  => qr/burst= needs algorithm=token-bucket/,
+        'delay=1s'                  => qr/delay= needs algorithm=leaky-bucket/,
+        'delay=1s algorithm=token-bucket' => qr/delay= needs algorithm=leaky-bucket/,
         'algorithm=leaky-bucket delay=1s charge-on=401' => qr/delay= and charge-on= exclude each other/,
         'algorithm=sliding-log sync=local' => qr/algorithm=sliding-log needs Redis.*sync=local/,
         'cost=11'                   => qr/cost=11 is above the 10 there are: each request would be denied/,
@@ -327,7 +327,7 @@ subtest 'tiers' => sub {
         'RateLimitTier api gold -1'      => qr/"-1" is neither a quota/,
         'RateLimitTier api gold 10/1m'   => qr/"10\/1m" is neither a quota/,
         'RateLimitTier api gold 1000000001' => qr/neither a quota of at most 1000000000/,
-        'RateLimitTier api gold 1 burst=2'  => qr/burst= is for algorithm=token-bucket/,
+        'RateLimitTier api gold 1 burst=2'  => qr/burst= needs algorithm=token-bucket/,
         'RateLimitTier api gold 1 size=2'   => qr/"size=2" is not burst=N/,
     );
     refused "$rule\n$_", qr/^RateLimitTier /, $bad{$_} for sort keys %bad;
@@ -336,7 +336,7 @@ subtest 'tiers' => sub {
     refused "RateLimit api off\nRateLimitTier api gold 1", qr/no RateLimit of this name/;
     refused "$rule\nRateLimitTier api gold 1\nRateLimitTier api gold 2", qr/tier "gold" is given twice/;
     refused "$bucket\nRateLimitTier api gold 1 burst=0", qr/"burst=0" is not burst=N/;
-    refused "$bucket\nRateLimitTier api gold unlimited burst=2", qr/burst= is for .* and for a quota/;
+    refused "$bucket\nRateLimitTier api gold unlimited burst=2", qr/unlimited takes no burst=/;
     refused "$bucket\nRateLimitTier api gold 1 burst=50000000", qr/too large to count exactly/;
     refused "RateLimit api 10/31d\nRateLimitTier api gold 1000000", qr/"api": "1000000" is too large/;
     refused "RateLimitRedis redis://h\n$rule algorithm=sliding-log\nRateLimitTier api gold 10001",

@@ -532,7 +532,7 @@ static int is_state(const rl_limit *limit, const rl_state *a, const rl_state *b)
     if (limit->algorithm == RL_SLIDING_LOG)
         return a->used == b->used && a->wait_ms == b->wait_ms && a->next_ms == b->next_ms
             && a->reset_ms == b->reset_ms;
-    if (rl_limiter_is_bucket(limit->algorithm))
+    if (rl_limiter_is_bucket(limit))
         return a->at == b->at && a->level == b->level;
     return a->index == b->index && a->prev == b->prev && a->cur == b->cur;
 }

@@ -213,7 +213,7 @@ static void test_give_back(void)
         ask("DEL k");
         decide(&a);
         a.position = rl_limiter_position(&limit, &a.state, a.now);
-        if (rl_limiter_is_bucket(limit.algorithm))
+        if (rl_limiter_is_bucket(&limit))
             a.position = a.now;
         a.cost = 2;
         undo(&a, RL_ASK_GIVE_BACK);
@@ -320,7 +320,7 @@ static void test_overrides(void)
         for (size_t j = 0; j < COUNT(overrides); j++) {
             rl_limit limit;
             rl_ask a = overridden(&limit, &rules[i]);
-            int is_bucket = rl_limiter_is_bucket(rules[i].algorithm);
+            int is_bucket = rl_limiter_is_bucket(&rules[i]);
             int64_t quota = overrides[j].quota, holds;
             rl_override want = overrides[j].override;
 

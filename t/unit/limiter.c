@@ -269,7 +269,7 @@ typedef struct {
 
 static int is_bucket(const scene *s)
 {
-    return rl_limiter_is_bucket(s->limit.algorithm);
+    return rl_limiter_is_bucket(&s->limit);
 }
 
 static rl_limit any_limit(rng *r)
@@ -282,7 +282,7 @@ static rl_limit any_limit(rng *r)
     most = RL_PRODUCT_MAX / (limit.window_ms * rl_limiter_ticks(&limit));
     most = most < RL_COUNT_MAX ? most : RL_COUNT_MAX;
     limit.burst = limit.quota = rng_scaled(r, 0, most);
-    if (rl_limiter_is_bucket(limit.algorithm) && rng_one_in(r, 2))
+    if (rl_limiter_is_bucket(&limit) && rng_one_in(r, 2))
         limit.burst = rng_scaled(r, 1, most);
     if (limit.algorithm == RL_LEAKY_BUCKET)
         limit.delay_ms = rng_scaled(r, 0, 10000);

@@ -99,7 +99,7 @@ static int64_t next_moment(rng *r, int64_t now, int64_t window_ms)
 /* Where the model is at now: a caller that is late meets what others have moved on. */
 static int64_t model_time(const counter *c, int64_t now)
 {
-    int64_t start = rl_limiter_is_bucket(c->limit.algorithm) ? c->state.at
+    int64_t start = rl_limiter_is_bucket(&c->limit) ? c->state.at
                                                              : c->state.index * c->limit.window_ms;
 
     return now > start ? now : start;
@@ -148,7 +148,7 @@ static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
         return 1;
     }
     position = rl_limiter_position(&c->limit, &c->state, now);
-    position -= rl_limiter_is_bucket(c->limit.algorithm)
+    position -= rl_limiter_is_bucket(&c->limit)
         ? rng_scaled(r, 0, c->limit.window_ms * ticks) : rng_between(r, 0, 2);
     rl_limiter_give_back(&c->limit, &c->state, position, cost);
     rl_local_give_back(table, c->key, &c->limit, position, cost);

@@ -344,7 +344,7 @@ static void make_redis(fake_redis *f, rng *r)
     rule->algorithm = (rl_algorithm)rng_between(r, RL_SLIDING_WINDOW, RL_LEAKY_BUCKET);
     rule->window_ms = rng_one_in(r, 8) ? rng_between(r, 60000, 70000) : rng_scaled(r, 100, 3000);
     rule->quota = rule->burst = rng_between(r, 0, 20);
-    if (rl_limiter_is_bucket(rule->algorithm) && rng_one_in(r, 2))
+    if (rl_limiter_is_bucket(rule) && rng_one_in(r, 2))
         rule->burst = rng_between(r, 1, 30);
     if (rule->algorithm == RL_LEAKY_BUCKET && rng_one_in(r, 2))
         rule->delay_ms = rng_between(r, 1, 1000);
