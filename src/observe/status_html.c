@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * page: how server-status looks to people.
+ * status_html: how server-status looks to people.
  *
  * For somebody who was woken up: first a sentence on who is limited and by which rule, one on
  * Redis, one on memory, each with what to do if something is wrong; then the figures, of the last
@@ -83,7 +83,7 @@ static int add_entry(rl_top_denied_entry *entries, int count, const rl_top_denie
 }
 
 /* Without ExtendedStatus the page says nothing of single clients, as mod_status itself. */
-static void collect_denied(rl_page *p)
+static void collect_denied(rl_status_page *p)
 {
     rl_top_denied_entry entry;
 
@@ -91,7 +91,7 @@ static void collect_denied(rl_page *p)
         return;
     p->denied = apr_palloc(p->r->pool, RL_DENIED_MAX * sizeof(*p->denied));
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        if (rl_top_denied_read(p->context->top_denied, i, p->host_ms, &entry))
+        if (rl_top_denied_read(p->start.context->top_denied, i, p->host_ms, &entry))
             p->denied_count = add_entry(p->denied, p->denied_count, &entry);
     }
     qsort(p->denied, (size_t)p->denied_count, sizeof(*p->denied), by_denials);
@@ -100,7 +100,7 @@ static void collect_denied(rl_page *p)
 /* --- HTML --------------------------------------------------------------------------------- */
 
 /* 1,234,567 */
-static const char *number(const rl_page *p, uint64_t n)
+static const char *number(const rl_status_page *p, uint64_t n)
 {
     char *digits = apr_psprintf(p->r->pool, "%" APR_UINT64_T_FMT, n);
     size_t length = strlen(digits), at = 0;
@@ -115,7 +115,7 @@ static const char *number(const rl_page *p, uint64_t n)
     return text;
 }
 
-static const char *duration(const rl_page *p, int64_t us)
+static const char *duration(const rl_status_page *p, int64_t us)
 {
     if (us < 1000)
         return apr_psprintf(p->r->pool, "%d &micro;s", (int)us);
@@ -124,7 +124,7 @@ static const char *duration(const rl_page *p, int64_t us)
     return apr_psprintf(p->r->pool, "%.1f s", (double)us / 1e6);
 }
 
-static const char *ago(const rl_page *p, int64_t at_ms)
+static const char *ago(const rl_status_page *p, int64_t at_ms)
 {
     int s = (int)((p->host_ms - at_ms) / 1000);
 
@@ -135,18 +135,18 @@ static const char *ago(const rl_page *p, int64_t at_ms)
          : apr_psprintf(p->r->pool, "%d h ago", s / 3600);
 }
 
-static const char *escaped(const rl_page *p, const char *text)
+static const char *escaped(const rl_status_page *p, const char *text)
 {
     return ap_escape_html2(p->r->pool, text, 1);
 }
 
-static void print_cell(const rl_page *p, const char *title, const char *value)
+static void print_cell(const rl_status_page *p, const char *title, const char *value)
 {
     ap_rvputs(p->r, strcmp(value, "0") ? "<td" : "<td class=\"zero\"", " title=\"", title, "\">",
               value, "</td>", NULL);
 }
 
-static void print_text(const rl_page *p, const char *title, const char *value)
+static void print_text(const rl_status_page *p, const char *title, const char *value)
 {
     ap_rvputs(p->r, "<td class=\"text\" title=\"", title, "\">", escaped(p, value), "</td>", NULL);
 }
@@ -164,14 +164,14 @@ static uint64_t failures(const rl_stats_counts *counts)
 /* --- What it comes to --------------------------------------------------------------------- */
 
 /* The rule with the most in a column; NULL if all have none. */
-static const char *foremost(const rl_page *p, rl_column column)
+static const char *foremost(const rl_status_page *p, rl_column column)
 {
     const char *name, *found = NULL;
     uint64_t most = 0;
 
-    for (int row = 0; (name = rl_stats_name(p->context->stats, row)); row++) {
-        if (rl_page_value(p->recent, row, column) > most) {
-            most = rl_page_value(p->recent, row, column);
+    for (int row = 0; (name = rl_stats_name(p->start.context->stats, row)); row++) {
+        if (rl_column_value(p->recent.counts, row, column) > most) {
+            most = rl_column_value(p->recent.counts, row, column);
             found = name;
         }
     }
@@ -179,7 +179,7 @@ static const char *foremost(const rl_page *p, rl_column column)
 }
 
 /* The client who is denied most right now, and not by a shadow rule. */
-static void print_foremost_client(const rl_page *p)
+static void print_foremost_client(const rl_status_page *p)
 {
     const rl_top_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
 
@@ -191,14 +191,15 @@ static void print_foremost_client(const rl_page *p)
                   NULL);
 }
 
-static void print_denials(const rl_page *p)
+static void print_denials(const rl_status_page *p)
 {
     const char *rule = foremost(p, RL_COLUMN_DENIED), *trial = foremost(p, RL_COLUMN_SHADOWED);
 
     if (!rule)
         ap_rvputs(p->r, "<p>Nobody was denied ", p->span, ".</p>\n", NULL);
     else {
-        ap_rvputs(p->r, "<p class=\"busy\"><b>", number(p, rl_page_total(p, p->recent, RL_COLUMN_DENIED)),
+        ap_rvputs(p->r, "<p class=\"busy\"><b>",
+                  number(p, rl_column_total(&p->recent, RL_COLUMN_DENIED)),
                   " denials</b> ", p->span, ", most by the rule <b>", escaped(p, rule), "</b>.",
                   NULL);
         print_foremost_client(p);
@@ -206,14 +207,15 @@ static void print_denials(const rl_page *p)
                  "<code>RateLimitEngine shadow</code>, and reload.</p>\n", p->r);
     }
     if (trial)
-        ap_rvputs(p->r, "<p class=\"note\">", number(p, rl_page_total(p, p->recent, RL_COLUMN_SHADOWED)),
+        ap_rvputs(p->r, "<p class=\"note\">",
+                  number(p, rl_column_total(&p->recent, RL_COLUMN_SHADOWED)),
                   " would have been denied ", p->span, " by shadow rules, most by <b>",
                   escaped(p, trial), "</b>.</p>\n", NULL);
 }
 
-static const char *on_failure(const rl_page *p)
+static const char *on_failure(const rl_status_page *p)
 {
-    const rl_settings *settings = p->context->settings;
+    const rl_settings *settings = p->start.context->settings;
 
     return settings->on_failure == RL_FAIL_OPEN ? "requests pass uncounted"
          : settings->on_failure == RL_FAIL_CLOSED ? "requests are refused with 503"
@@ -223,13 +225,13 @@ static const char *on_failure(const rl_page *p)
 }
 
 /* One sentence for each node that is not asked; returns how many there are. */
-static int print_nodes_down(const rl_page *p)
+static int print_nodes_down(const rl_status_page *p)
 {
     char name[RL_BREAKER_NAME];
     rl_breaker *breaker;
     int down = 0;
 
-    for (int i = 0; (breaker = rl_breaker_at(p->context->breakers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->start.context->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         if (state == RL_BREAKER_CLOSED)
@@ -246,11 +248,11 @@ static int print_nodes_down(const rl_page *p)
     return down;
 }
 
-static void print_redis_summary(const rl_page *p)
+static void print_redis_summary(const rl_status_page *p)
 {
-    uint64_t failed = failures(p->recent), answered = p->recent->redis[RL_ANSWERED];
+    uint64_t failed = failures(p->recent.counts), answered = p->recent.counts->redis[RL_ANSWERED];
 
-    if (!p->context->settings->redis) {
+    if (!p->start.context->settings->redis) {
         ap_rputs("<p class=\"note\">No Redis: this host counts alone.</p>\n", p->r);
         return;
     }
@@ -258,27 +260,28 @@ static void print_redis_summary(const rl_page *p)
         return;
     if (failed)
         ap_rvputs(p->r, failed * 100 > answered ? "<p class=\"bad\">" : "<p class=\"busy\">",
-                  "<b>Redis at ", escaped(p, p->context->settings->redis->name),
+                  "<b>Redis at ", escaped(p, p->start.context->settings->redis->name),
                   " answers, but not always:</b> ", number(p, failed), " of ",
                   number(p, failed + answered), " decisions fell back ", p->span, ", for which ",
                   on_failure(p), " unless a rule says otherwise. Late: Redis or the network is "
                   "slow, or <code>RateLimitRedisTimeout</code> too short.</p>\n", NULL);
     else
-        ap_rvputs(p->r, "<p>Redis at ", escaped(p, p->context->settings->redis->name),
+        ap_rvputs(p->r, "<p>Redis at ", escaped(p, p->start.context->settings->redis->name),
                   " is well: ", number(p, answered), " answers ", p->span,
                   answered ? ", 99 % of them within " : "",
-                  answered ? duration(p, rl_stats_quantile(p->recent, 990)) : "", ".</p>\n", NULL);
+                  answered ? duration(p, rl_stats_quantile(p->recent.counts, 990)) : "",
+                  ".</p>\n", NULL);
 }
 
-static void print_local_summary(const rl_page *p)
+static void print_local_summary(const rl_status_page *p)
 {
-    const rl_local_stats *local = &p->local;
-    apr_size_t wanted = p->context->settings->shared_memory;
+    const rl_local_stats *local = &p->start.local;
+    apr_size_t wanted = p->start.context->settings->shared_memory;
     int pressed = local->evictions > 0;
 
-    if (p->context->local_size != wanted)
+    if (p->start.context->local_size != wanted)
         ap_rvputs(p->r, "<p class=\"bad\">The system did not give the ", number(p, wanted), " bytes of "
-                  "<code>RateLimitSharedMemory</code>: ", number(p, p->context->local_size),
+                  "<code>RateLimitSharedMemory</code>: ", number(p, p->start.context->local_size),
                   " are in use. Free memory, or lower the size, and reload.</p>\n", NULL);
 
     ap_rvputs(p->r, pressed ? "<p class=\"busy\">" : "<p>", "Memory holds ",
@@ -286,59 +289,59 @@ static void print_local_summary(const rl_page *p)
               number(p, local->evictions), " live ones had to make room since the start", NULL);
     ap_rputs(pressed ? ": if that goes on, raise <code>RateLimitSharedMemory</code> and reload."
                        "</p>\n" : ".</p>\n", p->r);
-    if (p->start->log[RL_LOG_LOST])
-        ap_rvputs(p->r, "<p class=\"bad\">", number(p, p->start->log[RL_LOG_LOST]),
+    if (p->start.counts->log[RL_LOG_LOST])
+        ap_rvputs(p->r, "<p class=\"bad\">", number(p, p->start.counts->log[RL_LOG_LOST]),
                   " lines of the violation log were lost since the start: its disk is full, or its "
                   "program does not read.</p>\n", NULL);
 }
 
 /* --- Rules -------------------------------------------------------------------------------- */
 
-static uint64_t heat(const rl_page *p, int row)
+static uint64_t heat(const rl_status_page *p, int row)
 {
-    return rl_page_value(p->recent, row, RL_COLUMN_DENIED)
-        + rl_page_value(p->recent, row, RL_COLUMN_SHADOWED);
+    return rl_column_value(p->recent.counts, row, RL_COLUMN_DENIED)
+        + rl_column_value(p->recent.counts, row, RL_COLUMN_SHADOWED);
 }
 
-static void print_rules_head(const rl_page *p)
+static void print_rules_head(const rl_status_page *p)
 {
     size_t recent = 0;
 
     for (int i = 0; i < RL_COLUMNS; i++)
-        recent += rl_page_columns[i].recent != 0;
+        recent += rl_columns[i].recent != 0;
     ap_rprintf(p->r, "<table>\n<thead><tr><th rowspan=\"2\">Rule</th><th colspan=\"%d\">%s</th>"
                "<th colspan=\"%d\">Since the start</th></tr>\n<tr>", (int)recent,
                p->recent_ms ? "Last minute" : "Since the start", (int)RL_COLUMNS);
     for (int i = 0; i < RL_COLUMNS; i++) {
-        if (rl_page_columns[i].recent)
-            ap_rprintf(p->r, "<th class=\"number\">%s</th>", rl_page_columns[i].title);
+        if (rl_columns[i].recent)
+            ap_rprintf(p->r, "<th class=\"number\">%s</th>", rl_columns[i].title);
     }
     for (int i = 0; i < RL_COLUMNS; i++)
-        ap_rprintf(p->r, "<th>%s</th>", rl_page_columns[i].title);
+        ap_rprintf(p->r, "<th>%s</th>", rl_columns[i].title);
     ap_rputs("</tr></thead>\n<tbody>\n", p->r);
 }
 
-static void print_rule(const rl_page *p, int row)
+static void print_rule(const rl_status_page *p, int row)
 {
     ap_rvputs(p->r, heat(p, row) ? "<tr class=\"hot\">" : "<tr>", "<td title=\"Rule\">",
-              escaped(p, rl_stats_name(p->context->stats, row)), "</td>", NULL);
+              escaped(p, rl_stats_name(p->start.context->stats, row)), "</td>", NULL);
     for (int i = 0; i < RL_COLUMNS; i++) {
-        if (rl_page_columns[i].recent)
-            print_cell(p, apr_pstrcat(p->r->pool, rl_page_columns[i].title, ", last minute", NULL),
-                       number(p, rl_page_value(p->recent, row, (rl_column)i)));
+        if (rl_columns[i].recent)
+            print_cell(p, apr_pstrcat(p->r->pool, rl_columns[i].title, ", last minute", NULL),
+                       number(p, rl_column_value(p->recent.counts, row, (rl_column)i)));
     }
     for (int i = 0; i < RL_COLUMNS; i++)
-        print_cell(p, rl_page_columns[i].title,
-                   number(p, rl_page_value(p->start, row, (rl_column)i)));
+        print_cell(p, rl_columns[i].title,
+                   number(p, rl_column_value(p->start.counts, row, (rl_column)i)));
     ap_rputs("</tr>\n", p->r);
 }
 
 /* Those that deny now first, the most first; the others as the configuration has them. */
-static void print_rules(const rl_page *p)
+static void print_rules(const rl_status_page *p)
 {
     char printed[RL_STATS_ROWS] = {0};
 
-    if (!rl_stats_name(p->context->stats, 0)) {
+    if (!rl_stats_name(p->start.context->stats, 0)) {
         ap_rputs("<p class=\"note\">There is no rule.</p>\n", p->r);
         return;
     }
@@ -346,7 +349,7 @@ static void print_rules(const rl_page *p)
     for (;;) {
         int next = -1;
 
-        for (int row = 0; rl_stats_name(p->context->stats, row); row++) {
+        for (int row = 0; rl_stats_name(p->start.context->stats, row); row++) {
             if (!printed[row] && (next < 0 || heat(p, row) > heat(p, next)))
                 next = row;
         }
@@ -360,20 +363,36 @@ static void print_rules(const rl_page *p)
 
 /* --- Redis -------------------------------------------------------------------------------- */
 
-static void print_redis_row(const rl_page *p, const char *name, const rl_stats_counts *counts)
+/* The head of the table of decisions, whose columns are the figures that have a title. */
+static void print_redis_head(const rl_status_page *p)
 {
-    static const int per_mille[] = {500, 950, 990};
+    const rl_figure_row *row = NULL;
+    rl_figure figure;
 
-    ap_rvputs(p->r, failures(counts) ? "<tr class=\"hot\">" : "<tr>", "<td>", name, "</td>", NULL);
-    for (int i = 0; i < RL_FAILURES; i++)
-        print_cell(p, rl_failure_texts[i].title, number(p, counts->redis[i]));
-    for (size_t i = 0; i < 3; i++)
-        print_cell(p, apr_psprintf(p->r->pool, "p%d", per_mille[i] / 10),
-                   duration(p, rl_stats_quantile(counts, per_mille[i])));
+    ap_rputs("<table>\n<thead><tr><th>Decisions by Redis</th>", p->r);
+    while ((row = rl_figure_next(&p->start, row))) {
+        for (int i = 0; rl_figure_read(row, &p->start, i, &figure) && figure.title; i++)
+            ap_rvputs(p->r, "<th>", figure.title, "</th>", NULL);
+    }
+    ap_rputs("</tr></thead>\n<tbody>\n", p->r);
+}
+
+static void print_redis_row(const rl_status_page *p, const char *name, const rl_figures *figures)
+{
+    const rl_figure_row *row = NULL;
+    rl_figure figure;
+
+    ap_rvputs(p->r, failures(figures->counts) ? "<tr class=\"hot\">" : "<tr>", "<td>", name,
+              "</td>", NULL);
+    while ((row = rl_figure_next(figures, row))) {
+        for (int i = 0; rl_figure_read(row, figures, i, &figure) && figure.title; i++)
+            print_cell(p, figure.title, row->in_us ? duration(p, (int64_t)figure.value)
+                                                   : number(p, figure.value));
+    }
     ap_rputs("</tr>\n", p->r);
 }
 
-static void print_nodes(const rl_page *p)
+static void print_nodes(const rl_status_page *p)
 {
     static const char *const states[] = {"closed", "open", "ramping"};
     char name[RL_BREAKER_NAME];
@@ -381,7 +400,7 @@ static void print_nodes(const rl_page *p)
 
     ap_rputs("<table>\n<thead><tr><th>Redis node</th><th>Breaker</th><th>Opened</th></tr></thead>\n"
              "<tbody>\n", p->r);
-    for (int i = 0; (breaker = rl_breaker_at(p->context->breakers, i, name)); i++) {
+    for (int i = 0; (breaker = rl_breaker_at(p->start.context->breakers, i, name)); i++) {
         rl_breaker_state state = rl_breaker_read(breaker);
 
         ap_rvputs(p->r, state == RL_BREAKER_CLOSED ? "<tr>" : "<tr class=\"hot\">",
@@ -395,9 +414,9 @@ static void print_nodes(const rl_page *p)
 }
 
 /* What Redis complained of, and what that means. */
-static void print_errors(const rl_page *p)
+static void print_errors(const rl_status_page *p)
 {
-    const rl_breakers *breakers = p->context->breakers;
+    const rl_breakers *breakers = p->start.context->breakers;
     int count = 0;
 
     for (int i = 0; i < RL_ERROR_KINDS; i++) {
@@ -415,25 +434,22 @@ static void print_errors(const rl_page *p)
         ap_rputs("</tbody>\n</table>\n", p->r);
 }
 
-static void print_redis(const rl_page *p)
+static void print_redis(const rl_status_page *p)
 {
-    if (!p->context->settings->redis)
+    if (!p->start.context->settings->redis)
         return;
     print_nodes(p);
-    ap_rputs("<table>\n<thead><tr><th>Decisions by Redis</th>", p->r);
-    for (int i = 0; i < RL_FAILURES; i++)
-        ap_rprintf(p->r, "<th>%s</th>", rl_failure_texts[i].title);
-    ap_rputs("<th>Wait p50</th><th>p95</th><th>p99</th></tr></thead>\n<tbody>\n", p->r);
+    print_redis_head(p);
     if (p->recent_ms)
-        print_redis_row(p, "Last minute", p->recent);
-    print_redis_row(p, "Since the start", p->start);
+        print_redis_row(p, "Last minute", &p->recent);
+    print_redis_row(p, "Since the start", &p->start);
     ap_rputs("</tbody>\n</table>\n", p->r);
     print_errors(p);
 }
 
 /* --- Who ---------------------------------------------------------------------------------- */
 
-static void print_identity(const rl_page *p, const rl_top_denied_entry *entry)
+static void print_identity(const rl_status_page *p, const rl_top_denied_entry *entry)
 {
     const rl_top_denied_key *who = &entry->who;
 
@@ -451,7 +467,7 @@ static void print_identity(const rl_page *p, const rl_top_denied_entry *entry)
     ap_rputs("</tr>\n", p->r);
 }
 
-static void print_most_denied(const rl_page *p)
+static void print_most_denied(const rl_status_page *p)
 {
     if (!ap_extended_status)
         ap_rputs("<p class=\"note\">Who it is stands here with <code>ExtendedStatus On</code>."
@@ -465,9 +481,9 @@ static void print_most_denied(const rl_page *p)
     for (int i = 0; i < p->denied_count && i < MOST_DENIED; i++)
         print_identity(p, &p->denied[i]);
     ap_rputs("</tbody>\n</table>\n", p->r);
-    if (p->context->settings->redis)
+    if (p->start.context->settings->redis)
         ap_rvputs(p->r, "<p class=\"note\">All counters of one: <code>redis-cli --scan --pattern '",
-                  escaped(p, p->context->settings->prefix), ":{",
+                  escaped(p, p->start.context->settings->prefix), ":{",
                   escaped(p, p->denied[0].who.identity), "}:*'</code>; <code>DEL</code> lets it in "
                   "again within a second or so.</p>\n", NULL);
 }
@@ -479,7 +495,7 @@ static void print_head(request_rec *r)
     ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style, NULL);
 }
 
-void rl_page_print_no_memory(request_rec *r)
+void rl_status_html_print_no_memory(request_rec *r)
 {
     print_head(r);
     ap_rputs("<p class=\"bad\"><b>Nothing is limited:</b> there was no shared memory when the "
@@ -487,7 +503,7 @@ void rl_page_print_no_memory(request_rec *r)
              "reload.</p>\n</div>\n", r);
 }
 
-void rl_page_print(rl_page *p)
+void rl_status_html_print(rl_status_page *p)
 {
     print_head(p->r);
     collect_denied(p);

@@ -1,57 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * page: what server-status shows of the module, and how it looks to people.
- *
- * Between status, which gathers what there is and prints it for programs, and the HTML.
+ * status_html: server-status for people. Called by status.c alone, with what it has gathered.
  */
-#ifndef RL_PAGE_H
-#define RL_PAGE_H
+#ifndef RL_STATUS_HTML_H
+#define RL_STATUS_HTML_H
 
-#include "decide/decide.h"
+#include "observe/status_columns.h"
 
 /* All that a page is made of. */
 typedef struct {
     request_rec *r;
-    const rl_context *context;
     int64_t host_ms;
+    rl_figures start;   /* counted since the start */
+    rl_figures recent;  /* in the last recent_ms */
+    int64_t recent_ms;  /* 0: not known, and recent is since the start */
+    const char *span;   /* "in the last minute" */
     rl_top_denied_entry *denied; /* the most denied first; none without ExtendedStatus */
     int denied_count;
-    rl_stats_counts *start;  /* counted since the start */
-    rl_stats_counts *recent; /* in the last recent_ms */
-    int64_t recent_ms;       /* 0: not known, and recent is since the start */
-    const char *span;        /* "in the last minute" */
-    rl_local_stats local;
-} rl_page;
+} rl_status_page;
 
-/* What is told of a rule. */
-typedef enum {
-    RL_COLUMN_REQUESTS,
-    RL_COLUMN_PASSED,
-    RL_COLUMN_DENIED,
-    RL_COLUMN_SHADOWED,
-    RL_COLUMN_EXEMPT,
-    RL_COLUMN_FROM_MEMORY,
-    RL_COLUMN_ASKED,
-    RL_COLUMN_FALLBACK,
-    RL_COLUMNS
-} rl_column;
+/* Prints the section of the module. Fills in denied and denied_count. */
+void rl_status_html_print(rl_status_page *page);
 
-typedef struct {
-    const char *name;  /* in ?auto */
-    const char *title; /* in HTML */
-    int verdict;       /* rl_verdict that is counted, or -1 for any */
-    int source;        /* rl_source, or -1 */
-    int recent;        /* shown for the last minute, too */
-} rl_page_column;
-
-extern const rl_page_column rl_page_columns[RL_COLUMNS];
-
-/* The value of a column in a rule's row, and over all rules. */
-uint64_t rl_page_value(const rl_stats_counts *counts, int row, rl_column column);
-uint64_t rl_page_total(const rl_page *page, const rl_stats_counts *counts, rl_column column);
-
-/* Prints the section; without shared memory there is nothing else to show. */
-void rl_page_print(rl_page *page);
-void rl_page_print_no_memory(request_rec *r);
+/* The section where there is no shared memory, which is all there is to show then. */
+void rl_status_html_print_no_memory(request_rec *r);
 
 #endif

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * status_columns: every figure that the module shows, one row each.
+ *
+ * Two tables: the columns of a rule, and the figures of the host. server-status, its ?auto lines
+ * and the metrics are all printed from them, so a new figure is one row here.
+ */
+#ifndef RL_STATUS_COLUMNS_H
+#define RL_STATUS_COLUMNS_H
+
+#include "decide/decide.h"
+
+/* What figures are read from. Reading takes no lock and never asks Redis. */
+typedef struct {
+    apr_pool_t *pool; /* holds the counts, and labels that are made */
+    const rl_context *context;
+    const rl_stats_counts *counts;
+    rl_local_stats local;
+} rl_figures;
+
+/* Reads what there is since the start; context->local is not NULL. */
+rl_figures rl_figures_read(apr_pool_t *pool, const rl_context *context);
+
+/* --- Of a rule ---------------------------------------------------------------------------- */
+
+typedef enum {
+    RL_COLUMN_REQUESTS,
+    RL_COLUMN_PASSED,
+    RL_COLUMN_DENIED,
+    RL_COLUMN_SHADOWED,
+    RL_COLUMN_EXEMPT,
+    RL_COLUMN_FROM_MEMORY,
+    RL_COLUMN_ASKED,
+    RL_COLUMN_FALLBACK,
+    RL_COLUMNS
+} rl_column;
+
+typedef struct {
+    const char *line;  /* in ?auto, after "RateLimit" or "RateLimit[rule]" */
+    const char *title; /* on the page */
+    int verdict;       /* the rl_verdict that is counted, or RL_ANY */
+    int source;        /* the rl_source, or RL_ANY */
+    int recent;        /* whether the page also shows it for the last minute */
+} rl_column_row;
+
+#define RL_ANY (-1)
+
+extern const rl_column_row rl_columns[RL_COLUMNS];
+
+/* The value of a column for the rule of a row of counts, and for all rules together. */
+uint64_t rl_column_value(const rl_stats_counts *counts, int row, rl_column column);
+uint64_t rl_column_total(const rl_figures *figures, rl_column column);
+
+/* --- Of the host -------------------------------------------------------------------------- */
+
+typedef struct {
+    const char *line;   /* in ?auto, after "RateLimit"; NULL: none */
+    const char *title;  /* heading in the page's table of decisions by Redis; NULL: none */
+    const char *labels; /* of the sample in the metrics, as in kind="late"; "" */
+    uint64_t value;
+} rl_figure;
+
+typedef struct rl_figure_row rl_figure_row;
+struct rl_figure_row {
+    /* As in rl_figure. Where the row stands for several figures, read() fills them in. */
+    const char *line;
+    const char *title;
+    const char *labels;
+
+    /* The family of the metric. Rows that share one follow each other; the first describes it. */
+    const char *metric; /* without RL_METRIC_PREFIX and "_total"; NULL: none */
+    const char *type;
+    const char *unit;   /* what the name ends with; NULL for the number of a state */
+    const char *help;
+
+    int of_redis; /* shown only where there is a RateLimitRedis */
+    int in_us;    /* a time in µs */
+
+    /*
+     * Fills in figure i of the row, from 0 on, in a copy of the row's texts; returns 0 if there are
+     * not so many. NULL for the histogram, which metrics.c prints.
+     */
+    int (*read)(const rl_figure_row *row, const rl_figures *figures, int i, rl_figure *figure);
+    int which; /* for read() */
+};
+
+#define RL_METRIC_PREFIX "apache_ratelimit_"
+
+/* In the order in which they are printed. A row without a read() and a metric ends them. */
+extern const rl_figure_row rl_figure_rows[];
+
+/* The first row to show after row, or of all if that is NULL; NULL if there is none. */
+const rl_figure_row *rl_figure_next(const rl_figures *figures, const rl_figure_row *row);
+
+/* Reads figure i of a row, from 0 on; returns 0 if there are not so many. */
+int rl_figure_read(const rl_figure_row *row, const rl_figures *figures, int i, rl_figure *figure);
+
+/* name="value", escaped as both formats of metrics require. */
+const char *rl_figure_label(apr_pool_t *pool, const char *name, const char *value);
+
+#endif
