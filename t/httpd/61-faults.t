@@ -108,6 +108,7 @@ sub stays_open {
 sub is_told {
     my ($host, $late) = @_;
     my $opened = $host->error_log_lines(qr/breaker open/);
+    ($opened == 1 or diag join "\n", $host->error_log_lines(qr/breaker/));
     is $opened, 1, 'the log says once that Redis is gone' if $late < Fallback::FAILURES;
     is scalar($host->error_log_lines(qr/breaker closed/)), $opened, 'and as often that it is back';
 }
