@@ -30,6 +30,8 @@
 #include <mpm_common.h>
 #include <mod_status.h>
 
+#include "config/check.h"
+#include "config/commands.h"
 #include "config/config.h"
 #include "config/redis.h"
 #include "decide/context.h"
@@ -200,7 +202,7 @@ static int is_any_charged_by_response(void)
     apr_array_header_t *rules = rl_config_rules();
 
     for (int i = 0; i < rules->nelts; i++) {
-        if (APR_ARRAY_IDX(rules, i, rl_rule *)->limit.on_response)
+        if (APR_ARRAY_IDX(rules, i, rl_written_rule).rule->limit.on_response)
             return 1;
     }
     return 0;

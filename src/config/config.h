@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config: directives, create and merge, checks at httpd -t.
+ * config: what the directives have set, how sections merge, and where a request finds it.
  *
- * Two structures: rl_settings, what is said once for the whole server, and rl_section, what may
- * be said anywhere and is merged from the outside in. Both are made while the configuration is
- * read (or, merged, in a request's pool) and never change while requests are served.
+ * Two structures: rl_settings, what is set once for the whole server, and rl_section, what may be
+ * set anywhere and is merged from the outside in. Both are made while the configuration is read
+ * (merged sections also in a request's pool) and never change while requests are served, so that
+ * any thread may read them.
  */
 #ifndef RL_CONFIG_H
 #define RL_CONFIG_H
@@ -32,7 +33,7 @@ typedef enum { RL_ENGINE_OFF, RL_ENGINE_ON, RL_ENGINE_SHADOW } rl_engine;
 typedef enum { RL_RESPONSE_OFF, RL_RESPONSE_PROBLEM, RL_RESPONSE_TEXT } rl_response;
 typedef enum { RL_NOTES_DENIED, RL_NOTES_ALL } rl_notes;
 
-/* Whatever is not set is -1; rl_config_of() fills in the defaults. */
+/* engine, headers, response, notes: -1 where no directive was given, which means the default. */
 typedef struct {
     const rl_rule *const *rules; /* "off" among them; each name once */
     int rule_count;
@@ -45,6 +46,16 @@ typedef struct {
     unsigned normalize;      /* steps of rl_path_normalise() */
     unsigned normalize_said; /* which of them were said */
 } rl_section;
+
+/* A rule and where it was written, for checks and their messages. */
+typedef struct {
+    rl_rule *rule;
+    const rl_section *section;
+    const server_rec *server;
+    const char *file;
+    int line;
+    int whole_server; /* not inside a section */
+} rl_written_rule;
 
 /* A step of RateLimitAdaptive: the factor of quotas, in thousandths, above a load. */
 typedef struct {
@@ -81,8 +92,6 @@ typedef struct {
     rl_log *log; /* NULL: the main server's; each virtual host has its own settings for it */
 } rl_settings;
 
-extern const command_rec rl_config_commands[];
-
 void *rl_config_create_section(apr_pool_t *pool, char *where);
 void *rl_config_merge_section(apr_pool_t *pool, void *outer, void *inner);
 void *rl_config_create_server(apr_pool_t *pool, server_rec *s);
@@ -91,29 +100,23 @@ void *rl_config_merge_server(apr_pool_t *pool, void *outer, void *inner);
 /* Forgets what an earlier reading of the configuration left; before each reading. */
 void rl_config_begin(apr_pool_t *pool);
 
-/*
- * Settles what only all rules together say, warns of what is valid but hardly meant, and returns 0,
- * with an error logged, if something cannot work. At httpd -t and at each start.
- */
-int rl_config_check(apr_pool_t *pool, server_rec *main_server);
-
-/* All rules that were read, each an rl_rule *, in the order of the files. */
+/* All rules that were read, each an rl_written_rule, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);
 
 /* All violation logs, each an rl_log *. */
 apr_array_header_t *rl_config_logs(void);
 
-/* The settings; the main server's, whichever server is asked about. */
-const rl_settings *rl_config_settings(server_rec *main_server);
+/* The settings of a server. Those of a virtual host hold its scope and log only. */
+const rl_settings *rl_config_settings(const server_rec *server);
 
 /* The violation log of a server, or NULL if it has none; settings are the main server's. */
 const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings);
 
-/* The settings of a virtual host, of which only scope and log are its own. */
-const rl_settings *rl_config_of_server(const server_rec *server);
+/* The section that holds for a request, or NULL if no directive was given there. */
+const rl_section *rl_config_section(const request_rec *r);
 
-/* The section that holds for a request, or NULL if nothing was said there. */
-const rl_section *rl_config_of(const request_rec *r);
+/* A section's rule of this name, which may be off; NULL if it has none. */
+const rl_rule *rl_config_rule_named(const rl_section *section, const char *name);
 
 /* Effective values where a section may have said nothing. */
 unsigned rl_config_normalize(const rl_section *section);

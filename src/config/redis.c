@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config_redis: the directives that say where Redis is and how to be let in.
+ * redis: the directives that say where Redis is and how to be let in.
  *
  * Passwords are read while the configuration is, by root, and later again when their files change:
  * see redis/credentials.h. Certificates are read then too, so that a mistake in them ends httpd -t
@@ -8,12 +8,12 @@
  */
 #include <string.h>
 
-#include <apr_lib.h>
 #include <apr_strings.h>
 
 #include <httpd.h>
 #include <http_log.h>
 
+#include "config/directive.h"
 #include "config/redis.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -21,12 +21,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 #define AUTH_EXAMPLE "RateLimitRedisAuth file:/etc/apache2/redis.secret"
 
-static rl_settings *settings_of(const server_rec *s)
-{
-    return ap_get_module_config(s->module_config, &ratelimit_redis_module);
-}
-
-const char *rl_config_redis(cmd_parms *cmd, void *config, const char *text)
+const char *rl_cmd_redis(cmd_parms *cmd, void *config, const char *text)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     rl_url *url;
@@ -39,7 +34,7 @@ const char *rl_config_redis(cmd_parms *cmd, void *config, const char *text)
         error = rl_tls_missing();
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimitRedis: ", error, NULL);
-    settings_of(cmd->server)->redis = url;
+    rl_cmd_settings(cmd)->redis = url;
     return NULL;
 }
 
@@ -60,11 +55,11 @@ static const char *read_auth(cmd_parms *cmd, const char *where, rl_redis_auth *a
     return error;
 }
 
-const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first,
+const char *rl_cmd_redis_auth(cmd_parms *cmd, void *config, const char *first,
                                  const char *second)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY), *words[] = {first, second};
-    rl_settings *settings = settings_of(cmd->server);
+    rl_settings *settings = rl_cmd_settings(cmd);
 
     (void)config;
     for (int i = 0; i < 2 && words[i] && !error; i++) {
@@ -80,7 +75,7 @@ const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first
 
 /* --- RateLimitRedisTLS -------------------------------------------------------------------- */
 
-const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[])
+const char *rl_cmd_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[])
 {
     static const char example[] = "ca=FILE, cert=FILE, key=FILE and name=HOST, as in "
                                   "ca=/etc/ssl/redis-ca.pem name=redis.example.com";
@@ -113,7 +108,7 @@ const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *c
         return apr_psprintf(cmd->pool, "RateLimitRedisTLS takes %s", example);
     if (!options.cert != !options.key)
         return "RateLimitRedisTLS: cert= and key= belong together; both may name one file";
-    error = rl_tls_create(cmd->pool, &options, &settings_of(cmd->server)->redis_tls);
+    error = rl_tls_create(cmd->pool, &options, &rl_cmd_settings(cmd)->redis_tls);
     return error ? apr_pstrcat(cmd->pool, "RateLimitRedisTLS: ", error, NULL) : NULL;
 }
 
@@ -153,7 +148,7 @@ static void warn_if_exposed(server_rec *s, const rl_redis_auth *auth)
 int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
 {
     static const rl_tls_options defaults = {NULL, NULL, NULL, NULL};
-    rl_settings *settings = settings_of(s);
+    rl_settings *settings = ap_get_module_config(s->module_config, &ratelimit_redis_module);
     const char *error = NULL;
 
     warn_if_exposed(s, &settings->redis_auth);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config_redis: the directives that say where Redis is and how to be let in.
+ * redis: the directives that say where Redis is and how to be let in.
  *
  * RateLimitRedis, RateLimitRedisAuth and RateLimitRedisTLS. What they read is part of rl_settings.
  * No message repeats what may be a password.
@@ -13,10 +13,9 @@
 
 #include "config/config.h"
 
-const char *rl_config_redis(cmd_parms *cmd, void *config, const char *url);
-const char *rl_config_redis_auth(cmd_parms *cmd, void *config, const char *first,
-                                 const char *second);
-const char *rl_config_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[]);
+const char *rl_cmd_redis(cmd_parms *cmd, void *config, const char *url);
+const char *rl_cmd_redis_auth(cmd_parms *cmd, void *config, const char *first, const char *second);
+const char *rl_cmd_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[]);
 
 /*
  * Whether the three agree with each other, once all was read; completes the settings. Logs what is

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config_server: the directives that hold for the whole server.
+ * server: the directives that hold for the whole server.
  */
 #include <string.h>
 
@@ -10,21 +10,9 @@
 
 #include <httpd.h>
 
+#include "config/directive.h"
 #include "config/server.h"
 #include "shm/local.h"
-
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
-
-const char *rl_not_a_choice(cmd_parms *cmd, const char *word, const char *expected)
-{
-    return apr_psprintf(cmd->pool, "%s: \"%s\" was read, expected %s", cmd->cmd->name, word,
-                        expected);
-}
-
-static rl_settings *settings_of(cmd_parms *cmd)
-{
-    return ap_get_module_config(cmd->server->module_config, &ratelimit_redis_module);
-}
 
 /* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
 static const char *value_of(const char *word, const char *name)
@@ -49,10 +37,10 @@ static int timeout(const char *text, int64_t *ms)
     return rl_rule_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
 }
 
-const char *rl_config_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
+const char *rl_cmd_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = rl_cmd_settings(cmd);
 
     (void)config;
     if (error)
@@ -63,12 +51,12 @@ const char *rl_config_timeout(cmd_parms *cmd, void *config, const char *first, c
         if ((word == second && !connect == !value_of(first, "connect"))
             || !timeout(connect ? connect : word, connect ? &settings->connect_ms
                                                           : &settings->timeout_ms))
-            return rl_not_a_choice(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
+            return rl_cmd_expected(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
     }
     return NULL;
 }
 
-const char *rl_config_prefix(cmd_parms *cmd, void *config, const char *prefix)
+const char *rl_cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
 
@@ -77,31 +65,30 @@ const char *rl_config_prefix(cmd_parms *cmd, void *config, const char *prefix)
         return error;
     for (const char *s = prefix; *s; s++) {
         if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
-            return rl_not_a_choice(cmd, prefix, "printable characters but blanks, quotes, braces "
+            return rl_cmd_expected(cmd, prefix, "printable characters but blanks, quotes, braces "
                                 "and those with a meaning in patterns, as in rl");
     }
     if (!*prefix || strlen(prefix) > 64)
-        return rl_not_a_choice(cmd, prefix, "1 to 64 characters, as in rl");
-    settings_of(cmd)->prefix = prefix;
+        return rl_cmd_expected(cmd, prefix, "1 to 64 characters, as in rl");
+    rl_cmd_settings(cmd)->prefix = prefix;
     return NULL;
 }
 
-const char *rl_config_on_failure(cmd_parms *cmd, void *config, const char *word,
-                                  const char *second)
+const char *rl_cmd_on_failure(cmd_parms *cmd, void *config, const char *word, const char *second)
 {
     static const char *const names[] = {"local", "open", "closed", NULL};
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     const char *nodes = second ? value_of(second, "nodes") : NULL;
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = rl_cmd_settings(cmd);
     int i = rl_rule_choice(word, names);
 
     (void)config;
     if (error)
         return error;
     if (i < 0)
-        return rl_not_a_choice(cmd, word, "local, open or closed");
+        return rl_cmd_expected(cmd, word, "local, open or closed");
     if (second && (!nodes || !whole_number(nodes, 1, 100000, &settings->nodes)))
-        return rl_not_a_choice(cmd, second, "the number of hosts, as in nodes=4");
+        return rl_cmd_expected(cmd, second, "the number of hosts, as in nodes=4");
     settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
     return NULL;
 }
@@ -118,10 +105,10 @@ static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *se
     return "a range of durations, as in retry=50ms..2s";
 }
 
-const char *rl_config_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
+const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = rl_cmd_settings(cmd);
 
     (void)config;
     if (error)
@@ -133,14 +120,14 @@ const char *rl_config_breaker(cmd_parms *cmd, void *config, const char *first, c
         if (failures && whole_number(failures, 1, 1000, &n))
             settings->breaker_failures = (int)n;
         else if (failures)
-            return rl_not_a_choice(cmd, word, "1 to 1000, as in failures=5");
+            return rl_cmd_expected(cmd, word, "1 to 1000, as in failures=5");
         else if (!retry || set_retry(retry, cmd->temp_pool, settings))
-            return rl_not_a_choice(cmd, word, "failures=N and a range, as in retry=50ms..2s");
+            return rl_cmd_expected(cmd, word, "failures=N and a range, as in retry=50ms..2s");
     }
     return NULL;
 }
 
-const char *rl_config_shared_memory(cmd_parms *cmd, void *config, const char *text)
+const char *rl_cmd_shared_memory(cmd_parms *cmd, void *config, const char *text)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     apr_int64_t n;
@@ -157,35 +144,35 @@ const char *rl_config_shared_memory(cmd_parms *cmd, void *config, const char *te
         n = unit && !end[1] && n < INT64_C(1) << 30 ? n << (10 * (unit - scale + 1)) : -1;
     }
     if (n < RL_LOCAL_MIN_SIZE || n > INT64_C(64) << 30)
-        return rl_not_a_choice(cmd, text, "a size of 64K to 64G, as in 16M");
-    settings_of(cmd)->shared_memory = (apr_size_t)n;
+        return rl_cmd_expected(cmd, text, "a size of 64K to 64G, as in 16M");
+    rl_cmd_settings(cmd)->shared_memory = (apr_size_t)n;
     return NULL;
 }
 
-const char *rl_config_scope(cmd_parms *cmd, void *config, const char *name)
+const char *rl_cmd_scope(cmd_parms *cmd, void *config, const char *name)
 {
     static const unsigned char any[APR_SIPHASH_KSIZE];
     const char *error = ap_check_cmd_context(cmd, NOT_IN_DIR_LOC_FILE);
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = rl_cmd_settings(cmd);
 
     (void)config;
     if (error)
         return error;
     if (!rl_rule_is_name(name))
-        return rl_not_a_choice(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
+        return rl_cmd_expected(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
     settings->scope = name;
     settings->scope_hash = apr_siphash24(name, strlen(name), any);
     return NULL;
 }
 
-const char *rl_config_overrides(cmd_parms *cmd, void *config, int on)
+const char *rl_cmd_overrides(cmd_parms *cmd, void *config, int on)
 {
     (void)config;
-    settings_of(cmd)->overrides = on;
+    rl_cmd_settings(cmd)->overrides = on;
     return ap_check_cmd_context(cmd, GLOBAL_ONLY);
 }
 
-const char *rl_config_delay_workers(cmd_parms *cmd, void *config, const char *text)
+const char *rl_cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     size_t length = strlen(text);
@@ -197,8 +184,8 @@ const char *rl_config_delay_workers(cmd_parms *cmd, void *config, const char *te
     if (length > 1 && text[length - 1] == '%')
         text = apr_pstrmemdup(cmd->pool, text, length - 1);
     if (!whole_number(text, 0, 100, &percent))
-        return rl_not_a_choice(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
-    settings_of(cmd)->delay_workers = (int)percent;
+        return rl_cmd_expected(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
+    rl_cmd_settings(cmd)->delay_workers = (int)percent;
     return NULL;
 }
 
@@ -214,10 +201,10 @@ static int factor(const char *text)
     return *text || per_mille > 1000 ? 0 : per_mille;
 }
 
-const char *rl_config_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[])
+const char *rl_cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[])
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = settings_of(cmd);
+    rl_settings *settings = rl_cmd_settings(cmd);
     rl_adaptive *steps = apr_palloc(cmd->pool, sizeof(*steps) * (size_t)(argc + 1));
 
     (void)config;
@@ -230,19 +217,19 @@ const char *rl_config_adaptive(cmd_parms *cmd, void *config, int argc, char *con
 
         if (!whole_number(argv[2 * i], 0, 99, &load)
             || (i && load <= steps[i - 1].above_percent))
-            return rl_not_a_choice(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that "
+            return rl_cmd_expected(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that "
                                 "grow from pair to pair, as in 70 0.5 90 0.2");
         steps[i].above_percent = (int)load;
         steps[i].per_mille = factor(argv[2 * i + 1]);
         if (steps[i].per_mille == 0)
-            return rl_not_a_choice(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
+            return rl_cmd_expected(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
     }
     settings->adaptive = steps;
     settings->adaptive_count = argc / 2;
     return NULL;
 }
 
-const char *rl_config_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
+const char *rl_cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
 {
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     apr_int64_t n;
@@ -251,7 +238,25 @@ const char *rl_config_ipv6_prefix(cmd_parms *cmd, void *config, const char *text
     if (error)
         return error;
     if (!whole_number(text, 1, 128, &n))
-        return rl_not_a_choice(cmd, text, "a prefix length of 1 to 128, as in 64");
-    settings_of(cmd)->ipv6_prefix = (int)n;
+        return rl_cmd_expected(cmd, text, "a prefix length of 1 to 128, as in 64");
+    rl_cmd_settings(cmd)->ipv6_prefix = (int)n;
+    return NULL;
+}
+
+const char *rl_cmd_log(cmd_parms *cmd, void *config, const char *target, const char *first,
+                       const char *second)
+{
+    rl_settings *settings = rl_cmd_settings(cmd);
+    const char *error = ap_check_cmd_context(cmd, NOT_IN_LIMIT);
+
+    (void)config;
+    if (error)
+        return error;
+    if (settings->log)
+        return "RateLimitLog is given twice for one server; a virtual host may have its own";
+    error = rl_log_parse(cmd->pool, target, first, second, &settings->log);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimitLog: ", error, NULL);
+    APR_ARRAY_PUSH(rl_config_logs(), rl_log *) = settings->log;
     return NULL;
 }

@@ -17,7 +17,7 @@
 
 static const char *redis_key_of(const rl_step *s, rl_outcome *o)
 {
-    const char *scope = rl_config_of_server(s->r->server)->scope;
+    const char *scope = rl_config_settings(s->r->server)->scope;
     const char *identity = rl_decide_identity_text(s->chain, o);
 
     if (!scope)

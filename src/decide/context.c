@@ -159,7 +159,7 @@ static apr_hash_t *by_name(const apr_array_header_t *rules, apr_pool_t *pool)
     apr_hash_t *names = apr_hash_make(pool);
 
     for (int i = 0; i < rules->nelts; i++) {
-        const rl_rule *rule = APR_ARRAY_IDX(rules, i, const rl_rule *);
+        const rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
 
         if (!rule->off)
             apr_hash_set(names, rule->name, APR_HASH_KEY_STRING, rule);
@@ -181,7 +181,7 @@ void rl_context_give_rows(server_rec *s, const rl_context *context, const apr_ar
     apr_hash_t *sharing = apr_hash_make(scratch);
 
     for (int i = 0; i < rules->nelts; i++) {
-        rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_rule *);
+        rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
 
         if (rule->off)
             continue;

@@ -23,7 +23,7 @@ int rl_context_share(server_rec *s, rl_context *context);
 
 /*
  * Gives each rule the row of its name in the statistics, and warns if there are not enough: those
- * names that are left share the last one. rules: of rl_rule *.
+ * names that are left share the last one. rules: of rl_written_rule.
  */
 void rl_context_give_rows(server_rec *s, const rl_context *context, const apr_array_header_t *rules,
                         apr_pool_t *scratch);

@@ -103,7 +103,7 @@ rl_clock rl_step_clock(const rl_outcome *o)
 uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
 {
     return rl_local_key(s->context->local, o->kind,
-                        o->rule->counter ^ rl_config_of_server(s->r->server)->scope_hash,
+                        o->rule->counter ^ rl_config_settings(s->r->server)->scope_hash,
                         o->identity.raw, o->identity.length);
 }
 
@@ -459,7 +459,7 @@ static int decide_step(rl_step *s)
 
 int rl_decide_is_due(const request_rec *r, rl_phase phase)
 {
-    const rl_section *section = rl_config_of(r);
+    const rl_section *section = rl_config_section(r);
     unsigned phases = (2u << phase) - 1; /* this one and those before it */
     const rl_chain *chain;
 
@@ -474,7 +474,7 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase)
 
 int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
 {
-    const rl_section *section = rl_config_of(r);
+    const rl_section *section = rl_config_section(r);
     int verdict = DECLINED;
     rl_step s;
 
@@ -496,7 +496,7 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
 
 rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
 {
-    const rl_section *section = rl_config_of(r);
+    const rl_section *section = rl_config_section(r);
     rl_step s;
 
     if (!section || section->rule_count == 0 || section->engine == RL_ENGINE_OFF)

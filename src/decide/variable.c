@@ -24,7 +24,7 @@ static const char *path_of(ap_expr_eval_ctx_t *context, const void *data)
     (void)data;
     if (!context->r || !context->r->uri)
         return "";
-    section = rl_config_of(context->r);
+    section = rl_config_section(context->r);
     terms.normalize = section ? rl_config_normalize(section) : RL_PATH_ALL;
     return rl_terms_path(&terms);
 }

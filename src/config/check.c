@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * check: what only the whole configuration shows.
+ *
+ * A rule may be valid by itself and still do nothing, never match, or be easily dodged: such rules
+ * are warned of, with the file and line that they stand in. What cannot work is an error.
+ */
+#include <apr_strings.h>
+
+#include <httpd.h>
+#include <http_log.h>
+#include <http_protocol.h>
+
+#include "config/check.h"
+#include "config/config.h"
+#include "config/redis.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+/* Whether a rule denies whatever the request: no condition of its own lets it off. */
+static int is_always_there(const rl_rule *rule)
+{
+    return !rule->off && !rule->shadow && !rule->methods && !rule->path && !rule->when.text
+        && !rule->unless.text;
+}
+
+/* Whether a rule that cannot be dodged stands in the same section, or for the whole of its virtual
+ * host or of the server. */
+static int has_anchor(const rl_written_rule *place)
+{
+    const apr_array_header_t *rules = rl_config_rules();
+
+    for (int i = 0; i < rules->nelts; i++) {
+        const rl_written_rule *other = &APR_ARRAY_IDX(rules, i, rl_written_rule);
+        int beside = other->section == place->section
+            || (other->whole_server
+                && (other->server == place->server || !other->server->is_virtual));
+
+        if (beside && is_always_there(other->rule) && rl_rule_key_is_anchored(other->rule))
+            return 1;
+    }
+    return 0;
+}
+
+static void warn(server_rec *s, const rl_written_rule *place, const char *what)
+{
+    ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s,
+                 "ratelimit: RateLimit \"%s\" (%s:%d): %s", place->rule->name, place->file,
+                 place->line, what);
+}
+
+static int refuse(server_rec *s, const rl_written_rule *place, const char *what)
+{
+    ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s,
+                 "ratelimit: RateLimit \"%s\" (%s:%d): %s", place->rule->name, place->file,
+                 place->line, what);
+    return 0;
+}
+
+/* RegisterHttpMethod, and the modules that use it, have had their say by now. */
+static void check_methods(apr_pool_t *pool, server_rec *s, const rl_written_rule *place)
+{
+    for (const char *const *method = place->rule->methods; method && *method; method++) {
+        char *name = apr_pstrdup(pool, *method);
+
+        ap_str_toupper(name);
+        if (ap_method_number_of(name) == M_INVALID)
+            warn(s, place, apr_psprintf(pool, "methods=%s is not a method that httpd knows; one that "
+                                        "is meant is made known with RegisterHttpMethod %s", *method,
+                                        name));
+    }
+}
+
+/* A tier= that never finds a RateLimitTier. */
+static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
+                       const rl_written_rule *place)
+{
+    const rl_rule *rule = place->rule;
+    const char *text = rule->tier.text;
+
+    if (!text && rule->tier_count && !settings->overrides)
+        warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
+             "RateLimitOverrides on");
+    else if (text && !rule->tier_count)
+        warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, as in: RateLimitTier "
+                                    "%s gold 1000", rule->name));
+    else if (text && rl_rule_is_name(text) && !rl_rule_tier(rule, text))
+        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is none of its tiers; an "
+                                    "expression has %%{...}, as in tier=%%{env:PLAN}", text, text));
+}
+
+static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
+                      const rl_written_rule *place)
+{
+    const rl_rule *rule = place->rule;
+    const rl_algorithm_row *algorithm = &rl_algorithms[rule->limit.algorithm];
+
+    check_methods(pool, s, place);
+    check_tier(pool, s, settings, place);
+    if (rl_rule_key_has_dead_end(rule))
+        warn(s, place, "an alternative of its key is never used: one before it is there in every "
+             "request; put what may be missing first, as in key=user|ip");
+    if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
+        warn(s, place, "clients choose its key and get a fresh quota with each new value; put a "
+             "rule with key=ip or key=server beside it");
+    if (rl_rule_tier_is_inventable(rule))
+        warn(s, place, "clients choose its tier; let tier= read what the server knows of them, "
+             "as in tier=%{env:PLAN}");
+    if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
+        warn(s, place, "on-failure= does nothing where Redis is not asked");
+    if (rule->adaptive && !settings->adaptive_count)
+        warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: "
+             "RateLimitAdaptive 70 0.5");
+    if (algorithm->local != rule->limit.algorithm && !settings->redis)
+        return refuse(s, place, apr_psprintf(pool, "algorithm=%s needs RateLimitRedis, as in: "
+                                             "RateLimitRedis redis://127.0.0.1:6379; algorithm=%s "
+                                             "does not", algorithm->name,
+                                             rl_algorithms[algorithm->local].name));
+    return 1;
+}
+
+/* Rules that share a counter share what its key holds: each must know what the others put there. */
+static void share_tails(void)
+{
+    const apr_array_header_t *rules = rl_config_rules();
+
+    for (int i = 0; i < rules->nelts; i++) {
+        const rl_rule *one = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
+
+        for (int j = 0; j < rules->nelts; j++) {
+            rl_rule *other = APR_ARRAY_IDX(rules, j, rl_written_rule).rule;
+
+            if (other->counter == one->counter && (one->limit.block_ms || one->limit.on_response))
+                other->has_tail = 1;
+        }
+    }
+}
+
+int rl_config_check(apr_pool_t *pool, server_rec *main_server)
+{
+    const apr_array_header_t *rules = rl_config_rules();
+    const rl_settings *settings = rl_config_settings(main_server);
+    int good = 1;
+
+    share_tails();
+    for (int i = 0; i < rules->nelts; i++) {
+        const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
+
+        if (!place->rule->off)
+            good &= check_rule(pool, main_server, settings, place);
+    }
+    if (settings->overrides && !settings->redis) {
+        ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, main_server,
+                     "ratelimit: RateLimitOverrides on needs RateLimitRedis, where overrides "
+                     "are, as in: RateLimitRedis redis://127.0.0.1:6379");
+        good = 0;
+    }
+    return good & rl_config_redis_check(pool, main_server);
+}

@@ -1,0 +1,194 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * section: the directives that sections may hold.
+ */
+#include <string.h>
+
+#include <apr_strings.h>
+
+#include <httpd.h>
+#include <ap_expr.h>
+#include <http_log.h>
+#include <http_protocol.h>
+
+#include "config/directive.h"
+#include "config/section.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
+
+/* httpd has no sections by method: what stands in <Limit> would hold for all of them. */
+static const char *not_in_limit(cmd_parms *cmd)
+{
+    return ap_check_cmd_context(cmd, NOT_IN_LIMIT);
+}
+
+/* --- RateLimit ---------------------------------------------------------------------------- */
+
+static const char *compile(void *context, const char *text, int boolean, const void **compiled)
+{
+    const cmd_parms *cmd = context;
+    unsigned flags = AP_EXPR_FLAG_DONT_VARY | AP_EXPR_FLAG_RESTRICTED;
+    const char *error = NULL;
+
+    if (!boolean)
+        flags |= AP_EXPR_FLAG_STRING_RESULT;
+    *compiled = ap_expr_parse_cmd(cmd, text, flags, &error, NULL);
+    return error;
+}
+
+static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
+{
+    size_t size = sizeof(*section->rules) * (size_t)section->rule_count;
+    const rl_rule **rules = apr_palloc(cmd->pool, size + sizeof(*rules));
+
+    if (size)
+        memcpy(rules, section->rules, size);
+    rules[section->rule_count++] = rule;
+    section->rules = rules;
+    section->phases |= rule->off ? 0 : 1u << rule->phase;
+    APR_ARRAY_PUSH(rl_config_rules(), rl_written_rule) = (rl_written_rule){
+        .rule = rule, .section = section, .server = cmd->server,
+        .file = cmd->directive->filename, .line = cmd->directive->line_num,
+        .whole_server = cmd->path == NULL
+    };
+}
+
+/* httpd sends 500 in place of a status it does not know. */
+static int is_unknown_status(int status)
+{
+    return status != HTTP_INTERNAL_SERVER_ERROR
+        && ap_index_of_response(status) == ap_index_of_response(HTTP_INTERNAL_SERVER_ERROR);
+}
+
+const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
+{
+    rl_section *section = config;
+    const char *error;
+    rl_rule *rule;
+
+    if (cmd->limited != -1)
+        return "RateLimit is not allowed inside <Limit> and <LimitExcept>; a rule for some methods "
+               "says methods=, as in: RateLimit login 10/1m methods=POST";
+    if (!strcasecmp(line, "off")) {
+        section->drops_inherited = 1;
+        return NULL;
+    }
+    error = rl_rule_parse(cmd->pool, line, compile, cmd, &rule);
+    if (error)
+        return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
+    if (!rule->off && rule->phase == RL_PHASE_EARLY && cmd->path)
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": phase=early is for the server and for "
+                            "virtual hosts: sections are not known by then; path= and when= say "
+                            "where a rule holds", rule->name);
+    if (!rule->off && is_unknown_status(rule->status))
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": status=%d is none that httpd can send, "
+                            "as 429 and 503 are", rule->name, rule->status);
+    if (rl_config_rule_named(section, rule->name))
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\" is given twice in one section; rules that "
+                            "are to hold together need names of their own", rule->name);
+    add_rule(cmd, section, rule);
+    return NULL;
+}
+
+/* The rule that was written before in this section. */
+const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
+{
+    const char *error = not_in_limit(cmd), *name;
+    const rl_rule *rule;
+
+    if (error)
+        return error;
+    name = rl_rule_word(cmd->pool, &line);
+    rule = name ? rl_config_rule_named(config, name) : NULL;
+    if (!rule || rule->off)
+        return apr_psprintf(cmd->pool, "RateLimitTier \"%s\": there is no RateLimit of this name "
+                            "before it in this section", name ? name : "");
+    error = rl_rule_add_tier(cmd->pool, (rl_rule *)rule, line);
+    return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
+}
+
+/* --- How sections answer ------------------------------------------------------------------ */
+
+static const char *choose(cmd_parms *cmd, const char *word, const char *const words[], int *member,
+                          const char *expected)
+{
+    const char *error = not_in_limit(cmd);
+
+    if (error)
+        return error;
+    *member = rl_rule_choice(word, words);
+    return *member < 0 ? rl_cmd_expected(cmd, word, expected) : NULL;
+}
+
+/* The words stand in the order of their enums. */
+
+const char *rl_cmd_engine(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const words[] = {"off", "on", "shadow", NULL};
+    rl_section *section = config;
+
+    return choose(cmd, word, words, &section->engine, "on, shadow or off");
+}
+
+const char *rl_cmd_response(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const words[] = {"off", "problem", "text", NULL};
+    rl_section *section = config;
+
+    return choose(cmd, word, words, &section->response, "problem, text or off");
+}
+
+const char *rl_cmd_notes(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const words[] = {"denied", "all", NULL};
+    rl_section *section = config;
+
+    return choose(cmd, word, words, &section->notes, "denied or all");
+}
+
+const char *rl_cmd_headers(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"off", "x-ratelimit", "draft-11", "draft-03", "yield",
+                                        NULL};
+    static const int bits[] = {0, RL_HEADERS_X_RATELIMIT, RL_HEADERS_DRAFT_11, RL_HEADERS_DRAFT_03,
+                               RL_HEADERS_YIELD};
+    rl_section *section = config;
+    const char *error = not_in_limit(cmd);
+    int i = rl_rule_choice(word, names);
+
+    if (error)
+        return error;
+    if (i < 0)
+        return rl_cmd_expected(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
+    if (section->headers >= 0 && !bits[i] != !section->headers)
+        return rl_cmd_expected(cmd, word, "off alone, or families of headers, as in draft-11 "
+                               "yield");
+    if (section->headers < 0)
+        section->headers = 0;
+    section->headers |= bits[i];
+    return NULL;
+}
+
+const char *rl_cmd_normalize(cmd_parms *cmd, void *config, const char *word)
+{
+    static const char *const names[] = {"case", "slashes", "dots", "trailing", "params", "encoding",
+                                        NULL};
+    static const unsigned steps[] = {RL_PATH_CASE, RL_PATH_SLASHES, RL_PATH_DOTS, RL_PATH_TRAILING,
+                                     RL_PATH_PARAMS, RL_PATH_ENCODING};
+    rl_section *section = config;
+    const char *error = not_in_limit(cmd);
+    int i = rl_rule_choice(word + (*word == '-' || *word == '+'), names);
+
+    if (error)
+        return error;
+    if (i < 0)
+        return rl_cmd_expected(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
+                            "with + or - before it, as in -case");
+    section->normalize_said |= steps[i];
+    if (*word == '-')
+        section->normalize &= ~steps[i];
+    else
+        section->normalize |= steps[i];
+    return NULL;
+}
