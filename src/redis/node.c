@@ -2,13 +2,6 @@
 /*
  * node: one server of Redis in the life of a child.
  *
- * Connecting goes in rounds. A round begins by asking for the addresses of the name again, tries
- * meanwhile those that are known, the one that was good last first, and has failed when none is
- * left. The resolver works beside all this and is never waited for, except by a round that knows no
- * address: then as long as a connection may take. A name that stops to resolve keeps the addresses
- * that it had. Of a name for several servers, an address that turned out to be a replica's is tried
- * last.
- *
  * Failures climb a ladder: so many calls in a row that failed end the connection; a connection
  * that cannot be made again, or too many failures in a second, open the breaker for all children.
  * Only a call answered in time proves a connection: one that ends unproven was not made. So one that
@@ -23,10 +16,9 @@
 #include <apr_strings.h>
 
 #include "redis/node.h"
+#include "redis/dialer.h"
 
 #define SILENT_DEADLINES 4
-#define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */
-#define AWAY_US 1000000 /* without a look until what is found is of another time */
 #define TROUBLE_MS 3000 /* how long a refusal may be what calls fail of */
 #define IDLE_MS 100 /* how often a link that is down looks at the breaker */
 
@@ -46,26 +38,10 @@ struct rl_node {
     rl_link *link;
     rl_logger_pace said_lost, said_late, said_refused;
     rl_link_state state; /* as last seen */
-    const rl_endpoint *at;
-    rl_question *question; /* for its addresses, that is under way */
-    rl_address addresses[RL_ADDRESSES_MAX];
-    int address_count;
-    int address;         /* the next one to try */
-    rl_address here;     /* where the link was connected to last */
-    int stale;           /* they are those of another time: do not try them before the answer */
-    int in_round;
-    int outdated;        /* since the last attempt nobody has looked for AWAY_US */
-    int64_t looked_us;
+    rl_dialer *dialer;
     int checking;        /* the link is asked for a sign of life after it was idle */
-    int resolving;       /* the round waits for the answer */
-    int64_t resolve_until_us;
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
     int patient;         /* requests may wait for the connection that is being made */
-    int64_t connect_at_us;
-    int64_t ready_at_us;  /* when the link was last connected */
-    int64_t pause_until_us; /* not before, at the place that closed its last link at once */
-    const rl_endpoint *paused_at;
-    int64_t backoff_ms;
     unsigned troubles;
     int trying;          /* the request under way was let through an open breaker */
     int probing;
@@ -194,93 +170,6 @@ int rl_node_count(rl_node *node, rl_failure failure)
     return look || (failure != RL_ANSWERED && rl_node_is_open(node));
 }
 
-/* --- Addresses ---------------------------------------------------------------------------- */
-
-/* Asks for the addresses, unless that is going on. */
-static void begin_resolve(rl_node *node)
-{
-    if (!node->at)
-        return; /* nobody knows yet where the server is */
-    if (node->at->path || rl_resolver_is_address(node->at->host)) {
-        apr_cpystrn(node->addresses[0].text, node->at->path ? "" : node->at->host,
-                    RL_ADDRESS_SIZE);
-        node->address_count = 1;
-        node->stale = 0;
-    }
-    else if (!node->question) {
-        node->question = rl_resolver_ask(node->options.resolver, node->at->host);
-    }
-}
-
-static int is_known(const rl_node *node, const rl_address *address)
-{
-    for (int i = 0; i < node->address_count; i++) {
-        if (!strcmp(node->addresses[i].text, address->text))
-            return 1;
-    }
-    return 0;
-}
-
-static void end_question(rl_node *node)
-{
-    if (node->question)
-        rl_question_end(node->question);
-    node->question = NULL;
-}
-
-/*
- * Takes the answer if it is there. None, or one without addresses, changes nothing; one with a new
- * address is tried from its beginning.
- */
-static void take_addresses(rl_node *node)
-{
-    rl_address addresses[RL_ADDRESSES_MAX];
-    int count = node->question ? rl_question_read(node->question, addresses) : -1, known = 0;
-
-    if (count < 0)
-        return;
-    end_question(node);
-    for (int i = 0; i < count; i++)
-        known += is_known(node, &addresses[i]);
-    node->stale = node->stale && count == 0;
-    if (known == count && count <= node->address_count)
-        return;
-    memcpy(node->addresses, addresses, sizeof(addresses));
-    node->address_count = count;
-    node->address = 0;
-}
-
-/* Moves an address to another place of the list; those between the two keep their order. */
-static void move_address(rl_node *node, int from, int to)
-{
-    rl_address moved = node->addresses[from];
-    int step = from < to ? 1 : -1;
-
-    for (int i = from; i != to; i += step)
-        node->addresses[i] = node->addresses[i + step];
-    node->addresses[to] = moved;
-}
-
-/* The address that the link is connected to is the first one to try next time. */
-static void prefer_address(rl_node *node)
-{
-    if (node->address < 1)
-        return; /* the list is newer than the connection */
-    node->here = node->addresses[node->address - 1];
-    move_address(node, node->address - 1, 0);
-}
-
-/* It is that of another server than the one that is looked for: the last one to try. */
-static void demote_address(rl_node *node)
-{
-    for (int i = 0; i < node->address_count; i++) {
-        if (!strcmp(node->addresses[i].text, node->here.text)) {
-            move_address(node, i, node->address_count - 1);
-            return;
-        }
-    }
-}
-
 /* --- The ladder --------------------------------------------------------------------------- */
 
 static void probed(rl_node *node, int in_time)
@@ -299,8 +188,7 @@ static int forget_place(rl_node *node)
     node->troubles++;
     if (!node->options.guided)
         return 0;
-    node->at = NULL;
-    node->address_count = 0;
+    rl_dialer_forget(node->dialer);
     return 1;
 }
 
@@ -329,22 +217,19 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *t
 /* Once the breaker is open, it alone says when to try again. */
 void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
 {
-    node->patient = node->in_round = node->resolving = 0;
+    node->patient = 0;
     if (node->probing)
         probed(node, 0);
     if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
         say_opened(node, why);
-    node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
-    node->connect_at_us = now_us;
-    if (!rl_node_is_open(node))
-        node->connect_at_us += node->backoff_ms * 1000;
+    rl_dialer_failed(node->dialer, now_us, rl_node_is_open(node));
 }
 
 /* No connection could be made. */
 static void round_failed(rl_node *node, const char *why, int64_t now_us)
 {
-    node->in_round = node->resolving = 0;
-    node->connect_at_us = now_us;
+    rl_dialer_end_round(node->dialer);
+    rl_dialer_retry_at(node->dialer, now_us);
     if (!forget_place(node))
         rl_node_fail(node, why, now_us);
 }
@@ -356,53 +241,24 @@ static void link_failed(rl_node *node, int64_t now_us)
     round_failed(node, rl_link_error(node->link), now_us);
 }
 
-static void begin_round(rl_node *node, int64_t now_us)
-{
-    node->in_round = 1;
-    node->outdated = 0;
-    node->address = 0;
-    begin_resolve(node);
-    take_addresses(node);
-    node->resolve_until_us = now_us + node->options.connect_ms * 1000;
-    if (!node->options.threaded)
-        node->patient = 1;
-}
-
-/*
- * Returns 1 if there is an address to try. Else the round waits for the resolver, which may know
- * another one, or it has failed.
- */
-static int has_address(rl_node *node, int64_t now_us)
-{
-    int none_left = node->address >= node->address_count;
-
-    if (none_left && node->outdated) { /* what the last attempt met was long ago */
-        begin_round(node, now_us);
-        none_left = node->address >= node->address_count;
-    }
-    node->resolving = !node->at || (node->question && (none_left || node->stale)
-                                    && now_us < node->resolve_until_us);
-    if (node->resolving)
-        return 0;
-    if (!none_left)
-        return 1;
-    if (node->address_count > 0)
-        link_failed(node, now_us);
-    else
-        round_failed(node, node->question ? "its name was not resolved in time"
-                                          : "its name has no address", now_us);
-    return 0;
-}
-
 static void connect_next(rl_node *node, int64_t now_us)
 {
-    if (!node->in_round)
-        begin_round(node, now_us);
-    while (node->state == RL_LINK_DOWN && node->in_round && has_address(node, now_us)) {
-        node->outdated = 0;
-        rl_link_connect(node->link, node->at, node->addresses[node->address++].text);
-        node->state = rl_link_read_state(node->link);
+    rl_dial next = RL_DIAL_ADDRESS;
+    const char *address = NULL;
+
+    if (rl_dialer_begin_round(node->dialer, now_us) && !node->options.threaded)
+        node->patient = 1;
+    while (node->state == RL_LINK_DOWN && next == RL_DIAL_ADDRESS) {
+        next = rl_dialer_next(node->dialer, now_us, &address);
+        if (next == RL_DIAL_ADDRESS) {
+            rl_link_connect(node->link, rl_dialer_endpoint(node->dialer), address);
+            node->state = rl_link_read_state(node->link);
+        }
     }
+    if (next == RL_DIAL_FAILED && address)
+        round_failed(node, address, now_us);
+    else if (next == RL_DIAL_FAILED)
+        link_failed(node, now_us);
 }
 
 /* Twice: what a key is written with first is not what it is written with when it is there. */
@@ -426,36 +282,22 @@ static void send_probe(rl_node *node, int64_t now_us)
 
 static void connected(rl_node *node, int64_t now_us)
 {
-    node->in_round = node->resolving = 0;
+    rl_dialer_connected(node->dialer, now_us);
     node->misplaced = RL_ERROR_OTHER;
-    prefer_address(node);
     atomic_store(&node->failures, 0);
     atomic_store(&node->proven, 0);
     node->patient = 1;
-    node->ready_at_us = now_us;
     if (node->probing)
         send_probe(node, now_us);
 }
 
-/* Returns 1 if the server closed the link before it was of any use: it is given time. */
-static int keep_distance(rl_node *node, const rl_endpoint *at, int64_t now_us)
-{
-    if (atomic_load(&node->proven))
-        node->backoff_ms = node->options.retry.retry_min_ms;
-    if (atomic_load(&node->proven) || now_us >= node->ready_at_us + IDLE_CLOSE_US)
-        return 0;
-    node->paused_at = at;
-    node->pause_until_us = now_us + node->backoff_ms * 1000;
-    node->backoff_ms = least(node->backoff_ms * 2, node->options.retry.retry_max_ms);
-    return 1;
-}
-
 /* The end of a connection that idled is as it should be. */
-static void lost(rl_node *node, const rl_endpoint *at, int64_t now_us)
+static void lost(rl_node *node, int64_t now_us)
 {
     const char *why = rl_link_error(node->link);
+    int too_soon = rl_dialer_lost(node->dialer, atomic_load(&node->proven), now_us);
 
-    if (keep_distance(node, at, now_us) || !rl_link_was_idle(node->link))
+    if (too_soon || !rl_link_was_idle(node->link))
         rl_logger_say_at_pace(&node->options.logger, &node->said_lost, now_us / 1000,
                               RL_LOG_WARNING, "lost the connection to Redis at %s: %s", node->name,
                               why);
@@ -467,18 +309,17 @@ static void lost(rl_node *node, const rl_endpoint *at, int64_t now_us)
 static void disconnected(rl_node *node, int64_t now_us)
 {
     int misplaced = node->misplaced != RL_ERROR_OTHER;
-    const rl_endpoint *at = node->at;
 
+    if (!misplaced) /* else the breaker says it, if there is no better server */
+        lost(node, now_us);
     forget_place(node);
     node->misplaced = RL_ERROR_OTHER;
     node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
-    if (!misplaced) /* else the breaker says it, if there is no better server */
-        lost(node, at, now_us);
     if (!node->patient && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
     }
-    node->connect_at_us = now_us;
+    rl_dialer_retry_at(node->dialer, now_us);
     if (node->probing)
         probed(node, 0);
 }
@@ -498,16 +339,8 @@ static void notice_change(rl_node *node, int64_t now_us)
     else if (node->state == RL_LINK_DOWN && (was == RL_LINK_READY || node->checking))
         disconnected(node, now_us);
     else if (node->state == RL_LINK_DOWN)
-        node->connect_at_us = now_us; /* the next address, or the end of the round */
+        rl_dialer_retry_at(node->dialer, now_us); /* the next address, or the end of the round */
     node->checking = node->state == RL_LINK_CONNECTING && node->checking;
-}
-
-/* When the next connection may be made. */
-static int64_t connect_due(const rl_node *node)
-{
-    if (node->probing || node->at != node->paused_at || node->pause_until_us < node->connect_at_us)
-        return node->connect_at_us;
-    return node->pause_until_us;
 }
 
 int rl_node_probe(rl_node *node, int64_t now_us)
@@ -520,7 +353,7 @@ int rl_node_probe(rl_node *node, int64_t now_us)
         && rl_breaker_claim_probe(node->breaker, 2 * lasts_ms, now_us / 1000)) {
         node->probing = 1;
         node->probe_until_us = now_us + lasts_ms * 1000;
-        node->connect_at_us = now_us;
+        rl_dialer_retry_at(node->dialer, now_us);
         if (node->state == RL_LINK_READY)
             send_probe(node, now_us);
     }
@@ -534,9 +367,9 @@ static void leave_if_useless(rl_node *node)
     char why[WHY];
 
     if (node->misplaced) {
-        demote_address(node);
+        rl_dialer_demote(node->dialer);
         apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
-        rl_node_move(node, node->options.guided ? NULL : node->at, why);
+        rl_node_move(node, node->options.guided ? NULL : rl_dialer_endpoint(node->dialer), why);
     }
     else if (atomic_load(&node->failures) >= node->options.failures) {
         rl_link_close(node->link, explain(node, "too many calls in a row failed", why));
@@ -549,19 +382,21 @@ void rl_node_look(rl_node *node, int64_t now_us)
 
     if (node->resting)
         return;
-    node->outdated |= !node->options.threaded && now_us > node->looked_us + AWAY_US;
-    node->looked_us = now_us;
     if (atomic_load_explicit(&node->opened, memory_order_relaxed)
         && atomic_exchange(&node->opened, 0))
         say_opened(node, explain(node, "most calls fail", why));
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
         leave_if_useless(node);
     notice_change(node, now_us);
-    take_addresses(node);
-    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN && !may_try(node))
-        node->in_round = node->resolving = node->patient = 0; /* its end would be old news then */
-    else if (node->state == RL_LINK_DOWN && now_us >= connect_due(node))
+    rl_dialer_tick(node->dialer, now_us);
+    if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN && !may_try(node)) {
+        rl_dialer_end_round(node->dialer); /* its end would be old news then */
+        node->patient = 0;
+    }
+    else if (node->state == RL_LINK_DOWN
+             && now_us >= rl_dialer_due(node->dialer, node->probing)) {
         connect_next(node, now_us);
+    }
     atomic_store(&node->accepting, node->state == RL_LINK_READY || rl_node_is_awaited(node));
 }
 
@@ -627,15 +462,18 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                             .check_us = options->timeout_ms * 1000 / 2,
                             .in_flight = options->in_flight, .on_reply = on_reply,
                             .on_unsent = on_unsent, .owner = node};
+    rl_dialer_options dialer = {.connect_ms = options->connect_ms,
+                                .pause_min_ms = options->retry.retry_min_ms,
+                                .pause_max_ms = options->retry.retry_max_ms,
+                                .threaded = options->threaded, .resolver = options->resolver};
 
     node->options = *options;
     node->name = name;
-    node->at = at;
+    node->dialer = rl_dialer_create(pool, &dialer, at);
     node->breaker = rl_breaker_of(options->breakers, name);
     node->link = rl_link_create(pool, &link);
     rl_node_set_probe_tag(node, "probe");
     node->patient = 1;
-    node->backoff_ms = options->retry.retry_min_ms;
     atomic_init(&node->accepting, 1);
     return node;
 }
@@ -643,7 +481,7 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
 int rl_node_is_awaited(const rl_node *node)
 {
     return node->patient && node->state != RL_LINK_READY
-        && (node->in_round || node->state == RL_LINK_CONNECTING);
+        && (rl_dialer_is_dialing(node->dialer) || node->state == RL_LINK_CONNECTING);
 }
 
 int rl_node_is_ready(const rl_node *node)
@@ -666,7 +504,8 @@ int rl_node_is_settled(const rl_node *node)
     if (node->resting)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !rl_node_is_open(node) && !node->misplaced && !node->probing && !node->question
+        && !rl_node_is_open(node) && !node->misplaced && !node->probing
+        && !rl_dialer_is_resolving(node->dialer)
         && atomic_load(&node->failures) < node->options.failures;
 }
 
@@ -695,7 +534,7 @@ int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind k
 /* When there is something to do even if nothing happens. */
 static int64_t next_look(const rl_node *node, int64_t now_us)
 {
-    int64_t idle_us = now_us + IDLE_MS * 1000;
+    int64_t idle_us = now_us + IDLE_MS * 1000, until_us = rl_dialer_waits_until(node->dialer);
 
     if (node->resting)
         return INT64_MAX;
@@ -703,10 +542,10 @@ static int64_t next_look(const rl_node *node, int64_t now_us)
         return least(node->probe_until_us, idle_us);
     if (rl_node_is_open(node))
         return now_us + least(IDLE_MS, node->options.retry.retry_min_ms) * 1000;
-    if (node->resolving) /* a place that is not known is not waited for here */
-        return node->at ? least(node->resolve_until_us, idle_us) : idle_us;
+    if (until_us)
+        return least(until_us, idle_us);
     if (node->state == RL_LINK_DOWN || rl_link_read_state(node->link) != node->state)
-        return least(connect_due(node), idle_us);
+        return least(rl_dialer_due(node->dialer, node->probing), idle_us);
     return now_us + 10 * IDLE_MS * 1000;
 }
 
@@ -715,11 +554,10 @@ int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *du
     int fd = rl_link_wait(node->link, events, due_us);
 
     *due_us = least(*due_us, next_look(node, now_us));
-    if (fd < 0 && node->question) {
-        *events = POLLIN;
-        return rl_question_wait(node->question);
-    }
-    return fd;
+    if (fd >= 0)
+        return fd;
+    *events = POLLIN;
+    return rl_dialer_wait(node->dialer);
 }
 
 void rl_node_step(rl_node *node, short revents, int64_t now_us)
@@ -747,22 +585,17 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
 
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
-    end_question(node);
     rl_link_close(node->link, why);
-    node->stale = 1;
-    node->in_round = 0;
-    node->connect_at_us = 0;
     if (node->options.guided)
         leave_place(node, at, why);
-    node->at = at;
+    rl_dialer_move(node->dialer, at);
 }
 
 void rl_node_doubt(rl_node *node)
 {
-    if (node->state == RL_LINK_READY || !node->at)
+    if (node->state == RL_LINK_READY || !rl_dialer_endpoint(node->dialer))
         return;
-    node->at = NULL;
-    node->address_count = node->in_round = 0;
+    rl_dialer_forget(node->dialer);
     rl_link_close(node->link, "another server is the primary now");
     node->state = RL_LINK_DOWN;
     node->checking = 0;
@@ -775,8 +608,8 @@ void rl_node_set_probe_tag(rl_node *node, const char *tag)
 
 void rl_node_rest(rl_node *node)
 {
-    end_question(node);
-    node->in_round = node->resolving = node->probing = node->probe_sent = 0;
+    rl_dialer_stop(node->dialer);
+    node->probing = node->probe_sent = 0;
     node->resting = 1;
     rl_link_close(node->link, "");
     node->state = RL_LINK_DOWN;
@@ -788,7 +621,7 @@ void rl_node_rest(rl_node *node)
 void rl_node_become(rl_node *node)
 {
     rl_node_rest(node);
-    node->stale = 1;
+    rl_dialer_invalidate(node->dialer);
     node->breaker = rl_breaker_of(node->options.breakers, node->name);
 }
 
@@ -798,8 +631,7 @@ void rl_node_wake(rl_node *node, int64_t now_us)
         return;
     node->resting = 0;
     node->patient = 1;
-    node->connect_at_us = now_us;
-    node->backoff_ms = node->options.retry.retry_min_ms;
+    rl_dialer_restart(node->dialer, now_us);
     atomic_store(&node->failures, 0);
     rl_node_look(node, now_us);
 }
@@ -808,6 +640,6 @@ void rl_node_close(rl_node *node, const char *why)
 {
     atomic_store(&node->accepting, 0);
     node->patient = 0;
-    end_question(node);
+    rl_dialer_stop(node->dialer);
     rl_link_close(node->link, why);
 }
