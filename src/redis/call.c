@@ -29,14 +29,17 @@ struct rl_calls {
     rl_call *completed; /* the carrier's: the latest first */
 };
 
-rl_calls *rl_calls_create(apr_pool_t *pool, int count)
+rl_calls *rl_calls_create(apr_pool_t *pool, int count, const rl_command *command, void *owner)
 {
     rl_calls *calls = apr_pcalloc(pool, sizeof(*calls));
-    rl_call *slots = apr_pcalloc(pool, sizeof(*slots) * (size_t)count);
+    rl_call *all = apr_pcalloc(pool, sizeof(*all) * (size_t)count);
 
     for (int i = 0; i < count; i++) {
-        slots[i].next = calls->free;
-        calls->free = &slots[i];
+        all[i].command = *command;
+        all[i].command.data = &all[i];
+        all[i].owner = owner;
+        all[i].next = calls->free;
+        calls->free = &all[i];
     }
     return pthread_mutex_init(&calls->lock, NULL) ? NULL : calls;
 }
@@ -59,15 +62,15 @@ rl_call *rl_call_make(rl_calls *calls, rl_node *node, int awaited, char *command
     call->awaited = awaited;
     call->tries = call->unsent = call->slot = call->ask = 0;
     call->node = node;
-    call->command = command;
-    call->length = length;
+    call->command.bytes = command;
+    call->command.length = length;
     call->reply = NULL;
     return call;
 }
 
 void rl_call_release(rl_calls *calls, rl_call *call)
 {
-    redisFreeCommand(call->command);
+    redisFreeCommand((char *)(uintptr_t)call->command.bytes);
     if (call->reply)
         freeReplyObject(call->reply);
     pthread_mutex_lock(&calls->lock);

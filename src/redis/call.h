@@ -30,10 +30,10 @@ typedef struct rl_call {
     int slot;          /* of its keys, in a cluster */
     int ask;           /* to be sent behind an ASKING */
     rl_node *node;
-    char *command;
-    int length;
-    redisReply *reply; /* NULL with DONE: lost */
+    rl_command command; /* its bytes are the call's; its callbacks get the call */
+    redisReply *reply;  /* NULL with DONE: lost */
     struct rl_call *next; /* in a list; once it is done: whom its caller has to wake */
+    void *owner;
 } rl_call;
 
 typedef struct {
@@ -43,8 +43,11 @@ typedef struct {
 
 typedef struct rl_calls rl_calls;
 
-/* Makes so many slots. NULL if the system cannot. */
-rl_calls *rl_calls_create(apr_pool_t *pool, int count);
+/*
+ * Makes count calls for later use. command is what theirs have in common: the kind of reply and the
+ * callbacks. NULL if the system cannot.
+ */
+rl_calls *rl_calls_create(apr_pool_t *pool, int count, const rl_command *command, void *owner);
 
 /*
  * A slot for a command, which becomes its own, to be sent to node; NULL if all are in use, and the

@@ -130,14 +130,12 @@ static void go_on(rl_client *client, rl_call *call, rl_call_next next, redisRepl
 }
 
 /* A node's answer to a call. */
-static void on_reply(void *owner, void *done, redisReply *reply)
+static void on_reply(void *data, redisReply *reply)
 {
-    rl_client *client = owner;
-    rl_call *call = done;
+    rl_call *call = data;
+    rl_client *client = call->owner;
     rl_call_next next = RL_CALL_ENDS;
 
-    if (rl_servers_take(client->servers, done, reply))
-        return;
     client->out--;
     if (reply && reply->type == REDIS_REPLY_ERROR)
         next = rl_servers_refused(client->servers, call, reply->str);
@@ -145,13 +143,11 @@ static void on_reply(void *owner, void *done, redisReply *reply)
 }
 
 /* The connection ended before anything of a call was sent: there is a new one soon. */
-static void on_unsent(void *owner, void *done)
+static void on_unsent(void *data)
 {
-    rl_client *client = owner;
-    rl_call *call = done;
+    rl_call *call = data;
+    rl_client *client = call->owner;
 
-    if (rl_servers_take(client->servers, done, NULL))
-        return;
     client->out--;
     go_on(client, call, call->unsent++ || rl_call_is_forsaken(call) ? RL_CALL_ENDS
                                                                     : RL_CALL_WAITS, NULL);
@@ -604,9 +600,9 @@ static void make_greetings(rl_client *client)
     client->sign_of_life = rl_greeting_make(client->pool, "SELECT", 2, select);
 }
 
-static char *make_probe(void *owner, const char *tag, unsigned turn, int *length)
+static char *make_probe(void *data, const char *tag, unsigned turn, int *length)
 {
-    const rl_client *client = owner;
+    const rl_client *client = data;
     unsigned ways = (unsigned)atomic_load(&client->options.breakers->ways);
 
     return rl_probe_make(&client->names, client->options.prefix, tag, ways, turn, length);
@@ -622,9 +618,7 @@ static void make_servers(rl_client *client)
                                .loading_count = RL_SCRIPTS,
                                .tls = o->tls, .in_flight = IN_FLIGHT,
                                .sign_of_life = &client->sign_of_life,
-                               .threaded = o->threaded, .make_probe = make_probe,
-                               .on_reply = on_reply,
-                               .on_unsent = on_unsent, .owner = client,
+                               .threaded = o->threaded, .probe = {make_probe, client},
                                .sentinel_credentials = o->sentinel_credentials,
                                .breakers = o->breakers, .logger = o->logger};
 
@@ -633,6 +627,8 @@ static void make_servers(rl_client *client)
 
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
 {
+    static const rl_command command = {.kind = RL_REPLY_TEXT, .on_reply = on_reply,
+                                       .on_unsent = on_unsent};
     rl_client *client = apr_pcalloc(pool, sizeof(*client));
     int threaded = options->threaded;
 
@@ -646,7 +642,7 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options)
         if (i && threaded && client->wake_fd[i] < 0)
             return NULL;
     }
-    client->calls = rl_calls_create(pool, IN_FLIGHT);
+    client->calls = rl_calls_create(pool, IN_FLIGHT, &command, client);
     if (!client->calls || pthread_mutex_init(&client->lock, NULL))
         return NULL;
     rl_call_clear(&client->queue);

@@ -58,8 +58,6 @@ struct rl_cluster {
     int complained;
 };
 
-static char table_call; /* its address stands for CLUSTER SLOTS among the calls of a link */
-
 /* --- Places ------------------------------------------------------------------------------- */
 
 static void wake(place *p, int64_t now_us)
@@ -207,15 +205,14 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
                   why);
 }
 
-int rl_cluster_take(rl_cluster *c, const void *call, redisReply *reply, int64_t now_us)
+static void on_table(void *data, redisReply *reply)
 {
-    if (call != &table_call)
-        return 0;
+    rl_cluster *c = data;
+
     c->asking = 0;
-    take_table(c, reply, now_us);
+    take_table(c, reply, rl_link_clock());
     if (reply)
         freeReplyObject(reply);
-    return 1;
 }
 
 /* The index of a node that is up, behind the one asked last if there are more; -1 if none is. */
@@ -233,7 +230,9 @@ static int find_ready(const rl_cluster *c)
 
 static void ask_for_table(rl_cluster *c, int64_t now_us)
 {
-    static const char command[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
+    static const char bytes[] = "*2\r\n$7\r\nCLUSTER\r\n$5\r\nSLOTS\r\n";
+    rl_command command = {.bytes = bytes, .length = sizeof(bytes) - 1, .kind = RL_REPLY_TABLE,
+                          .on_reply = on_table, .data = c};
     int index = find_ready(c);
 
     if (index < 0) {
@@ -242,8 +241,7 @@ static void ask_for_table(rl_cluster *c, int64_t now_us)
         return;
     }
     c->asked = index;
-    c->asking = rl_node_send(c->places[index]->node, command, sizeof(command) - 1,
-                             RL_REPLY_TABLE, &table_call);
+    c->asking = rl_node_send(c->places[index]->node, &command);
     c->stale = !c->asking;
     c->ask_at_us = now_us + c->pause_us;
 }

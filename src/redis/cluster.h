@@ -51,9 +51,6 @@ int rl_cluster_is_awaited(const rl_cluster *cluster);
 rl_node *rl_cluster_redirect(rl_cluster *cluster, const rl_node *from, const char *error,
                              int *ask, int64_t now_us);
 
-/* Takes a reply; returns 1 if call was the cluster's own, and the reply is freed then. */
-int rl_cluster_take(rl_cluster *cluster, const void *call, redisReply *reply, int64_t now_us);
-
 /* Does what is due. To be called when the nodes have been looked at. */
 void rl_cluster_look(rl_cluster *cluster, int64_t now_us);
 

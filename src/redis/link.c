@@ -30,11 +30,10 @@
 #define IDLE_US 1000000  /* without a call until a connection may be closed already */
 #define DOUBT_US 5000000 /* and until it may be dead without having been closed */
 
-/* A call in flight. */
+/* A command in flight. */
 typedef struct {
-    void *call;
-    rl_reply_kind kind;
-    uint64_t from; /* its first byte, of all that this connection was given to send */
+    rl_command command; /* its bytes are not kept */
+    uint64_t from;      /* its first byte, of all that this connection was given to send */
 } owed;
 
 struct rl_link {
@@ -45,7 +44,7 @@ struct rl_link {
     int connected;      /* the socket is, and secured if it has to be; greetings are on their way */
     rl_tls_session *session; /* NULL: in clear, or not begun */
     int wants;          /* poll events that the socket, or its TLS handshake, waits for */
-    int handshakes;     /* replies to the handshake still to come */
+    int own;            /* replies to greetings or to a sign of life that are still to come */
     int unsent;         /* hiredis holds bytes that the socket did not take yet */
     uint64_t given;     /* bytes that were to be sent */
     uint64_t tried;     /* of these, what TLS was given, of which nobody knows what was sent */
@@ -57,14 +56,6 @@ struct rl_link {
     rl_error_kind refusal;
     char error[160];
 };
-
-/* Their addresses stand for the link's own calls in the ring. */
-static char handshake, sign_of_life;
-
-static int is_own(const void *call)
-{
-    return call == &handshake || call == &sign_of_life;
-}
 
 rl_link *rl_link_create(apr_pool_t *pool, const rl_link_options *options)
 {
@@ -101,10 +92,10 @@ rl_error_kind rl_link_refusal(const rl_link *link)
 
 /* --- Calls in flight ---------------------------------------------------------------------- */
 
-static void push(rl_link *link, void *call, rl_reply_kind kind, int length)
+static void push(rl_link *link, const rl_command *command)
 {
-    link->calls[(link->first + link->count++) % link->size] = (owed){call, kind, link->given};
-    link->given += (uint64_t)length;
+    link->calls[(link->first + link->count++) % link->size] = (owed){*command, link->given};
+    link->given += (uint64_t)command->length;
     link->unsent = 1;
 }
 
@@ -127,7 +118,6 @@ static uint64_t may_be_sent(const rl_link *link)
 
 void rl_link_close(rl_link *link, const char *why)
 {
-    const rl_link_options *o = &link->options;
     uint64_t sent = may_be_sent(link);
 
     if (link->context)
@@ -135,20 +125,17 @@ void rl_link_close(rl_link *link, const char *why)
     link->context = NULL;
     link->state = RL_LINK_DOWN;
     link->session = NULL;
-    link->was_idle = 1;
-    link->connected = link->handshakes = link->unsent = 0;
+    link->was_idle = link->count == link->own;
+    link->connected = link->own = link->unsent = 0;
     link->given = link->tried = 0;
     apr_cpystrn(link->error, why, sizeof(link->error));
     while (link->count > 0) {
         owed next = pop(link);
 
-        if (is_own(next.call))
-            continue;
-        link->was_idle = 0;
-        if (next.from >= sent && o->on_unsent)
-            o->on_unsent(o->owner, next.call);
+        if (next.from >= sent && next.command.on_unsent)
+            next.command.on_unsent(next.command.data);
         else
-            o->on_reply(o->owner, next.call, NULL);
+            next.command.on_reply(next.command.data, NULL);
     }
 }
 
@@ -189,25 +176,29 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
     link->due_us = rl_link_clock() + link->options.connect_us;
 }
 
+static void take_greeting(void *data, redisReply *reply);
+
 static void greet(rl_link *link, const rl_greeting *greeting)
 {
-    const char *bytes = greeting->bytes;
-    int length = greeting->length;
+    rl_command command = {.bytes = greeting->bytes, .length = greeting->length,
+                          .kind = greeting->reply, .on_reply = take_greeting, .data = link};
     char *secret = NULL;
 
-    if (greeting->credentials)
-        bytes = (length = rl_credentials_format(greeting->credentials, &secret)) ? secret : "";
-    redisAppendFormattedCommand(link->context, bytes, (size_t)length);
-    push(link, &handshake, greeting->reply, length);
-    link->handshakes++;
+    if (greeting->credentials) {
+        command.length = rl_credentials_format(greeting->credentials, &secret);
+        command.bytes = secret ? secret : "";
+    }
+    redisAppendFormattedCommand(link->context, command.bytes, (size_t)command.length);
+    push(link, &command);
+    link->own++;
     if (secret)
-        explicit_bzero(secret, (size_t)length);
+        explicit_bzero(secret, (size_t)command.length);
     redisFreeCommand(secret);
 }
 
 void rl_link_reload(rl_link *link)
 {
-    if (link->state != RL_LINK_READY || link->handshakes > 0)
+    if (link->state != RL_LINK_READY || link->own > 0)
         return;
     for (int i = link->options.loading_count; i > 0; i--)
         greet(link, &link->options.greetings[link->options.greeting_count - i]);
@@ -281,13 +272,17 @@ static void become_ready(rl_link *link)
     link->due_us = rl_link_clock() + link->options.silent_us;
 }
 
-static void take_handshake(rl_link *link, redisReply *reply)
+/* Greetings are answered in their order, so the number still owed says which one this is. */
+static void take_greeting(void *data, redisReply *reply)
 {
+    rl_link *link = data;
     const rl_greeting *greeting =
-        &link->options.greetings[link->options.greeting_count - link->handshakes];
+        &link->options.greetings[link->options.greeting_count - link->own];
     char text[sizeof(link->error)];
     const char *wrong = NULL;
 
+    if (!reply)
+        return;
     if (reply->type == REDIS_REPLY_ERROR && !is_forgiven(greeting, reply->str)) {
         note_refusal(link, greeting, reply->str, text);
         wrong = text;
@@ -297,21 +292,34 @@ static void take_handshake(rl_link *link, redisReply *reply)
     }
     if (wrong)
         rl_link_close(link, wrong);
-    else if (--link->handshakes == 0)
+    else if (--link->own == 0)
         become_ready(link);
     freeReplyObject(reply);
 }
 
+/* A reply of any kind will do. */
+static void take_sign_of_life(void *data, redisReply *reply)
+{
+    rl_link *link = data;
+
+    if (!reply)
+        return;
+    freeReplyObject(reply);
+    link->own--;
+    become_ready(link);
+}
+
 /* --- Sending and receiving ---------------------------------------------------------------- */
 
-int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind kind, void *call)
+int rl_link_send(rl_link *link, const rl_command *command)
 {
     if (link->state != RL_LINK_READY || link->count >= link->options.in_flight
-        || redisAppendFormattedCommand(link->context, command, (size_t)length) != REDIS_OK)
+        || redisAppendFormattedCommand(link->context, command->bytes, (size_t)command->length)
+               != REDIS_OK)
         return 0;
     if (link->count == 0)
         link->due_us = rl_link_clock() + link->options.silent_us;
-    push(link, call, kind, length);
+    push(link, command);
     return 1;
 }
 
@@ -330,8 +338,25 @@ static void flush(rl_link *link)
 static rl_reply_kind expected(const rl_link *link)
 {
     if (link->count > 0)
-        return link->calls[link->first].kind;
+        return link->calls[link->first].command.kind;
     return link->options.on_push ? RL_REPLY_LIST : RL_REPLY_TEXT;
+}
+
+static void take_reply(rl_link *link, redisReply *reply)
+{
+    rl_command command;
+
+    if (link->count > 0) {
+        command = pop(link).command;
+        command.on_reply(command.data, reply);
+    }
+    else if (link->options.on_push) {
+        link->options.on_push(link->options.push_data, reply);
+    }
+    else {
+        freeReplyObject(reply);
+        rl_link_close(link, "a reply that nobody asked for");
+    }
 }
 
 static void take_replies(rl_link *link)
@@ -340,7 +365,6 @@ static void take_replies(rl_link *link)
 
     while (link->context) {
         void *reply = NULL;
-        void *call;
 
         rl_reader_expect(&link->reader, expected(link));
         if (redisGetReplyFromReader(link->context, &reply) != REDIS_OK) {
@@ -349,26 +373,7 @@ static void take_replies(rl_link *link)
         }
         if (!reply)
             break;
-        if (link->count == 0 && link->options.on_push) {
-            link->options.on_push(link->options.owner, reply);
-            continue;
-        }
-        if (link->count == 0) {
-            freeReplyObject(reply);
-            rl_link_close(link, "a reply that nobody asked for");
-            return;
-        }
-        call = pop(link).call;
-        if (call == &handshake) {
-            take_handshake(link, reply);
-        }
-        else if (call == &sign_of_life) { /* of whatever kind */
-            freeReplyObject(reply);
-            become_ready(link);
-        }
-        else {
-            link->options.on_reply(link->options.owner, call, reply);
-        }
+        take_reply(link, reply);
     }
     objection = link->context ? rl_reader_objection(&link->reader, link->context->reader) : NULL;
     if (objection)
@@ -404,9 +409,12 @@ static int is_near(const rl_link *link)
 static void ask_for_sign_of_life(rl_link *link, int64_t now_us)
 {
     const rl_greeting *sign = link->options.sign_of_life;
+    rl_command command = {.bytes = sign->bytes, .length = sign->length, .kind = sign->reply,
+                          .on_reply = take_sign_of_life, .data = link};
 
-    redisAppendFormattedCommand(link->context, sign->bytes, (size_t)sign->length);
-    push(link, &sign_of_life, sign->reply, sign->length);
+    redisAppendFormattedCommand(link->context, command.bytes, (size_t)command.length);
+    push(link, &command);
+    link->own++;
     link->state = RL_LINK_CONNECTING;
     link->due_us = now_us + link->options.check_us;
 }

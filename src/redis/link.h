@@ -26,16 +26,22 @@ typedef struct rl_link rl_link;
 typedef enum { RL_LINK_DOWN, RL_LINK_CONNECTING, RL_LINK_READY } rl_link_state;
 
 /*
- * What becomes of a call: reply is what Redis said, and the callee's to free with
- * freeReplyObject(); NULL if the connection ended before.
+ * A command. The callback and the kind of reply it expects travel with each command as one struct.
+ * Each command that rl_link_send() accepted ends with exactly one callback.
  */
-typedef void (*rl_link_reply)(void *owner, void *call, redisReply *reply);
-
-/*
- * What becomes of a call of which nothing was sent when the connection ended: it certainly did not
- * run, and may be sent again over the next one.
- */
-typedef void (*rl_link_unsent)(void *owner, void *call);
+typedef struct {
+    const char *bytes;  /* formatted; copied when it is sent */
+    int length;
+    rl_reply_kind kind; /* of the reply */
+    /* reply is the callee's, for freeReplyObject(); NULL: the connection ended before it came. */
+    void (*on_reply)(void *data, redisReply *reply);
+    /*
+     * The connection ended before any byte was sent: the command certainly did not run, and may be
+     * sent again over the next one. NULL: on_reply(data, NULL) then, too.
+     */
+    void (*on_unsent)(void *data);
+    void *data;
+} rl_command;
 
 typedef struct {
     int64_t connect_us; /* to connect, and again to shake hands */
@@ -47,11 +53,9 @@ typedef struct {
     int in_flight;      /* calls that may be sent and unanswered */
     const rl_greeting *sign_of_life; /* any reply to it will do; NULL: none is asked for */
     int64_t check_us;   /* how long that may take */
-    rl_link_reply on_reply;
-    rl_link_unsent on_unsent; /* NULL: on_reply is told that they are lost */
-    /* Takes what comes when nothing is owed, and frees it. NULL: that ends the connection. */
-    void (*on_push)(void *owner, redisReply *reply);
-    void *owner;
+    /* Takes what comes when no reply is owed, and frees it. NULL: that ends the connection. */
+    void (*on_push)(void *push_data, redisReply *reply);
+    void *push_data;
 } rl_link_options;
 
 /* Makes a link that is down. options are copied, greetings not. */
@@ -78,10 +82,10 @@ const char *rl_link_error(const rl_link *link);
 rl_error_kind rl_link_refusal(const rl_link *link);
 
 /*
- * Sends a command whose reply is of this kind and belongs to call; the bytes are copied. Only when
- * ready and with room in flight; returns 0 otherwise. They go out at the next rl_link_step().
+ * Sends a command at the next rl_link_step(). Only when ready and with room in flight; otherwise
+ * returns 0, and no callback follows.
  */
-int rl_link_send(rl_link *link, const char *command, int length, rl_reply_kind kind, void *call);
+int rl_link_send(rl_link *link, const rl_command *command);
 
 /*
  * To be called before something is sent. Over a connection that was idle for long nothing is sent

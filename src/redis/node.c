@@ -52,8 +52,6 @@ struct rl_node {
     char probe_tag[RL_PROBE_TAG];
 };
 
-static char probe_call; /* its address stands for a probe among the calls of the link */
-
 static int64_t least(int64_t a, int64_t b)
 {
     return a < b ? a : b;
@@ -261,18 +259,53 @@ static void connect_next(rl_node *node, int64_t now_us)
         link_failed(node, now_us);
 }
 
+/*
+ * The last reply to a probe has come. Whoever reads it may have been away since it was due, so it
+ * is the clock that says if it came in time. Replies to an earlier probe say nothing of a later one.
+ */
+static void take_probe(rl_node *node)
+{
+    int64_t now_us = rl_link_clock();
+    int good = node->probe_good;
+
+    if (good && now_us >= node->probe_until_us)
+        rl_logger_say_at_pace(&node->options.logger, &node->said_late, now_us / 1000,
+                              RL_LOG_WARNING, "Redis at %s answers, but later than the %d ms "
+                              "that RateLimitRedisTimeout allows", node->name,
+                              (int)node->options.timeout_ms);
+    if (node->probe_sent)
+        probed(node, good && now_us < node->probe_until_us);
+}
+
+/* reply is NULL if the connection ended before it came, or before the probe was sent. */
+static void take_probe_reply(void *data, redisReply *reply)
+{
+    rl_node *node = data;
+
+    node->probes_owed--;
+    if (!reply || reply->type != REDIS_REPLY_STRING)
+        node->probe_good = 0;
+    if (reply && reply->type == REDIS_REPLY_ERROR)
+        rl_node_refused(node, rl_error_of(reply->str), reply->str);
+    if (node->probes_owed == 0)
+        take_probe(node);
+    if (reply)
+        freeReplyObject(reply);
+}
+
 /* Twice: what a key is written with first is not what it is written with when it is there. */
 static void send_probe(rl_node *node, int64_t now_us)
 {
-    int length;
-    char *probe = node->options.make_probe(node->options.owner, node->probe_tag,
-                                           rl_breaker_good_probes(node->breaker), &length);
+    const rl_probe_maker *maker = &node->options.probe;
+    rl_command command = {.kind = RL_REPLY_TEXT, .on_reply = take_probe_reply, .data = node};
+    char *probe = maker->make(maker->data, node->probe_tag, rl_breaker_good_probes(node->breaker),
+                              &command.length);
 
+    command.bytes = probe;
     node->probe_until_us = now_us + node->options.timeout_ms * 1000;
     node->probe_sent = node->probe_good = 1;
     for (int i = 0; i < 2 && node->probe_sent; i++) {
-        node->probe_sent = probe && rl_link_send(node->link, probe, length, RL_REPLY_TEXT,
-                                                 &probe_call);
+        node->probe_sent = probe && rl_link_send(node->link, &command);
         node->probes_owed += node->probe_sent;
     }
     redisFreeCommand(probe);
@@ -402,53 +435,6 @@ void rl_node_look(rl_node *node, int64_t now_us)
 
 /* --- The owner ---------------------------------------------------------------------------- */
 
-/*
- * The last reply to a probe has come. Whoever reads it may have been away since it was due, so it
- * is the clock that says if it came in time. Replies to an earlier probe say nothing of a later one.
- */
-static void take_probe(rl_node *node)
-{
-    int64_t now_us = rl_link_clock();
-    int good = node->probe_good;
-
-    if (good && now_us >= node->probe_until_us)
-        rl_logger_say_at_pace(&node->options.logger, &node->said_late, now_us / 1000,
-                              RL_LOG_WARNING, "Redis at %s answers, but later than the %d ms "
-                              "that RateLimitRedisTimeout allows", node->name,
-                              (int)node->options.timeout_ms);
-    if (node->probe_sent)
-        probed(node, good && now_us < node->probe_until_us);
-}
-
-static void on_reply(void *data, void *call, redisReply *reply)
-{
-    rl_node *node = data;
-
-    if (call != &probe_call) {
-        node->options.on_reply(node->options.owner, call, reply);
-        return;
-    }
-    node->probes_owed--;
-    if (!reply || reply->type != REDIS_REPLY_STRING)
-        node->probe_good = 0;
-    if (reply && reply->type == REDIS_REPLY_ERROR)
-        rl_node_refused(node, rl_error_of(reply->str), reply->str);
-    if (node->probes_owed == 0)
-        take_probe(node);
-    if (reply)
-        freeReplyObject(reply);
-}
-
-static void on_unsent(void *data, void *call)
-{
-    rl_node *node = data;
-
-    if (call == &probe_call)
-        on_reply(node, call, NULL);
-    else
-        node->options.on_unsent(node->options.owner, call);
-}
-
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at)
 {
@@ -460,8 +446,7 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
                             .loading_count = options->loading_count, .tls = options->tls,
                             .sign_of_life = options->sign_of_life,
                             .check_us = options->timeout_ms * 1000 / 2,
-                            .in_flight = options->in_flight, .on_reply = on_reply,
-                            .on_unsent = on_unsent, .owner = node};
+                            .in_flight = options->in_flight};
     rl_dialer_options dialer = {.connect_ms = options->connect_ms,
                                 .pause_min_ms = options->retry.retry_min_ms,
                                 .pause_max_ms = options->retry.retry_max_ms,
@@ -526,9 +511,9 @@ void rl_node_freshen(rl_node *node)
         rl_node_look(node, now_us);
 }
 
-int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call)
+int rl_node_send(rl_node *node, const rl_command *command)
 {
-    return rl_link_send(node->link, command, length, kind, call);
+    return rl_link_send(node->link, command);
 }
 
 /* When there is something to do even if nothing happens. */

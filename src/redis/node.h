@@ -22,6 +22,15 @@ typedef struct rl_node rl_node;
 
 #define RL_PROBE_TAG 16
 
+/*
+ * Formats a command that does what calls do and changes nothing, for redisFreeCommand(). Its keys
+ * have this tag; what it does differs from turn to turn.
+ */
+typedef struct {
+    char *(*make)(void *data, const char *tag, unsigned turn, int *length);
+    void *data;
+} rl_probe_maker;
+
 typedef struct {
     int64_t timeout_ms;       /* what a request may wait; a silent link is closed after four */
     int64_t connect_ms;
@@ -33,19 +42,12 @@ typedef struct {
     const rl_greeting *sign_of_life;
     const rl_tls *tls;
     int in_flight;
-    /*
-     * Formats a command that does what calls do and changes nothing, for redisFreeCommand(). Its
-     * keys have this tag; what it does differs from turn to turn.
-     */
-    char *(*make_probe)(void *owner, const char *tag, unsigned turn, int *length);
+    rl_probe_maker probe;
     int guided;               /* before each connection it is asked anew where the server is */
     int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_resolver *resolver;    /* the owner's */
     const rl_credentials *sentinel_credentials; /* NULL: none */
-    rl_link_reply on_reply;
-    rl_link_unsent on_unsent;
-    void *owner;              /* for both */
     rl_breakers *breakers;    /* shared by all children */
     rl_logger logger;
 } rl_node_options;
@@ -108,7 +110,7 @@ void rl_node_hurry(rl_node *node);
 void rl_node_freshen(rl_node *node);
 
 /* As rl_link_send(). */
-int rl_node_send(rl_node *node, const char *command, int length, rl_reply_kind kind, void *call);
+int rl_node_send(rl_node *node, const rl_command *command);
 
 /*
  * Redis answered a call with an error of this kind: counts it and does what the node has to do

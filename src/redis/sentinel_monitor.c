@@ -90,9 +90,9 @@ static const char *check_address(void *context, const redisReply *reply)
 }
 
 /* What comes without being asked for: messages of the channel. */
-static void on_push(void *owner, redisReply *reply)
+static void on_push(void *data, redisReply *reply)
 {
-    rl_sentinel_monitor *m = owner;
+    rl_sentinel_monitor *m = data;
 
     if (rl_sentinel_search_is_switch(reply, m->options.url->primary)) {
         rl_sentinel_search_begin(&m->search);
@@ -278,13 +278,6 @@ int rl_sentinel_monitor_is_settled(const rl_sentinel_monitor *m)
 
 /* --- Life --------------------------------------------------------------------------------- */
 
-static void nobody_calls(void *owner, void *call, redisReply *reply)
-{
-    (void)owner;
-    (void)call;
-    freeReplyObject(reply);
-}
-
 static void make_greetings(rl_sentinel_monitor *m, apr_pool_t *pool)
 {
     const char *ask[] = {"SENTINEL", "get-master-addr-by-name", m->options.url->primary};
@@ -309,8 +302,7 @@ rl_sentinel_monitor *rl_sentinel_monitor_create(apr_pool_t *pool,
     rl_sentinel_monitor *m = apr_pcalloc(pool, sizeof(*m));
     rl_link_options link = {.connect_us = options->connect_ms * 1000,
                             .silent_us = options->connect_ms * 1000, .greetings = m->greetings,
-                            .tls = options->tls, .on_reply = nobody_calls, .on_push = on_push,
-                            .owner = m};
+                            .tls = options->tls, .on_push = on_push, .push_data = m};
 
     m->options = *options;
     m->pause_us = options->retry_min_ms * 1000;

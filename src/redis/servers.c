@@ -32,8 +32,6 @@ struct rl_servers {
     rl_cluster *cluster;          /* NULL: none */
 };
 
-static char asking; /* its address stands for ASKING among the calls of a link */
-
 /* --- Sentinels ---------------------------------------------------------------------------- */
 
 static const char *check_role(void *context, const redisReply *reply)
@@ -119,15 +117,23 @@ rl_failure rl_servers_route(rl_servers *servers, int slot, rl_node **node)
     return rl_node_allows(*node);
 }
 
+static void drop_reply(void *data, redisReply *reply)
+{
+    (void)data;
+    if (reply)
+        freeReplyObject(reply);
+}
+
 static rl_call_next send_to_node(rl_call *call)
 {
-    static const char ask[] = "*1\r\n$6\r\nASKING\r\n";
+    static const char bytes[] = "*1\r\n$6\r\nASKING\r\n";
+    static const rl_command asking = {.bytes = bytes, .length = sizeof(bytes) - 1,
+                                      .kind = RL_REPLY_TEXT, .on_reply = drop_reply};
 
     if (rl_node_is_awaited(call->node))
         return RL_CALL_WAITS;
-    return (!call->ask || rl_node_send(call->node, ask, sizeof(ask) - 1, RL_REPLY_TEXT, &asking))
-        && rl_node_send(call->node, call->command, call->length, RL_REPLY_TEXT, call)
-        ? RL_CALL_GOES : RL_CALL_ENDS;
+    return (!call->ask || rl_node_send(call->node, &asking))
+        && rl_node_send(call->node, &call->command) ? RL_CALL_GOES : RL_CALL_ENDS;
 }
 
 rl_call_next rl_servers_send(rl_servers *servers, rl_call *call)
@@ -139,16 +145,6 @@ rl_call_next rl_servers_send(rl_servers *servers, rl_call *call)
         return send_to_node(call);
     }
     return rl_cluster_is_awaited(servers->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;
-}
-
-int rl_servers_take(rl_servers *servers, const void *call, redisReply *reply)
-{
-    if (call == &asking) {
-        if (reply)
-            freeReplyObject(reply);
-        return 1;
-    }
-    return servers->cluster && rl_cluster_take(servers->cluster, call, reply, rl_link_clock());
 }
 
 /* A slot that is being moved, with some keys here and some there: as long as that lasts. */

@@ -54,9 +54,6 @@ void rl_servers_look(rl_servers *servers, int64_t now_us);
  */
 rl_call_next rl_servers_send(rl_servers *servers, rl_call *call);
 
-/* Takes what on_reply of a node was given; returns 1 if the call was theirs, and frees it then. */
-int rl_servers_take(rl_servers *servers, const void *call, redisReply *reply);
-
 /*
  * Does what a node's error asks for. RL_CALL_ENDS unless the call certainly did not run and may be
  * sent again: then it has been, or has to be kept and given to rl_servers_send().

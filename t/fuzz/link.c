@@ -31,16 +31,15 @@ static void must(int holds)
         abort();
 }
 
-static void on_reply(void *owner, void *call, redisReply *reply)
+static void on_reply(void *data, redisReply *reply)
 {
-    (void)owner;
-    ++*(int *)call;
+    ++*(int *)data;
     freeReplyObject(reply);
 }
 
-static void on_push(void *owner, redisReply *reply)
+static void on_push(void *data, redisReply *reply)
 {
-    (void)owner;
+    (void)data;
     pushed++;
     freeReplyObject(reply);
 }
@@ -110,7 +109,7 @@ static rl_link *link_of(apr_pool_t *pool, int listens)
     };
     rl_link_options options = {.connect_us = 1000000, .silent_us = 1000000,
                                .greetings = greetings, .greeting_count = 3, .loading_count = 1,
-                               .in_flight = CALLS, .on_reply = on_reply,
+                               .in_flight = CALLS,
                                .on_push = listens ? on_push : NULL};
 
     return rl_link_create(pool, &options);
@@ -123,8 +122,10 @@ static int send_calls(rl_link *link, int first)
 
     for (int i = 0; i < CALLS; i++) {
         int kind = (first + i) % CALLS;
+        rl_command command = {.bytes = "C\r\n", .length = 3, .kind = (rl_reply_kind)kind,
+                              .on_reply = on_reply, .data = &answered[kind]};
 
-        sent += rl_link_send(link, "C\r\n", 3, (rl_reply_kind)kind, &answered[kind]);
+        sent += rl_link_send(link, &command);
     }
     return sent;
 }

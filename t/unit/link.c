@@ -19,22 +19,19 @@ static apr_pool_t *pool;
 static rl_endpoint at = {.name = "here", .host = "127.0.0.1"};
 static int listener, peer = -1;
 static int replies, lost, unsent; /* what became of calls */
-static char calls[9];
 
-static void on_reply(void *owner, void *call, redisReply *reply)
+static void on_reply(void *data, redisReply *reply)
 {
-    (void)owner;
-    (void)call;
+    (void)data;
     replies += reply != NULL;
     lost += reply == NULL;
     if (reply)
         freeReplyObject(reply);
 }
 
-static void on_unsent(void *owner, void *call)
+static void on_unsent(void *data)
 {
-    (void)owner;
-    (void)call;
+    (void)data;
     unsent++;
 }
 
@@ -88,8 +85,7 @@ static rl_link *connect_link(void)
     static const rl_greeting sign = {.name = "sign", .bytes = "SIGN\r\n", .length = 6};
     rl_link_options options = {.connect_us = SECOND_US, .silent_us = SECOND_US,
                                .greetings = &greeting, .greeting_count = 1, .in_flight = 8,
-                               .sign_of_life = &sign, .check_us = SECOND_US / 5,
-                               .on_reply = on_reply, .on_unsent = on_unsent};
+                               .sign_of_life = &sign, .check_us = SECOND_US / 5};
     rl_link *link = rl_link_create(pool, &options);
     char text[99];
 
@@ -105,9 +101,12 @@ static rl_link *connect_link(void)
     return link;
 }
 
-static void send_call(rl_link *link, int i)
+static void send_call(rl_link *link)
 {
-    rl_link_send(link, "CALL\r\n", 6, RL_REPLY_TEXT, &calls[i]);
+    rl_command command = {.bytes = "CALL\r\n", .length = 6, .kind = RL_REPLY_TEXT,
+                          .on_reply = on_reply, .on_unsent = on_unsent};
+
+    rl_link_send(link, &command);
 }
 
 static void drop_peer(int reset)
@@ -126,12 +125,12 @@ static void test_unsent(void)
     rl_link *link = connect_link();
     char text[99];
 
-    send_call(link, 0);
+    send_call(link);
     rl_link_step(link, 0, rl_link_clock());
     ok(hear(text, sizeof(text)) > 0, "a call has arrived");
     drop_peer(1);
-    send_call(link, 1);
-    send_call(link, 2);
+    send_call(link);
+    send_call(link);
     rl_link_step(link, 0, rl_link_clock());
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "the next ones meet a connection that was reset");
     is_int(unsent, 2, "nothing of them was sent");
@@ -144,7 +143,7 @@ static void test_written(void)
     rl_link *link = connect_link();
 
     drop_peer(0);
-    send_call(link, 0);
+    send_call(link);
     rl_link_step(link, 0, rl_link_clock());
     ok(becomes(link, RL_LINK_DOWN), "a call was written although the other side had closed");
     is_int(unsent, 0, "nobody says that it was not sent");
@@ -155,7 +154,7 @@ static void test_waiting(void)
 {
     rl_link *link = connect_link();
 
-    send_call(link, 0);
+    send_call(link);
     rl_link_close(link, "the test says so");
     is_int(unsent, 1, "a call that waits to be sent when the connection is closed was not sent");
 }
@@ -175,7 +174,7 @@ static void test_idle(void)
     is_int(lost + unsent, 0, "and no call has met that");
     link = connect_link();
     ok(!rl_link_freshen(link, now_us + 2 * SECOND_US), "one that is open is not asked");
-    send_call(link, 0);
+    send_call(link);
     ok(!rl_link_freshen(link, now_us + 60 * SECOND_US), "a busy one never is");
     rl_link_step(link, 0, rl_link_clock());
     say("+OK\r\n");
