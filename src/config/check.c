@@ -14,6 +14,7 @@
 #include "config/check.h"
 #include "config/config.h"
 #include "config/redis.h"
+#include "rule/text.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
@@ -85,7 +86,7 @@ static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *setti
     else if (text && !rule->tier_count)
         warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, as in: RateLimitTier "
                                     "%s gold 1000", rule->name));
-    else if (text && rl_rule_is_name(text) && !rl_rule_tier(rule, text))
+    else if (text && rl_text_is_name(text) && !rl_rule_tier(rule, text))
         warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is none of its tiers; an "
                                     "expression has %%{...}, as in tier=%%{env:PLAN}", text, text));
 }

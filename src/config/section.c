@@ -13,6 +13,8 @@
 
 #include "config/directive.h"
 #include "config/section.h"
+#include "rule/parse.h"
+#include "rule/text.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
@@ -25,9 +27,9 @@ static const char *not_in_limit(cmd_parms *cmd)
 
 /* --- RateLimit ---------------------------------------------------------------------------- */
 
-static const char *compile(void *context, const char *text, int boolean, const void **compiled)
+static const char *compile(void *data, const char *text, int boolean, const void **compiled)
 {
-    const cmd_parms *cmd = context;
+    const cmd_parms *cmd = data;
     unsigned flags = AP_EXPR_FLAG_DONT_VARY | AP_EXPR_FLAG_RESTRICTED;
     const char *error = NULL;
 
@@ -63,6 +65,7 @@ static int is_unknown_status(int status)
 
 const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
 {
+    rl_compiler compiler = {compile, cmd};
     rl_section *section = config;
     const char *error;
     rl_rule *rule;
@@ -74,7 +77,7 @@ const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
         section->drops_inherited = 1;
         return NULL;
     }
-    error = rl_rule_parse(cmd->pool, line, compile, cmd, &rule);
+    error = rl_parse_rule(cmd->pool, line, &compiler, &rule);
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
     if (!rule->off && rule->phase == RL_PHASE_EARLY && cmd->path)
@@ -99,12 +102,12 @@ const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
 
     if (error)
         return error;
-    name = rl_rule_word(cmd->pool, &line);
+    name = rl_text_word(cmd->pool, &line);
     rule = name ? rl_config_rule_named(config, name) : NULL;
     if (!rule || rule->off)
         return apr_psprintf(cmd->pool, "RateLimitTier \"%s\": there is no RateLimit of this name "
                             "before it in this section", name ? name : "");
-    error = rl_rule_add_tier(cmd->pool, (rl_rule *)rule, line);
+    error = rl_parse_tier(cmd->pool, (rl_rule *)rule, line);
     return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
 }
 
@@ -117,7 +120,7 @@ static const char *choose(cmd_parms *cmd, const char *word, const char *const wo
 
     if (error)
         return error;
-    *member = rl_rule_choice(word, words);
+    *member = rl_text_choice(word, words);
     return *member < 0 ? rl_cmd_expected(cmd, word, expected) : NULL;
 }
 
@@ -155,7 +158,7 @@ const char *rl_cmd_headers(cmd_parms *cmd, void *config, const char *word)
                                RL_HEADERS_YIELD};
     rl_section *section = config;
     const char *error = not_in_limit(cmd);
-    int i = rl_rule_choice(word, names);
+    int i = rl_text_choice(word, names);
 
     if (error)
         return error;
@@ -178,7 +181,7 @@ const char *rl_cmd_normalize(cmd_parms *cmd, void *config, const char *word)
                                      RL_PATH_PARAMS, RL_PATH_ENCODING};
     rl_section *section = config;
     const char *error = not_in_limit(cmd);
-    int i = rl_rule_choice(word + (*word == '-' || *word == '+'), names);
+    int i = rl_text_choice(word + (*word == '-' || *word == '+'), names);
 
     if (error)
         return error;

@@ -12,6 +12,7 @@
 
 #include "config/directive.h"
 #include "config/server.h"
+#include "rule/text.h"
 #include "shm/local.h"
 
 /* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
@@ -22,19 +23,11 @@ static const char *value_of(const char *word, const char *name)
     return strncasecmp(word, name, length) || word[length] != '=' ? NULL : word + length + 1;
 }
 
-static int whole_number(const char *text, apr_int64_t least, apr_int64_t most, apr_int64_t *n)
-{
-    char *end;
-
-    *n = apr_strtoi64(text, &end, 10);
-    return apr_isdigit(*text) && !*end && *n >= least && *n <= most;
-}
-
 #define TIMEOUT_MAX_MS 10000
 
 static int timeout(const char *text, int64_t *ms)
 {
-    return rl_rule_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
+    return rl_text_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
 }
 
 const char *rl_cmd_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
@@ -80,14 +73,14 @@ const char *rl_cmd_on_failure(cmd_parms *cmd, void *config, const char *word, co
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     const char *nodes = second ? value_of(second, "nodes") : NULL;
     rl_settings *settings = rl_cmd_settings(cmd);
-    int i = rl_rule_choice(word, names);
+    int i = rl_text_choice(word, names);
 
     (void)config;
     if (error)
         return error;
     if (i < 0)
         return rl_cmd_expected(cmd, word, "local, open or closed");
-    if (second && (!nodes || !whole_number(nodes, 1, 100000, &settings->nodes)))
+    if (second && (!nodes || !rl_text_whole_number(nodes, 1, 100000, &settings->nodes)))
         return rl_cmd_expected(cmd, second, "the number of hosts, as in nodes=4");
     settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
     return NULL;
@@ -97,9 +90,9 @@ static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *se
 {
     const char *dots = strstr(text, "..");
 
-    if (dots && rl_rule_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
+    if (dots && rl_text_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
                                  &settings->retry_min_ms)
-        && rl_rule_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
+        && rl_text_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
         && settings->retry_min_ms <= settings->retry_max_ms)
         return NULL;
     return "a range of durations, as in retry=50ms..2s";
@@ -117,7 +110,7 @@ const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, cons
         const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
         apr_int64_t n;
 
-        if (failures && whole_number(failures, 1, 1000, &n))
+        if (failures && rl_text_whole_number(failures, 1, 1000, &n))
             settings->breaker_failures = (int)n;
         else if (failures)
             return rl_cmd_expected(cmd, word, "1 to 1000, as in failures=5");
@@ -158,7 +151,7 @@ const char *rl_cmd_scope(cmd_parms *cmd, void *config, const char *name)
     (void)config;
     if (error)
         return error;
-    if (!rl_rule_is_name(name))
+    if (!rl_text_is_name(name))
         return rl_cmd_expected(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
     settings->scope = name;
     settings->scope_hash = apr_siphash24(name, strlen(name), any);
@@ -183,7 +176,7 @@ const char *rl_cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
         return error;
     if (length > 1 && text[length - 1] == '%')
         text = apr_pstrmemdup(cmd->pool, text, length - 1);
-    if (!whole_number(text, 0, 100, &percent))
+    if (!rl_text_whole_number(text, 0, 100, &percent))
         return rl_cmd_expected(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
     rl_cmd_settings(cmd)->delay_workers = (int)percent;
     return NULL;
@@ -215,7 +208,7 @@ const char *rl_cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const 
     for (int i = 0; i < argc / 2; i++) {
         apr_int64_t load;
 
-        if (!whole_number(argv[2 * i], 0, 99, &load)
+        if (!rl_text_whole_number(argv[2 * i], 0, 99, &load)
             || (i && load <= steps[i - 1].above_percent))
             return rl_cmd_expected(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that "
                                 "grow from pair to pair, as in 70 0.5 90 0.2");
@@ -237,7 +230,7 @@ const char *rl_cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
     (void)config;
     if (error)
         return error;
-    if (!whole_number(text, 1, 128, &n))
+    if (!rl_text_whole_number(text, 1, 128, &n))
         return rl_cmd_expected(cmd, text, "a prefix length of 1 to 128, as in 64");
     rl_cmd_settings(cmd)->ipv6_prefix = (int)n;
     return NULL;

@@ -26,7 +26,7 @@
 #define PLAIN_MAX 64 /* bytes of a value that may stand readable */
 #define DIGEST_HEX 32
 
-static const rl_key_part address_part = {RL_KEY_IP, 0, NULL, NULL};
+static const rl_key_part address_part = {.component = RL_KEY_IP};
 static const rl_key address_key = {&address_part, 1};
 
 /* --- Addresses ---------------------------------------------------------------------------- */
@@ -120,7 +120,7 @@ static const char *value_of(rl_terms *terms, const rl_key_part *part)
     request_rec *r = terms->r;
     const char *cookie = NULL;
 
-    switch (part->kind) {
+    switch (part->component) {
     case RL_KEY_USER:
         return r->user;
     case RL_KEY_HEADER:
@@ -140,44 +140,21 @@ static const char *value_of(rl_terms *terms, const rl_key_part *part)
         return "all";
     case RL_KEY_EXPR:
         return evaluate(terms, part);
-    default:
-        return NULL;
+    case RL_KEY_IP:
+    case RL_KEY_COMPONENTS:
+        break;
     }
+    return NULL;
 }
 
 /* What stands before a part's value in the text that is digested. */
 static const char *label_of(apr_pool_t *pool, const rl_key_part *part)
 {
-    char *name;
+    const rl_key_row *row = &rl_key_rows[part->component];
 
-    switch (part->kind) {
-    case RL_KEY_HEADER:
-        name = apr_pstrdup(pool, part->name);
-        ap_str_tolower(name);
-        return apr_pstrcat(pool, "header:", name, NULL);
-    case RL_KEY_COOKIE:
-        return apr_pstrcat(pool, "cookie:", part->name, NULL);
-    case RL_KEY_ENV:
-        return apr_pstrcat(pool, "env:", part->name, NULL);
-    case RL_KEY_EXPR:
-        return part->name;
-    case RL_KEY_USER:
-        return "user";
-    case RL_KEY_METHOD:
-        return "method";
-    case RL_KEY_HOST:
-        return "host";
-    case RL_KEY_PATH:
-        return "path";
-    default:
-        return "server";
-    }
-}
-
-static int may_be_secret(const rl_key_part *part)
-{
-    return part->kind == RL_KEY_HEADER || part->kind == RL_KEY_COOKIE || part->kind == RL_KEY_ENV
-        || part->kind == RL_KEY_EXPR;
+    if (row->argument == RL_KEY_HAS_NAME)
+        return apr_pstrcat(pool, row->name, ":", part->name, NULL);
+    return row->name ? row->name : part->name;
 }
 
 static int is_plain(const char *s)
@@ -213,7 +190,7 @@ static const char *digest(apr_pool_t *pool, const char *text)
 
 static int is_address(const rl_key *key)
 {
-    return key->count == 1 && key->parts[0].kind == RL_KEY_IP;
+    return key->count == 1 && key->parts[0].component == RL_KEY_IP;
 }
 
 static void address_identity(const rl_terms *terms, const rl_key *key, rl_identity *identity)
@@ -243,7 +220,7 @@ static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *iden
         apr_uint32_t head[2];
         char *longer;
 
-        if (part->kind == RL_KEY_IP) {
+        if (part->component == RL_KEY_IP) {
             network n;
 
             network_of(terms, part, &n);
@@ -256,7 +233,7 @@ static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *iden
                 return 0;
             value_size = strlen(value);
         }
-        head[0] = (apr_uint32_t)part->kind;
+        head[0] = (apr_uint32_t)part->component;
         head[1] = (apr_uint32_t)value_size;
         longer = apr_palloc(terms->r->pool, length + sizeof(head) + name_size + value_size);
         memcpy(longer, raw, length);
@@ -296,17 +273,17 @@ static const char *part_text(rl_terms *terms, const rl_key_part *part)
     const char *value, *text;
     network n;
 
-    if (part->kind == RL_KEY_IP) {
+    if (part->component == RL_KEY_IP) {
         network_of(terms, part, &n);
         return network_text(terms, &n);
     }
-    if (part->kind == RL_KEY_SERVER)
+    if (part->component == RL_KEY_SERVER)
         return "server";
     value = value_of(terms, part);
     if (!value)
         value = ""; /* it was there when the identity was found */
     text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
-    return may_be_secret(part) || !is_plain(value) ? digest(pool, text) : text;
+    return rl_key_rows[part->component].may_be_secret || !is_plain(value) ? digest(pool, text) : text;
 }
 
 const char *rl_identity_text(rl_terms *terms, const rl_identity *identity)

@@ -15,7 +15,7 @@
 #include <http_log.h>
 
 #include "httpd/log_file.h"
-#include "rule/rule.h"
+#include "rule/text.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
@@ -35,7 +35,7 @@ static uint32_t id_of(const char *target, int json)
 static const char *set_option(apr_pool_t *pool, const char *word, int *format_said, rl_log *log)
 {
     static const char *const formats[] = {"text", "json", NULL};
-    int format = rl_rule_choice(word, formats);
+    int format = rl_text_choice(word, formats);
 
     if (format >= 0 && !*format_said) {
         *format_said = 1;
@@ -43,7 +43,7 @@ static const char *set_option(apr_pool_t *pool, const char *word, int *format_sa
         return NULL;
     }
     if (format < 0 && !strncasecmp(word, "every=", 6) && log->every_ms == 0) {
-        if (rl_rule_duration(word + 6, &log->every_ms) && log->every_ms >= 1000
+        if (rl_text_duration(word + 6, &log->every_ms) && log->every_ms >= 1000
             && log->every_ms <= RL_LOG_EVERY_MAX_MS)
             return NULL;
         return apr_psprintf(pool, "\"%s\" was read, expected a time of 1s to 1d, " EXAMPLE, word);

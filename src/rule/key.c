@@ -1,24 +1,27 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rule_key: the grammar of key=.
+ * The grammar of key=:
  *
- *     key         alternative | alternative ...
- *     alternative part + part ...
- *     part        a component of the table below, or a string expression with %{...}
+ *     key         = alternative *( "|" alternative )
+ *     alternative = part *( "+" part )
+ *     part        = component [ separator argument ]    a row of components.c, such as path:2
+ *                 / any text with %{...}                a string expression of httpd
  */
 #include <string.h>
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <apr_tables.h>
 
 #include "rule/reading.h"
+#include "rule/text.h"
 
-/* Where the text that ends at one of the separators does end; braces of %{...} hide them. */
-static const char *piece_end(const char *s, const char *separators)
+/* The first separator or the end of the text; one within the braces of %{...} does not count. */
+static const char *find_separator(const char *s, char separator)
 {
     int depth = 0;
 
-    for (; *s && (depth || !strchr(separators, *s)); s++) {
+    for (; *s && (depth || *s != separator); s++) {
         if (*s == '{')
             depth++;
         else if (*s == '}' && depth)
@@ -27,46 +30,21 @@ static const char *piece_end(const char *s, const char *separators)
     return s;
 }
 
-static const struct {
-    const char *name;
-    rl_key_kind kind;
-    enum { ALONE, NUMBERED, NAMED } form;
-    char separator;
-    int max;
-} key_kinds[] = {
-    {"ip", RL_KEY_IP, NUMBERED, '/', 128},
-    {"user", RL_KEY_USER, ALONE, 0, 0},
-    {"header", RL_KEY_HEADER, NAMED, ':', 0},
-    {"cookie", RL_KEY_COOKIE, NAMED, ':', 0},
-    {"env", RL_KEY_ENV, NAMED, ':', 0},
-    {"method", RL_KEY_METHOD, ALONE, 0, 0},
-    {"host", RL_KEY_HOST, ALONE, 0, 0},
-    {"path", RL_KEY_PATH, NUMBERED, ':', 1000},
-    {"server", RL_KEY_SERVER, ALONE, 0, 0},
-};
-
-#define KEY_KINDS "ip, ip/N, user, header:NAME, cookie:NAME, env:NAME, method, host, path, " \
-                  "path:N, server and %%{...}"
-
-static const char *read_key_expr(rl_reading *r, const char *text, rl_key_part *part)
+static const char *read_expression(rl_reading *r, const char *text, rl_key_part *part)
 {
     static const char *const of_path[] = {"REQUEST_URI", "_FILENAME}", "PATH_INFO", NULL};
-    const char *error = rl_rule_read_expr(r, text, 0, &part->expr);
+    rl_expr expr;
+    const char *error = rl_reading_expr(r, "key", text, 0, &expr);
 
-    part->kind = RL_KEY_EXPR;
-    part->name = text;
-    r->reads_client = 1;
-    r->reads_path |= rl_rule_mentions(text, of_path);
-    return error ? apr_pstrcat(r->pool, "key=: ", error, NULL) : NULL;
+    if (error)
+        return error;
+    part->name = expr.text;
+    part->expr = expr.compiled;
+    r->reads_path |= rl_text_contains(text, of_path);
+    return NULL;
 }
 
-static int is_of_client(rl_key_kind kind)
-{
-    return kind != RL_KEY_SERVER && kind != RL_KEY_HOST && kind != RL_KEY_PATH
-        && kind != RL_KEY_METHOD;
-}
-
-/* Whether a header or a cookie can have this name: a token of RFC 9110 §5.6.2. */
+/* RFC 9110 §5.6.2 */
 static int is_token(const char *name)
 {
     while (apr_isalnum(*name) || (*name && strchr("!#$%&'*+-.^_`|~", *name)))
@@ -74,47 +52,96 @@ static int is_token(const char *name)
     return !*name;
 }
 
+static const char *read_name(rl_reading *r, const char *text, const rl_key_row *row,
+                             const char *argument, rl_key_part *part)
+{
+    char *name = apr_pstrdup(r->pool, argument);
+
+    if (row->is_token && !is_token(name))
+        return apr_psprintf(r->pool, "key=%s: \"%s\" is not a valid %s name, as in key=%s%c%s",
+                            text, name, row->name, row->name, row->separator, row->example);
+    part->name = name;
+    for (; row->any_case && *name; name++)
+        *name = (char)apr_tolower(*name);
+    return NULL;
+}
+
+static const char *read_number(rl_reading *r, const char *text, const rl_key_row *row,
+                               const char *argument, rl_key_part *part)
+{
+    int64_t number;
+
+    if (!rl_text_whole_number(argument, 1, row->number_max, &number))
+        return apr_psprintf(r->pool, "key=%s needs a number of 1 to %d after \"%s%c\"", text,
+                            row->number_max, row->name, row->separator);
+    part->number = (int)number;
+    return NULL;
+}
+
+/* All components in all their forms: ip, ip/N, user ... */
+static const char *known_components(apr_pool_t *pool)
+{
+    const char *list = "";
+
+    for (int i = 0; i < RL_KEY_EXPR; i++) {
+        const rl_key_row *row = &rl_key_rows[i];
+
+        if (row->argument != RL_KEY_HAS_NAME)
+            list = apr_pstrcat(pool, list, row->name, ", ", NULL);
+        if (row->argument != RL_KEY_NO_ARGUMENT)
+            list = apr_psprintf(pool, "%s%s%c%s, ", list, row->name, row->separator,
+                                row->argument == RL_KEY_HAS_NAME ? "NAME" : "N");
+    }
+    return apr_pstrcat(pool, list, "%{...}", NULL);
+}
+
+/* The component that text is, -1 if none; *argument is NULL if it has none. */
+static int find_component(const char *text, const char **argument)
+{
+    for (int i = 0; i < RL_KEY_EXPR; i++) {
+        const rl_key_row *row = &rl_key_rows[i];
+        size_t length = strlen(row->name);
+        const char *rest = text + length;
+
+        if (strncasecmp(text, row->name, length))
+            continue;
+        *argument = *rest ? rest + 1 : NULL;
+        if (!*rest && row->argument != RL_KEY_HAS_NAME)
+            return i;
+        if (row->argument != RL_KEY_NO_ARGUMENT && *rest == row->separator
+            && (row->argument != RL_KEY_HAS_NAME || **argument))
+            return i;
+    }
+    return -1;
+}
+
+static void note_component(rl_reading *r, const rl_key_row *row)
+{
+    r->reads_user |= row->is_user;
+    r->reads_auth |= row->is_set_by_auth;
+    r->reads_path |= row->is_path;
+    r->tells_clients |= row->tells_clients;
+}
+
 static const char *read_part(rl_reading *r, const char *text, rl_key_part *part)
 {
-    if (strstr(text, "%{"))
-        return read_key_expr(r, text, part);
-    for (size_t i = 0; i < sizeof(key_kinds) / sizeof(key_kinds[0]); i++) {
-        size_t length = strlen(key_kinds[i].name);
-        const char *rest = text + length;
-        int64_t number = 0;
-        char *name;
+    const char *argument = NULL;
+    const rl_key_row *row;
+    int i = strstr(text, "%{") ? RL_KEY_EXPR : find_component(text, &argument);
 
-        if (strncasecmp(text, key_kinds[i].name, length) || (*rest && strchr("/:", *rest) == NULL))
-            continue;
-        part->kind = key_kinds[i].kind;
-        if (key_kinds[i].form == NAMED && *rest == ':' && rest[1]) {
-            if (part->kind != RL_KEY_ENV && !is_token(rest + 1))
-                return apr_psprintf(r->pool, "key=%s: \"%s\" is not a name that a %s can have, as in "
-                                    "key=%s:%s", text, rest + 1, key_kinds[i].name,
-                                    key_kinds[i].name,
-                                    part->kind == RL_KEY_HEADER ? "X-Api-Key" : "session");
-            part->name = name = apr_pstrdup(r->pool, rest + 1);
-            for (; part->kind == RL_KEY_HEADER && *name; name++)
-                *name = (char)apr_tolower(*name); /* as headers have it: in any case */
-        }
-        else if (key_kinds[i].form == NUMBERED && *rest == key_kinds[i].separator) {
-            rest = rl_rule_number(rest + 1, key_kinds[i].max, &number);
-            if (!rest || *rest || number == 0)
-                return apr_psprintf(r->pool, "key=%s needs a number of 1 to %d behind \"%s%c\"",
-                                    text, key_kinds[i].max, key_kinds[i].name,
-                                    key_kinds[i].separator);
-            part->number = (int)number;
-        }
-        else if (*rest || key_kinds[i].form == NAMED) {
-            break;
-        }
-        r->reads_user |= part->kind == RL_KEY_USER;
-        r->reads_auth |= part->kind == RL_KEY_USER || part->kind == RL_KEY_ENV;
-        r->reads_path |= part->kind == RL_KEY_PATH;
-        r->reads_client |= is_of_client(part->kind);
+    memset(part, 0, sizeof(*part));
+    if (i < 0)
+        return apr_psprintf(r->pool, "key=: \"%s\" is not a component; expected one of: %s", text,
+                            known_components(r->pool));
+    row = &rl_key_rows[i];
+    part->component = (rl_key_component)i;
+    note_component(r, row);
+    if (i == RL_KEY_EXPR)
+        return read_expression(r, text, part);
+    if (!argument)
         return NULL;
-    }
-    return apr_psprintf(r->pool, "key=: \"%s\" is none of " KEY_KINDS, text);
+    return row->argument == RL_KEY_HAS_NAME ? read_name(r, text, row, argument, part)
+                                            : read_number(r, text, row, argument, part);
 }
 
 static const char *read_alternative(rl_reading *r, const char *text, rl_key *key)
@@ -122,7 +149,7 @@ static const char *read_alternative(rl_reading *r, const char *text, rl_key *key
     apr_array_header_t *parts = apr_array_make(r->pool, 2, sizeof(rl_key_part));
 
     for (;;) {
-        const char *end = piece_end(text, "+");
+        const char *end = find_separator(text, '+');
         const char *error;
 
         error = read_part(r, apr_pstrmemdup(r->pool, text, (apr_size_t)(end - text)),
@@ -138,12 +165,12 @@ static const char *read_alternative(rl_reading *r, const char *text, rl_key *key
     return NULL;
 }
 
-const char *rl_rule_read_key(rl_reading *r, const char *text)
+const char *rl_reading_key(rl_reading *r, const char *text)
 {
     apr_array_header_t *keys = apr_array_make(r->pool, 2, sizeof(rl_key));
 
     for (;;) {
-        const char *end = piece_end(text, "|");
+        const char *end = find_separator(text, '|');
         const char *error;
 
         error = read_alternative(r, apr_pstrmemdup(r->pool, text, (apr_size_t)(end - text)),

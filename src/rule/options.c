@@ -1,36 +1,33 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rule_options: the options of a rule but key=.
+ * Every rule option except key=, which has a grammar of its own, in key.c.
  *
- * Each is a row of the table below: its name, whether it takes a value, and the function that reads
- * it. What one option alone cannot know, whether it goes with the others, is checked when all are
- * read, so that their order does not matter.
+ * An option is a row of the table below: its name, whether it takes a value, and the function that
+ * reads it into the rule. Whether options go together is checked when all of them are read, so their
+ * order does not matter.
  */
+#include <stddef.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include <apr_lib.h>
 #include <apr_strings.h>
+#include <apr_tables.h>
 
 #include "core/path.h"
 #include "rule/reading.h"
+#include "rule/text.h"
 
-static const char *const syncs[] = {"request", "lease", "local", NULL};
-static const char *const failures[] = {"local", "open", "closed", NULL};
-static const char *const phases[] = {"early", "access", "auth", NULL};
-static const char *const switches[] = {"off", "on", NULL};
+/* --- Choices ------------------------------------------------------------------------------ */
 
-const char *rl_rule_algorithms(apr_pool_t *pool, unsigned takes)
+static const char *read_choice(rl_reading *r, const char *option, const char *text,
+                               const char *const choices[], int *choice)
 {
-    const char *names[RL_ALGORITHMS + 1];
-    int n = 0;
-
-    for (int i = 0; i < RL_ALGORITHMS; i++) {
-        if ((rl_algorithms[i].takes & takes) == takes)
-            names[n++] = rl_algorithms[i].name;
-    }
-    names[n] = NULL;
-    return rl_rule_list(pool, names);
+    *choice = rl_text_choice(text, choices);
+    if (*choice >= 0)
+        return NULL;
+    return apr_psprintf(r->pool, "%s=%s is not valid; expected %s", option, text,
+                        rl_text_list(r->pool, choices));
 }
 
 static const char *read_algorithm(rl_reading *r, const char *text)
@@ -41,81 +38,63 @@ static const char *read_algorithm(rl_reading *r, const char *text)
             return NULL;
         }
     }
-    return apr_psprintf(r->pool, "algorithm=%s is not valid; expected one of: %s", text,
-                        rl_rule_algorithms(r->pool, 0));
+    return apr_psprintf(r->pool, "algorithm=%s is not valid; expected %s", text,
+                        rl_reading_algorithms(r->pool, 0));
 }
+
+static const char *read_on_failure(rl_reading *r, const char *text)
+{
+    static const char *const choices[] = {"local", "open", "closed", NULL};
+    int i;
+    const char *error = read_choice(r, "on-failure", text, choices, &i);
+
+    r->rule->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
+    return error;
+}
+
+static const char *read_sync(rl_reading *r, const char *text)
+{
+    static const char *const choices[] = {"request", "lease", "local", NULL};
+    int i;
+    const char *error = read_choice(r, "sync", text, choices, &i);
+
+    r->rule->sync = (rl_sync)i;
+    return i == RL_SYNC_LEASE ? "sync=lease is not supported in this version" : error;
+}
+
+static const char *read_phase(rl_reading *r, const char *text)
+{
+    static const char *const choices[] = {"early", "access", "auth", NULL};
+    int i;
+    const char *error = read_choice(r, "phase", text, choices, &i);
+
+    r->rule->phase = (rl_phase)(RL_PHASE_EARLY + i);
+    return error;
+}
+
+static const char *read_headers(rl_reading *r, const char *text)
+{
+    static const char *const choices[] = {"off", "on", NULL};
+
+    return read_choice(r, "headers", text, choices, &r->rule->headers);
+}
+
+/* --- Numbers and durations ---------------------------------------------------------------- */
 
 static const char *read_status(rl_reading *r, const char *text)
 {
     int64_t status;
-    const char *end = rl_rule_number(text, 599, &status);
 
-    if (!end || *end || status < 400)
+    if (!rl_text_whole_number(text, 400, RL_STATUS_MAX, &status))
         return apr_psprintf(r->pool, "status=%s is not a status of 400 to 599, as in status=503",
                             text);
     r->rule->status = (int)status;
     return NULL;
 }
 
-static const char *read_on_failure(rl_reading *r, const char *text)
-{
-    int i = rl_rule_choice(text, failures);
-
-    if (i < 0)
-        return apr_psprintf(r->pool, "on-failure=%s is none of local, open and closed", text);
-    r->rule->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
-    return NULL;
-}
-
-static const char *read_sync(rl_reading *r, const char *text)
-{
-    int i = rl_rule_choice(text, syncs);
-
-    if (i < 0)
-        return apr_psprintf(r->pool, "sync=%s is none of request, lease and local", text);
-    if (i == RL_SYNC_LEASE)
-        return "sync=lease is not supported in this version";
-    r->rule->sync = (rl_sync)i;
-    return NULL;
-}
-
-static const char *read_phase(rl_reading *r, const char *text)
-{
-    int i = rl_rule_choice(text, phases);
-
-    if (i < 0)
-        return apr_psprintf(r->pool, "phase=%s is none of early, access and auth", text);
-    r->rule->phase = (rl_phase)(RL_PHASE_EARLY + i);
-    return NULL;
-}
-
-static const char *read_headers(rl_reading *r, const char *text)
-{
-    int i = rl_rule_choice(text, switches);
-
-    if (i < 0)
-        return apr_psprintf(r->pool, "headers=%s is neither on nor off", text);
-    r->rule->headers = i;
-    return NULL;
-}
-
-static const char *read_shadow(rl_reading *r, const char *text)
-{
-    (void)text;
-    r->rule->shadow = 1;
-    return NULL;
-}
-
-static const char *read_adaptive(rl_reading *r, const char *text)
-{
-    (void)text;
-    r->rule->adaptive = 1;
-    return NULL;
-}
-
 static const char *read_burst(rl_reading *r, const char *text)
 {
-    if (rl_rule_units(text, &r->rule->limit.burst))
+    if (rl_text_whole_number(text, 1, RL_COUNT_MAX, &r->rule->limit.burst))
         return NULL;
     return apr_psprintf(r->pool, "burst=%s is not a whole number of 1 to 1000000000, as in "
                         "burst=100", text);
@@ -127,8 +106,7 @@ static const char *read_delay(rl_reading *r, const char *text)
 {
     int64_t *ms = &r->rule->limit.delay_ms;
 
-    if (!strcmp(text, "0")
-        || (rl_rule_duration(text, ms) && *ms <= DELAY_MAX_MS))
+    if (!strcmp(text, "0") || (rl_text_duration(text, ms) && *ms <= DELAY_MAX_MS))
         return NULL;
     return apr_psprintf(r->pool, "delay=%s is not a duration of at most 10s, as in delay=500ms",
                         text);
@@ -138,7 +116,7 @@ static const char *read_block(rl_reading *r, const char *text)
 {
     int64_t *ms = &r->rule->limit.block_ms;
 
-    if (rl_rule_duration(text, ms) && *ms > 0 && *ms <= RL_WINDOW_MAX_MS)
+    if (rl_text_duration(text, ms) && *ms > 0 && *ms <= RL_WINDOW_MAX_MS)
         return NULL;
     return apr_psprintf(r->pool, "block=%s is not a duration of at most 31d, as in block=10m",
                         text);
@@ -146,20 +124,19 @@ static const char *read_block(rl_reading *r, const char *text)
 
 static const char *read_cost(rl_reading *r, const char *text)
 {
-    const char *error;
     int64_t cost;
 
-    if (rl_rule_units(text, &cost)) {
+    if (rl_text_whole_number(text, 1, RL_COUNT_MAX, &cost)) {
         r->rule->cost = cost;
         return NULL;
     }
     if (!strstr(text, "%{") && !strchr(text, '('))
         return apr_psprintf(r->pool, "cost=%s is neither a whole number of 1 to 1000000000 nor an "
                             "expression, as in cost=5 or cost=%%{HTTP:X-Cost}", text);
-    r->rule->cost_expr.text = text;
-    error = rl_rule_read_expr(r, text, 0, &r->rule->cost_expr.compiled);
-    return error ? apr_pstrcat(r->pool, "cost=: ", error, NULL) : NULL;
+    return rl_reading_expr(r, "cost", text, 0, &r->rule->cost_expr);
 }
+
+/* --- Requests and responses --------------------------------------------------------------- */
 
 static const char *read_path(rl_reading *r, const char *text)
 {
@@ -170,9 +147,9 @@ static const char *read_path(rl_reading *r, const char *text)
         return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**",
                             text);
     if (any_byte && strchr(any_byte, '='))
-        return apr_psprintf(r->pool, "path=%s has a query, which is no part of a path: here ? stands "
-                            "for any one byte; a query is for when=, as in when=\"%%{QUERY_STRING} "
-                            "=~ /page=/\"", text);
+        return apr_psprintf(r->pool, "path=%s has a query, which is not part of a path: here ? matches "
+                            "any one byte; to test the query use when=, as in "
+                            "when=\"%%{QUERY_STRING} =~ /page=/\"", text);
     normal = apr_palloc(r->pool, strlen(text) + 2);
     normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
     r->rule->path = text;
@@ -205,38 +182,24 @@ static const char *read_methods(rl_reading *r, const char *text)
     return NULL;
 }
 
-static const char *read_condition(rl_reading *r, const char *option, const char *text,
-                                  rl_expr *expr)
-{
-    const char *error = rl_rule_read_expr(r, text, 1, &expr->compiled);
-
-    expr->text = text;
-    return error ? apr_pstrcat(r->pool, option, "=: ", error, NULL) : NULL;
-}
-
 static const char *read_when(rl_reading *r, const char *text)
 {
-    return read_condition(r, "when", text, &r->rule->when);
+    return rl_reading_expr(r, "when", text, 1, &r->rule->when);
 }
 
 static const char *read_unless(rl_reading *r, const char *text)
 {
-    return read_condition(r, "unless", text, &r->rule->unless);
+    return rl_reading_expr(r, "unless", text, 1, &r->rule->unless);
 }
 
 static const char *read_tier(rl_reading *r, const char *text)
 {
-    const char *error = rl_rule_read_expr(r, text, 0, &r->rule->tier.compiled);
-
-    r->rule->tier.text = text;
-    return error ? apr_pstrcat(r->pool, "tier=: ", error, NULL) : NULL;
+    return rl_reading_expr(r, "tier", text, 0, &r->rule->tier);
 }
-
-#define STATUSES 600
 
 static const char *read_charge_on(rl_reading *r, const char *text)
 {
-    uint64_t *statuses = apr_pcalloc(r->pool, (STATUSES / 64 + 1) * sizeof(*statuses));
+    uint64_t *statuses = apr_pcalloc(r->pool, (RL_STATUS_MAX / 64 + 1) * sizeof(*statuses));
     const char *s = text;
 
     for (;;) {
@@ -260,38 +223,32 @@ static const char *read_charge_on(rl_reading *r, const char *text)
     return NULL;
 }
 
-int rl_rule_charges_on(const rl_rule *rule, int status)
-{
-    return !rule->statuses
-        || (status >= 0 && status < STATUSES && rule->statuses[status / 64] >> status % 64 & 1);
-}
-
-typedef const char *(*read_option)(rl_reading *r, const char *value);
+/* --- The table ---------------------------------------------------------------------------- */
 
 static const struct {
     const char *name;
-    int takes_value;
-    read_option read;
+    const char *(*read)(rl_reading *r, const char *value); /* NULL: it takes no value */
+    size_t flag; /* of an option without a value: the int of rl_rule that it sets */
 } options[] = {
-    {"key", 1, rl_rule_read_key},
-    {"algorithm", 1, read_algorithm},
-    {"burst", 1, read_burst},
-    {"delay", 1, read_delay},
-    {"cost", 1, read_cost},
-    {"path", 1, read_path},
-    {"methods", 1, read_methods},
-    {"when", 1, read_when},
-    {"unless", 1, read_unless},
-    {"tier", 1, read_tier},
-    {"charge-on", 1, read_charge_on},
-    {"block", 1, read_block},
-    {"status", 1, read_status},
-    {"on-failure", 1, read_on_failure},
-    {"sync", 1, read_sync},
-    {"phase", 1, read_phase},
-    {"headers", 1, read_headers},
-    {"shadow", 0, read_shadow},
-    {"adaptive", 0, read_adaptive},
+    {"key", rl_reading_key, 0},
+    {"algorithm", read_algorithm, 0},
+    {"burst", read_burst, 0},
+    {"delay", read_delay, 0},
+    {"cost", read_cost, 0},
+    {"path", read_path, 0},
+    {"methods", read_methods, 0},
+    {"when", read_when, 0},
+    {"unless", read_unless, 0},
+    {"tier", read_tier, 0},
+    {"charge-on", read_charge_on, 0},
+    {"block", read_block, 0},
+    {"status", read_status, 0},
+    {"on-failure", read_on_failure, 0},
+    {"sync", read_sync, 0},
+    {"phase", read_phase, 0},
+    {"headers", read_headers, 0},
+    {"shadow", NULL, offsetof(rl_rule, shadow)},
+    {"adaptive", NULL, offsetof(rl_rule, adaptive)},
 };
 
 #define OPTIONS (sizeof(options) / sizeof(options[0]))
@@ -302,7 +259,7 @@ static const char *known_options(apr_pool_t *pool)
 
     for (size_t i = 0; i < OPTIONS; i++)
         list = apr_pstrcat(pool, list, i ? ", " : "", options[i].name,
-                           options[i].takes_value ? "=" : "", NULL);
+                           options[i].read ? "=" : "", NULL);
     return list;
 }
 
@@ -316,28 +273,32 @@ static const char *read_one_option(rl_reading *r, const char *word, unsigned *se
 
         if (strlen(name) != length || strncasecmp(word, name, length))
             continue;
-        if (options[i].takes_value && (!value || !*value))
+        if (options[i].read && (!value || !*value))
             return apr_psprintf(r->pool, "option %s= needs a value", name);
-        if (!options[i].takes_value && value)
-            return apr_psprintf(r->pool, "option %s takes no value, \"%s\" was read", name, word);
+        if (!options[i].read && value)
+            return apr_psprintf(r->pool, "option %s takes no value, not \"%s\"", name, value);
         if (*seen & 1u << i)
             return apr_psprintf(r->pool, "option %s is given twice", name);
         *seen |= 1u << i;
-        return options[i].read(r, value);
+        if (options[i].read)
+            return options[i].read(r, value);
+        *(int *)((char *)r->rule + options[i].flag) = 1;
+        return NULL;
     }
-    return apr_psprintf(r->pool, "\"%s\" is no option; known are %s", word, known_options(r->pool));
+    return apr_psprintf(r->pool, "unknown option \"%s\"; expected one of: %s", word,
+                        known_options(r->pool));
 }
 
-const char *rl_rule_read_options(rl_reading *r, const char *line)
+const char *rl_reading_options(rl_reading *r, const char *line)
 {
     unsigned seen = 0;
 
-    while (!rl_rule_is_end(line)) {
-        const char *word = rl_rule_word(r->pool, &line);
+    while (!rl_text_is_end(line)) {
+        const char *word = rl_text_word(r->pool, &line);
         const char *error;
 
         if (!word)
-            return apr_psprintf(r->pool, "a quote is not closed in %s", line);
+            return apr_psprintf(r->pool, "missing closing quote in: %s", line);
         error = read_one_option(r, word, &seen);
         if (error)
             return error;
@@ -355,15 +316,13 @@ static const char *check_algorithm(rl_reading *r)
 
     if (limit->burst && !(algorithm->takes & RL_TAKES_BURST))
         return apr_psprintf(r->pool, "burst= needs algorithm=%s",
-                            rl_rule_algorithms(r->pool, RL_TAKES_BURST));
+                            rl_reading_algorithms(r->pool, RL_TAKES_BURST));
     if (limit->delay_ms && !(algorithm->takes & RL_TAKES_DELAY))
         return apr_psprintf(r->pool, "delay= needs algorithm=%s",
-                            rl_rule_algorithms(r->pool, RL_TAKES_DELAY));
+                            rl_reading_algorithms(r->pool, RL_TAKES_DELAY));
     if (limit->delay_ms && limit->on_response)
-        return "delay= and charge-on= exclude each other: what is held has to be charged before";
-    if (limit->quota > algorithm->quota_max)
-        return apr_psprintf(r->pool, "algorithm=%s takes a quota of at most %" APR_INT64_T_FMT
-                            ", \"%s\" was read", algorithm->name, algorithm->quota_max, rule->text);
+        return "delay= and charge-on= exclude each other: a delayed request has to be charged before "
+               "its response";
     if (algorithm->local != limit->algorithm && rule->sync == RL_SYNC_LOCAL)
         return apr_psprintf(r->pool, "algorithm=%s needs Redis and excludes sync=local; "
                             "algorithm=%s does not", algorithm->name,
@@ -379,21 +338,21 @@ static const char *check_phase(const rl_reading *r)
         return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
                "user: before authentication there is none";
     if (r->reads_type && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
-        return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd finds out the type of a file "
+        return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd determines the type of a file "
                "after phase=access";
     if (r->reads_file && !r->reads_path && rule->phase == RL_PHASE_EARLY)
-        return "phase=early excludes %{REQUEST_FILENAME}, %{PATH_INFO} and all else that is known "
-               "only when httpd has mapped the path to a file; phase=access does not";
+        return "phase=early excludes %{REQUEST_FILENAME}, %{PATH_INFO} and everything else that is "
+               "known only when httpd has mapped the path to a file; phase=access does not";
     if (r->reads_path && rule->phase == RL_PHASE_EARLY)
-        return "key=path excludes phase=early: httpd has not looked at the path by then; path= "
-               "does not";
+        return "key=path excludes phase=early: httpd has not processed the path by then; the option "
+               "path= does not";
     if (rule->statuses && rl_rule_charges_on(rule, 401)
         && (rule->phase == RL_PHASE_AUTH || (rule->phase == RL_PHASE_UNSET && r->reads_auth)))
-        return "charge-on=401 needs phase=access: a failed login never gets as far as phase=auth";
+        return "charge-on=401 needs phase=access: a failed login never reaches phase=auth";
     return NULL;
 }
 
-const char *rl_rule_check_options(rl_reading *r)
+const char *rl_reading_check(rl_reading *r)
 {
     const char *error = check_algorithm(r);
 

@@ -1,54 +1,44 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rule_reading: what the parts of the grammar share while a rule is read.
+ * reading: what the parsers of a RateLimit line share while they read it.
  *
- * Private to rule.c, which reads a whole rule, key.c, which reads its key=, and
- * options.c, which reads all other options. Errors are texts in the pool, NULL is success.
+ * parse.c reads a whole line, options.c its options, key.c the value of key=. All of them fill the
+ * same rule and note what it reads of a request, since this decides the phases in which it can be
+ * evaluated. Each function returns NULL, or an error text for the administrator, in the pool.
  */
-#ifndef RL_RULE_READING_H
-#define RL_RULE_READING_H
+#ifndef RL_READING_H
+#define RL_READING_H
+
+#include <apr_pools.h>
 
 #include "rule/rule.h"
 
-/* What is read while a rule is parsed. */
 typedef struct {
     apr_pool_t *pool;
-    rl_compile compile;
-    void *context;
+    const rl_compiler *compiler; /* NULL: expressions are refused */
     rl_rule *rule;
-    int reads_user;   /* in its key or an expression: known only after authentication */
-    int reads_auth;   /* things that authentication may set */
-    int reads_file;   /* in an expression: known only when httpd has mapped the path to a file */
-    int reads_type;   /* likewise: known only when httpd knows the type of that file */
-    int reads_path;   /* in its key */
-    int reads_client; /* in its key: something that tells one client from another */
+    int reads_user;    /* known only after authentication; in its key or an expression */
+    int reads_auth;    /* set by authentication, perhaps; likewise */
+    int reads_file;    /* known only when httpd has mapped the path to a file; in an expression */
+    int reads_type;    /* known only when httpd knows the type of that file; in an expression */
+    int reads_path;    /* in its key */
+    int tells_clients; /* its key has a part that differs between clients */
 } rl_reading;
 
-/* Whether nothing but blanks is left: "" may be a word, too. */
-int rl_rule_is_end(const char *line);
-
-/* Reads a whole number of at most max; returns what follows it, or NULL if there is none. */
-const char *rl_rule_number(const char *s, int64_t max, int64_t *number);
-
-/* Whether text is a count of 1 to RL_COUNT_MAX, and nothing else. */
-int rl_rule_units(const char *text, int64_t *n);
-
-/* Whether text has one of names (NULL at their end) in it, in any case. */
-int rl_rule_mentions(const char *text, const char *const names[]);
-
-/* Compiles an expression and notes what it reads. */
-const char *rl_rule_read_expr(rl_reading *r, const char *text, int boolean, const void **compiled);
-
-/* The names of the algorithms that take all of these options: RL_TAKES_... */
-const char *rl_rule_algorithms(apr_pool_t *pool, unsigned takes);
+/* Compiles the expression that an option has as its value, and notes what it reads. */
+const char *rl_reading_expr(rl_reading *r, const char *option, const char *text, int boolean,
+                            rl_expr *expr);
 
 /* Reads the value of key=. */
-const char *rl_rule_read_key(rl_reading *r, const char *text);
+const char *rl_reading_key(rl_reading *r, const char *text);
 
-/* Reads all options of a line, each once. */
-const char *rl_rule_read_options(rl_reading *r, const char *line);
+/* Reads all options of a line, each at most once. */
+const char *rl_reading_options(rl_reading *r, const char *line);
 
-/* Whether options go together. */
-const char *rl_rule_check_options(rl_reading *r);
+/* Refuses options that exclude each other; called when all are read, so their order is free. */
+const char *rl_reading_check(rl_reading *r);
+
+/* The algorithms that take all of these options (RL_TAKES_...), as in "a, b or c". */
+const char *rl_reading_algorithms(apr_pool_t *pool, unsigned takes);
 
 #endif

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Any bytes as a RateLimit line, with a RateLimitTier behind a line break, as a duration and as
- * words. Aborts where a promise of rule.h does not hold, and so names the input.
+ * words. Aborts where a promise of parse.h, rule.h or text.h does not hold, and so names the input.
  */
-#include "rule/rule.h"
+#include "rule/parse.h"
+#include "rule/text.h"
 
 #include <apr_general.h>
 
@@ -16,12 +17,14 @@ static void must(int holds)
         abort();
 }
 
-static const char *compile(void *context, const char *text, int boolean, const void **compiled)
+static const char *compile(void *data, const char *text, int boolean, const void **compiled)
 {
-    (void)context;
+    (void)data;
     *compiled = text;
     return boolean || strchr(text, '}') ? NULL : "not closed";
 }
+
+static const rl_compiler compiler = {compile, NULL};
 
 static void must_be_sound(apr_pool_t *pool, const rl_rule *rule)
 {
@@ -53,11 +56,11 @@ static void must_be_sound(apr_pool_t *pool, const rl_rule *rule)
         for (int j = 0; j < rule->keys[i].count; j++) {
             const rl_key_part *part = &rule->keys[i].parts[j];
 
-            must((part->kind == RL_KEY_EXPR) == (part->expr != NULL));
+            must((part->component == RL_KEY_EXPR) == (part->expr != NULL));
             must(part->number >= 0 && part->number <= 1000);
         }
     }
-    must(strstr(rule->key_suffix, rl_rule_print_duration(pool, limit->window_ms)) != NULL);
+    must(strstr(rule->key_suffix, rl_text_print_duration(pool, limit->window_ms)) != NULL);
     rl_rule_key_is_inventable(rule);
     rl_rule_key_is_anchored(rule);
     for (int status = -1; status < 1000; status++)
@@ -67,7 +70,7 @@ static void must_be_sound(apr_pool_t *pool, const rl_rule *rule)
 /* What follows the first line break is a tier of the rule. */
 static void must_take_tiers(apr_pool_t *pool, rl_rule *rule, const char *line)
 {
-    const char *error = rl_rule_add_tier(pool, rule, line);
+    const char *error = rl_parse_tier(pool, rule, line);
     const rl_tier *tier;
     rl_limit limit = rule->limit;
 
@@ -77,21 +80,21 @@ static void must_take_tiers(apr_pool_t *pool, rl_rule *rule, const char *line)
         return;
     }
     tier = rl_rule_tier(rule, rule->tiers[0].name);
-    must(tier && rl_rule_is_name(tier->name));
+    must(tier && rl_text_is_name(tier->name));
     limit.quota = tier->unlimited ? 0 : tier->quota;
     limit.burst = tier->unlimited ? 0 : tier->burst;
     must(rl_limiter_is_exact(&limit));
-    must(rl_rule_add_tier(pool, rule, line) != NULL && rule->tier_count == 1);
+    must(rl_parse_tier(pool, rule, line) != NULL && rule->tier_count == 1);
 }
 
 static void must_read_durations(apr_pool_t *pool, const char *text)
 {
     int64_t ms, again;
 
-    if (!rl_rule_duration(text, &ms))
+    if (!rl_text_duration(text, &ms))
         return;
     must(ms >= 0 && ms <= INT64_C(3653) * 86400000);
-    must(rl_rule_duration(rl_rule_print_duration(pool, ms), &again) && again == ms);
+    must(rl_text_duration(rl_text_print_duration(pool, ms), &again) && again == ms);
 }
 
 /* Words end, and each moves on. */
@@ -99,7 +102,7 @@ static void must_end(apr_pool_t *pool, const char *line)
 {
     const char *before = line, *end = line + strlen(line), *word;
 
-    while ((word = rl_rule_word(pool, &line)) != NULL && line > before)
+    while ((word = rl_text_word(pool, &line)) != NULL && line > before)
         before = line;
     must(!word || line <= end);
 }
@@ -122,7 +125,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     tier = strchr(line, '\n');
     if (tier)
         *tier++ = '\0';
-    error = rl_rule_parse(pool, line, size % 2 ? compile : NULL, NULL, &rule);
+    error = rl_parse_rule(pool, line, size % 2 ? &compiler : NULL, &rule);
     must(error ? *error != '\0' : rule != NULL);
     if (!error)
         must_be_sound(pool, rule);

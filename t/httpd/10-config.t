@@ -145,7 +145,7 @@ subtest 'a name' => sub {
     for my $name ('"log in"', 'log/in', 'r:a', '{a}', "l\xc3\xb6g", 'n' x 65, '"a\"b"', '""') {
         refused "RateLimit $name 10/1m", qr{RateLimit login 10/1m};
     }
-    refused 'RateLimit "log in" 10/1m', qr/"log in" is no name/, qr/letters, digits/;
+    refused 'RateLimit "log in" 10/1m', qr/"log in" is not a valid name/, qr/letters, digits/;
     refused "RateLimit a 1/1m\nRateLimit a 2/1m", qr/"a" is given twice in one section/;
     refused "<Location /x>\nRateLimit a 1/1m\nRateLimit a off\n</Location>", qr/"a" is given twice/;
 };
@@ -164,7 +164,7 @@ subtest 'a quota and its window' => sub {
     refused "RateLimit login $_/1s", qr/quota above 1000000000/
         for '1000000001', '9223372036854775808', '9' x 40;
     refused 'RateLimit login 1000000000/31d', qr/too large to count exactly/, qr/at most 840725/;
-    refused 'RateLimit login off key=ip', qr/nothing behind off/;
+    refused 'RateLimit login off key=ip', qr/nothing after off/;
     refused 'RateLimit off now', qr/"off"/;
 };
 
@@ -172,37 +172,37 @@ subtest 'options' => sub {
     my %bad = (
         'burst'              => qr/burst= needs a value/,
         'key='               => qr/key= needs a value/,
-        'nosuch=1'           => qr/"nosuch=1" is no option; known are key=, algorithm=.*shadow/,
-        'shadow=1'           => qr/shadow takes no value, "shadow=1"/,
+        'nosuch=1'           => qr/unknown option "nosuch=1"; expected one of: key=, algorithm=.*shadow/,
+        'shadow=1'           => qr/shadow takes no value, not "1"/,
         'key=ip key=ip'      => qr/key is given twice/,
         'shadow shadow'      => qr/shadow is given twice/,
-        'key=name'           => qr/"name" is none of ip, ip\/N, user, header:NAME.*%\{\.\.\.\}/,
+        'key=name'           => qr/"name" is not a component; expected one of: ip, ip\/N, user, header:NAME.*%\{\.\.\.\}/,
         'key=ip/0'           => qr/ip\/0 needs a number of 1 to 128/,
         'key=ip/129'         => qr/ip\/129 needs a number of 1 to 128/,
         'key=ip/x'           => qr/ip\/x needs a number/,
-        'key=ip:8'           => qr/"ip:8" is none of/,
-        'key=ips'            => qr/"ips" is none of/,
-        'key=header'         => qr/"header" is none of/,
-        'key=header:'        => qr/"header:" is none of/,
-        'key=cookie/x'       => qr/"cookie\/x" is none of/,
+        'key=ip:8'           => qr/"ip:8" is not a component/,
+        'key=ips'            => qr/"ips" is not a component/,
+        'key=header'         => qr/"header" is not a component/,
+        'key=header:'        => qr/"header:" is not a component/,
+        'key=cookie/x'       => qr/"cookie\/x" is not a component/,
         'key=path:0'         => qr/path:0 needs a number of 1 to 1000/,
-        'key=path/2'         => qr/"path\/2" is none of/,
-        'key=user:x'         => qr/"user:x" is none of/,
-        'key=ip+'            => qr/"" is none of/,
-        'key=|ip'            => qr/"" is none of/,
-        'key=ip||user'       => qr/"" is none of/,
-        'key=%{HTTP_HOST'    => qr/"%\{HTTP_HOST" is no expression/,
-        'key=%{nosuch:x}'    => qr/"%\{nosuch:x\}" is no expression/,
-        'algorithm=leaky'    => qr/algorithm=leaky is not valid; expected one of: sliding-window, fixed-window/,
+        'key=path/2'         => qr/"path\/2" is not a component/,
+        'key=user:x'         => qr/"user:x" is not a component/,
+        'key=ip+'            => qr/"" is not a component/,
+        'key=|ip'            => qr/"" is not a component/,
+        'key=ip||user'       => qr/"" is not a component/,
+        'key=%{HTTP_HOST'    => qr/"%\{HTTP_HOST" is not a valid expression/,
+        'key=%{nosuch:x}'    => qr/"%\{nosuch:x\}" is not a valid expression/,
+        'algorithm=leaky'    => qr/algorithm=leaky is not valid; expected sliding-window, fixed-window/,
         'status=200'         => qr/status=200 is not a status of 400 to 599, as in status=503/,
         'status=418'         => qr/status=418 is none that httpd can send, as 429/,
         'status=600'         => qr/status=600 /,
         'status=4xx'         => qr/status=4xx /,
-        'on-failure=maybe'   => qr/on-failure=maybe is none of local, open and closed/,
-        'sync=never'         => qr/sync=never is none of request, lease and local/,
-        'phase=late'         => qr/phase=late is none of early, access and auth/,
-        'headers=maybe'      => qr/headers=maybe is neither on nor off/,
-        'when="unclosed'     => qr/quote is not closed/,
+        'on-failure=maybe'   => qr/on-failure=maybe is not valid; expected local, open or closed/,
+        'sync=never'         => qr/sync=never is not valid; expected request, lease or local/,
+        'phase=late'         => qr/phase=late is not valid; expected early, access or auth/,
+        'headers=maybe'      => qr/headers=maybe is not valid; expected off or on/,
+        'when="unclosed'     => qr/missing closing quote/,
         'key=user phase=access' => qr/key=user needs phase=auth/,
         'key=%{remote_user} phase=access' => qr/reads the user/,
         'key=a-%{REMOTE_USER} phase=access' => qr/reads the user/,
@@ -216,7 +216,7 @@ subtest 'options' => sub {
         'cost=1.5'           => qr/cost=1\.5 is neither/,
         'cost=1000000001'    => qr/cost=1000000001 is neither/,
         'cost=many'          => qr/cost=many is neither/,
-        'cost=%{nosuch:x}'   => qr/cost=: .*is no expression/,
+        'cost=%{nosuch:x}'   => qr/cost=: .*is not a valid expression/,
         'block=soon'         => qr/block=soon is not a duration of at most 31d, as in block=10m/,
         'block=0s'           => qr/block=0s is not a duration/,
         'block=32d'          => qr/block=32d is not a duration of at most 31d/,
@@ -229,10 +229,10 @@ subtest 'options' => sub {
         'methods=POST,'      => qr/methods=POST, is not a list of methods, as in methods=POST,PUT/,
         'methods="P OST"'    => qr/is not a list of methods/,
         'adaptive=1'         => qr/adaptive takes no value/,
-        'unless="-nosuch x"' => qr/unless=: .*is no expression/,
+        'unless="-nosuch x"' => qr/unless=: .*is not a valid expression/,
         'tier='              => qr/tier= needs a value/,
-        'when="%{X ="'       => qr/when=: .*is no expression/,
-        'tier=%{nosuch:x}'   => qr/tier=: .*is no expression/,
+        'when="%{X ="'       => qr/when=: .*is not a valid expression/,
+        'tier=%{nosuch:x}'   => qr/tier=: .*is not a valid expression/,
     );
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $bad{$_} for sort keys %bad;
 };
@@ -246,9 +246,9 @@ subtest 'options that contradict each other' => sub {
         'delay=1s algorithm=token-bucket' => qr/delay= needs algorithm=leaky-bucket/,
         'algorithm=leaky-bucket delay=1s charge-on=401' => qr/delay= and charge-on= exclude each other/,
         'algorithm=sliding-log sync=local' => qr/algorithm=sliding-log needs Redis.*sync=local/,
-        'cost=11'                   => qr/cost=11 is above the 10 there are: each request would be denied/,
-        'cost=6 algorithm=token-bucket burst=5' => qr/cost=6 is above the 5 there are/,
-        'charge-on=401 phase=auth'  => qr/charge-on=401 needs phase=access: a failed login never gets/,
+        'cost=11'                   => qr/cost=11 exceeds the 10 units that the rule admits at once: every request would be denied/,
+        'cost=6 algorithm=token-bucket burst=5' => qr/cost=6 exceeds the 5 units/,
+        'charge-on=401 phase=auth'  => qr/charge-on=401 needs phase=access: a failed login never reaches/,
         'charge-on=4xx phase=auth'  => qr/charge-on=401 needs phase=access/,
         'charge-on=401 key=user'    => qr/charge-on=401 needs phase=access/,
         'charge-on=401 key=env:X'   => qr/charge-on=401 needs phase=access/,
@@ -262,7 +262,7 @@ subtest 'options that contradict each other' => sub {
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $contradiction{$_}
         for sort keys %contradiction;
     refused 'RateLimit login 10001/1m algorithm=sliding-log',
-        qr/sliding-log takes a quota of at most 10000, "10001\/1m" was read/;
+        qr/sliding-log takes a quota of at most 10000, not "10001\/1m"/;
     refused 'RateLimit login 10/31d algorithm=token-bucket burst=1000000',
         qr/too large to count exactly.*at most 840725/;
     refused 'RateLimit login 30000000/1m algorithm=token-bucket burst=40000000',
@@ -322,7 +322,7 @@ subtest 'tiers' => sub {
         'RateLimitTier api'              => qr/"api": needs TIER QUOTA\|unlimited \[burst=N\], as in/,
         'RateLimitTier api gold'         => qr/"api": needs TIER QUOTA\|unlimited/,
         'RateLimitTier api gold 1 2 3'   => qr/"api": needs TIER QUOTA\|unlimited/,
-        'RateLimitTier api go/ld 1'      => qr/"api": "go\/ld" is no name for a tier/,
+        'RateLimitTier api go/ld 1'      => qr/"api": "go\/ld" is not a valid name for a tier/,
         'RateLimitTier api gold many'    => qr/"many" is neither a quota .*nor unlimited, as in/,
         'RateLimitTier api gold -1'      => qr/"-1" is neither a quota/,
         'RateLimitTier api gold 10/1m'   => qr/"10\/1m" is neither a quota/,
@@ -340,7 +340,7 @@ subtest 'tiers' => sub {
     refused "$bucket\nRateLimitTier api gold 1 burst=50000000", qr/too large to count exactly/;
     refused "RateLimit api 10/31d\nRateLimitTier api gold 1000000", qr/"api": "1000000" is too large/;
     refused "RateLimitRedis redis://h\n$rule algorithm=sliding-log\nRateLimitTier api gold 10001",
-        qr/at most 10000, "10001" was read/;
+        qr/at most 10000, not "10001"/;
 };
 
 subtest 'what a later version brings is refused by its name' => sub {

@@ -7,7 +7,8 @@
 #include <apr_strings.h>
 
 #include "random.h"
-#include "rule/rule.h"
+#include "rule/parse.h"
+#include "rule/text.h"
 #include "tap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
@@ -15,9 +16,9 @@
 static apr_pool_t *pool;
 
 /* Stands in for httpd: an expression that says "bad" is none. */
-static const char *compile(void *context, const char *text, int boolean, const void **compiled)
+static const char *compile(void *data, const char *text, int boolean, const void **compiled)
 {
-    (void)context;
+    (void)data;
     (void)boolean;
     if (strstr(text, "bad"))
         return "syntax error";
@@ -27,8 +28,10 @@ static const char *compile(void *context, const char *text, int boolean, const v
 
 static const char *parse(const char *line, rl_rule **rule)
 {
+    static const rl_compiler compiler = {compile, NULL};
+
     *rule = NULL;
-    return rl_rule_parse(pool, line, compile, NULL, rule);
+    return rl_parse_rule(pool, line, &compiler, rule);
 }
 
 /* --- Good lines --- */
@@ -100,7 +103,7 @@ static const char *print(const rl_rule *rule)
         for (int j = 0; j < rule->keys[i].count; j++) {
             const rl_key_part *p = &rule->keys[i].parts[j];
 
-            text = apr_pstrcat(pool, text, j ? "+" : i ? "|" : "", kinds[p->kind], NULL);
+            text = apr_pstrcat(pool, text, j ? "+" : i ? "|" : "", kinds[p->component], NULL);
             if (p->number)
                 text = apr_psprintf(pool, "%s(%d)", text, p->number);
             if (p->name)
@@ -238,15 +241,15 @@ static const struct {
     {"   ", "needs NAME QUOTA/WINDOW"},
     {"\"\" 10/1m", "needs NAME QUOTA/WINDOW"},
     {"\"open 10/1m", "needs NAME QUOTA/WINDOW"},
-    {"a/b 10/1m", "\"a/b\" is no name"},
-    {"a:b 10/1m", "is no name"},
-    {"a{b} 10/1m", "is no name"},
-    {"\"a b\" 10/1m", "is no name"},
-    {"a2345678901234567890123456789012345678901234567890123456789012345 1/1m", "is no name"},
+    {"a/b 10/1m", "\"a/b\" is not a valid name"},
+    {"a:b 10/1m", "is not a valid name"},
+    {"a{b} 10/1m", "is not a valid name"},
+    {"\"a b\" 10/1m", "is not a valid name"},
+    {"a2345678901234567890123456789012345678901234567890123456789012345 1/1m", "is not a valid name"},
     {"login", "\"login\": needs QUOTA/WINDOW or off"},
-    {"login \"\" shadow", "needs QUOTA/WINDOW or off"},
-    {"login off shadow", "takes nothing behind off"},
-    {"login off \"\" shadow", "takes nothing behind off"},
+    {"login \"\" shadow", "needs QUOTA/WINDOW or off after"},
+    {"login off shadow", "takes nothing after off"},
+    {"login off \"\" shadow", "takes nothing after off"},
     {"login ten/1m", "\"ten/1m\" is not QUOTA/WINDOW"},
     {"login 10", "is not QUOTA/WINDOW"},
     {"login -1/1m", "is not QUOTA/WINDOW"},
@@ -270,7 +273,7 @@ static const struct {
     {"login 99999999999999999999999/1s", "a quota above 1000000000"},
     {"login 840726/31d", "quota and burst are at most 840725"},
     {"login 1000000000/38m", "too large to count exactly"},
-    {"login 10/1m keys=ip", "\"keys=ip\" is no option; known are key=, algorithm="},
+    {"login 10/1m keys=ip", "unknown option \"keys=ip\"; expected one of: key=, algorithm="},
     {"login 10/1m \"\" shadow", "\"\""},
     {"login 10/1m shadow \"\"", "\"\""},
     {"login 10/1m key=ip key=ip", "option key is given twice"},
@@ -279,35 +282,35 @@ static const struct {
     {"login 10/1m key", "option key= needs a value"},
     {"login 10/1m key=", "option key= needs a value"},
     {"login 10/1m key=\"\"", "option key= needs a value"},
-    {"login 10/1m key=\"ip", "a quote is not closed"},
-    {"login 10/1m key=nobody", "\"nobody\" is none of ip, ip/N, user"},
-    {"login 10/1m key=ip|", "is none of"},
-    {"login 10/1m key=+ip", "is none of"},
-    {"login 10/1m key=ip++user", "is none of"},
-    {"login 10/1m key=ipx", "\"ipx\" is none of"},
-    {"login 10/1m key=ip:24", "\"ip:24\" is none of"},
+    {"login 10/1m key=\"ip", "missing closing quote"},
+    {"login 10/1m key=nobody", "\"nobody\" is not a component; expected one of: ip, ip/N, user"},
+    {"login 10/1m key=ip|", "is not a component"},
+    {"login 10/1m key=+ip", "is not a component"},
+    {"login 10/1m key=ip++user", "is not a component"},
+    {"login 10/1m key=ipx", "\"ipx\" is not a component"},
+    {"login 10/1m key=ip:24", "\"ip:24\" is not a component"},
     {"login 10/1m key=ip/0", "needs a number of 1 to 128"},
     {"login 10/1m key=ip/129", "needs a number of 1 to 128"},
     {"login 10/1m key=ip/2x", "needs a number of 1 to 128"},
     {"login 10/1m key=ip/", "needs a number of 1 to 128"},
     {"login 10/1m key=path:0", "needs a number of 1 to 1000"},
-    {"login 10/1m key=path/1", "\"path/1\" is none of"},
-    {"login 10/1m key=header", "\"header\" is none of"},
-    {"login 10/1m key=header:", "\"header:\" is none of"},
-    {"login 10/1m key=user:x", "\"user:x\" is none of"},
-    {"login 10/1m key=server/1", "\"server/1\" is none of"},
-    {"login 10/1m key=%{bad}", "\"%{bad}\" is no expression: syntax error"},
+    {"login 10/1m key=path/1", "\"path/1\" is not a component"},
+    {"login 10/1m key=header", "\"header\" is not a component"},
+    {"login 10/1m key=header:", "\"header:\" is not a component"},
+    {"login 10/1m key=user:x", "\"user:x\" is not a component"},
+    {"login 10/1m key=server/1", "\"server/1\" is not a component"},
+    {"login 10/1m key=%{bad}", "\"%{bad}\" is not a valid expression: syntax error"},
     {"login 10/1m key=user phase=access", "key=user needs phase=auth"},
     {"login 10/1m key=ip|user phase=access", "key=user needs phase=auth"},
-    {"login 10/1m algorithm=leaky", "algorithm=leaky is not valid; expected one of: sliding-window"},
+    {"login 10/1m algorithm=leaky", "algorithm=leaky is not valid; expected sliding-window"},
     {"login 10/1m status=399", "status=399 is not a status of 400 to 599"},
     {"login 10/1m status=600", "is not a status of 400 to 599"},
     {"login 10/1m status=429x", "is not a status of 400 to 599"},
-    {"login 10/1m on-failure=maybe", "on-failure=maybe is none of local, open and closed"},
-    {"login 10/1m sync=never", "sync=never is none of request, lease and local"},
+    {"login 10/1m on-failure=maybe", "on-failure=maybe is not valid; expected local, open or closed"},
+    {"login 10/1m sync=never", "sync=never is not valid; expected request, lease or local"},
     {"login 10/1m sync=lease", "sync=lease is not supported in this version"},
-    {"login 10/1m phase=late", "phase=late is none of early, access and auth"},
-    {"login 10/1m headers=maybe", "headers=maybe is neither on nor off"},
+    {"login 10/1m phase=late", "phase=late is not valid; expected early, access or auth"},
+    {"login 10/1m headers=maybe", "headers=maybe is not valid; expected off or on"},
     {"login 10/1m burst=20", "burst= needs algorithm=token-bucket or leaky-bucket"},
     {"login 10/1m burst=20 algorithm=sliding-log", "burst= needs algorithm=token-bucket"},
     {"login 10/1m algorithm=token-bucket burst=0", "burst=0 is not a whole number of 1 to 1000000000"},
@@ -323,7 +326,7 @@ static const struct {
     {"login 10/1m delay=11s algorithm=leaky-bucket", "delay=11s is not a duration of at most 10s"},
     {"login 10/1m delay=1s algorithm=leaky-bucket charge-on=401", "delay= and charge-on= exclude"},
     {"login 37529996/1m delay=10s algorithm=leaky-bucket", "too large to count exactly with this delay="},
-    {"login 10001/1m algorithm=sliding-log", "takes a quota of at most 10000, \"10001/1m\" was read"},
+    {"login 10001/1m algorithm=sliding-log", "takes a quota of at most 10000, not \"10001/1m\""},
     {"login 10/1m algorithm=sliding-log sync=local", "needs Redis and excludes sync=local"},
     {"login 10/1m sync=local algorithm=sliding-log", "needs Redis and excludes sync=local"},
     {"login 10/1m cost=two", "cost=two is neither a whole number of 1 to 1000000000 nor an expression"},
@@ -331,9 +334,9 @@ static const struct {
     {"login 10/1m cost=-1", "cost=-1 is neither a whole number"},
     {"login 10/1m cost=1.5", "cost=1.5 is neither a whole number"},
     {"login 10/1m cost=1000000001", "cost=1000000001 is neither a whole number"},
-    {"login 10/1m cost=%{bad}", "cost=: \"%{bad}\" is no expression: syntax error"},
-    {"login 10/1m cost=11", "cost=11 is above the 10 there are: each request would be denied"},
-    {"login 10/1m cost=11 algorithm=token-bucket burst=5", "cost=11 is above the 5 there are"},
+    {"login 10/1m cost=%{bad}", "cost=: \"%{bad}\" is not a valid expression: syntax error"},
+    {"login 10/1m cost=11", "cost=11 exceeds the 10 units that the rule admits at once: every request would be denied"},
+    {"login 10/1m cost=11 algorithm=token-bucket burst=5", "cost=11 exceeds the 5 units"},
     {"login 10/1m path=api", "path=api does not begin with a slash"},
     {"login 10/1m path=**", "path=** does not begin with a slash"},
     {"login 10/1m path=", "option path= needs a value"},
@@ -342,11 +345,11 @@ static const struct {
     {"login 10/1m methods=GET,,POST", "is not a list of methods"},
     {"login 10/1m \"methods=GET POST\"", "is not a list of methods"},
     {"login 10/1m methods=G3T", "is not a list of methods"},
-    {"login 10/1m when=bad", "when=: \"bad\" is no expression: syntax error"},
+    {"login 10/1m when=bad", "when=: \"bad\" is not a valid expression: syntax error"},
     {"login 10/1m when=", "option when= needs a value"},
-    {"login 10/1m unless=bad", "unless=: \"bad\" is no expression"},
+    {"login 10/1m unless=bad", "unless=: \"bad\" is not a valid expression"},
     {"login 10/1m when=true when=false", "option when is given twice"},
-    {"login 10/1m tier=bad", "tier=: \"bad\" is no expression"},
+    {"login 10/1m tier=bad", "tier=: \"bad\" is not a valid expression"},
     {"login 10/1m charge-on=401,", "charge-on=401, is not a list of statuses"},
     {"login 10/1m charge-on=600", "is not a list of statuses"},
     {"login 10/1m charge-on=099", "is not a list of statuses"},
@@ -380,8 +383,8 @@ static const struct {
     {"login 10/1m phase=early when=\"-f %{REQUEST_FILENAME}\"", "phase=early excludes %{REQUEST_FILENAME}"},
     {"login 10/1m phase=early cost=%{PATH_INFO}", "phase=access does not"},
     {"login 10/1m path=/search?page=1", "path=/search?page=1 has a query"},
-    {"login 10/1m \"key=header:X Api Key\"", "\"X Api Key\" is not a name that a header can have"},
-    {"login 10/1m key=cookie:a=b", "\"a=b\" is not a name that a cookie can have, as in key=cookie:session"},
+    {"login 10/1m \"key=header:X Api Key\"", "\"X Api Key\" is not a valid header name"},
+    {"login 10/1m key=cookie:a=b", "\"a=b\" is not a valid cookie name, as in key=cookie:session"},
 };
 
 static void test_bad(void)
@@ -403,9 +406,9 @@ static void test_without_expressions(void)
     rl_rule *rule;
 
     for (size_t i = 0; i < COUNT(lines); i++) {
-        const char *error = rl_rule_parse(pool, lines[i], NULL, NULL, &rule);
+        const char *error = rl_parse_rule(pool, lines[i], NULL, &rule);
 
-        ok(error && strstr(error, "known to httpd only"), "without httpd there are no expressions: %s",
+        ok(error && strstr(error, "which only httpd can evaluate"), "without httpd there are no expressions: %s",
            lines[i]);
     }
 }
@@ -442,8 +445,8 @@ static const struct {
     {NULL, "x \"\"", "needs TIER QUOTA|unlimited [burst=N]"},
     {NULL, "x 5 burst=5 more", "needs TIER QUOTA|unlimited [burst=N]"},
     {NULL, "\"x 5", "needs TIER QUOTA|unlimited [burst=N]"},
-    {NULL, "x/y 5", "\"x/y\" is no name for a tier"},
-    {NULL, "\"x y\" 5", "\"x y\" is no name for a tier"},
+    {NULL, "x/y 5", "\"x/y\" is not a valid name for a tier"},
+    {NULL, "\"x y\" 5", "\"x y\" is not a valid name for a tier"},
     {NULL, "x -5", "\"-5\" is neither a quota of at most 1000000000 nor unlimited"},
     {NULL, "x 5/1m", "\"5/1m\" is neither a quota"},
     {NULL, "x many", "\"many\" is neither a quota"},
@@ -451,7 +454,7 @@ static const struct {
     {NULL, "x 5 burst=10", "burst= needs algorithm=token-bucket or leaky-bucket"},
     {"a 10/31d", "x 840726", "quota and burst are at most 840725"},
     {NULL, "x 840725", NULL},
-    {"a 10/1m algorithm=sliding-log", "x 10001", "takes a quota of at most 10000, \"10001\" was read"},
+    {"a 10/1m algorithm=sliding-log", "x 10001", "takes a quota of at most 10000, not \"10001\""},
     {NULL, "x 10000", NULL},
     {"a 10/1m algorithm=token-bucket burst=50", "x 20", NULL},
     {NULL, "y 20 burst=100", NULL},
@@ -462,11 +465,11 @@ static const struct {
     {NULL, "v unlimited burst=5", "unlimited takes no burst="},
     {NULL, "v 20 burst=37529997", "quota and burst are at most 37529996"},
     {NULL, "v 37529997", "quota and burst are at most 37529996"},
-    {"a 10/1m cost=5", "x 4", "cost=5 is above the 4 of tier x"},
+    {"a 10/1m cost=5", "x 4", "cost=5 exceeds the 4 units that tier x admits"},
     {NULL, "x 5", NULL},
     {NULL, "y 0", NULL},
     {NULL, "z unlimited", NULL},
-    {"a 10/1m algorithm=token-bucket burst=9 cost=5", "x 20 burst=4", "above the 4 of tier x"},
+    {"a 10/1m algorithm=token-bucket burst=9 cost=5", "x 20 burst=4", "exceeds the 4 units that tier x admits"},
     {"a 10/1m algorithm=leaky-bucket delay=10s", "v 37529996", "with this delay="},
     {NULL, "v 30000000", NULL},
 };
@@ -482,7 +485,7 @@ static void test_tiers(void)
         if (tiers[i].rule)
             parse(tiers[i].rule, &rule);
         count = rule->tier_count;
-        error = rl_rule_add_tier(pool, rule, tiers[i].line);
+        error = rl_parse_tier(pool, rule, tiers[i].line);
         if (!ok(tiers[i].error ? error && strstr(error, tiers[i].error)
                                      && !strncmp(error, "\"a\": ", 5) && rule->tier_count == count
                                : !error && rule->tier_count == count + 1,
@@ -499,10 +502,10 @@ static void test_tier_quotas(void)
     parse("api 10/1m algorithm=token-bucket burst=50", &rule);
     ok(!rl_rule_tier(rule, "gold"), "a rule without tiers has none");
     is_str(rule->tiers_text, "api ", "and its name is all that the script hears");
-    rl_rule_add_tier(pool, rule, "gold 1000 burst=2000");
-    rl_rule_add_tier(pool, rule, "free 0");
-    rl_rule_add_tier(pool, rule, "staff unlimited");
-    rl_rule_add_tier(pool, rule, "plain 20");
+    rl_parse_tier(pool, rule, "gold 1000 burst=2000");
+    rl_parse_tier(pool, rule, "free 0");
+    rl_parse_tier(pool, rule, "staff unlimited");
+    rl_parse_tier(pool, rule, "plain 20");
     tier = rl_rule_tier(rule, "gold");
     ok(tier && tier->quota == 1000 && tier->burst == 2000 && !tier->unlimited, "a tier is found");
     tier = rl_rule_tier(rule, "plain");
@@ -545,7 +548,7 @@ static void test_words(void)
     for (size_t i = 0; i < COUNT(quotings); i++) {
         const char *line = quotings[i].line, *got = "", *word;
 
-        while ((word = rl_rule_word(pool, &line)) != NULL && *word)
+        while ((word = rl_text_word(pool, &line)) != NULL && *word)
             got = apr_pstrcat(pool, got, "[", word, "]", NULL);
         is_str(word ? got : apr_pstrcat(pool, got, "!", NULL), quotings[i].words, "words of %s",
                quotings[i].line);
@@ -562,20 +565,20 @@ static void test_durations(void)
     for (int i = 0; i < 100000; i++) {
         int64_t unit = units[rng_next(&r) % COUNT(units)];
         int64_t want = rng_scaled(&r, 0, INT64_C(3653) * 86400000 / unit) * unit;
-        const char *text = rl_rule_print_duration(pool, want);
+        const char *text = rl_text_print_duration(pool, want);
 
-        wrong += !rl_rule_duration(text, &ms) || ms != want;
+        wrong += !rl_text_duration(text, &ms) || ms != want;
         if (i % 1000 == 0)
             apr_pool_clear(pool);
     }
     is_int(wrong, 0, "what is printed of a duration reads as the same one");
-    is_str(rl_rule_print_duration(pool, 60000), "1m", "in the largest unit");
-    is_str(rl_rule_print_duration(pool, 90000), "90s", "that divides it");
-    is_str(rl_rule_print_duration(pool, 604800000), "1w", "up to weeks");
-    is_str(rl_rule_print_duration(pool, 1500), "1500ms", "down to ms");
-    ok(rl_rule_duration("3653d", &ms) && !rl_rule_duration("3654d", &ms), "ten years are the most");
-    ok(!rl_rule_duration("", &ms) && !rl_rule_duration("10", &ms) && !rl_rule_duration("1 s", &ms)
-           && !rl_rule_duration("1ss", &ms) && !rl_rule_duration("-1s", &ms),
+    is_str(rl_text_print_duration(pool, 60000), "1m", "in the largest unit");
+    is_str(rl_text_print_duration(pool, 90000), "90s", "that divides it");
+    is_str(rl_text_print_duration(pool, 604800000), "1w", "up to weeks");
+    is_str(rl_text_print_duration(pool, 1500), "1500ms", "down to ms");
+    ok(rl_text_duration("3653d", &ms) && !rl_text_duration("3654d", &ms), "ten years are the most");
+    ok(!rl_text_duration("", &ms) && !rl_text_duration("10", &ms) && !rl_text_duration("1 s", &ms)
+           && !rl_text_duration("1ss", &ms) && !rl_text_duration("-1s", &ms),
        "what is no duration is none");
 }
 

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * text: how words, whole numbers, durations, names and choices are written in directives.
+ *
+ * Shared by the parsers of this wing and by all others that read directives, so that 10s means the
+ * same everywhere. Nothing here keeps state or writes to its input; every function may be called
+ * from any thread. Texts that are made are in the pool given.
+ */
+#ifndef RL_TEXT_H
+#define RL_TEXT_H
+
+#include <stdint.h>
+
+#include <apr_pools.h>
+
+#define RL_NAME_MAX 64 /* bytes of a name */
+
+/*
+ * The next word of a line, with *line moved behind it; "" at the end. Blanks separate words. Double
+ * or single quotes around a word, or around what follows its first '=', keep blanks; within them a
+ * backslash keeps a quote or a backslash. NULL if a quote is not closed: then *line is where it was.
+ */
+const char *rl_text_word(apr_pool_t *pool, const char **line);
+
+/* Whether nothing but blanks is left of a line; "" from rl_text_word() may also be a word. */
+int rl_text_is_end(const char *line);
+
+/*
+ * Reads the digits at the start of s as a number from 0 to max. Returns what follows them, or NULL
+ * if there are none or the number is larger.
+ */
+const char *rl_text_number(const char *s, int64_t max, int64_t *number);
+
+/* Whether the whole of text is a number from min to max; *number may be set even if not. */
+int rl_text_whole_number(const char *text, int64_t min, int64_t max, int64_t *number);
+
+/*
+ * Reads a duration such as 500ms, 10s, 1m, 1h, 1d, 1w or a bare unit, in ms. Returns 0 if text is
+ * not one, or is longer than 10 years.
+ */
+int rl_text_duration(const char *text, int64_t *ms);
+
+/* A duration in the largest unit that divides it: 60000 is 1m, 0 is 0s. */
+const char *rl_text_print_duration(apr_pool_t *pool, int64_t ms);
+
+/* Whether text may name a rule, a tier or a scope: 1 to RL_NAME_MAX letters, digits, -, _ and . */
+int rl_text_is_name(const char *text);
+
+/* The index of text among choices (NULL at their end), compared without case; -1 if it is not one. */
+int rl_text_choice(const char *text, const char *const choices[]);
+
+/* Choices, at least one, as in "a, b or c". */
+const char *rl_text_list(apr_pool_t *pool, const char *const choices[]);
+
+/* Whether text contains one of the parts (NULL at their end), compared without case. */
+int rl_text_contains(const char *text, const char *const parts[]);
+
+#endif
