@@ -14,27 +14,9 @@
 #include <httpd.h>
 
 #include "config/config.h"
+#include "decide/context.h"
 #include "decide/evaluate.h"
 #include "decide/identity.h"
-#include "redis/client.h"
-#include "redis/keeper.h"
-#include "shm/delayed.h"
-#include "shm/local.h"
-#include "shm/stats.h"
-#include "shm/top_denied.h"
-
-/* What a child decides with: made by post_config, and the client when the child starts. */
-typedef struct {
-    const rl_settings *settings;
-    rl_local *local; /* NULL: there is no memory, and nothing is limited */
-    apr_size_t local_size; /* bytes */
-    rl_stats *stats;
-    rl_top_denied *top_denied;
-    rl_delayed *delayed;
-    rl_client *client;   /* NULL: this host alone */
-    rl_keeper *keeper;   /* of what is pending; NULL: nothing ever is */
-    rl_breakers *breakers; /* of the nodes of Redis */
-} rl_context;
 
 /* What one rule said of one request. Lives as long as the request. */
 typedef struct rl_outcome {

@@ -5,7 +5,7 @@
 #ifndef RL_METRICS_H
 #define RL_METRICS_H
 
-#include "decide/decide.h"
+#include "decide/context.h"
 
 #define RL_METRICS_HANDLER "ratelimit-metrics"
 

@@ -5,7 +5,7 @@
 #ifndef RL_STATUS_H
 #define RL_STATUS_H
 
-#include "decide/decide.h"
+#include "decide/context.h"
 
 /* The status_hook of mod_status: a section in HTML, or with ?auto lines of "Name: number". */
 int rl_status(request_rec *r, int flags, const rl_context *context);

@@ -8,7 +8,7 @@
 #ifndef RL_STATUS_COLUMNS_H
 #define RL_STATUS_COLUMNS_H
 
-#include "decide/decide.h"
+#include "decide/context.h"
 
 /* What figures are read from. Reading takes no lock and never asks Redis. */
 typedef struct {
