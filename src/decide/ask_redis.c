@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * decide_redis: the part of a decision that Redis has.
+ * ask_redis: the part of a decision that Redis makes, and what takes its place without an answer.
  *
- * One call for all outcomes of a step that Redis decides; what to do where it does not answer; and
- * what is given back, or settled by the response, in Redis and on this host alike.
+ * All outcomes of a step that Redis decides go into one call, which charges all of the live ones or
+ * none. Each reported state is kept in the local tier, so that memory can deny the next request
+ * without a call.
  */
 #include <string.h>
 
@@ -13,34 +14,16 @@
 #include "httpd/log_once.h"
 #include "redis/link.h"
 
-/* --- Asking ------------------------------------------------------------------------------- */
-
 static const char *redis_key_of(const rl_step *s, rl_outcome *o)
 {
     const char *scope = rl_config_settings(s->r->server)->scope;
-    const char *identity = rl_decide_identity_text(s->chain, o);
+    const char *identity = rl_chain_identity_text(s->chain, o);
 
     if (!scope)
         return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", identity, "}",
                            o->rule->key_suffix, NULL);
     return apr_pstrcat(s->r->pool, s->context->settings->prefix, ":{", identity, "}:", scope, "/",
                        o->rule->key_suffix + 1, NULL);
-}
-
-/* An ask about an outcome, with nothing in it that only a decision needs. */
-static rl_ask *begin_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind)
-{
-    rl_ask *ask = &s->asks[s->ask_count];
-
-    memset(ask, 0, sizeof(*ask));
-    ask->key = o->redis_key;
-    ask->limit = &o->limit;
-    ask->kind = kind;
-    ask->cost = o->cost;
-    ask->position = o->position;
-    ask->has_tail = o->rule->has_tail;
-    s->asked[s->ask_count++] = o;
-    return ask;
 }
 
 static void add_ask(rl_step *s, rl_outcome *o)
@@ -53,11 +36,11 @@ static void add_ask(rl_step *s, rl_outcome *o)
         rl_terms_limit(&s->chain->terms, o->rule, &o->limit);
         o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
     }
-    ask = begin_ask(s, o, RL_ASK_DECIDE);
+    ask = rl_step_add_ask(s, o, RL_ASK_DECIDE);
     ask->shadow = o->shadow;
     if (s->context->settings->overrides) {
         ask->override_key = apr_pstrcat(s->r->pool, s->context->settings->prefix, ":override:{",
-                                        rl_decide_identity_text(s->chain, o), "}", NULL);
+                                        rl_chain_identity_text(s->chain, o), "}", NULL);
         ask->tiers = o->rule->tiers_text;
     }
 }
@@ -99,7 +82,7 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
     else if (why[override])
         rl_complain(s->r, s->context->local,
                     apr_pstrcat(pool, "the override of rule=", o->rule->name, " for identity=",
-                                rl_decide_identity_text(s->chain, o), why[override], NULL));
+                                rl_chain_identity_text(s->chain, o), why[override], NULL));
 }
 
 /* Takes over what Redis reported of one rule. */
@@ -199,15 +182,9 @@ static void fall_back(rl_step *s, rl_outcome *o)
         s->chain->closed = o;
 }
 
-/* What the chain may still spend on Redis. */
-static int64_t time_left(const rl_step *s)
-{
-    return s->context->settings->timeout_ms * 1000 - s->chain->waited_us;
-}
-
 static void ask_in_time(rl_step *s, int *all)
 {
-    int64_t began_us = rl_link_clock(), left_us = time_left(s), waited_us;
+    int64_t began_us = rl_link_clock(), left_us = rl_step_time_left_us(s), waited_us;
     rl_failure failure = RL_FAILED_LATE;
 
     if (left_us > 0)
@@ -237,134 +214,4 @@ void rl_step_ask_redis(rl_step *s)
         else
             fall_back(s, s->asked[i]);
     }
-}
-
-/* --- Keeping ------------------------------------------------------------------------------ */
-
-/* What is pending under an outcome is known to this request alone from now on. */
-static apr_status_t stop_keeping(void *outcome)
-{
-    rl_outcome *o = outcome;
-
-    if (o->kept)
-        o->position = rl_keeper_remove(o->kept);
-    o->kept = NULL;
-    return APR_SUCCESS;
-}
-
-/* To its log phase, as a rule. Where it has none it is not settled either, and becomes a charge. */
-void rl_step_keep(rl_step *s)
-{
-    for (int i = 0; i < s->count; i++) {
-        rl_outcome *o = s->outcomes[i];
-        rl_keeper_units units = {.redis_key = o->redis_key, .key = o->key,
-                                 .clock = rl_step_clock(o), .limit = o->limit,
-                                 .slot = o->position, .cost = o->cost};
-
-        if (!o->charged || !o->limit.on_response || o->cost == 0)
-            continue;
-        o->kept = rl_keeper_add(s->context->keeper, &units, s->host_ms);
-        apr_pool_cleanup_register(s->r->pool, o, stop_keeping, apr_pool_cleanup_null);
-    }
-}
-
-/* --- Giving back -------------------------------------------------------------------------- */
-
-/* Takes back, on this host, what an outcome was charged or has pending. */
-static void give_back_here(rl_step *s, rl_outcome *o)
-{
-    rl_local *local = s->context->local;
-
-    if (o->limit.on_response)
-        rl_local_settle(local, o->key, &o->limit, o->position, o->cost, 0, s->host_ms, o->now);
-    else
-        rl_local_give_back(local, o->key, &o->limit, o->position, o->cost);
-}
-
-/* Takes it back from the state that the response shows. */
-static void unmark_charged(rl_outcome *o)
-{
-    o->charged = 0;
-    o->hold_ms = 0;
-    if (o->limit.on_response)
-        o->state.pending.cur -= o->cost;
-    else if (rl_limiter_is_log(&o->limit))
-        o->state.used -= o->cost;
-    else
-        rl_limiter_give_back(&o->limit, &o->state, o->position, o->cost);
-}
-
-/* Sends what was collected, where more would not fit or no more comes. */
-static void send_undo(rl_step *s, int most)
-{
-    int64_t began_us;
-
-    if (s->ask_count == 0 || s->ask_count < most)
-        return;
-    began_us = rl_link_clock();
-    rl_client_undo(s->context->client, s->asks, s->ask_count, began_us + time_left(s));
-    s->chain->waited_us += rl_link_clock() - began_us;
-    s->ask_count = 0;
-}
-
-/* One ask for each key in a call: a script reads all of its keys before it writes any. */
-static void undo(rl_step *s, rl_outcome *o, rl_ask_kind kind)
-{
-    for (int i = 0; i < s->ask_count; i++) {
-        if (s->asked[i]->counter == o->counter)
-            send_undo(s, 1);
-    }
-    begin_ask(s, o, kind);
-    send_undo(s, RL_ASKS_MAX);
-}
-
-void rl_step_give_back(rl_step *s)
-{
-    s->ask_count = 0;
-    for (rl_outcome *o = s->chain->first; o; o = o->next) {
-        if (!o->charged || o->shadow)
-            continue;
-        stop_keeping(o);
-        unmark_charged(o);
-        if (o->redis_key) {
-            undo(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
-            rl_local_forget(s->context->local, o->key);
-        }
-        else {
-            give_back_here(s, o);
-        }
-    }
-    send_undo(s, 1);
-}
-
-/* --- The response ------------------------------------------------------------------------- */
-
-static void settle_here(rl_step *s, rl_outcome *o, int charged)
-{
-    int64_t now = rl_step_ticks(o, rl_local_now(s->context->local, rl_step_clock(o), s->host_ms));
-
-    rl_local_settle(s->context->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
-                    now);
-}
-
-void rl_step_settle(rl_step *s, int status)
-{
-    s->ask_count = 0;
-    s->chain->waited_us = 0; /* the response has been sent: there is the full time again */
-    for (rl_outcome *o = s->chain->first; o; o = o->next) {
-        /* A denial of ours is no response that a shadow rule would have seen. */
-        int charged = rl_rule_charges_on(o->rule, status) && !s->chain->denial && !s->chain->closed;
-
-        if (!o->charged || !o->limit.on_response || o->cost == 0)
-            continue;
-        stop_keeping(o);
-        o->charged = 0;
-        if (o->position == RL_SLOT_GONE)
-            continue;
-        if (o->redis_key)
-            undo(s, o, charged ? RL_ASK_SETTLE_CHARGED : RL_ASK_SETTLE);
-        else
-            settle_here(s, o, charged);
-    }
-    send_undo(s, 1);
 }

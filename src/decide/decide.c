@@ -25,135 +25,14 @@
 #include <http_log.h>
 #include <http_request.h>
 
+#include "decide/decide.h"
 #include "decide/step.h"
-#include "httpd/worker_load.h"
 #include "observe/violation.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
-/* --- The chain ---------------------------------------------------------------------------- */
-
-rl_chain *rl_decide_chain(const request_rec *r)
-{
-    for (; r; r = r->prev ? r->prev : r->main) {
-        rl_chain *chain = ap_get_module_config(r->request_config, &ratelimit_redis_module);
-
-        if (chain)
-            return chain;
-    }
-    return NULL;
-}
-
-static rl_chain *make_chain(request_rec *r)
-{
-    rl_chain *chain = apr_pcalloc(r->pool, sizeof(*chain));
-
-    chain->end = &chain->first;
-    return chain;
-}
-
-static rl_chain *chain_of(request_rec *r)
-{
-    rl_chain *chain = rl_decide_chain(r);
-
-    if (!chain) {
-        chain = make_chain(r);
-        ap_set_module_config(r->request_config, &ratelimit_redis_module, chain);
-    }
-    return chain;
-}
-
-const char *rl_decide_identity_text(rl_chain *chain, rl_outcome *o)
-{
-    for (const rl_outcome *other = chain->first; other && !o->identity_text; other = other->next) {
-        if (other->identity_text && rl_identity_equal(&other->identity, &o->identity))
-            o->identity_text = other->identity_text;
-    }
-    if (!o->identity_text)
-        o->identity_text = rl_identity_text(&chain->terms, &o->identity);
-    return o->identity_text;
-}
-
-/* Turns the chain to a request and its section. */
-static void face(rl_chain *chain, request_rec *r, const rl_context *context,
-                 const rl_section *section)
-{
-    rl_terms *terms = &chain->terms;
-
-    terms->path = NULL; /* httpd decodes it where it stands */
-    terms->r = r;
-    terms->settings = context->settings;
-    terms->local = context->local;
-    terms->normalize = rl_config_normalize(section);
-}
-
-/* --- Outcomes ----------------------------------------------------------------------------- */
-
-int64_t rl_step_ticks(const rl_outcome *o, int64_t ms)
-{
-    return ms * rl_limiter_ticks(&o->limit);
-}
-
-rl_clock rl_step_clock(const rl_outcome *o)
-{
-    return o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
-}
-
-uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
-{
-    return rl_local_key(s->context->local, o->kind,
-                        o->rule->counter ^ rl_config_settings(s->r->server)->scope_hash,
-                        o->identity.raw, o->identity.length);
-}
-
-void rl_step_deny_from_memory(rl_outcome *o)
-{
-    o->source = RL_SOURCE_LOCAL;
-    o->denies = 1;
-}
-
-void rl_step_judge(rl_outcome *o)
-{
-    o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
-}
-
-/* Charges an outcome's state, as the count itself was charged, and keeps what that meant. */
-void rl_step_mark_charged(rl_outcome *o)
-{
-    o->charged = 1;
-    o->position = rl_limiter_position(&o->limit, &o->state, o->now);
-    o->hold_ms = o->shadow ? 0 : rl_limiter_hold(&o->limit, &o->state, o->cost);
-    rl_limiter_charge(&o->limit, &o->state, o->cost);
-}
-
 /* --- Preparing ---------------------------------------------------------------------------- */
-
-static int was_evaluated(const rl_chain *chain, const rl_rule *rule)
-{
-    for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (o->rule == rule)
-            return 1;
-    }
-    return 0;
-}
-
-/* Whether another rule of the chain, with the same counter, has charged it already. */
-static int is_paid(const rl_chain *chain, uint64_t counter, int on_response)
-{
-    for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
-            return 1;
-    }
-    return 0;
-}
-
-static void add_outcome(rl_step *s, rl_outcome *o)
-{
-    *s->chain->end = o;
-    s->chain->end = &o->next;
-    s->outcomes[s->count++] = o;
-}
 
 /* An outcome for a rule that applies; none if the request is not to be counted under it. */
 static void prepare(rl_step *s, const rl_rule *rule, int shadow)
@@ -179,10 +58,11 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
     }
     rl_identity_find(&s->chain->terms, rule, &o->identity);
     o->key = o->counter = rl_step_key(s, o);
-    o->cost = is_paid(s->chain, o->counter, o->limit.on_response) ? 0 : cost;
+    o->cost = rl_chain_is_charged(s->chain, o->counter, o->limit.on_response) ? 0 : cost;
     if (o->limit.delay_ms > s->delay_ms && !o->shadow)
         s->delay_ms = o->limit.delay_ms;
-    add_outcome(s, o);
+    rl_chain_add(s->chain, o);
+    s->outcomes[s->count++] = o;
 }
 
 /*
@@ -201,7 +81,7 @@ static int collect(rl_step *s, const rl_section *section, rl_phase phase)
         const rl_rule *rule = section->rules[i];
 
         if (!rule->off && rule->phase <= phase && !(is_known && rule->phase <= chain->phase)
-            && !was_evaluated(chain, rule) && rl_terms_apply(&s->chain->terms, rule))
+            && !rl_chain_has(chain, rule) && rl_terms_apply(&s->chain->terms, rule))
             prepare(s, rule, section->engine == RL_ENGINE_SHADOW);
     }
     return s->count;
@@ -218,15 +98,6 @@ static void look_at_count(rl_step *s, rl_outcome *o)
     rl_step_judge(o);
     if (o->denies && !s->look)
         rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
-}
-
-int rl_step_is_denied(const rl_step *s)
-{
-    for (int i = 0; i < s->count; i++) {
-        if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
-            return 1;
-    }
-    return 0;
 }
 
 static void look_at_snapshot(rl_step *s, rl_outcome *o)
@@ -303,87 +174,15 @@ static void charge_host(rl_step *s, int shadow)
     }
 }
 
-/* --- Holding ------------------------------------------------------------------------------ */
-
-/* How many requests may be held at a time. */
-static int places(const rl_step *s)
-{
-    int percent = s->context->settings->delay_workers;
-    int most = rl_load_workers() * percent / 100;
-
-    return percent > 0 && most == 0 ? 1 : most;
-}
-
-/* Where no place among the held is free, the step is decided as without delay=. */
-static void look_for_place(rl_step *s)
-{
-    s->no_place = s->delay_ms > 0
-        && !rl_delayed_has_room(s->context->delayed, s->host_ms, places(s));
-    for (int i = 0; i < s->count && s->no_place; i++)
-        s->outcomes[i]->limit.delay_ms = 0;
-}
-
-/* The longest that a rule wants an admitted request held. */
-static int64_t hold_of(const rl_step *s)
-{
-    int64_t hold_ms = 0;
-
-    for (int i = 0; i < s->count; i++) {
-        if (s->outcomes[i]->hold_ms > hold_ms)
-            hold_ms = s->outcomes[i]->hold_ms;
-    }
-    return hold_ms;
-}
-
-/*
- * Denies a request that others have left no place since the step began, as it is denied without
- * delay=. Its charges are given back first: how long it has to wait is told without them.
- */
-static void deny_for_place(rl_step *s)
-{
-    for (int i = 0; i < s->count; i++) {
-        rl_outcome *o = s->outcomes[i];
-
-        if (o->hold_ms > 0) {
-            o->limit.delay_ms = 0;
-            o->denies = 1;
-        }
-    }
-    rl_step_give_back(s);
-}
-
-/*
- * Takes a place for an admitted request that is to be held, now that its verdict says for how long.
- * Returns that time in ms, 0 if it is not held. Without a place it is denied.
- */
-static int64_t take_place(rl_step *s)
-{
-    int64_t hold_ms = hold_of(s);
-
-    if (hold_ms == 0
-        || rl_delayed_take(s->context->delayed, rl_local_clock(), hold_ms, places(s)))
-        return hold_ms;
-    deny_for_place(s);
-    return 0;
-}
-
 /* --- The verdict -------------------------------------------------------------------------- */
-
-int64_t rl_decide_retry_after(const rl_outcome *o)
-{
-    int64_t cost = o->cost > 0 ? o->cost : 1; /* of the next try */
-    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, cost);
-
-    return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->lag_ms;
-}
 
 static int waits_longer(const rl_outcome *o, const rl_outcome *than)
 {
-    int64_t a = rl_decide_retry_after(o), b;
+    int64_t a = rl_outcome_retry_after(o), b;
 
     if (!than || a == RL_NEVER)
         return 1;
-    b = rl_decide_retry_after(than);
+    b = rl_outcome_retry_after(than);
     return b != RL_NEVER && a > b;
 }
 
@@ -408,7 +207,7 @@ static int conclude(rl_step *s)
     int64_t hold_ms = 0;
 
     if (s->delay_ms > 0 && !refused) {
-        hold_ms = take_place(s);
+        hold_ms = rl_step_take_place(s);
         refused = rl_step_is_denied(s);
     }
     for (int i = 0; i < s->count; i++) {
@@ -447,7 +246,7 @@ static int is_aftermath(const request_rec *r)
 static int decide_step(rl_step *s)
 {
     s->host_ms = rl_local_clock();
-    look_for_place(s);
+    rl_step_check_places(s);
     look_at_memory(s);
     rl_step_ask_redis(s);
     if (!rl_step_is_denied(s) && !s->chain->closed)
@@ -466,7 +265,7 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase)
     if (!section || !(section->phases & phases) || section->engine == RL_ENGINE_OFF
         || is_aftermath(r))
         return 0;
-    chain = rl_decide_chain(r);
+    chain = rl_chain_of(r);
     if (chain && chain->section == section && chain->uri == r->uri)
         phases &= ~((2u << chain->phase) - 1);
     return (section->phases & phases) != 0;
@@ -481,8 +280,8 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
     s.r = r;
     s.context = context;
     s.look = 0;
-    s.chain = chain_of(r);
-    face(s.chain, r, context, section);
+    s.chain = rl_chain_begin(r);
+    rl_chain_bind_request(s.chain, r, context, section);
     /* One step is enough for any sane section; the others take more. */
     do {
         if (collect(&s, section, phase))
@@ -505,8 +304,8 @@ rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
     s.context = context;
     s.look = 1;
     s.no_place = 0;
-    s.chain = make_chain(r);
-    face(s.chain, r, context, section);
+    s.chain = rl_chain_create(r);
+    rl_chain_bind_request(s.chain, r, context, section);
     do {
         if (!collect(&s, section, RL_PHASE_AUTH))
             break;
@@ -525,7 +324,7 @@ void rl_decide_settle(request_rec *r, const rl_context *context)
 
     while (r->next)
         r = r->next;
-    chain = rl_decide_chain(r);
+    chain = rl_chain_of(r);
     if (!chain || !chain->on_response)
         return;
     s.r = r;

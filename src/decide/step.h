@@ -1,16 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * decide_step: one step of a decision, as its parts see it.
+ * step: one step's bookkeeping.
  *
- * Private to decide.c, which collects rules and comes to a verdict, and ask_redis.c, which asks
- * Redis and gives back.
+ * A step is up to RL_ASKS_MAX rules of one request that are decided together, in one call to Redis.
+ * decide.c runs it; ask_redis.c, delay.c and undo.c each do a part of it. A step lives on the stack
+ * of rl_decide(), rl_decide_look() or rl_decide_settle(); its outcomes live in the request's pool.
+ *
+ * Not thread-safe: a step belongs to the thread that serves the request.
  */
-#ifndef RL_DECIDE_STEP_H
-#define RL_DECIDE_STEP_H
+#ifndef RL_STEP_H
+#define RL_STEP_H
 
-#include "decide/decide.h"
+#include "decide/chain.h"
+#include "decide/context.h"
+#include "redis/script.h"
 
-/* One step: some rules of one request. */
 typedef struct {
     request_rec *r;
     const rl_context *context;
@@ -23,9 +27,11 @@ typedef struct {
     int64_t delay_ms; /* the longest that a rule among them may hold the request */
     int no_place;     /* there was none free among the held, and no rule may hold it */
     rl_ask asks[RL_ASKS_MAX];
-    rl_outcome *asked[RL_ASKS_MAX];
+    rl_outcome *asked[RL_ASKS_MAX]; /* the outcome that each ask is about */
     int ask_count;
 } rl_step;
+
+/* --- step.c: one outcome, and the step ---------------------------------------------------- */
 
 /* ms in ticks of an outcome's limit. */
 int64_t rl_step_ticks(const rl_outcome *o, int64_t ms);
@@ -33,28 +39,52 @@ int64_t rl_step_ticks(const rl_outcome *o, int64_t ms);
 /* The key of an outcome's entry in the local tier. */
 uint64_t rl_step_key(const rl_step *s, const rl_outcome *o);
 
-/* Sets whether the state denies. */
-void rl_step_judge(rl_outcome *o);
-
-/* Whether a live rule denies. */
-int rl_step_is_denied(const rl_step *s);
-
-/* Denies by what memory says. */
-void rl_step_deny_from_memory(rl_outcome *o);
-
-/* Charges an outcome's state, as the count itself was charged, and keeps what that meant. */
-void rl_step_mark_charged(rl_outcome *o);
-
-/* Which clock the local tier counts by, where it decides an outcome. */
+/* The clock that the local tier counts by where it decides an outcome. */
 rl_clock rl_step_clock(const rl_outcome *o);
 
+/* Sets whether an outcome denies, by its state. */
+void rl_step_judge(rl_outcome *o);
+
+/* Denies by what memory holds, without asking Redis. */
+void rl_step_deny_from_memory(rl_outcome *o);
+
+/* Adds to an outcome's state the charge that its count was given, and keeps where that went. */
+void rl_step_mark_charged(rl_outcome *o);
+
+/* Whether a live rule of the step denies. */
+int rl_step_is_denied(const rl_step *s);
+
+/* Appends an ask about an outcome; members that only a decision needs are zero. */
+rl_ask *rl_step_add_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind);
+
+/* µs that the chain may still wait for Redis; 0 or less: none. */
+int64_t rl_step_time_left_us(const rl_step *s);
+
+/* --- ask_redis.c -------------------------------------------------------------------------- */
+
 /*
- * Asks Redis about the outcomes that it decides; where it does not answer, on-failure says more.
- * Where memory has denied already only shadow rules are asked about, which nobody vetoes.
+ * Asks Redis, in one call, about the outcomes that it decides, and takes over its reply. Outcomes
+ * without a reply are decided as on-failure= says. If memory has denied already, only shadow rules
+ * are asked about: a denial does not keep them from being charged. Waits for Redis until the
+ * chain's time is up.
  */
 void rl_step_ask_redis(rl_step *s);
 
-/* Keeps what the step has made pending, for as long as the request lives. */
+/* --- delay.c ------------------------------------------------------------------------------ */
+
+/* If no place for a delayed request is free, has the step decided as without delay=. */
+void rl_step_check_places(rl_step *s);
+
+/*
+ * Takes a place for an admitted request that its outcomes delay. Returns the delay in ms; 0 if
+ * there is none. If other requests have taken the last place since the step began, the request is
+ * denied as it would be without delay=, and 0 is returned.
+ */
+int64_t rl_step_take_place(rl_step *s);
+
+/* --- undo.c ------------------------------------------------------------------------------- */
+
+/* Has the keeper prolong what the step has made pending, for as long as the request lives. */
 void rl_step_keep(rl_step *s);
 
 /* Takes back what live rules were charged in this step and in earlier ones of the chain. */

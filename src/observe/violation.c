@@ -285,7 +285,7 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
     const rl_log *log = rl_config_log(r->server, context->settings);
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_EVERY_MS);
-    rl_chain *chain = rl_decide_chain(r);
+    rl_chain *chain = rl_chain_of(r);
     rl_top_denied_key who;
     report said;
 
@@ -294,9 +294,9 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
         return;
     memset(&said, 0, sizeof(said));
     said.who = &who;
-    said.identity = rl_decide_identity_text(chain, o);
+    said.identity = rl_chain_identity_text(chain, o);
     said.denials = denials;
-    said.retry_after_ms = rl_decide_retry_after(o);
+    said.retry_after_ms = rl_outcome_retry_after(o);
     who_is(&who, r, o, said.identity, log);
     rl_top_denied_enter(context->top_denied, o->key, &who, denials, now_ms);
     if (log && log->file)

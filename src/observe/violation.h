@@ -8,7 +8,7 @@
 #ifndef RL_VIOLATION_H
 #define RL_VIOLATION_H
 
-#include "decide/decide.h"
+#include "decide/chain.h"
 
 /*
  * Tells that a rule denied a request or, as a shadow rule, would have. Client bytes in the log are

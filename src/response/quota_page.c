@@ -46,7 +46,7 @@ static void print_quota(request_rec *r, const rl_outcome *o, const char *separat
     int64_t capacity = rl_limiter_capacity(&o->limit);
 
     if (!o->exempt && !o->open) {
-        wait_ms = rl_decide_retry_after(o);
+        wait_ms = rl_outcome_retry_after(o);
         remaining = wait_ms ? 0 : rl_limiter_remaining(&o->limit, &o->state, o->now);
         reset_ms = rl_limiter_reset(&o->limit, &o->state, o->now);
         reset_ms = wait_ms > reset_ms ? wait_ms : reset_ms;

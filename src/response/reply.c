@@ -125,7 +125,7 @@ static int64_t reset_ms(const rl_outcome *o)
 {
     int64_t reset = rl_limiter_reset(&o->limit, &o->state, o->now);
 
-    return o->denies ? max64(reset, rl_decide_retry_after(o)) : reset;
+    return o->denies ? max64(reset, rl_outcome_retry_after(o)) : reset;
 }
 
 /*
@@ -136,7 +136,7 @@ static int64_t reset_ms(const rl_outcome *o)
 static int64_t reset_at(const request_rec *r, const rl_outcome *o)
 {
     int64_t reset = seconds_up(apr_time_as_msec(apr_time_now()) - CLOCKS_DIFFER_MS + reset_ms(o));
-    int64_t wait_ms = o->denies ? rl_decide_retry_after(o) : RL_NEVER;
+    int64_t wait_ms = o->denies ? rl_outcome_retry_after(o) : RL_NEVER;
 
     if (wait_ms == RL_NEVER)
         return reset;
@@ -171,7 +171,7 @@ static const char *policy(apr_pool_t *pool, const rl_outcome *o)
 
 static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
 {
-    int64_t more_ms = o->denies ? rl_decide_retry_after(o)
+    int64_t more_ms = o->denies ? rl_outcome_retry_after(o)
                                 : rl_limiter_next_unit(&o->limit, &o->state, o->now);
     const char *state = apr_pstrcat(r->pool, "\"", o->rule->name, "\";r=",
                                     number(r->pool, remaining(o)), NULL);
@@ -227,7 +227,7 @@ static int foreign_families(const request_rec *r)
 static apr_status_t one_line_each(ap_filter_t *f, apr_bucket_brigade *brigade)
 {
     request_rec *r = f->r;
-    rl_chain *chain = rl_decide_chain(r);
+    rl_chain *chain = rl_chain_of(r);
     int families = chain ? rl_config_headers(chain->section) : 0;
     int foreign = families & foreign_families(r);
 
@@ -284,7 +284,7 @@ static void set_notes(request_rec *r, int again, const rl_chain *chain)
 
 void rl_reply_carry(request_rec *r)
 {
-    rl_chain *chain = r->prev ? rl_decide_chain(r->prev) : NULL;
+    rl_chain *chain = r->prev ? rl_chain_of(r->prev) : NULL;
 
     if (!chain || !chain->first)
         return;
@@ -392,7 +392,7 @@ static const char *violated(apr_pool_t *pool, const rl_chain *chain)
 static const char *problem(request_rec *r, const rl_chain *chain, const char *seconds,
                            const char *message)
 {
-    const char *ms = seconds ? number(r->pool, rl_decide_retry_after(chain->denial)) : "";
+    const char *ms = seconds ? number(r->pool, rl_outcome_retry_after(chain->denial)) : "";
 
     return apr_pstrcat(r->pool, PROBLEM_BEGIN, number(r->pool, r->status), ",\"detail\":\"",
                        message, "\",\"violated-policies\":[", violated(r->pool, chain),
@@ -439,7 +439,7 @@ static int has_error_document(request_rec *r, int status)
 
 int rl_reply(request_rec *r, int status)
 {
-    rl_chain *chain = rl_decide_chain(r);
+    rl_chain *chain = rl_chain_of(r);
     const char *seconds = NULL;
     int64_t wait_ms;
 
@@ -448,7 +448,7 @@ int rl_reply(request_rec *r, int status)
     chain->replied = 1;
     if (status == OK)
         return DECLINED;
-    wait_ms = chain->denial ? rl_decide_retry_after(chain->denial) : RL_NEVER;
+    wait_ms = chain->denial ? rl_outcome_retry_after(chain->denial) : RL_NEVER;
     if (wait_ms != RL_NEVER) {
         seconds = number(r->pool, retry_after_s(wait_ms));
         apr_table_setn(r->err_headers_out, "Retry-After", seconds);

@@ -7,7 +7,7 @@
 #ifndef RL_REPLY_H
 #define RL_REPLY_H
 
-#include "decide/decide.h"
+#include "decide/chain.h"
 
 /* Registers the filter; once, when the module's hooks are. */
 void rl_reply_register(apr_pool_t *pool);

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * chain: what was decided over a request and all requests that it was redirected to.
+ *
+ * The chain is the module's per-request config of the request that it began with. Rules are told
+ * apart by their addresses: merging sections hands rules on and never copies them.
+ */
+#include <httpd.h>
+#include <http_config.h>
+
+#include "decide/chain.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+
+rl_chain *rl_chain_of(const request_rec *r)
+{
+    for (; r; r = r->prev ? r->prev : r->main) {
+        rl_chain *chain = ap_get_module_config(r->request_config, &ratelimit_redis_module);
+
+        if (chain)
+            return chain;
+    }
+    return NULL;
+}
+
+rl_chain *rl_chain_create(request_rec *r)
+{
+    rl_chain *chain = apr_pcalloc(r->pool, sizeof(*chain));
+
+    chain->end = &chain->first;
+    return chain;
+}
+
+rl_chain *rl_chain_begin(request_rec *r)
+{
+    rl_chain *chain = rl_chain_of(r);
+
+    if (!chain) {
+        chain = rl_chain_create(r);
+        ap_set_module_config(r->request_config, &ratelimit_redis_module, chain);
+    }
+    return chain;
+}
+
+void rl_chain_bind_request(rl_chain *chain, request_rec *r, const rl_context *context,
+                           const rl_section *section)
+{
+    rl_terms *terms = &chain->terms;
+
+    terms->path = NULL; /* even for the same r: httpd decodes r->uri in place */
+    terms->r = r;
+    terms->settings = context->settings;
+    terms->local = context->local;
+    terms->normalize = rl_config_normalize(section);
+}
+
+int rl_chain_has(const rl_chain *chain, const rl_rule *rule)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->rule == rule)
+            return 1;
+    }
+    return 0;
+}
+
+int rl_chain_is_charged(const rl_chain *chain, uint64_t counter, int on_response)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
+            return 1;
+    }
+    return 0;
+}
+
+void rl_chain_add(rl_chain *chain, rl_outcome *o)
+{
+    *chain->end = o;
+    chain->end = &o->next;
+}
+
+const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *o)
+{
+    for (const rl_outcome *other = chain->first; other && !o->identity_text; other = other->next) {
+        if (other->identity_text && rl_identity_equal(&other->identity, &o->identity))
+            o->identity_text = other->identity_text;
+    }
+    if (!o->identity_text)
+        o->identity_text = rl_identity_text(&chain->terms, &o->identity);
+    return o->identity_text;
+}
+
+int64_t rl_outcome_retry_after(const rl_outcome *o)
+{
+    int64_t cost = o->cost > 0 ? o->cost : 1; /* of the next try */
+    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, cost);
+
+    return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->lag_ms;
+}
