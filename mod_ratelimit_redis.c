@@ -247,7 +247,10 @@ static int decide(request_rec *r, rl_phase phase)
         return DECLINED;
     ensure_client(r->server);
     verdict = rl_decide(r, &context, phase);
-    return verdict == DECLINED ? DECLINED : rl_reply(r, verdict);
+    if (verdict == DECLINED)
+        return DECLINED;
+    rl_violation(r, &context);
+    return rl_reply(r, verdict);
 }
 
 static int quick_handler(request_rec *r, int is_lookup)

@@ -27,7 +27,6 @@
 
 #include "decide/decide.h"
 #include "decide/step.h"
-#include "observe/violation.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
@@ -223,7 +222,6 @@ static int conclude(rl_step *s)
             chain->shadow = o;
         else if (waits_longer(o, chain->denial))
             chain->denial = o;
-        rl_violation(s->r, s->context, o);
     }
     if (refused)
         rl_step_give_back(s);

@@ -279,13 +279,13 @@ static void to_log(request_rec *r, const rl_log *log, const rl_context *context,
     write_line(log, context, said);
 }
 
-void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
+static void report_outcome(request_rec *r, const rl_context *context, rl_chain *chain,
+                           rl_outcome *o)
 {
     int64_t now_ms = rl_local_clock();
     const rl_log *log = rl_config_log(r->server, context->settings);
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_EVERY_MS);
-    rl_chain *chain = rl_chain_of(r);
     rl_top_denied_key who;
     report said;
 
@@ -303,6 +303,18 @@ void rl_violation(request_rec *r, const rl_context *context, rl_outcome *o)
         to_log(r, log, context, &said, chain);
     else
         to_error_log(r, &said);
+}
+
+void rl_violation(request_rec *r, const rl_context *context)
+{
+    rl_chain *chain = rl_chain_of(r);
+
+    for (rl_outcome *o = chain ? chain->first : NULL; o; o = o->next) {
+        if (!o->denies || o->reported)
+            continue;
+        o->reported = 1;
+        report_outcome(r, context, chain, o);
+    }
 }
 
 /* --- Those that went away ----------------------------------------------------------------- */

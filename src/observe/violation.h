@@ -11,10 +11,11 @@
 #include "decide/chain.h"
 
 /*
- * Tells that a rule denied a request or, as a shadow rule, would have. Client bytes in the log are
- * escaped, secrets digested. Thread-safe.
+ * Reports each outcome of the request's chain that denies the request or, as a shadow rule's, would
+ * deny it, once: to be called after each decision. Client bytes in the log are escaped, secrets
+ * digested. Thread-safe.
  */
-void rl_violation(request_rec *r, const rl_context *context, rl_outcome *outcome);
+void rl_violation(request_rec *r, const rl_context *context);
 
 /*
  * Writes the counts of those that have been denied since their last line and then went away: a line
