@@ -100,7 +100,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     o->lag_ms = 0;
     o->state = ask->state;
     rl_step_judge(o);
-    if (s->look)
+    if (s->peek)
         return;
     if (o->denies && rl_limiter_blocks(&o->limit, &o->state, o->now, o->cost))
         o->state.blocked_until = o->now + rl_step_ticks(o, o->limit.block_ms);
@@ -150,7 +150,7 @@ static void count_here(rl_step *s, rl_outcome *o)
     o->lag_ms = 0;
     rl_local_peek(s->context->local, o->key, &o->limit, o->seed, &o->now, &o->state);
     rl_step_judge(o);
-    if (o->denies && !s->look) { /* Redis's clock may have stepped since the last fallback */
+    if (o->denies && !s->peek) { /* Redis's clock may have stepped since the last fallback */
         rl_local_anchor(s->context->local, o->key, &o->limit, o->now);
         rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
     }
@@ -188,7 +188,7 @@ static void ask_in_time(rl_step *s, int *all)
     rl_failure failure = RL_FAILED_LATE;
 
     if (left_us > 0)
-        failure = rl_client_decide(s->context->client, s->asks, s->ask_count, s->look,
+        failure = rl_client_decide(s->context->client, s->asks, s->ask_count, s->peek,
                                    began_us + left_us, all);
     waited_us = rl_link_clock() - began_us;
     s->chain->waited_us += waited_us;
@@ -202,7 +202,7 @@ void rl_step_ask_redis(rl_step *s)
     s->ask_count = 0;
     if (!s->context->client)
         return;
-    if (!rl_step_is_denied(s) || s->look)
+    if (!rl_step_is_denied(s) || s->peek)
         add_asks(s, 0);
     add_asks(s, 1);
     if (s->ask_count == 0)

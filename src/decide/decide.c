@@ -36,7 +36,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 /* An outcome for a rule that applies; none if the request is not to be counted under it. */
 static void prepare(rl_step *s, const rl_rule *rule, int shadow)
 {
-    int64_t cost = s->look ? 1 : rl_terms_cost(&s->chain->terms, rule);
+    int64_t cost = s->peek ? 1 : rl_terms_cost(&s->chain->terms, rule);
     rl_outcome *o;
 
     if (cost == 0)
@@ -88,18 +88,18 @@ static int collect(rl_step *s, const rl_section *section, rl_phase phase)
 
 /* --- Memory ------------------------------------------------------------------------------- */
 
-static void look_at_count(rl_step *s, rl_outcome *o)
+static void peek_at_count(rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
 
     o->now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
     rl_local_peek(local, o->key, &o->limit, NULL, &o->now, &o->state);
     rl_step_judge(o);
-    if (o->denies && !s->look)
+    if (o->denies && !s->peek)
         rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
 }
 
-static void look_at_snapshot(rl_step *s, rl_outcome *o)
+static void recall_snapshot(rl_step *s, rl_outcome *o)
 {
     rl_limit limit = o->limit; /* becomes an override's, if there was one */
     rl_recall recall = rl_local_recall(s->context->local, o->key, &limit, o->cost, s->host_ms,
@@ -127,7 +127,7 @@ static void take_on_renewals(rl_step *s)
         rl_outcome *o = s->outcomes[i];
 
         if (o->renews
-            && (s->look || (denied && !o->shadow)
+            && (s->peek || (denied && !o->shadow)
                 || !(o->starts_block || rl_local_renew(s->context->local, o->key, s->host_ms)))) {
             o->renews = 0;
             rl_step_deny_from_memory(o);
@@ -135,7 +135,7 @@ static void take_on_renewals(rl_step *s)
     }
 }
 
-static void look_at_memory(rl_step *s)
+static void consult_memory(rl_step *s)
 {
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
@@ -143,10 +143,10 @@ static void look_at_memory(rl_step *s)
         if (o->exempt)
             continue;
         if (o->kind == RL_LOCAL_SNAPSHOT)
-            look_at_snapshot(s, o);
+            recall_snapshot(s, o);
         /* A count of this host that stands alone is looked at when it is charged. */
-        else if (s->count > 1 || s->look)
-            look_at_count(s, o);
+        else if (s->count > 1 || s->peek)
+            peek_at_count(s, o);
     }
     take_on_renewals(s);
 }
@@ -245,7 +245,7 @@ static int decide_step(rl_step *s)
 {
     s->host_ms = rl_local_clock();
     rl_step_check_places(s);
-    look_at_memory(s);
+    consult_memory(s);
     rl_step_ask_redis(s);
     if (!rl_step_is_denied(s) && !s->chain->closed)
         charge_host(s, 0);
@@ -277,7 +277,7 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
 
     s.r = r;
     s.context = context;
-    s.look = 0;
+    s.peek = 0;
     s.chain = rl_chain_begin(r);
     rl_chain_bind_request(s.chain, r, context, section);
     /* One step is enough for any sane section; the others take more. */
@@ -291,7 +291,7 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
     return verdict;
 }
 
-rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
+rl_chain *rl_decide_peek(request_rec *r, const rl_context *context)
 {
     const rl_section *section = rl_config_section(r);
     rl_step s;
@@ -300,7 +300,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
         return NULL;
     s.r = r;
     s.context = context;
-    s.look = 1;
+    s.peek = 1;
     s.no_place = 0;
     s.chain = rl_chain_create(r);
     rl_chain_bind_request(s.chain, r, context, section);
@@ -308,7 +308,7 @@ rl_chain *rl_decide_look(request_rec *r, const rl_context *context)
         if (!collect(&s, section, RL_PHASE_AUTH))
             break;
         s.host_ms = rl_local_clock();
-        look_at_memory(&s);
+        consult_memory(&s);
         rl_step_ask_redis(&s);
     } while (s.count == RL_ASKS_MAX);
     s.chain->section = section;

@@ -35,7 +35,7 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase);
  * its own in the request's pool, with an outcome for each; not what rl_chain_of() finds. NULL
  * if there are none.
  */
-rl_chain *rl_decide_look(request_rec *r, const rl_context *context);
+rl_chain *rl_decide_peek(request_rec *r, const rl_context *context);
 
 /*
  * Settles what the chain of a request has pending, now that the response is known: to be called

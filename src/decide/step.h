@@ -4,7 +4,7 @@
  *
  * A step is up to RL_ASKS_MAX rules of one request that are decided together, in one call to Redis.
  * decide.c runs it; ask_redis.c, delay.c and undo.c each do a part of it. A step lives on the stack
- * of rl_decide(), rl_decide_look() or rl_decide_settle(); its outcomes live in the request's pool.
+ * of rl_decide(), rl_decide_peek() or rl_decide_settle(); its outcomes live in the request's pool.
  *
  * Not thread-safe: a step belongs to the thread that serves the request.
  */
@@ -22,7 +22,7 @@ typedef struct {
     rl_outcome *outcomes[RL_ASKS_MAX];
     int count;
     int shadows;      /* among them */
-    int look;         /* nothing is charged */
+    int peek;         /* nothing is charged */
     int64_t host_ms;
     int64_t delay_ms; /* the longest that a rule among them may hold the request */
     int no_place;     /* there was none free among the held, and no rule may hold it */

@@ -469,7 +469,7 @@ static void note_ways(rl_client *client, unsigned ways)
 }
 
 /* One call, of one slot. *split: see rl_cross_slot_calls. */
-static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int look_only,
+static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int peek,
                          int64_t deadline_us, int *admitted, int *split)
 {
     int length, leads = !client->options.threaded;
@@ -481,8 +481,8 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int l
     failure = rl_servers_route(client->servers, slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
-    note_ways(client, rl_probe_ways(asks, n, look_only));
-    command = rl_script_decide(&client->names, asks, n, look_only, &length);
+    note_ways(client, rl_probe_ways(asks, n, peek));
+    command = rl_script_decide(&client->names, asks, n, peek, &length);
     call = command ? enqueue(client, node, slot, command, length, &leads) : NULL;
     if (!call)
         return RL_FAILED_BUSY;
@@ -510,7 +510,7 @@ static void undo(rl_client *client, int slot, const rl_ask *asks, int n)
 
     if (rl_servers_route(client->servers, slot, &node) != RL_ANSWERED)
         return;
-    note_ways(client, rl_probe_ways(asks, n, 1)); /* by the full script, as a look */
+    note_ways(client, rl_probe_ways(asks, n, 1)); /* by the full script, as a peek */
     command = rl_script_undo(&client->names, asks, n, &length);
     if (command)
         enqueue(client, node, slot, command, length, NULL);
@@ -523,12 +523,12 @@ typedef struct {
     int64_t deadline_us; /* of all calls together */
 } chain;
 
-static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int look_only,
+static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int peek,
                               int *admitted, int *split)
 {
     const chain *c = context;
 
-    return decide(c->client, slot, asks, n, look_only, c->deadline_us, admitted, split);
+    return decide(c->client, slot, asks, n, peek, c->deadline_us, admitted, split);
 }
 
 static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
@@ -538,7 +538,7 @@ static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
 
 /* --- The door ----------------------------------------------------------------------------- */
 
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_only,
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek,
                             int64_t deadline_us, int *admitted)
 {
     chain c = {client, deadline_us};
@@ -549,12 +549,12 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look_onl
     if (!client->options.threaded)
         catch_up(client);
     if (!rl_servers_is_cluster(client->servers)) {
-        failure = decide(client, 0, asks, n, look_only, deadline_us, admitted, &ignored);
+        failure = decide(client, 0, asks, n, peek, deadline_us, admitted, &ignored);
         for (int i = 0; i < n; i++)
             asks[i].answered = failure == RL_ANSWERED;
         return failure;
     }
-    failure = rl_cross_slot_decide(&calls, asks, n, look_only, admitted);
+    failure = rl_cross_slot_decide(&calls, asks, n, peek, admitted);
     if (!client->options.threaded && client->queue.first)
         catch_up(client); /* what was given back */
     return failure;

@@ -48,12 +48,12 @@ rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 
 /*
  * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
- * for it until deadline_us on rl_link_clock() at the longest; with look set nothing is charged.
+ * for it until deadline_us on rl_link_clock() at the longest; with peek set nothing is charged.
  * Asks that were answered say what Redis reported, and *admitted whether all live ones of them admit,
  * and so were charged: all of them with RL_ANSWERED, in a cluster perhaps some if it failed. Of the
  * others nothing is known, and something may have been charged.
  */
-rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int look, int64_t deadline_us,
+rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek, int64_t deadline_us,
                             int *admitted);
 
 /*

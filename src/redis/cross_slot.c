@@ -17,7 +17,7 @@ typedef struct {
     const rl_cross_slot_calls *calls;
     rl_ask *asks;
     int n;
-    int look;
+    int peek;
     int slot[RL_ASKS_MAX];
     char done[RL_ASKS_MAX];  /* answered, or failed */
     char taken[RL_ASKS_MAX]; /* charged live rules */
@@ -64,9 +64,9 @@ static int is_spared(const decision *d, const group *g)
 /* Decides over a group. Returns 0 if its keys were at both ends of a move: then nothing is decided. */
 static int call(decision *d, group *g)
 {
-    int admitted = 0, split = 0, look = d->look || is_spared(d, g);
+    int admitted = 0, split = 0, peek = d->peek || is_spared(d, g);
     rl_failure failure = d->calls->decide(d->calls->context, d->slot[g->from[0]], g->asks, g->n,
-                                          look, &admitted, &split);
+                                          peek, &admitted, &split);
 
     if (split)
         return 0;
@@ -79,7 +79,7 @@ static int call(decision *d, group *g)
     for (int i = 0; i < g->n; i++) {
         d->asks[g->from[i]] = g->asks[i];
         d->asks[g->from[i]].answered = 1;
-        d->taken[g->from[i]] = admitted && !look && !g->asks[i].shadow;
+        d->taken[g->from[i]] = admitted && !peek && !g->asks[i].shadow;
     }
     if (!admitted && !g->asks[0].shadow)
         d->denied = 1;
@@ -111,7 +111,7 @@ static void call_one(decision *d, int from)
  */
 static void call_slot(decision *d, int first)
 {
-    int apart = d->denied && !d->look && !d->asks[first].shadow;
+    int apart = d->denied && !d->peek && !d->asks[first].shadow;
     group g = {.n = 0};
 
     for (int i = first; i < d->n; i++) {
@@ -159,14 +159,14 @@ static void give_back(decision *d)
     undo(d->calls, backs, d->n, d->slot, d->taken);
 }
 
-rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int look,
+rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int peek,
                                 int *admitted)
 {
-    decision d = {.calls = calls, .asks = asks, .n = n, .look = look, .failure = RL_ANSWERED};
+    decision d = {.calls = calls, .asks = asks, .n = n, .peek = peek, .failure = RL_ANSWERED};
     int split = 0;
 
     if (find_slots(asks, n, d.slot)) {
-        rl_failure failure = calls->decide(calls->context, d.slot[0], asks, n, look, admitted,
+        rl_failure failure = calls->decide(calls->context, d.slot[0], asks, n, peek, admitted,
                                            &split);
 
         if (!split) {

@@ -24,7 +24,7 @@ typedef struct {
      * that the slot is being moved and the keys are at both ends of the move just now: nothing was
      * decided, and each key alone can be.
      */
-    rl_failure (*decide)(void *context, int slot, rl_ask *asks, int n, int look, int *admitted,
+    rl_failure (*decide)(void *context, int slot, rl_ask *asks, int n, int peek, int *admitted,
                          int *split);
     /* Gives back or settles n asks of one slot. */
     void (*undo)(void *context, int slot, const rl_ask *asks, int n);
@@ -32,12 +32,12 @@ typedef struct {
 } rl_cross_slot_calls;
 
 /*
- * Decides over n asks, 1 to RL_ASKS_MAX, live rules first; with look set nothing is charged.
+ * Decides over n asks, 1 to RL_ASKS_MAX, live rules first; with peek set nothing is charged.
  * Asks that were answered say so and what Redis reported, and *admitted whether all live ones of them
  * admit, and so were charged. Returns RL_ANSWERED if all were, else why the first group that failed
  * did; what it asked may have been charged.
  */
-rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int look,
+rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, int n, int peek,
                                 int *admitted);
 
 /* Gives back or settles n asks, as their kinds say. */

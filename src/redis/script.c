@@ -172,23 +172,23 @@ static char *command_of(const rl_script_names *names, const rl_ask *asks, int n,
     return *length > 0 ? command : NULL;
 }
 
-int rl_script_is_plain(const rl_ask *asks, int n, int look)
+int rl_script_is_plain(const rl_ask *asks, int n, int peek)
 {
-    int plain = !look;
+    int plain = !peek;
 
     for (int i = 0; i < n; i++)
         plain = plain && !has_more(&asks[i]) && !rl_limiter_is_log(asks[i].limit);
     return plain;
 }
 
-char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int look,
+char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int peek,
                        int *length)
 {
     int live = 0;
 
     while (live < n && !asks[live].shadow)
         live++;
-    return command_of(names, asks, n, rl_script_is_plain(asks, n, look), look ? -1 - live : live,
+    return command_of(names, asks, n, rl_script_is_plain(asks, n, peek), peek ? -1 - live : live,
                       length);
 }
 

@@ -68,15 +68,15 @@ typedef struct {
 void rl_script_name(rl_script_names *names);
 
 /* Whether a decision is one for decide_plain.lua. */
-int rl_script_is_plain(const rl_ask *asks, int n, int look);
+int rl_script_is_plain(const rl_ask *asks, int n, int peek);
 
 /*
  * Makes the command that decides over n asks (1 to RL_ASKS_MAX), those that are not shadow rules
- * first; with look set it only reports, and charges nothing. Asks that prolong, which must be said
+ * first; with peek set it only reports, and charges nothing. Asks that prolong, which must be said
  * to be shadow rules, are done and reported likewise. Returns the bytes, to be freed with
  * redisFreeCommand(), and their number; NULL without memory.
  */
-char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int look,
+char *rl_script_decide(const rl_script_names *names, const rl_ask *asks, int n, int peek,
                        int *length);
 
 /* Makes the command that gives back or settles n asks, as their kinds say. The same ownership. */

@@ -72,7 +72,7 @@ int rl_quota(request_rec *r, const rl_context *context)
         ap_allow_methods(r, REPLACE_ALLOW, "GET", "HEAD", NULL);
         return HTTP_METHOD_NOT_ALLOWED;
     }
-    chain = rl_decide_look(r, context);
+    chain = rl_decide_peek(r, context);
     ap_set_content_type(r, "application/json");
     apr_table_setn(r->headers_out, "Cache-Control", "no-store");
     ap_rputs("{\"quotas\":[", r);

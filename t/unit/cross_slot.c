@@ -29,7 +29,7 @@ static struct {
     int failed_slot; /* its server is gone; -1: none */
     int split_slot; /* of this slot only single keys can be decided; -1: none */
     int wrong;      /* a call that must not be */
-    int look;       /* nothing may be charged */
+    int peek;       /* nothing may be charged */
     int denied;     /* a live rule has denied */
     char log[256];
 } model;
@@ -54,8 +54,8 @@ static void check_call(int slot, const rl_ask *asks, int n, int peek)
         model.wrong |= rl_slots_of_key(asks[i].key, strlen(asks[i].key)) != slot;
         model.wrong |= shadow && !asks[i].shadow;
         shadow |= asks[i].shadow;
-        model.wrong |= peek && asks[i].shadow && !model.look;
-        model.wrong |= !peek && model.look;
+        model.wrong |= peek && asks[i].shadow && !model.peek;
+        model.wrong |= !peek && model.peek;
         model.wrong |= !peek && model.denied && !asks[i].shadow && asks[i].limit != &blocking;
         strncat(model.log, asks[i].key + 3, 1);
     }
@@ -133,7 +133,7 @@ static int make_asks(const char *letters, rl_ask *asks)
 static char say(const char *letters, rl_ask *asks)
 {
     int n = make_asks(letters, asks), charged = -1;
-    rl_failure failure = rl_cross_slot_decide(&calls, asks, n, model.look, &charged);
+    rl_failure failure = rl_cross_slot_decide(&calls, asks, n, model.peek, &charged);
 
     return failure != RL_ANSWERED ? 'F' : charged ? '1' : '0';
 }
@@ -202,7 +202,7 @@ static void test_look(void)
     rl_ask asks[RL_ASKS_MAX];
 
     reset(1);
-    model.look = 1;
+    model.peek = 1;
     model.quota[1] = 0;
     is_int(say("abcE", asks), '0', "who only looks is told of a denial");
     is_str(model.log, "ae? b? c? ", "by looks alone");

@@ -3,7 +3,7 @@
  * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs
  * the scripts, with its clock and its expiry replaced so that the test decides what time it is;
  * random steps mix algorithms, costs, quotas that change, overrides, clock jumps both ways, several
- * rules in one call, shadow rules, blocks, what is charged on response, calls that only look, give-backs,
+ * rules in one call, shadow rules, blocks, what is charged on response, calls that only peek, give-backs,
  * settlements, and pending units that are prolonged. Compared are the verdict, what remains, when to retry and when all is there again.
  *
  * RL_STEPS and RL_SEED say how many and which. Skipped where there is no redis-server.
@@ -95,7 +95,7 @@ typedef struct {
 #define NOT_LOOKED_FOR (RL_NEVER - 1)
 
 typedef struct {
-    int is_undo, look, n, all;
+    int is_undo, peek, n, all;
     rl_limit limits[RULES_MAX];
     rl_ask asks[RULES_MAX];
     expected want[RULES_MAX];
@@ -350,9 +350,9 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
     model moved[RULES_MAX];
     rl_state states[RULES_MAX];
 
-    call->look = rng_one_in(r, 16);
+    call->peek = rng_one_in(r, 16);
     call->all = 1;
-    plain &= !call->look;
+    plain &= !call->peek;
     for (int i = 0; i < call->n; i++) {
         counter *c = chosen[i];
         rl_ask *a = &call->asks[i];
@@ -393,18 +393,18 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
 
         in_force.quota = want->quota;
         in_force.burst = want->burst;
-        if (!call->look && !unlimited
+        if (!call->peek && !unlimited
             && rl_limiter_blocks(&in_force, &states[i], want->now, a->cost)) {
             moved[i].blocked_until = want->now + in_force.block_ms * model_ticks(&moved[i]);
             states[i].blocked_until = moved[i].blocked_until;
             stores = 1;
         }
-        else if (!call->look && !unlimited && want->admits && (call->all || a->shadow)
+        else if (!call->peek && !unlimited && want->admits && (call->all || a->shadow)
                  && (a->cost > 0 || plain)) {
             charge_both(c, &moved[i], &states[i], &in_force, want, a->cost);
             stores = 1;
         }
-        else if (!call->look && was_anchored(c, &moved[i])) {
+        else if (!call->peek && was_anchored(c, &moved[i])) {
             stores = 1;
             anchors_denied += !want->admits;
         }
@@ -519,7 +519,7 @@ static int next_call(rng *r, sent_call *call)
     }
     else {
         agree = expect_decision(r, call, chosen);
-        command = rl_script_decide(&names, call->asks, call->n, call->look, &length);
+        command = rl_script_decide(&names, call->asks, call->n, call->peek, &length);
     }
     redisAppendFormattedCommand(redis, command, (size_t)length);
     redisFreeCommand(command);
@@ -569,7 +569,7 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
 
     diag("rule %d of %d%s: algorithm %d, window %" PRId64 ", quota %" PRId64 " (%" PRId64
          "), burst %" PRId64 ", delay %" PRId64 ", block %" PRId64 ", on response %d, cost %" PRId64
-         ", override %d (%d)", i, call->n, call->look ? ", looking" : "", limit->algorithm,
+         ", override %d (%d)", i, call->n, call->peek ? ", looking" : "", limit->algorithm,
          limit->window_ms, limit->quota, want->quota, limit->burst, limit->delay_ms,
          limit->block_ms, limit->on_response, got->cost, got->override, want->override);
     diag("now %" PRId64 " (%" PRId64 "), words %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %"
