@@ -241,7 +241,7 @@ int rl_limiter_blocks(const rl_limit *limit, const rl_state *state, int64_t now,
         && cost <= rl_limiter_capacity(limit) && !fits(limit, state, now, cost);
 }
 
-int64_t rl_limiter_hold(const rl_limit *limit, const rl_state *state, int64_t cost)
+int64_t rl_limiter_delay(const rl_limit *limit, const rl_state *state, int64_t cost)
 {
     int64_t over;
 
@@ -355,7 +355,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
     if (rl_limiter_is_log(limit) && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
     if (limit->delay_ms > 0) /* what is left without a delay */
-        return most(rl_limiter_hold(limit, state, remaining + 1), blocked_for(limit, state, now));
+        return most(rl_limiter_delay(limit, state, remaining + 1), blocked_for(limit, state, now));
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 

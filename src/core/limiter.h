@@ -141,8 +141,8 @@ int rl_limiter_is_soft(const rl_limit *limit, const rl_state *state, int64_t now
 /* Whether a denial of cost starts a block: hard, of a cost that could be admitted some time. */
 int rl_limiter_blocks(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost);
 
-/* The ms for which an admitted request is to be held: 0 but for leaky buckets with a delay. */
-int64_t rl_limiter_hold(const rl_limit *limit, const rl_state *state, int64_t cost);
+/* ms to delay an admitted request by; 0 except for leaky buckets with a delay. */
+int64_t rl_limiter_delay(const rl_limit *limit, const rl_state *state, int64_t cost);
 
 /* The most units that would be admitted now, without being held: 0 to the capacity. */
 int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64_t now);

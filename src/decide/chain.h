@@ -41,7 +41,7 @@ typedef struct rl_outcome {
     int64_t position;      /* where it was charged: see rl_limiter_position() */
     rl_state *seed;        /* in fallback: what Redis last reported, this host's share of it */
     int64_t lag_ms;        /* the state may be older than now by so much */
-    int64_t hold_ms;       /* the request is to be held for so long */
+    int64_t delay_ms;      /* how long the rule delays the request */
     int shadow;
     int exempt;            /* the rule does not limit this client: nothing else is set */
     int denies;

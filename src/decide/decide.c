@@ -203,10 +203,10 @@ static int conclude(rl_step *s)
 {
     rl_chain *chain = s->chain;
     int refused = rl_step_is_denied(s) || chain->closed;
-    int64_t hold_ms = 0;
+    int64_t delay_ms = 0;
 
     if (s->delay_ms > 0 && !refused) {
-        hold_ms = rl_step_take_place(s);
+        delay_ms = rl_step_take_place(s);
         refused = rl_step_is_denied(s);
     }
     for (int i = 0; i < s->count; i++) {
@@ -227,8 +227,8 @@ static int conclude(rl_step *s)
         rl_step_give_back(s);
     if (chain->on_response && s->context->keeper) /* without: no memory, or no descriptor left */
         rl_step_keep(s);
-    if (hold_ms > 0)
-        apr_sleep(apr_time_from_msec(hold_ms));
+    if (delay_ms > 0)
+        apr_sleep(apr_time_from_msec(delay_ms));
     if (chain->denial)
         return chain->denial->rule->status;
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;

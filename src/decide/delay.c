@@ -10,7 +10,7 @@
 #include "decide/step.h"
 #include "httpd/worker_load.h"
 
-/* How many requests may be held at a time. */
+/* How many requests may be delayed at a time. */
 static int places(const rl_step *s)
 {
     int percent = s->context->settings->delay_workers;
@@ -27,28 +27,28 @@ void rl_step_check_places(rl_step *s)
         s->outcomes[i]->limit.delay_ms = 0;
 }
 
-/* The longest that a rule wants an admitted request held. */
-static int64_t hold_of(const rl_step *s)
+/* The longest delay that a rule asks of an admitted request. */
+static int64_t delay_of(const rl_step *s)
 {
-    int64_t hold_ms = 0;
+    int64_t delay_ms = 0;
 
     for (int i = 0; i < s->count; i++) {
-        if (s->outcomes[i]->hold_ms > hold_ms)
-            hold_ms = s->outcomes[i]->hold_ms;
+        if (s->outcomes[i]->delay_ms > delay_ms)
+            delay_ms = s->outcomes[i]->delay_ms;
     }
-    return hold_ms;
+    return delay_ms;
 }
 
 /*
- * Denies a request that others have left no place since the step began, as it is denied without
- * delay=. Its charges are given back first: how long it has to wait is told without them.
+ * Denies a request for which no place is left, as it would be denied without delay=. Its charges are
+ * given back, so that its Retry-After does not count them.
  */
 static void deny_for_place(rl_step *s)
 {
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
-        if (o->hold_ms > 0) {
+        if (o->delay_ms > 0) {
             o->limit.delay_ms = 0;
             o->denies = 1;
         }
@@ -58,11 +58,11 @@ static void deny_for_place(rl_step *s)
 
 int64_t rl_step_take_place(rl_step *s)
 {
-    int64_t hold_ms = hold_of(s);
+    int64_t delay_ms = delay_of(s);
 
-    if (hold_ms == 0
-        || rl_delayed_take(s->context->delayed, rl_local_clock(), hold_ms, places(s)))
-        return hold_ms;
+    if (delay_ms == 0
+        || rl_delayed_take(s->context->delayed, rl_local_clock(), delay_ms, places(s)))
+        return delay_ms;
     deny_for_place(s);
     return 0;
 }

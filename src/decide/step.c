@@ -43,7 +43,7 @@ void rl_step_mark_charged(rl_outcome *o)
 {
     o->charged = 1;
     o->position = rl_limiter_position(&o->limit, &o->state, o->now);
-    o->hold_ms = o->shadow ? 0 : rl_limiter_hold(&o->limit, &o->state, o->cost);
+    o->delay_ms = o->shadow ? 0 : rl_limiter_delay(&o->limit, &o->state, o->cost);
     rl_limiter_charge(&o->limit, &o->state, o->cost);
 }
 

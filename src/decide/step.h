@@ -24,8 +24,8 @@ typedef struct {
     int shadows;      /* among them */
     int peek;         /* nothing is charged */
     int64_t host_ms;
-    int64_t delay_ms; /* the longest that a rule among them may hold the request */
-    int no_place;     /* there was none free among the held, and no rule may hold it */
+    int64_t delay_ms; /* the largest delay= among them */
+    int no_place;     /* for a delayed request is free: decided as without delay= */
     rl_ask asks[RL_ASKS_MAX];
     rl_outcome *asked[RL_ASKS_MAX]; /* the outcome that each ask is about */
     int ask_count;

@@ -55,7 +55,7 @@ static void give_back_here(rl_step *s, rl_outcome *o)
 static void unmark_charged(rl_outcome *o)
 {
     o->charged = 0;
-    o->hold_ms = 0;
+    o->delay_ms = 0;
     if (o->limit.on_response)
         o->state.pending.cur -= o->cost;
     else if (rl_limiter_is_log(&o->limit))

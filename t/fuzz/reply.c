@@ -36,7 +36,7 @@ static void must_decide(const rl_ask *ask)
     must(rl_limiter_remaining(limit, &state, now) <= rl_limiter_capacity(limit));
     must(rl_limiter_reset(limit, &state, now) >= 0);
     if (rl_limiter_admits(limit, &state, now, ask->cost)) {
-        int64_t held = rl_limiter_hold(limit, &state, ask->cost);
+        int64_t held = rl_limiter_delay(limit, &state, ask->cost);
 
         must(held >= 0 && held <= limit->delay_ms);
     }

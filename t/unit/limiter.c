@@ -159,7 +159,7 @@ static void test_levels(void)
         is_int(rl_limiter_retry_after(&limit, &state, now, cost), levels[i].retry_after,
                "retry after");
         if (levels[i].admits || levels[i].hold)
-            is_int(rl_limiter_hold(&limit, &state, cost), levels[i].hold, "held");
+            is_int(rl_limiter_delay(&limit, &state, cost), levels[i].hold, "held");
         is_int(rl_limiter_reset(&limit, &state, now), levels[i].reset, "reset");
         is_int(rl_limiter_next_unit(&limit, &state, now), levels[i].next_unit, "next unit");
     }
@@ -717,7 +717,7 @@ static int leaves_too_fast(rng *r, long *held)
         rl_limiter_roll(&limit, &state, now);
         if (!rl_limiter_admits(&limit, &state, now, units))
             continue;
-        hold_ms = rl_limiter_hold(&limit, &state, units);
+        hold_ms = rl_limiter_delay(&limit, &state, units);
         rl_limiter_charge(&limit, &state, units);
         *held += hold_ms > 0;
         if (hold_ms < 0 || hold_ms > limit.delay_ms)
