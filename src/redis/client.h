@@ -2,17 +2,9 @@
 /*
  * client: how the requests of one child ask Redis.
  *
- * The client owns its servers and its calls. The servers (servers.h) have a node (node.h) each, for
- * every server of Redis that this child talks to, and decide which of them gets a call. A call
- * (call.h) is a command on its way to a node and the caller that waits for the reply. A decision is
- * one call, in a cluster one for each slot (cross_slot.h).
- *
- * Nodes are stepped by one thread at a time: the one that has the lead. In a server with threads
- * that is an I/O thread when callers are many: their commands share each node's connection, full
- * duplex. A caller who comes while nothing is in flight takes the lead himself and spares the
- * hand-over; others who come meanwhile wake him, he sends their commands with his own, and leaves
- * what is still in flight to the I/O thread when his own reply is there. In a server with one
- * thread per process the caller has the lead always. All do the same steps in the same order.
+ * The one door to this wing for decisions. The client owns its servers (servers.h), which have a
+ * node (node.h) for each server of Redis, and its leader (leader.h), which carries calls to them.
+ * Whatever goes wrong comes back as an rl_failure; the client never decides by itself.
  *
  * Created after fork, in the pool of the child; a process that a child forks needs a new one.
  * rl_client_decide() and rl_client_undo() may be called from any thread of the child.
