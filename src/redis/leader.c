@@ -399,7 +399,7 @@ void rl_leader_catch_up(rl_leader *l)
 
 void rl_leader_send_queued(rl_leader *l)
 {
-    if (l->queue.first)
+    if (l->queue.first) /* one thread: no lock */
         rl_leader_catch_up(l);
 }
 
