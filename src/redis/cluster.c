@@ -92,7 +92,7 @@ static place *place_of(rl_cluster *c, int index, int64_t now_us)
         p->node = c->options.make_node(c->options.owner, p->name, &p->at);
         p->wanted_us = now_us;
         c->places[index] = p;
-        rl_node_look(p->node, now_us);
+        rl_node_tick(p->node, now_us);
     }
     else if (p->serial != server->serial) {
         name_place(p, server);
@@ -269,7 +269,7 @@ static void watch_nodes(rl_cluster *c)
     c->stale = 1;
 }
 
-void rl_cluster_look(rl_cluster *c, int64_t now_us)
+void rl_cluster_tick(rl_cluster *c, int64_t now_us)
 {
     int awaited;
 

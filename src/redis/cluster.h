@@ -52,7 +52,7 @@ rl_node *rl_cluster_redirect(rl_cluster *cluster, const rl_node *from, const cha
                              int *ask, int64_t now_us);
 
 /* Does what is due. To be called when the nodes have been looked at. */
-void rl_cluster_look(rl_cluster *cluster, int64_t now_us);
+void rl_cluster_tick(rl_cluster *cluster, int64_t now_us);
 
 /* When to look at the latest. */
 int64_t rl_cluster_due(const rl_cluster *cluster);

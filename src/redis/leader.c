@@ -179,7 +179,7 @@ static void send_all(rl_leader *l)
 /* Does all that is due; what there is to send leaves at once. */
 static void tick(rl_leader *l, int64_t now_us)
 {
-    rl_servers_look(l->servers, now_us);
+    rl_servers_tick(l->servers, now_us);
     send_all(l);
     rl_servers_step(l->servers, NULL, 0, now_us);
     rl_call_wake(l->calls);

@@ -409,7 +409,7 @@ static void leave_if_useless(rl_node *node)
     }
 }
 
-void rl_node_look(rl_node *node, int64_t now_us)
+void rl_node_tick(rl_node *node, int64_t now_us)
 {
     char why[WHY];
 
@@ -508,7 +508,7 @@ void rl_node_freshen(rl_node *node)
         return;
     now_us = rl_link_clock();
     if (rl_link_read_state(node->link) != RL_LINK_READY || rl_link_freshen(node->link, now_us))
-        rl_node_look(node, now_us);
+        rl_node_tick(node, now_us);
 }
 
 int rl_node_send(rl_node *node, const rl_command *command)
@@ -517,7 +517,7 @@ int rl_node_send(rl_node *node, const rl_command *command)
 }
 
 /* When there is something to do even if nothing happens. */
-static int64_t next_look(const rl_node *node, int64_t now_us)
+static int64_t next_tick(const rl_node *node, int64_t now_us)
 {
     int64_t idle_us = now_us + IDLE_MS * 1000, until_us = rl_dialer_waits_until(node->dialer);
 
@@ -538,7 +538,7 @@ int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *du
 {
     int fd = rl_link_wait(node->link, events, due_us);
 
-    *due_us = least(*due_us, next_look(node, now_us));
+    *due_us = least(*due_us, next_tick(node, now_us));
     if (fd >= 0)
         return fd;
     *events = POLLIN;
@@ -618,7 +618,7 @@ void rl_node_wake(rl_node *node, int64_t now_us)
     node->patient = 1;
     rl_dialer_restart(node->dialer, now_us);
     atomic_store(&node->failures, 0);
-    rl_node_look(node, now_us);
+    rl_node_tick(node, now_us);
 }
 
 void rl_node_close(rl_node *node, const char *why)

@@ -79,11 +79,11 @@ int rl_node_is_open(const rl_node *node);
 /*
  * Does what is due: connects, notices what has become of the link. To be called before each wait.
  */
-void rl_node_look(rl_node *node, int64_t now_us);
+void rl_node_tick(rl_node *node, int64_t now_us);
 
 /*
  * While the breaker is open: claims a probe that is due, sends it, and gives up on a late one. To
- * be called before rl_node_look(), by owners who have the time. Returns 1 while a probe is under
+ * be called before rl_node_tick(), by owners who have the time. Returns 1 while a probe is under
  * way.
  */
 int rl_node_probe(rl_node *node, int64_t now_us);

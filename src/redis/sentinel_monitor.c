@@ -227,7 +227,7 @@ static void note_lost_link(rl_sentinel_monitor *m, int64_t now_us)
     m->searched_us = now_us;
 }
 
-void rl_sentinel_monitor_look(rl_sentinel_monitor *m, int64_t now_us)
+void rl_sentinel_monitor_tick(rl_sentinel_monitor *m, int64_t now_us)
 {
     if (m->asking || now_us >= m->search_at_us) {
         if (!rl_sentinel_monitor_is_settled(m) && m->search.state != RL_SEARCH_ASK) {

@@ -51,7 +51,7 @@ void rl_sentinel_monitor_doubt(rl_sentinel_monitor *monitor);
 /* What went wrong with the sentinel that was asked last, for logs; "" for nothing. */
 const char *rl_sentinel_monitor_error(const rl_sentinel_monitor *monitor);
 
-void rl_sentinel_monitor_look(rl_sentinel_monitor *monitor, int64_t now_us);
+void rl_sentinel_monitor_tick(rl_sentinel_monitor *monitor, int64_t now_us);
 
 /* As rl_node_wait(), rl_node_step() and rl_node_close(). */
 int rl_sentinel_monitor_wait(const rl_sentinel_monitor *monitor, short *events, int64_t *due_us);

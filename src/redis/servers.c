@@ -75,7 +75,7 @@ static void follow_monitor(rl_servers *servers, int64_t now_us)
     rl_node *node = servers->nodes[0];
     const rl_endpoint *at;
 
-    rl_sentinel_monitor_look(monitor, now_us);
+    rl_sentinel_monitor_tick(monitor, now_us);
     at = rl_sentinel_monitor_primary(monitor);
     if (servers->failures != rl_sentinel_monitor_failures(monitor) && !rl_node_is_ready(node))
         give_up(servers, node, now_us);
@@ -171,16 +171,16 @@ rl_call_next rl_servers_refused(rl_servers *servers, rl_call *call, const char *
 
 /* --- All together ------------------------------------------------------------------------- */
 
-void rl_servers_look(rl_servers *servers, int64_t now_us)
+void rl_servers_tick(rl_servers *servers, int64_t now_us)
 {
     if (servers->monitor)
         follow_monitor(servers, now_us);
     for (int i = 0; i < servers->count; i++)
-        rl_node_look(servers->nodes[i], now_us);
+        rl_node_tick(servers->nodes[i], now_us);
     if (servers->monitor)
         tell_monitor(servers);
     if (servers->cluster)
-        rl_cluster_look(servers->cluster, now_us);
+        rl_cluster_tick(servers->cluster, now_us);
 }
 
 static void ask_sooner(int64_t *due_us, int64_t than_us)

@@ -46,7 +46,7 @@ void rl_servers_hurry_all(rl_servers *servers);
 /* --- The owner ---------------------------------------------------------------------------- */
 
 /* Does what is due. To be called before each wait. */
-void rl_servers_look(rl_servers *servers, int64_t now_us);
+void rl_servers_tick(rl_servers *servers, int64_t now_us);
 
 /*
  * Sends a call to the node that it goes to. RL_CALL_ENDS if it cannot be sent, RL_CALL_WAITS if it

@@ -31,7 +31,7 @@ static void test_unknown_place(apr_pool_t *pool)
     short events;
 
     for (int i = 0; i < 20; i++, now_us += CONNECT_MS * 1000 / 4) {
-        rl_node_look(node, now_us);
+        rl_node_tick(node, now_us);
         rl_node_wait(node, now_us, &events, &due_us);
         spins += due_us <= now_us;
     }
