@@ -181,7 +181,7 @@ static void tick(rl_leader *l, int64_t now_us)
 {
     rl_servers_tick(l->servers, now_us);
     send_all(l);
-    rl_servers_step(l->servers, NULL, 0, now_us);
+    rl_servers_handle_io(l->servers, NULL, 0, now_us);
     rl_call_wake(l->calls);
 }
 
@@ -226,7 +226,7 @@ static void wait_and_handle_io(rl_leader *l, int wake_fd, int64_t until_us)
     int64_t wait_us = gather(l, wake_fd, until_us, &set);
 
     wait_for(set.fds, set.count, wait_us);
-    rl_servers_step(l->servers, set.fds, set.nodes, rl_link_clock());
+    rl_servers_handle_io(l->servers, set.fds, set.nodes, rl_link_clock());
     rl_call_wake(l->calls);
 }
 

@@ -456,7 +456,7 @@ int rl_link_wait(const rl_link *link, short *events, int64_t *due_us)
     return link->context->fd;
 }
 
-void rl_link_step(rl_link *link, short revents, int64_t now_us)
+void rl_link_handle_io(rl_link *link, short revents, int64_t now_us)
 {
     if (link->context && link->session && !link->connected && revents)
         secure(link);

@@ -82,7 +82,7 @@ const char *rl_link_error(const rl_link *link);
 rl_error_kind rl_link_refusal(const rl_link *link);
 
 /*
- * Sends a command at the next rl_link_step(). Only when ready and with room in flight; otherwise
+ * Sends a command at the next rl_link_handle_io(). Only when ready and with room in flight; otherwise
  * returns 0, and no callback follows.
  */
 int rl_link_send(rl_link *link, const rl_command *command);
@@ -105,7 +105,7 @@ int rl_link_in_flight(const rl_link *link);
 int rl_link_wait(const rl_link *link, short *events, int64_t *due_us);
 
 /* Moves on: revents are what poll() reported, 0 if nothing. */
-void rl_link_step(rl_link *link, short revents, int64_t now_us);
+void rl_link_handle_io(rl_link *link, short revents, int64_t now_us);
 
 /* Ends the connection; every call in flight gets its NULL. */
 void rl_link_close(rl_link *link, const char *why);

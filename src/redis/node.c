@@ -545,9 +545,9 @@ int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *du
     return rl_dialer_wait(node->dialer);
 }
 
-void rl_node_step(rl_node *node, short revents, int64_t now_us)
+void rl_node_handle_io(rl_node *node, short revents, int64_t now_us)
 {
-    rl_link_step(node->link, revents, now_us);
+    rl_link_handle_io(node->link, revents, now_us);
 }
 
 /* It is known that the connection is of no use, and why: that is no failure. */

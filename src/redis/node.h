@@ -122,7 +122,7 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *t
 int rl_node_wait(const rl_node *node, int64_t now_us, short *events, int64_t *due_us);
 
 /* Moves the link on: revents are what poll() reported, 0 if nothing. */
-void rl_node_step(rl_node *node, short revents, int64_t now_us);
+void rl_node_handle_io(rl_node *node, short revents, int64_t now_us);
 
 /*
  * The node's server is another one, or the name of its host has a new meaning: closes the

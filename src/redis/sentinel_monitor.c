@@ -259,9 +259,9 @@ int rl_sentinel_monitor_wait(const rl_sentinel_monitor *m, short *events, int64_
     return fd;
 }
 
-void rl_sentinel_monitor_step(rl_sentinel_monitor *m, short revents, int64_t now_us)
+void rl_sentinel_monitor_handle_io(rl_sentinel_monitor *m, short revents, int64_t now_us)
 {
-    rl_link_step(m->link, revents, now_us);
+    rl_link_handle_io(m->link, revents, now_us);
 }
 
 void rl_sentinel_monitor_close(rl_sentinel_monitor *m)

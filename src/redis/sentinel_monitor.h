@@ -53,9 +53,9 @@ const char *rl_sentinel_monitor_error(const rl_sentinel_monitor *monitor);
 
 void rl_sentinel_monitor_tick(rl_sentinel_monitor *monitor, int64_t now_us);
 
-/* As rl_node_wait(), rl_node_step() and rl_node_close(). */
+/* As rl_node_wait(), rl_node_handle_io() and rl_node_close(). */
 int rl_sentinel_monitor_wait(const rl_sentinel_monitor *monitor, short *events, int64_t *due_us);
-void rl_sentinel_monitor_step(rl_sentinel_monitor *monitor, short revents, int64_t now_us);
+void rl_sentinel_monitor_handle_io(rl_sentinel_monitor *monitor, short revents, int64_t now_us);
 void rl_sentinel_monitor_close(rl_sentinel_monitor *monitor);
 
 /* Listening, with nothing to be done. */

@@ -211,12 +211,12 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
     return servers->count;
 }
 
-void rl_servers_step(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us)
+void rl_servers_handle_io(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us)
 {
     for (int i = 0; i < servers->count; i++)
-        rl_node_step(servers->nodes[i], fds && i < count ? fds[i].revents : 0, now_us);
+        rl_node_handle_io(servers->nodes[i], fds && i < count ? fds[i].revents : 0, now_us);
     if (servers->monitor)
-        rl_sentinel_monitor_step(servers->monitor, fds ? fds[count].revents : 0, now_us);
+        rl_sentinel_monitor_handle_io(servers->monitor, fds ? fds[count].revents : 0, now_us);
 }
 
 int rl_servers_is_settled(const rl_servers *servers)

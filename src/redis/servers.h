@@ -69,7 +69,7 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
 /*
  * Moves on: fds is what poll() reported of what rl_servers_wait() gave, count nodes first, or NULL.
  */
-void rl_servers_step(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us);
+void rl_servers_handle_io(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us);
 
 /* Nothing to be done but to send and to receive. */
 int rl_servers_is_settled(const rl_servers *servers);

@@ -97,7 +97,7 @@ static void step(rl_link *link)
 
     fd.fd = rl_link_wait(link, &fd.events, &due_us);
     poll(&fd, 1, 0);
-    rl_link_step(link, fd.revents, rl_link_clock());
+    rl_link_handle_io(link, fd.revents, rl_link_clock());
 }
 
 static rl_link *link_of(apr_pool_t *pool, int listens)

@@ -57,7 +57,7 @@ static int becomes(rl_link *link, rl_link_state state)
 
         fd.fd = rl_link_wait(link, &fd.events, &due_us);
         poll(&fd, 1, 5);
-        rl_link_step(link, fd.revents, rl_link_clock());
+        rl_link_handle_io(link, fd.revents, rl_link_clock());
     }
     return rl_link_read_state(link) == state;
 }
@@ -126,13 +126,14 @@ static void test_unsent(void)
     char text[99];
 
     send_call(link);
-    rl_link_step(link, 0, rl_link_clock());
+    rl_link_handle_io(link, 0, rl_link_clock());
     ok(hear(text, sizeof(text)) > 0, "a call has arrived");
     drop_peer(1);
     send_call(link);
     send_call(link);
-    rl_link_step(link, 0, rl_link_clock());
-    is_int(rl_link_read_state(link), RL_LINK_DOWN, "the next ones meet a connection that was reset");
+    rl_link_handle_io(link, 0, rl_link_clock());
+    is_int(rl_link_read_state(link), RL_LINK_DOWN,
+           "the next ones meet a connection that was reset");
     is_int(unsent, 2, "nothing of them was sent");
     is_int(lost, 1, "the one before may have run");
     ok(!rl_link_was_idle(link), "that was no idle connection");
@@ -144,7 +145,7 @@ static void test_written(void)
 
     drop_peer(0);
     send_call(link);
-    rl_link_step(link, 0, rl_link_clock());
+    rl_link_handle_io(link, 0, rl_link_clock());
     ok(becomes(link, RL_LINK_DOWN), "a call was written although the other side had closed");
     is_int(unsent, 0, "nobody says that it was not sent");
     is_int(lost, 1, "it is lost");
@@ -168,7 +169,8 @@ static void test_idle(void)
 
     drop_peer(0);
     ok(!rl_link_freshen(link, now_us), "a connection that was just used is not looked at");
-    ok(rl_link_freshen(link, now_us + 2 * SECOND_US), "one that was idle is, before a call is sent");
+    ok(rl_link_freshen(link, now_us + 2 * SECOND_US),
+       "one that was idle is, before a call is sent");
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "the other side has closed it");
     ok(rl_link_was_idle(link), "while it was idle");
     is_int(lost + unsent, 0, "and no call has met that");
@@ -176,7 +178,7 @@ static void test_idle(void)
     ok(!rl_link_freshen(link, now_us + 2 * SECOND_US), "one that is open is not asked");
     send_call(link);
     ok(!rl_link_freshen(link, now_us + 60 * SECOND_US), "a busy one never is");
-    rl_link_step(link, 0, rl_link_clock());
+    rl_link_handle_io(link, 0, rl_link_clock());
     say("+OK\r\n");
     hear(text, sizeof(text));
     is_str(text, "CALL\r\n", "nothing else was sent");
@@ -191,19 +193,19 @@ static void test_sign_of_life(void)
 
     ok(rl_link_freshen(link, now_us + 60 * SECOND_US), "one that was idle for long is asked");
     is_int(rl_link_read_state(link), RL_LINK_CONNECTING, "nothing is sent before it answers");
-    rl_link_step(link, 0, now_us + 60 * SECOND_US);
+    rl_link_handle_io(link, 0, now_us + 60 * SECOND_US);
     hear(text, sizeof(text));
     is_str(text, "SIGN\r\n", "it is asked for a sign of life");
     say("-NOPERM whatever\r\n");
     for (int i = 0; i < 200 && rl_link_read_state(link) == RL_LINK_CONNECTING; i++) {
-        rl_link_step(link, POLLIN, now_us + 60 * SECOND_US);
+        rl_link_handle_io(link, POLLIN, now_us + 60 * SECOND_US);
         usleep(1000);
     }
     is_int(rl_link_read_state(link), RL_LINK_READY, "any answer will do");
     now_us = rl_link_clock();
     rl_link_freshen(link, now_us + 60 * SECOND_US);
-    rl_link_step(link, 0, now_us + 60 * SECOND_US);
-    rl_link_step(link, 0, now_us + 61 * SECOND_US);
+    rl_link_handle_io(link, 0, now_us + 60 * SECOND_US);
+    rl_link_handle_io(link, 0, now_us + 61 * SECOND_US);
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "without one it is closed");
     ok(rl_link_was_idle(link), "as an idle one");
 }
