@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 package Client;
 
-# A raw HTTP/1.1 client that hides nothing: headers stay a list, duplicates and
-# order included, and the bytes sent may be given by hand.
+# A raw HTTP/1.1 client: response headers stay a list, with duplicates and in order,
+# and a test may give the exact bytes to send.
 #
 #   my $r = Client->request(port => $port, path => '/login', method => 'POST',
 #                           headers => { 'X-Api-Key' => 'k' }, body => 'a=b');
@@ -15,14 +15,21 @@ package Client;
 #
 #   my $sum = Client->flood(targets => [$a, $b], requests => 2000);  # Flood.pm
 #
-# Options of a request: port, method (GET), path (/), headers (hash, or array of
-# name, value, ...), host (Host header, localhost), body, raw (these bytes
-# instead of all that), from (source address: 127.0.0.7 is another client on
-# loopback), timeout (30 s for everything). Client->request sends Connection:
-# close; an object keeps the connection, and when the server closed it while it
-# idled, connects again and sends once more. No answer in time, or a broken one,
-# dies. A response also has reason, version, headers (list of [name, value]),
-# body, and elapsed, in seconds from before connecting.
+# Options of a request, with their defaults:
+#
+#   port
+#   method, path     GET, /
+#   headers          { name => value } or [name, value, ...]
+#   host             Host header: localhost
+#   body             sent with a Content-Length, unless headers give another framing
+#   raw              the bytes of the whole request; replaces all of the above but port
+#   from             source address: 127.0.0.7 is another client than 127.0.0.1
+#   timeout          30 s, from connecting to the last byte
+#
+# Client->request sends Connection: close. An object keeps its connection; if the server
+# has closed it between two requests, the object connects and sends once more. Dies if
+# the response is late or malformed. A response also has reason, version, headers (a list
+# of [name, value]), body, and elapsed: the seconds since before connecting.
 
 use strict;
 use warnings;
@@ -35,7 +42,7 @@ use Time::HiRes qw(time);
 our @EXPORT_OK = qw(fresh_address);
 my $addresses = 0;
 
-# A loopback address that this test has not used yet: a client with its whole quota.
+# A loopback address this test has not used yet, so a client with its full quota.
 sub fresh_address { $addresses++; return sprintf '127.64.%d.%d', $addresses / 200, 1 + $addresses % 200 }
 
 sub new {
@@ -63,7 +70,7 @@ sub flood {
     return Flood::run(%opt);
 }
 
-# A plain connected socket, for tests that speak by hand.
+# A plain connected socket, for tests that write the protocol themselves.
 sub connect {
     my ($class, %opt) = @_;
     return IO::Socket::INET->new(
@@ -74,15 +81,16 @@ sub connect {
     ) || die "cannot connect to port $opt{port}: $@\n";
 }
 
-# Drops the connection of an object.
+# Closes the connection of an object.
 sub disconnect { my ($self) = @_; delete $self->{socket} }
 
-# One request and its response; undef if the server closed without a byte.
+# Sends one request and returns its response; undef if the server closed the connection
+# without sending a byte.
 sub _exchange {
     my ($self, $opt, $deadline) = @_;
     my $socket = $self->{socket} ||= Client->connect(%$opt);
     my ($buffer, $eof) = ('', 0);
-    $socket->syswrite(bytes($opt));    # a refusal shows when reading
+    $socket->syswrite(bytes($opt));    # if it fails, so will the read below
     while (1) {
         my $answer = parse(\$buffer, $opt->{method} || 'GET', $eof);
         if ($answer) {
@@ -122,8 +130,8 @@ sub bytes {
     return $text . "\r\n" . ($opt->{body} // '');
 }
 
-# Takes one whole response off the front of the buffer; undef while it is not
-# all there. Interim responses (1xx) are skipped.
+# Takes one complete response off the front of the buffer; undef while it is
+# incomplete. Skips interim responses (1xx).
 sub parse {
     my ($buffer, $method, $eof) = @_;
     my $end = index $$buffer, "\r\n\r\n";
@@ -148,8 +156,8 @@ sub parse {
     return $answer;
 }
 
-# Sets the body (RFC 9112 section 6.3); where it ends in the buffer, undef while
-# incomplete.
+# Sets the body (RFC 9112 section 6.3); returns the offset of its end in the buffer,
+# undef while it is incomplete.
 sub _body {
     my ($answer, $buffer, $from, $method, $eof) = @_;
     $answer->{body} = '';

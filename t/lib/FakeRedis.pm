@@ -1,8 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 package FakeRedis;
 
-# A server that misbehaves as no real Redis would on demand: it drips, sends
-# garbage, stops inside a reply, accepts and says nothing.
+# A server that misbehaves in ways a real Redis cannot be made to: it sends byte by byte,
+# sends garbage, stops inside a reply, or accepts a connection and never answers.
 #
 #   my $fake = FakeRedis->start(sub {
 #       my ($conn) = @_;
@@ -13,9 +13,9 @@ package FakeRedis;
 #   ... RateLimitRedis redis://127.0.0.1:PORT, as $fake->url says
 #   is $fake->connections, 1;
 #
-# The function runs in a process of its own for each connection, which closes
-# when it returns; what it changes stays there. start() promises that the port
-# accepts. All its processes end with the test, or at stop.
+# For each connection the function runs in a new process, so it cannot change variables
+# of the test; the connection closes when it returns. When start() returns, the port
+# accepts connections. All processes end with the test, or at stop().
 
 use strict;
 use warnings;
@@ -45,8 +45,8 @@ sub port { $_[0]{port} }
 sub pid  { $_[0]{pid} }
 sub url  { "redis://127.0.0.1:$_[0]{port}" }
 
-# How many connections it has taken so far, and every command any of them read,
-# as words joined by blanks, in order of arrival.
+# The number of connections accepted so far, and the commands read on all of them in order
+# of arrival, each as its words joined by blanks.
 sub connections { my ($self) = @_; return -s "$self->{dir}/connections" || 0 }
 
 sub commands {
@@ -69,7 +69,7 @@ sub DESTROY {
     $self->stop;
 }
 
-# The accepting process; never returns. It leaves when its parent does.
+# The accepting process. Never returns; exits when its parent is gone.
 sub _serve {
     my ($self, $listener, $function) = @_;
     my $parent = $self->{owner};
@@ -91,7 +91,7 @@ sub _serve {
         close $socket;
         POSIX::_exit(0);
     }
-    kill KILL => -$$;    # connections that hang go with it
+    kill KILL => -$$;    # ends the processes of open connections, too
     POSIX::_exit(0);
 }
 
@@ -113,7 +113,7 @@ sub new {
 sub socket { $_[0]{socket} }
 sub number { $_[0]{number} }    # 1 for the first connection
 
-# The next command as an array reference of its words; undef at the end.
+# The next command as an array reference of its words; undef when the peer closes.
 sub command {
     my ($self) = @_;
     my $socket = $self->{socket};
@@ -130,13 +130,13 @@ sub command {
     return \@words;
 }
 
-# Sends the bytes at once; false if the peer is gone.
+# Sends the bytes in one write; false if the peer is gone.
 sub send {
     my ($self, $bytes) = @_;
     return defined syswrite $self->{socket}, $bytes;
 }
 
-# Sends a byte each `interval` seconds.
+# Sends one byte every `interval` seconds; false if the peer is gone.
 sub drip {
     my ($self, $bytes, $interval) = @_;
     for my $byte (split //, $bytes) {
@@ -146,7 +146,7 @@ sub drip {
     return 1;
 }
 
-# Says nothing until the peer closes, and swallows what comes.
+# Reads and discards everything, without answering, until the peer closes.
 sub silence {
     my ($self) = @_;
     while (sysread $self->{socket}, my $ignored, 65_536) { }

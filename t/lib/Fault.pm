@@ -1,32 +1,33 @@
 # SPDX-License-Identifier: Apache-2.0
 package Fault;
 
-# What can happen to a Redis, as a table: how it begins, how it ends, and what of
-# the promises it touches. Tests and benches go through the rows.
+# A table of what can go wrong with Redis: how to cause each fault, how to end it, and what
+# to expect while it lasts. Tests and benches run through all its rows.
 #
 #   for my $name (Fault::names()) {
 #       my $fault = Fault->new($name);     # Redis runs, in order
-#       next if $fault->{skip};            # why this cannot happen on this machine
+#       next if $fault->{skip};            # the reason why this machine cannot cause it
 #       my $host = Fallback::host(url => $fault->url, config => $fault->config,
 #           $fault->host_options);
 #       $fault->begin;
-#       $fault->end;                       # Redis could answer again when this returns
+#       $fault->end;                       # when this returns, Redis can answer again
 #   }
 #
-# A row: begin and end, functions of the fault. Or instead of them mode: Redis is
-# reached through a relay, which from begin to end treats replies so (see _relay).
+# A row has begin and end, functions called with the fault. Or it has mode: httpd then
+# reaches Redis through a relay, which from begin to end mangles replies in that way (see
+# %mode).
 #
-#   answers   none (the default): while it lasts Redis decides nothing; some: it
-#             may decide something; all: nobody notices
+#   answers   which requests Redis decides during the fault: none (the default), some,
+#             or all (the fault goes unnoticed)
 #   forgets   Redis comes back without its counts
-#   first     it begins before httpd starts
-#   lasts     seconds, at least
-#   often     it may begin many times
-#   says      why the breaker opens, by the one line of the error log that tells it
-#   prefork   what a server without an I/O thread does is other code
+#   first     the fault begins before httpd starts
+#   lasts     the least duration, in seconds
+#   often     begin may be called many times
+#   says      the reason the error log gives for opening the breaker
+#   prefork   prefork, which has no I/O thread, handles the fault in code of its own
 #   conf      lines of redis.conf
-#   password  Redis wants one
-#   named     Redis is called by a name, whose address the fault changes
+#   password  the password Redis requires
+#   named     the URL has a host name, whose address the fault changes
 
 use strict;
 use warnings;
@@ -166,8 +167,8 @@ sub url {
     return 'redis://' . ($self->{named} ? 'redis.test' : '127.0.0.1') . ':' . $self->{redis}->port;
 }
 
-# A host whose name redis.test has these addresses, in this order: how to start it. undef
-# where that is not possible.
+# Options of Httpd->start for a host on which redis.test resolves to these addresses, in
+# this order; none where that is not possible.
 sub named {
     my ($class, @addresses) = @_;
     return if _no_names();
@@ -176,7 +177,7 @@ sub named {
     return (wrapper => [_in_namespace($dir)], single => 0);
 }
 
-# What its httpd says of Redis beside the URL.
+# Directives the httpd needs beside the URL.
 sub config {
     my ($self) = @_;
     return '' unless $self->{password};
@@ -185,7 +186,7 @@ sub config {
     return "RateLimitRedisAuth file:$file\n";
 }
 
-# What else an httpd needs to meet it.
+# Options of Httpd->start that the fault needs.
 sub host_options {
     my ($self) = @_;
     return $self->{named} ? (wrapper => $self->{wrapper}, single => 0) : ();
@@ -205,21 +206,21 @@ sub _wait_for_answer {
         within => 30);
 }
 
-# Connections that are there keep their rights: so they must end.
+# Open connections stay authenticated, so they are closed.
 sub _password {
     my ($self, $password) = @_;
     $self->_config(requirepass => $password);
     $self->_redis(qw(CLIENT KILL TYPE normal SKIPME yes));
 }
 
-# 1,000 keys, 2 ms each.
+# Makes Redis load 1,000 keys; key-load-delay makes each take 2 ms.
 sub _reload {
     my ($self) = @_;
     $self->_redis('EVAL', 'for i = 1, 1000 do redis.call("SET", "k" .. i, ("v"):rep(100)) end', 0);
     $self->{redis}->tell(qw(DEBUG RELOAD));
 }
 
-# A queue that is full: the kernel drops what comes then.
+# Fills the listen queue: the kernel drops further connection attempts.
 sub _fill_backlog {
     my ($self) = @_;
     my $port = $self->{redis}->port;
@@ -253,7 +254,7 @@ sub _turn {
 
 sub _turn_back { my ($self) = @_; unlink $self->{sign} }
 
-# What becomes of bytes on their way from Redis, until the connection ends.
+# Passes bytes from Redis on, in the manner of a mode; false ends the connection.
 my %mode = (
     drip    => sub { my ($conn, $bytes) = @_; return $conn->drip($bytes, 0.05) },
     cut     => sub { my ($conn, $bytes) = @_; $conn->send(substr $bytes, 0, 9); return 0 },
@@ -273,7 +274,7 @@ my %mode = (
     },
 );
 
-# One connection through the relay. While the sign is there its mode rules.
+# Relays one connection. While the file $sign exists, replies pass through $mode{$mode}.
 sub _relay {
     my ($conn, $port, $mode, $sign) = @_;
     my $client = $conn->socket;
@@ -291,9 +292,9 @@ sub _relay {
 
 # --- Names ---------------------------------------------------------------------
 
-# A mount namespace in which names come from these files: hosts in place of
-# /etc/hosts, and as the only server of DNS an address of this host where nobody
-# ever answers, its own in each process that tests.
+# A mount namespace with its own /etc/hosts, resolv.conf and nsswitch.conf. The only DNS
+# server in it is a loopback address at which nothing ever answers, a different one for each
+# test process.
 my $dns = sprintf '127.83.%d.%d', unpack 'CC', pack 'n', Ports::free();
 my @namespace = ('unshare', '--mount', '--propagation', 'private', 'sh', '-c', <<'EOT');
 cd "$0" || exit 1
@@ -323,7 +324,7 @@ sub _name_files {
     return $dir;
 }
 
-# In place: what is mounted is this very file.
+# Rewrites the file in place: a new file of that name would not be the mounted one.
 sub _write {
     my ($file, $text) = @_;
     open my $out, -e $file ? '+<' : '>', $file or die "$file: $!\n";
@@ -338,7 +339,8 @@ sub _start_names {
     $self->_move('127.0.0.1');
 }
 
-# Gives the name another address; undef: none; 'hangs': nobody answers who is asked for it.
+# Gives redis.test another address. undef: the name does not resolve; 'hangs': its DNS
+# server never answers.
 sub _move {
     my ($self, $address) = @_;
     my $hangs = ($address // '') eq 'hangs';

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package Httpd;
 
-# A real httpd of the distribution with a configuration of its own.
+# Starts the distribution's httpd with a configuration written by the test.
 #
 #   my $httpd = Httpd->start(redis => $redis, config => <<'EOF');
 #   RateLimitRedis @REDIS@
@@ -9,30 +9,41 @@ package Httpd;
 #   EOF
 #   is $httpd->get('/')->status, 200;
 #
-# start() promises: when it returns, the server listens, its configuration took
-# effect and no request has been sent to it, so nothing was charged. If it does
-# not come up, it dies with what httpd said. The server ends with the test
-# (Process.pm); a child that crashed, or a sanitizer's report, fails the test.
+# When start() returns, the server listens with its configuration in effect. No
+# request has been sent to it yet, so nothing has been charged. If httpd does not
+# come up, start() dies with httpd's messages. The server ends with the test
+# (Process.pm); a crash of a child or a sanitizer's report fails the test.
 #
-# Most tests count in windows of an hour, a day or a week. start() therefore waits if
-# an hour of UTC ends within the next two minutes (`lasts`: another number of seconds),
-# except while the test has another httpd running. Tests of shorter windows call
-# Windows::time_left themselves.
+# Most tests count in windows of an hour, a day or a week. So that no window ends during
+# a test, start() waits if an hour (UTC) ends within the next `lasts` seconds, unless the
+# test has another httpd running. Tests of shorter windows call Windows::time_left.
 #
-# Options: config; mpm (RL_MPM, or event); module (a path, RL_MODULE or
-# build/mod_ratelimit_redis.so; 0 for none); modules (names like status, beyond
-# those in BASE); children, threads (2 and 25; prefork 12 children); ports (how
-# many it listens on, 1); files (path => content, below the document root);
-# vars (NAME => text for @NAME@ in config); redis (a RedisServer: @REDIS@ and
-# @REDIS_UNIX@); log_level (warn; startup notices always show); env (hash);
-# lasts (120); single (-X); wrapper (['valgrind', '--vgdb=no'] in front; single, unless single
-# => 0); patience (s).
+# Options, with their defaults:
 #
-# config may hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server),
-# @DOCROOT@ and the names in vars; an unknown one dies. The document root holds
-# index.html, page.html, login.html, hello.txt, dir/index.html, dir/page.html.
+#   config                text appended to the generated httpd.conf
+#   mpm                   RL_MPM, or event
+#   module                path: RL_MODULE, or build/mod_ratelimit_redis.so; 0 for none
+#   modules               further modules, as [qw(status headers)]; BASE is always loaded
+#   children, threads     2 and 25; under prefork 12 children
+#   ports                 number of ports to listen on: 1
+#   files                 { path below the document root => content }
+#   vars                  { NAME => replacement of @NAME@ in config }
+#   redis                 a RedisServer, for @REDIS@ and @REDIS_UNIX@ in config
+#   log_level             warn; startup notices are always logged
+#   env                   { variable => value }
+#   lasts                 120 (s)
+#   single                runs httpd -X: off
+#   wrapper               command in front of httpd, as ['valgrind', '--vgdb=no'];
+#                         implies single, unless single => 0
+#   patience              seconds to wait for a start or stop: 30, longer under a
+#                         wrapper or a sanitizer
 #
-# RL_LD_PRELOAD is preloaded into httpd, which a sanitized module needs.
+# config may also hold @PORT@, @PORT2@ ..., @DIR@ (writable by the server) and
+# @DOCROOT@; an unknown name dies. The document root holds index.html, page.html,
+# login.html, hello.txt, dir/index.html, dir/page.html.
+#
+# RL_LD_PRELOAD names a library to preload into httpd: a sanitizer's runtime, for a
+# sanitized module.
 
 use strict;
 use warnings;
@@ -48,7 +59,7 @@ use Windows;
 use constant BASE => qw(authn_core authz_core authz_host alias dir);
 
 my $root = abs_path(dirname(__FILE__) . '/../..');
-$ENV{PATH} .= ':/usr/sbin:/sbin';    # where httpd lives, for those who are not root
+$ENV{PATH} .= ':/usr/sbin:/sbin';    # httpd's directory, not in every user's PATH
 
 my %running;                         # by pid
 
@@ -75,7 +86,7 @@ sub start {
     return $self;
 }
 
-# Runs httpd -t on such a configuration: (exit code, all that it printed).
+# Runs httpd -t with the options of start(); returns (exit code, output).
 sub config_test {
     my ($class, %opt) = @_;
     my $self = $class->_prepare(%opt);
@@ -92,7 +103,7 @@ sub pid     { $_[0]{pid} }
 sub dir     { $_[0]{dir} }
 sub docroot { "$_[0]{dir}/htdocs" }
 
-# The port, or the second (1), third (2) one.
+# The first port the server listens on, or the one at that index, from 0.
 sub port { my ($self, $index) = @_; return $self->{ports}[$index || 0] }
 
 sub url {
@@ -100,17 +111,17 @@ sub url {
     return 'http://127.0.0.1:' . $self->port . ($path // '/');
 }
 
-# A request as in Client.pm; get keeps its first argument for the path.
+# Send a request with the options of Client.pm; get takes the path as its first argument.
 sub request { my ($self, %opt) = @_; return Client->request(port => $self->port, %opt) }
 sub get     { my ($self, $path, %opt) = @_; return $self->request(path => $path, %opt) }
 
-# The statuses of some requests in a row, as text: "200 200 429".
+# Sends a number of requests in a row; returns their statuses as text: "200 200 429".
 sub statuses {
     my ($self, $path, $times, @opt) = @_;
     return join ' ', map { $self->get($path, @opt)->status } 1 .. $times;
 }
 
-# So many requests at once, 16 at a time: what Client->flood returns.
+# Sends a number of requests, 16 at a time; returns what Client->flood does.
 sub flood {
     my ($self, $requests, @opt) = @_;
     return Client->flood(targets => [$self->port], connections => 16, requests => $requests,
@@ -128,7 +139,7 @@ sub file {
     return $file;
 }
 
-# The main error log as text, or its lines that match.
+# The main error log as text, and its lines that match a pattern.
 sub error_log { my ($self) = @_; return _slurp("$self->{dir}/error.log") }
 
 sub error_log_lines {
@@ -136,7 +147,7 @@ sub error_log_lines {
     return grep { $_ =~ $pattern } split /\n/, $self->error_log;
 }
 
-# Waits until a line of the error log matches; the matching lines.
+# Waits until a line of the error log matches; returns the matching lines.
 sub wait_for_log {
     my ($self, $pattern, %opt) = @_;
     Process::wait_until(
@@ -146,13 +157,13 @@ sub wait_for_log {
     return $self->error_log_lines($pattern);
 }
 
-# The pids of the server's children now.
+# The pids of the server's current children.
 sub children { my ($self) = @_; return Process::children($self->{pid}) }
 
-# A graceful restart, with another configuration if one is given. Returns when
-# the new generation serves and the old children are gone; `old => 0` does not
-# wait for those, for tests that hold a request open. meanwhile is called as soon as
-# the server has been told.
+# Restarts the server gracefully, with another configuration if one is given. Returns
+# when the new generation serves and the old children are gone; with `old => 0`, for
+# tests that hold a request open, it does not wait for the old children. `meanwhile`
+# is called right after the signal is sent.
 sub graceful {
     my ($self, %opt) = @_;
     my @old  = $self->children;
@@ -172,7 +183,7 @@ sub graceful {
     );
 }
 
-# Ends the server. True if it went by itself when told to.
+# Ends the server; true if it stopped on the signal and did not have to be killed.
 sub stop {
     my ($self) = @_;
     my $pid = delete $self->{pid} or return 1;
@@ -183,7 +194,7 @@ sub stop {
     return $went;
 }
 
-# Lines of the logs that tell of a crash or of a sanitizer's finding.
+# The lines of the logs that report a crash or a sanitizer's finding.
 sub crashes {
     my ($self) = @_;
     my $bad = qr/exit signal (?!Killed|Terminated)|\w+Sanitizer:|runtime error:|Assertion.*failed/;
@@ -197,20 +208,20 @@ sub DESTROY {
     $self->stop;
 }
 
-# Waits a moment for connections that clients have closed to be closed here too:
-# the event MPM, told to end, aborts the sockets of its workers, and a worker that
-# closes one just then can make it crash in apr_os_sock_get().
+# Waits up to two seconds until httpd has closed the connections that clients closed.
+# On a stop signal the event MPM aborts the sockets of its workers, and may crash in
+# apr_os_sock_get() if a worker closes its socket at the same moment.
 sub _settle {
     my ($self) = @_;
     my $ports = join '|', map { sprintf '%04X', $_ } @{ $self->{ports} };
-    my $closing = sub {    # state 08; the file is long after a flood
+    my $closing = sub {    # state 08 is CLOSE_WAIT; index() is fast on the long file a flood leaves
         open my $in, '<', '/proc/net/tcp' or return 0;
         return grep { index($_, ' 08 ') > 0 && /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 / } <$in>;
     };
     eval { Process::wait_until(sub { !$closing->() }, within => 2, what => '') };
 }
 
-# Everything but the running server.
+# Makes the object and its files; does not start the server.
 sub _prepare {
     my ($class, %opt) = @_;
     my $mpm  = $opt{mpm} || $ENV{RL_MPM} || 'event';
@@ -230,7 +241,7 @@ sub _prepare {
     $self->{module} = abs_path($self->{module}) || $self->{module} if $self->{module};
     my %files = (%pages, %{ $opt{files} || {} });
     $self->file($_, $files{$_}) for keys %files;
-    # the tests write logs and sockets here as root and as the server's user
+    # logs and sockets are written here as root and as the server's user
     mkdir "$self->{dir}/run";
     chmod 0777, $self->{dir}, "$self->{dir}/run";
     $self->_write_config($opt{config} // '');
@@ -245,9 +256,9 @@ sub _command {
         @{ $self->{wrapper} || [] }, 'apache2', @arguments, '-f', "$self->{dir}/httpd.conf");
 }
 
-# How often the server has come to serve. Its own line in the log says so, and
-# not a first request, which would be charged. Under -X httpd logs no such line,
-# but writes its pid when the configuration has taken effect and it listens.
+# How many times the server has started to serve, counting restarts. This is read from
+# the log: a trial request would be charged. Under -X httpd logs no such line, so its
+# pid file is looked at, which it writes once it listens.
 sub _starts {
     my ($self) = @_;
     return -s "$self->{dir}/httpd.pid" ? 1 : 0 if $self->{single};
@@ -301,7 +312,7 @@ sub _write_config {
     $self->file("$self->{dir}/httpd.conf", join("\n", @lines) . "\n" . $self->_fill($config));
 }
 
-# A fixed number of children: none is added or retired while a test counts.
+# A fixed number of children, so none is added or retired while a test counts.
 sub _sizes {
     my ($self) = @_;
     my ($children, $threads) = @$self{qw(children threads)};

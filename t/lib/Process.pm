@@ -1,21 +1,20 @@
 # SPDX-License-Identifier: Apache-2.0
 package Process;
 
-# Processes that a test starts, and their end.
+# Starts processes for a test and makes sure that none outlives it.
 #
 #   my $pid = Process::spawn(command => [...], log => $file, name => 'redis');
 #   Process::wait_until(sub { ... }, what => 'the server answers');
 #   Process::stop($pid);
 #
-# Promises: whatever was spawned here is gone when the test ends, however it
-# ends: in order, by die, by INT, TERM or HUP, by its own watchdog, and by KILL
-# (then the kernel sends the parent-death signal). Each spawned process leads a
-# process group of its own, so a server's children go with it. Only processes
-# started here are signalled, by pid. A forked copy of the test never cleans up
-# for its parent.
+# Every process spawned here ends with the test, whether the test returns, dies, is
+# stopped by INT, TERM, HUP or its watchdog, or is killed: then the kernel sends the
+# parent-death signal. Each spawned process leads its own process group, so a server's
+# children end with it. Only processes started here are signalled, by pid. A forked
+# copy of the test leaves its parent's processes alone.
 #
-# RL_KEEP=1 keeps the temporary directories; RL_TEST_TIMEOUT is the watchdog's
-# patience in seconds.
+# RL_KEEP=1 keeps the temporary directories. RL_TEST_TIMEOUT sets the watchdog, which
+# ends a test after 600 seconds.
 
 use strict;
 use warnings;
@@ -27,7 +26,7 @@ use Time::HiRes qw(sleep time);
 
 my %running;       # pid => { owner, name }
 my %status;        # pid => wait status of what has ended
-my @complaints;    # what must fail the test although no check saw it
+my @complaints;    # problems that fail the test although all its checks passed
 
 my $patience = $ENV{RL_TEST_TIMEOUT} || 600;
 
@@ -41,8 +40,8 @@ $SIG{ALRM} = sub {
 };
 alarm $patience;
 
-# A directory that servers running as another user can enter; it is removed
-# when the test ends.
+# Makes a directory that servers running as another user can enter. It is removed when
+# the test ends.
 sub tempdir {
     my ($name) = @_;
     my $dir = File::Temp::tempdir("rl-$name-XXXXXX", TMPDIR => 1, CLEANUP => !$ENV{RL_KEEP});
@@ -50,11 +49,11 @@ sub tempdir {
     return $dir;
 }
 
-# Where directories for temporary files lie in memory, or else where they lie anyway.
+# A directory in memory for temporary files, or the usual one if there is none in memory.
 sub memory_dir { return -d '/dev/shm' && -w _ ? '/dev/shm' : File::Spec->tmpdir }
 
-# Starts command (a list), its output appended to log; returns the pid.
-# death: the signal it gets should the test be killed, TERM by default.
+# Starts command (a list) with its output appended to log; returns the pid. If the test
+# is killed, the process gets the signal named by `death` (TERM).
 sub spawn {
     my (%opt) = @_;
     my @command = ('setpriv', '--pdeathsig', $opt{death} || 'TERM', '--', @{ $opt{command} });
@@ -77,7 +76,7 @@ sub _become {
     POSIX::_exit(127);
 }
 
-# Takes a forked child that leads its own group under the same care.
+# Treats a child forked elsewhere, which must lead its own group, like a spawned process.
 sub adopt {
     my ($pid, $name) = @_;
     $running{$pid} = { owner => $$, name => $name };
@@ -85,7 +84,7 @@ sub adopt {
     return $pid;
 }
 
-# The wait status of a process spawned here if it has ended, undef otherwise.
+# The wait status of a process spawned here, undef while it runs.
 sub ended {
     my ($pid) = @_;
     return $status{$pid} if exists $status{$pid};
@@ -94,7 +93,7 @@ sub ended {
     return $status{$pid};
 }
 
-# Waits for the end of a process that ends by itself; its wait status.
+# Waits for a process to end by itself; returns its wait status.
 sub finish {
     my ($pid, %opt) = @_;
     wait_until(
@@ -106,20 +105,20 @@ sub finish {
     return $status{$pid};
 }
 
-# Signals the process, waits, kills its whole group after `within` seconds.
-# Returns true if it went without being killed.
+# Signals the process and waits `within` seconds for it to end, then kills what is left
+# of its group. True if the process ended without being killed.
 sub stop {
     my ($pid, %opt) = @_;
     my $mine = $running{$pid};
     return 1 unless $mine && $mine->{owner} == $$;
     if (!defined ended($pid)) {
         kill $opt{signal} || 'TERM', $pid;
-        kill CONT => $pid;    # a paused process hears nothing else
+        kill CONT => $pid;    # a paused process handles the signal once it continues
     }
     my $went = eval {
         wait_until(sub { defined ended($pid) }, within => $opt{within} || 15, what => '');
     };
-    kill KILL => -$pid;       # children that outlived it, or all of them
+    kill KILL => -$pid;       # its remaining children, and itself if it did not end
     eval { wait_until(sub { defined ended($pid) }, within => 10, what => '') };
     _sweep($pid);
     return $went ? 1 : 0;
@@ -145,7 +144,7 @@ sub wait_until {
     }
 }
 
-# Living processes (zombies are not) whose parent, or whose group, is pid.
+# The pids of processes, without zombies, whose parent or whose group is pid.
 sub children { my ($pid) = @_; return _living(3, $pid) }
 sub group    { my ($pid) = @_; return _living(4, $pid) }
 
@@ -155,7 +154,7 @@ sub _living {
     for my $file (glob '/proc/[0-9]*/stat') {
         open my $in, '<', $file or next;
         my $line = <$in> // next;
-        # pid (command) state parent group: the command may hold anything
+        # pid (command) state parent group; the command may contain blanks and brackets
         my ($pid, $rest) = $line =~ /^(\d+) \(.*\) (.*)/s or next;
         my @stat = ($pid, undef, split ' ', $rest);
         push @found, $pid if $stat[2] ne 'Z' && $stat[$field] == $value;
@@ -163,7 +162,7 @@ sub _living {
     return @found;
 }
 
-# Makes the test fail at its end whatever its checks said.
+# Notes problems that fail the test at its end, even if all its checks pass.
 sub complain { push @complaints, @_ }
 
 END {

@@ -5,20 +5,20 @@ package RedisServer;
 #
 #   my $redis = RedisServer->start(conf => ['maxmemory 10mb']);
 #   is $redis->cmd(qw(SET a 1)), 'OK';
-#   $redis->pause;      # the kernel still accepts, nobody answers
+#   $redis->pause;      # the kernel still accepts connections; Redis answers none
 #   $redis->resume;
 #   $redis->kill9;      # connections are refused
 #   $redis->restart;    # the same port and socket, no data
-#   $redis->tell(qw(DEBUG SLEEP 2));    # without waiting for the reply
+#   $redis->tell(qw(DEBUG SLEEP 2));    # does not wait for the reply
 #
-# start() promises: when it returns, Redis answers. It ends with the test.
-# Options: conf (lines of redis.conf), args (arguments, as --sentinel), auth (a
-# password it requires; cmd uses it), address (127.0.0.1), port. RL_REDIS_SERVER names another
+# When start() returns, Redis answers. It ends with the test. Options: conf (lines of
+# redis.conf), args (command-line arguments, as --sentinel), auth (the password it
+# requires; cmd sends it), address (127.0.0.1), port. RL_REDIS_SERVER names another
 # program, as valkey-server.
 #
-# cmd() sends one command over a connection of its own and returns the reply:
-# text, number, undef for nil, array reference. An error reply, or none within
-# 10 s, dies. Not a fork-safe connection: children open their own.
+# cmd() sends one command over a connection it keeps, and returns the reply: text, a
+# number, undef for nil, or an array reference. It dies on an error reply and if there
+# is none within 10 s. A forked child must not call it: the connection is its parent's.
 
 use strict;
 use warnings;
@@ -47,7 +47,7 @@ sub url      { "redis://$_[0]{address}:$_[0]{port}" }
 sub socket   { "$_[0]{dir}/redis.sock" }
 sub unix_url { 'unix://' . $_[0]->socket }
 
-# What Redis logged.
+# Redis's log as text.
 sub log {
     my ($self) = @_;
     open my $in, '<', "$self->{dir}/redis.log" or return '';
@@ -67,7 +67,7 @@ sub resume {
     Process::wait_until(sub { $self->_state ne 'T' }, what => 'Redis to resume');
 }
 
-# Ends it as a crash would.
+# Ends it as a crash would, with SIGKILL.
 sub kill9 {
     my ($self) = @_;
     delete $self->{link};
@@ -75,7 +75,7 @@ sub kill9 {
     Process::stop($pid, signal => 'KILL');
 }
 
-# Ends it in order; a paused one too.
+# Ends it with SIGTERM, even if it is paused.
 sub stop {
     my ($self) = @_;
     delete $self->{link};
@@ -83,7 +83,7 @@ sub stop {
     Process::stop($pid);
 }
 
-# Starts it on the port and socket it had, after stopping it if it runs.
+# Starts it on the same port and socket; stops it first if it runs.
 sub restart {
     my ($self) = @_;
     $self->stop;
@@ -98,7 +98,7 @@ sub restart {
     Process::wait_until(sub { $self->_answers }, what => 'Redis to answer');
 }
 
-# The same at another address of this host.
+# Restarts it at another address of this host.
 sub restart_at {
     my ($self, $address) = @_;
     $self->{address} = $address;
@@ -117,8 +117,7 @@ sub cmd {
     return $reply;
 }
 
-# Sends a command that Redis will be long in answering, over a connection of its
-# own; nobody reads the reply.
+# Sends a command that takes Redis long, over a new connection, and never reads the reply.
 sub tell {
     my ($self, @words) = @_;
     my $link = IO::Socket::INET->new(PeerAddr => $self->{address}, PeerPort => $self->{port})
@@ -152,7 +151,7 @@ sub _answers {
     die "redis-server ended:\n" . $self->log if defined Process::ended($self->{pid});
     my $pong = eval { $self->cmd('PING') };
     return 1 if $pong;
-    # an ACL of the test may forbid PING: that too is an answer
+    # an error shows that Redis runs: an ACL of the test may forbid PING
     return $@ =~ /NOAUTH|NOPERM|DENIED/;
 }
 
@@ -179,7 +178,7 @@ sub _bytes {
     return join '', '*' . @words . "\r\n", map { '$' . length($_) . "\r\n$_\r\n" } @words;
 }
 
-# One RESP2 reply; an error is a reference to its text.
+# Reads one RESP2 reply; an error becomes a reference to its text.
 sub _reply {
     my ($self, $deadline) = @_;
     my ($type, $rest) = $self->_take($deadline, sub { $_[0] =~ s/^(.)(.*?)\r\n//s ? ($1, $2) : () });
