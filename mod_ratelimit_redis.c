@@ -30,6 +30,7 @@
 #include <mpm_common.h>
 #include <mod_status.h>
 
+#include "core/version.h"
 #include "config/check.h"
 #include "config/commands.h"
 #include "config/config.h"
@@ -72,6 +73,7 @@ static int post_config(apr_pool_t *pconf, apr_pool_t *plog, apr_pool_t *ptemp, s
     memset(&context, 0, sizeof(context));
     if (ap_state_query(AP_SQ_MAIN_STATE) == AP_SQ_MS_CREATE_PRE_CONFIG)
         return OK;
+    ap_add_version_component(pconf, "mod_ratelimit_redis/" RL_VERSION);
     context.settings = rl_config_settings(s);
     if (!rl_context_share(s, &context))
         return is_reload() ? OK : HTTP_INTERNAL_SERVER_ERROR;

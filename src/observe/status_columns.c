@@ -12,6 +12,7 @@
 #include <apr_strings.h>
 
 #include "observe/status_columns.h"
+#include "core/version.h"
 
 rl_figures rl_figures_read(apr_pool_t *pool, const rl_context *context)
 {
@@ -202,7 +203,18 @@ static int log_lines(const rl_figure_row *row, const rl_figures *f, int i, rl_fi
 
 /* --- Of the host -------------------------------------------------------------------------- */
 
+static int one(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
+{
+    (void)row;
+    (void)f;
+    figure->value = 1;
+    return i == 0;
+}
+
 const rl_figure_row rl_figure_rows[] = {
+    {.metric = "build_info", .labels = "version=\"" RL_VERSION "\"", .type = "gauge",
+     .help = "The version of the module; always 1.", .read = one},
+
     {.metric = "requests", .type = "counter", .unit = "requests",
      .help = "Requests under a rule, by what became of them and who decided.", .read = requests},
 

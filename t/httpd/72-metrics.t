@@ -37,9 +37,15 @@ sub host {
 
 my $requests = 'apache_ratelimit_requests_total';
 
+# The version is written in one place.
+my ($version) = qx{cat src/core/version.h} =~ /^#define RL_VERSION "(.*)"$/m;
+
 subtest 'the numbers are those that clients count' => sub {
     my $host = host($shared . $rules);
     is(Metrics->of($host)->value($requests), 0, 'nothing is counted yet');
+    is(Metrics->of($host)->value('apache_ratelimit_build_info', version => $version), 1, 'the version is a label');
+    is scalar($host->error_log_lines(qr{ mod_ratelimit_redis/\Q$version\E .*resuming normal operations})), 1,
+        'the start-up notice shows it';
     is_deeply $host->flood(500)->{status}, { 200 => 100, 429 => 400 }, 'one is used up';
     is_deeply $host->flood(100, path => '/page.html')->{status}, { 200 => 30, 429 => 70 }, 'two as well';
     my $metrics = Metrics->of($host);
