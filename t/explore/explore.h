@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * An explorer of schedules. The threads of a scene are coroutines of one process; before each of its
- * atomic accesses a thread may be preempted by another one, or die. A scene is run again and again,
- * once for each schedule with so many preemptions and deaths at the most, and after each run its
- * check says what does not hold. So a race that takes years to happen happens here, always in the
- * same schedule, which is printed access by access.
+ * An explorer of schedules. The threads of a scene are coroutines of one process. Before each of
+ * its atomic accesses a thread may be preempted by another thread, or may die. The explorer runs a
+ * scene once for every schedule with at most the scene's number of preemptions and deaths, and
+ * calls the scene's check after each run. A race that would show once in years shows here every
+ * time, and the schedule that leads to it is printed access by access.
  *
- * What is explored is the order of accesses. That none is reordered by the processor is argued where
- * they are made, not tested here.
+ * Only orders of accesses are explored, as a sequentially consistent machine would run them. Why no
+ * reordering by the processor does harm is argued at the accesses themselves, not tested here.
  *
- * EXPLORE_RANDOM=N runs each scene by so many random schedules more, with up to twelve preemptions.
+ * EXPLORE_RANDOM=N adds N random schedules to each scene, with up to SWITCHES preemptions each.
  */
 #ifndef EXPLORE_H
 #define EXPLORE_H
@@ -25,20 +25,20 @@
 
 #define THREADS 3
 #define STACK (256 * 1024)
-#define ACCESSES 8000 /* of one run; one that takes more does not come to an end */
-#define SWITCHES 12
+#define ACCESSES 8000 /* a run with more accesses counts as one that never ends */
+#define SWITCHES 12   /* preemptions and deaths of a schedule, at most */
 
 typedef struct {
     const char *promise;
-    void (*begin)(void);            /* puts the memory into the state each run finds */
-    const char *(*broken)(int dead); /* NULL, or what does not hold; dead: threads that died */
+    void (*begin)(void);            /* sets up the memory before each run */
+    const char *(*broken)(int dead); /* NULL, or what does not hold; dead: how many threads died */
     void (*threads[THREADS])(void);
     int preemptions;
     int deaths;
-    long random;                    /* so many schedules at random, in place of all */
+    long random;                    /* if not 0, tries this many random schedules instead of all */
 } scene;
 
-/* Before access number at, the running thread is preempted by another one, or dies and is followed. */
+/* Before access number `at` the running thread is preempted by thread `to`, or it dies. */
 typedef struct {
     int at, to, dies;
 } turn;
@@ -50,7 +50,7 @@ static struct {
     int count;
     int running, over[THREADS], died;
 
-    int order[THREADS];  /* who goes on when the running thread has come to its end */
+    int order[THREADS];  /* in which threads begin, and continue when the running one ends */
     turn plan[SWITCHES];
     int planned, taken;
 
@@ -72,7 +72,7 @@ static void go_on_with(int thread)
     swapcontext(&x.threads[was], thread < 0 ? &x.home : &x.threads[thread]);
 }
 
-/* The next thread in the order of this run that has something to do; -1: none. */
+/* The first thread, in the order of this run, that has not ended; -1 if all have. */
 static int next_thread(void)
 {
     for (int i = 0; i < x.count; i++) {
@@ -140,7 +140,7 @@ static void print_schedule(const char *what)
     }
 }
 
-/* Runs the scene by the plan; whether all held. */
+/* Runs the scene by the plan. Returns whether its check found nothing. */
 static int run_once(void)
 {
     const char *what;
@@ -166,7 +166,7 @@ static int run_once(void)
     return !what;
 }
 
-/* All schedules that begin as planned and then switch so many times more. */
+/* Runs all schedules that begin with the plan and add up to that many preemptions and deaths. */
 static void explore_from(int from, int preemptions, int deaths)
 {
     unsigned char *who, *ready;
@@ -206,7 +206,7 @@ static void explore_from(int from, int preemptions, int deaths)
     free(who);
 }
 
-/* Each order in which the threads begin. */
+/* Calls the function for each order in which the threads may begin. */
 static void explore_orders(int placed, void (*explore_order)(void))
 {
     if (placed == x.count)
@@ -276,7 +276,7 @@ static void explore(const scene *s)
     ok(!x.broken, "%s (%ld schedules, %ld of them random)", s->promise, x.runs, at_random);
 }
 
-/* Explores the scenes whose promise holds the word given, or all. */
+/* Explores the scenes whose promise contains the argument of the program, or all without one. */
 static int explore_scenes(const scene *scenes, int count, int argc, char **argv)
 {
     for (int i = 0; i < count; i++) {

@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Included before every file of a program that is explored: each atomic access is a point. */
+/*
+ * The compiler includes this first in each source of an explored program. It defines the hook of
+ * core/atomics.h, so that the explorer (explore.h) is called before every atomic access.
+ */
 #ifndef POINT_H
 #define POINT_H
 

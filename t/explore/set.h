@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A table of the local tier that is one set, and a clock that stands: for scenes. */
+/*
+ * A table of the local tier with only one set, for scenes, so that all keys compete for its ways.
+ * The clock does not run: each call gives the time.
+ */
 #ifndef SET_H
 #define SET_H
 
@@ -9,7 +12,7 @@
 #define BASE INT64_C(1699999200000) /* the wall clock at host_ms 0: a full hour */
 #define HOUR INT64_C(3600000)
 #define MINUTE INT64_C(60000)
-#define NOW INT64_C(100000) /* host_ms of what happens in a scene */
+#define NOW INT64_C(100000) /* host_ms during a scene */
 #define QUOTA 3
 #define SIZE (sizeof(rl_local) + WAYS * sizeof(entry))
 
@@ -21,7 +24,7 @@ static const rl_limit fixed = LIMIT(RL_FIXED_WINDOW, QUOTA, HOUR);
 static const rl_limit half_full = LIMIT(RL_FIXED_WINDOW, 20, HOUR);
 static const rl_limit second = LIMIT(RL_FIXED_WINDOW, 20, 1000);
 
-/* Keys of the set that look different; FILLERS and up are others'. */
+/* Keys with different fingerprints. Those from FILLERS on only fill the set. */
 enum { ALICE = 1, BOB, CAROL, FILLERS = 10 };
 
 __attribute__((unused)) static uint64_t key_of(int number)
@@ -47,7 +50,7 @@ __attribute__((unused)) static rl_state peek(int number, const rl_limit *limit, 
     return state;
 }
 
-/* What is left of a quota, taken. */
+/* Takes what is left of a quota, up to 10 units; returns the number taken. */
 __attribute__((unused)) static int take_rest(int number, const rl_limit *limit, int64_t host_ms)
 {
     int taken = 0;
@@ -57,7 +60,7 @@ __attribute__((unused)) static int take_rest(int number, const rl_limit *limit, 
     return taken;
 }
 
-/* An empty table. Then others' entries: at idle_s, and half full. Then the image of both. */
+/* Makes a table with a number of fillers, each half full and last used at used_at_ms; saves it. */
 __attribute__((unused)) static void make_set(int fillers, int64_t used_at_ms)
 {
     static const unsigned char seed[RL_LOCAL_SEED] = "sixteen bytes...";
@@ -74,7 +77,7 @@ __attribute__((unused)) static void restore_set(void)
     memcpy(memory, image, SIZE);
 }
 
-/* How many tenures of a key are ready, and how many entries are being made. */
+/* The number of entries of a key that are ready; there should never be more than one. */
 __attribute__((unused)) static int ready(int number)
 {
     uint64_t fingerprint = key_of(number) >> FINGERPRINT_SHIFT & FINGERPRINT;
@@ -85,6 +88,7 @@ __attribute__((unused)) static int ready(int number)
     return n;
 }
 
+/* The number of entries of any key that are being made. */
 __attribute__((unused)) static int being_made(void)
 {
     int n = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A client of Redis as a child of httpd has one, for programs that have no httpd: its breakers lie
- * in this process's own memory, and what it logs is counted, or shown with RL_VERBOSE.
+ * Makes a Redis client like that of a child of httpd, for programs without httpd. Its breakers lie
+ * in the memory of the process. RL_VERBOSE prints its log to stderr; otherwise it is discarded.
  */
 #ifndef CLIENT_H
 #define CLIENT_H
@@ -23,7 +23,7 @@ __attribute__((unused)) static void client_log(void *context, rl_log_level level
         fprintf(stderr, "# %d: %s\n", (int)level, text);
 }
 
-/* NULL, and a word on stderr, if there can be none. */
+/* The client of a URL; NULL, and an error on stderr, if the URL is not valid. */
 __attribute__((unused)) static rl_client *client_of(apr_pool_t *pool, const char *text,
                                                     int threaded, int64_t timeout_ms,
                                                     int64_t connect_ms, rl_breaker_options retry)

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The algorithms by their definitions: every charge is kept, and a verdict adds them up. Knows
- * nothing of two counters, levels or sums; slow, and meant to be. Waits are found by trying.
+ * A model of the algorithms, written from their definitions, to test the limiter against. It keeps
+ * every charge and adds them up for each verdict, where the limiter keeps two counters or a level.
+ * It finds a wait by trying times. It is slow, and shares no arithmetic with the limiter.
  *
- * A clock that steps back does what limiter.h says: state up to a window ahead counts at its own
- * time, state further ahead is brought to now; what still counts in a window counts as charged now.
+ * After the clock has stepped back it follows the rules in limiter.h: charges up to a window ahead
+ * keep their time; charges further ahead are moved to now, if they still count at all.
  */
 #ifndef MODEL_H
 #define MODEL_H
@@ -17,9 +18,9 @@
 typedef __int128 wide;
 
 typedef struct {
-    int64_t at;     /* tick; of a window: its number */
-    wide units;     /* of a bucket: times the window */
-    wide drain;     /* of a bucket: what drained since the charge before */
+    int64_t at;     /* the tick; for windows, the number of the window */
+    wide units;     /* for buckets, times the window */
+    wide drain;     /* buckets only: units drained since the previous charge */
 } charge;
 
 typedef struct {
@@ -99,8 +100,8 @@ static int64_t model_sum(const model *m, int64_t from, int64_t to)
 }
 
 /*
- * The level of a bucket when `drain` more has drained since the last charge: the most that any run
- * of charges up to now has left behind.
+ * The level of a bucket when `drain` has drained since the last charge. A bucket never drains below
+ * zero, so the level is the largest sum, charges less drain, over all runs of charges that end now.
  */
 static wide model_level(const model *m, wide drain)
 {
@@ -127,7 +128,7 @@ static void model_charge(model *m, const rl_limit *limit, int64_t now, int64_t u
         wide drain = m->count ? (wide)(at - latest) * limit->quota : 0;
         wide level = model_level(m, drain), cost = (wide)units * m->window_ms * model_ticks(m);
 
-        /* What no clock can have left is capped, as the state is. */
+        /* capped like the limiter's level */
         if (level + cost > RL_PRODUCT_MAX)
             cost = RL_PRODUCT_MAX - level;
         model_add(m, at, cost, drain);
@@ -142,8 +143,10 @@ static void model_unblock(model *m, int64_t ticks)
     m->blocked_until = m->blocked_until > ticks ? m->blocked_until - ticks : 0;
 }
 
-/* Brings the charges to now when they are further ahead than a clock may step; returns the time that
- * counts. */
+/*
+ * Moves charges that are more than a window ahead of the clock to now. Returns the time to count
+ * at: now, or the time of the latest charge while that is at most a window ahead.
+ */
 static int64_t model_anchor(model *m, int64_t now)
 {
     int64_t latest = model_latest(m), window = m->window_ms * model_ticks(m);
@@ -175,7 +178,7 @@ static int64_t model_anchor(model *m, int64_t now)
     return now;
 }
 
-/* What was not settled in time is charged to the moment its time was over. */
+/* Charges pending units whose response is overdue, as of the moment at which it became so. */
 static void model_overdue(model *m, const rl_limit *limit, int64_t clock)
 {
     int64_t slot = clock / (60000 * model_ticks(m));
@@ -215,7 +218,7 @@ static void model_overdue(model *m, const rl_limit *limit, int64_t clock)
     m->pending_count = kept;
 }
 
-/* Forgets what can count no more. */
+/* Drops charges that no longer count; sums up the many charges of a bucket in one. */
 static void model_forget(model *m, const rl_limit *limit, int64_t now)
 {
     int kept = 0;
@@ -240,7 +243,7 @@ static void model_forget(model *m, const rl_limit *limit, int64_t now)
     (void)limit;
 }
 
-/* Moves to the clock; returns the time that counts. */
+/* Brings the model up to the clock. Returns the time to count at. */
 static int64_t model_move(model *m, const rl_limit *limit, int64_t clock)
 {
     int64_t now, ticks = model_ticks(m);
@@ -254,7 +257,7 @@ static int64_t model_move(model *m, const rl_limit *limit, int64_t clock)
     return now;
 }
 
-/* Notes that the state was stored at a time: from then on a clock before it has stepped back. */
+/* Notes that the state was stored at now: a clock that shows an earlier time has stepped back. */
 static void model_visit(model *m, const rl_limit *limit, int64_t now)
 {
     if (m->algorithm != RL_SLIDING_LOG)
@@ -263,7 +266,7 @@ static void model_visit(model *m, const rl_limit *limit, int64_t now)
 
 /* --- Verdicts --- */
 
-/* What counts at a tick that is not before the last charge, times the window. */
+/* The units that count at now, times the window. now is not before the last charge. */
 static wide model_used(const model *m, const rl_limit *limit, int64_t now)
 {
     wide window = (wide)m->window_ms * model_ticks(m);
@@ -296,7 +299,7 @@ static int64_t model_capacity(const model *m, const rl_limit *limit)
     return model_is_bucket(m) && limit->quota ? limit->burst : limit->quota;
 }
 
-/* Whether units fit beside what is charged, with a delay or without. */
+/* Whether units fit in addition to those charged, with the limit's delay or without it. */
 static int model_fits(const model *m, const rl_limit *limit, int64_t now, int64_t units,
                       int delayed)
 {
@@ -312,7 +315,7 @@ static int model_admits(const model *m, const rl_limit *limit, int64_t now, int6
     return now >= m->blocked_until && model_fits(m, limit, now, model_pending(m) + units, 1);
 }
 
-/* --- Waits, by trying --- */
+/* --- Waits, found by trying times --- */
 
 typedef int (*model_question)(const model *m, const rl_limit *limit, int64_t now, int64_t units);
 
@@ -327,7 +330,7 @@ static int is_unused_at(const model *m, const rl_limit *limit, int64_t now, int6
     return model_used(m, limit, now) == 0;
 }
 
-/* The least ms after which the answer is yes; it stays yes from then on. */
+/* The least number of ms after which the answer is yes. It must stay yes from then on. */
 static int64_t model_wait(const model *m, const rl_limit *limit, int64_t now, int64_t units,
                           model_question question)
 {
@@ -377,7 +380,7 @@ static int64_t model_remaining(const model *m, const rl_limit *limit, int64_t no
     return low;
 }
 
-/* --- What becomes of a charge --- */
+/* --- Pending units, and units given back --- */
 
 static void model_wait_for_response(model *m, int64_t units)
 {
@@ -388,7 +391,7 @@ static void model_wait_for_response(model *m, int64_t units)
     m->pending[m->pending_count++] = (waiting){m->slot, units};
 }
 
-/* Takes units that are pending in a slot; returns how many of them were not there. */
+/* Takes pending units from a slot; returns how many were missing there. */
 static int64_t model_take_pending(model *m, int64_t slot, int64_t units)
 {
     int kept = 0;
@@ -427,7 +430,7 @@ static void model_prolong(model *m, int64_t slot, int64_t units)
         model_wait_for_response(m, units - model_take_pending(m, slot, units));
 }
 
-/* From the other slot what is not in this one. */
+/* Takes units from their slot and, if some are missing there, from the other slot. */
 static void model_settle(model *m, const rl_limit *limit, int64_t now, int64_t slot,
                          int64_t units, int charged)
 {

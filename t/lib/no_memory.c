@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Preloaded into httpd, it takes shared memory away: anonymous shared mappings larger than the
- * number of bytes in the file that NO_MEMORY names fail. While there is no such file all is well.
+ * A library to preload into httpd, which makes large shared mappings fail. The file named by the
+ * variable NO_MEMORY holds a number of bytes; anonymous shared mappings larger than that fail.
+ * While the file does not exist, none does.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A seeded generator for property tests: the same seed tries the same cases on every machine.
- * RL_SEED sets another one. Not for secrets.
+ * A seeded generator for property tests. The same seed gives the same cases on every machine;
+ * RL_SEED sets another seed. Not for secrets.
  */
 #ifndef RANDOM_H
 #define RANDOM_H
@@ -13,7 +13,7 @@ typedef struct {
     uint64_t state;
 } rng;
 
-/* RL_SEED, or the given number. */
+/* RL_SEED if it is set, otherwise the given number. */
 __attribute__((unused)) static uint64_t rng_seed(uint64_t otherwise)
 {
     const char *said = getenv("RL_SEED");
@@ -21,7 +21,7 @@ __attribute__((unused)) static uint64_t rng_seed(uint64_t otherwise)
     return said && *said ? strtoull(said, NULL, 10) : otherwise;
 }
 
-/* The variable as a number, or the given one: how often to try. */
+/* A number of rounds: the environment variable if it is set, otherwise the given number. */
 __attribute__((unused)) static long rng_rounds(const char *variable, long otherwise)
 {
     const char *said = getenv(variable);
@@ -39,13 +39,13 @@ __attribute__((unused)) static uint64_t rng_next(rng *r)
     return z ^ z >> 31;
 }
 
-/* From low to high, both included. */
+/* A number from low to high, both included. */
 __attribute__((unused)) static int64_t rng_between(rng *r, int64_t low, int64_t high)
 {
     return low + (int64_t)(rng_next(r) % (uint64_t)(high - low + 1));
 }
 
-/* Likewise, but each order of magnitude as often as any other, and the ends themselves often. */
+/* Likewise, with all orders of magnitude equally likely, and low and high themselves likely. */
 __attribute__((unused)) static int64_t rng_scaled(rng *r, int64_t low, int64_t high)
 {
     uint64_t span = (uint64_t)(high - low);

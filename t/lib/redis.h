@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A redis-server of a test's own, on a socket in a new directory, that ends with the test. Nothing
- * is kept on disk. RL_REDIS_SERVER names another program, as valkey-server.
+ * Starts a redis-server for a test, on a Unix socket in a new directory and without persistence. It
+ * ends with the test. RL_REDIS_SERVER names another program, as valkey-server.
  */
 #ifndef REDIS_H
 #define REDIS_H
@@ -19,7 +19,7 @@ static redisContext *redis;
 static char directory[] = "/tmp/rl-redis-XXXXXX", socket_path[sizeof(directory) + 16];
 static pid_t server;
 
-/* Ends the server, with a signal. */
+/* Sends the server a signal and waits for its end, even if it is paused. */
 static void end_redis(int sign)
 {
     if (redis)
@@ -37,7 +37,7 @@ static void stop_redis(void)
     rmdir(directory);
 }
 
-/* Starts it, again on the same socket. Returns when it answers; 0 if there is no redis-server. */
+/* Starts the server, always on the same socket. Returns 1 once it answers, 0 if it cannot run. */
 static int run_redis(void)
 {
     const char *program = getenv("RL_REDIS_SERVER");
@@ -62,7 +62,7 @@ static int run_redis(void)
     return 0;
 }
 
-/* Returns when it answers; 0 if there is no redis-server. */
+/* Makes the directory and starts the server. Returns 1 once it answers, 0 if it cannot run. */
 static int start_redis(void)
 {
     if (!mkdtemp(directory))
@@ -76,7 +76,7 @@ static int start_redis(void)
     return 0;
 }
 
-/* A reply of Redis as text that lasts until the next one; "(nil)" for none. */
+/* Sends a command; the reply as text, "(nil)" for nil or none. Valid until the next call. */
 __attribute__((unused)) static const char *ask(const char *format, ...)
 {
     static char text[256];

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Replies of Redis from their text: what hiredis makes of these bytes. Freed by the next call and
- * at the end.
+ * Makes hiredis replies from their bytes on the wire.
  */
 #ifndef REPLIES_H
 #define REPLIES_H
@@ -10,7 +9,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* NULL if the bytes are no whole reply. */
+/* The parsed reply, valid until the next call; NULL if the bytes are not a complete reply. */
 __attribute__((unused)) static redisReply *reply_of(const char *bytes)
 {
     static redisReply *last;

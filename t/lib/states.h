@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* Limits and states in short, for tests: initializers, and as values with a cast before them. */
+/* Short initializers of limits and states, for tests; with a cast in front they are values. */
 #ifndef STATES_H
 #define STATES_H
 
 #include "core/limiter.h"
 
-#define LIMIT(kind, units, ms) {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (units)}
+#define LIMIT(kind, units, ms) \
+    {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (units)}
 #define BUCKET(kind, units, ms, holds) \
     {.algorithm = (kind), .quota = (units), .window_ms = (ms), .burst = (holds)}
 #define WINDOW(number, before, now) {.index = (number), .prev = (before), .cur = (now)}

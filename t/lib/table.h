@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A table of the local tier for tests: in memory that children share, with a fixed seed, on a
- * clock the test sets. Keys are numbers.
+ * A table of the local tier for tests, in memory shared with forked children. Its seed is fixed,
+ * the test sets its clock, and its keys are numbers.
  */
 #ifndef TABLE_H
 #define TABLE_H
@@ -20,7 +20,7 @@
 #define HOUR INT64_C(3600000)
 #define MINUTE INT64_C(60000)
 
-/* Memory that children share; zeroed. */
+/* Zeroed memory, shared with children forked later. Exits if there is none. */
 UNUSED static void *shared_memory(size_t size)
 {
     void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
@@ -45,8 +45,8 @@ UNUSED static uint64_t key_of(const rl_local *table, rl_local_kind kind, int num
 }
 
 /*
- * The cache line an entry stands in, or NULL: what lies in memory, for tests that break it. Its owner
- * word holds 12 bits that count, and the upper bits of the key but the first.
+ * The cache line of a key's entry, or NULL, for tests that damage the memory. The entry's first
+ * word holds a counter in its upper 12 bits and, below them, bits 12 to 62 of the key.
  */
 UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
 {
@@ -57,7 +57,7 @@ UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
     return NULL;
 }
 
-/* A charge at host_ms; the clock of its windows is BASE ahead. state is the count before it. */
+/* Charges at host_ms; the wall clock is BASE ahead of it. *state: the count before the charge. */
 UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                          int64_t host_ms, rl_state *state)
 {
@@ -77,7 +77,7 @@ UNUSED static rl_recall recall_of(rl_local *table, uint64_t key, const rl_limit 
     return recall == RL_RECALL_ASK && !rl_local_renew(table, key, host_ms) ? RL_RECALL_DENY : recall;
 }
 
-/* What a count holds at host_ms. */
+/* The state of a count at host_ms. */
 UNUSED static rl_state peek(rl_local *table, uint64_t key, const rl_limit *limit,
                             int64_t host_ms)
 {

@@ -2,13 +2,14 @@
 /*
  * A TAP printer for the unit tests in C.
  *
- * Every check prints one line and returns whether it held, so that a test can
- * go on or stop. A failed check also says where it stands and what it saw, as
- * TAP comments on stderr. The plan comes last: main ends with
- * `return done_testing();`, whose value is the exit code prove looks at. A test
- * that dies on its way prints no plan and counts as failed.
+ * Every check prints one line and returns whether it held. A failed check also
+ * prints its file and line and the values it compared, as TAP comments on
+ * stderr. main ends with `return done_testing();`, which prints the plan and
+ * returns the exit code. A program that crashes prints no plan, so prove counts
+ * it as failed.
  *
- * Names are printf formats. Single-threaded: only one thread may check.
+ * The name of a check is a printf format. Not thread-safe: only one thread of a
+ * program may check.
  */
 #ifndef TAP_H
 #define TAP_H
@@ -33,7 +34,7 @@ static int tap_failed;
 #define is_mem(got, want, len, ...) \
     tap_is_mem(got, want, len, __FILE__, __LINE__, __VA_ARGS__)
 
-/* Prints the line of one check; the name must not hold a newline. */
+/* Prints the line of one check; the name must not contain a newline. */
 __attribute__((format(printf, 4, 0)))
 static int tap_vok(int held, const char *file, int line, const char *name, va_list args)
 {
@@ -87,7 +88,7 @@ static TAP_FORMAT(5) int tap_is_str(const char *got, const char *want, const cha
     return same;
 }
 
-/* Bytes around the first difference, so that a long buffer stays readable. */
+/* Prints up to 16 bytes, beginning at the first difference. */
 TAP_FN void tap_hex(const char *label, const unsigned char *bytes, size_t from, size_t len)
 {
     size_t i;
@@ -119,7 +120,7 @@ static TAP_FORMAT(6) int tap_is_mem(const void *got, const void *want, size_t le
     return at == len;
 }
 
-/* A remark in the output, shown by prove -v. */
+/* Prints a remark as a TAP comment on stderr. */
 TAP_FN TAP_FORMAT(1) void diag(const char *text, ...)
 {
     va_list args;
@@ -131,7 +132,7 @@ TAP_FN TAP_FORMAT(1) void diag(const char *text, ...)
     va_end(args);
 }
 
-/* Prints the plan; the exit code: 0 if all held, 1 if not or if nothing ran. */
+/* Prints the plan. Returns the exit code: 0 if all checks held, 1 if one failed or none ran. */
 TAP_FN int done_testing(void)
 {
     printf("1..%d\n", tap_count);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Moves the wall clock of a program and of all that it starts, when preloaded: by
- * WALLCLOCK_OFFSET seconds, which may be negative. Clocks run on as they do; those
- * that are not the wall clock are left alone.
+ * A library to preload, which moves the wall clock of a program and of its children by
+ * WALLCLOCK_OFFSET seconds, which may be negative. The clock keeps running; other
+ * clocks are left alone.
  *
- * libfaketime does the same and much more, but deadlocks with the jemalloc of Debian
- * 12's redis-server: both set themselves up at the first call of the other. Here
- * nothing is set up: the real time comes from system calls.
+ * libfaketime does this and much more, but deadlocks with the jemalloc of Debian 12's
+ * redis-server, because each initializes itself during a call from the other. This
+ * library initializes nothing: it reads the real time by system calls.
  */
 #define _GNU_SOURCE
 #include <errno.h>
@@ -56,7 +56,7 @@ time_t time(time_t *now)
     return ts.tv_sec;
 }
 
-/* A deadline is a time that was read here, and the kernel's clock was not moved. */
+/* The deadline was computed from the moved clock; the kernel waits by the real one. */
 int pthread_cond_timedwait(pthread_cond_t *restrict condition, pthread_mutex_t *restrict mutex,
                            const struct timespec *restrict deadline)
 {
