@@ -161,30 +161,35 @@ static int breakers_opened(const rl_figure_row *row, const rl_figures *f, int i,
     return i == 0;
 }
 
-static int breaker_state(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
+/* The breaker of node i, whose name becomes the label; NULL if there are not so many. */
+static rl_breaker *breaker_of_node(const rl_figures *f, int i, rl_figure *figure)
 {
     char node[RL_BREAKER_NAME];
     rl_breaker *breaker = rl_breaker_at(f->context->breakers, i, node);
 
+    if (breaker)
+        figure->labels = rl_figure_label(f->pool, "node", node);
+    return breaker;
+}
+
+static int breaker_state(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
+{
+    const rl_breaker *breaker = breaker_of_node(f, i, figure);
+
     (void)row;
-    if (!breaker)
-        return 0;
-    figure->labels = rl_figure_label(f->pool, "node", node);
-    figure->value = (uint64_t)rl_breaker_read(breaker);
-    return 1;
+    if (breaker)
+        figure->value = (uint64_t)rl_breaker_read(breaker);
+    return breaker != NULL;
 }
 
 static int breaker_opens(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
-    char node[RL_BREAKER_NAME];
-    rl_breaker *breaker = rl_breaker_at(f->context->breakers, i, node);
+    const rl_breaker *breaker = breaker_of_node(f, i, figure);
 
     (void)row;
-    if (!breaker)
-        return 0;
-    figure->labels = rl_figure_label(f->pool, "node", node);
-    figure->value = breaker->opened;
-    return 1;
+    if (breaker)
+        figure->value = breaker->opened;
+    return breaker != NULL;
 }
 
 /* which: the offset of a member of rl_local_stats. */
