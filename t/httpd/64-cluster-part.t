@@ -16,7 +16,7 @@ use RedisCluster;
 use Status;
 use Test::More;
 
-my $cluster = RedisCluster->start(replicas => 0, timeout => 60_000,
+my $cluster = RedisCluster->start(replicas => 0,
     conf => ['cluster-require-full-coverage no']);
 my $dead = $cluster->owner($cluster->slot('{server}'));
 

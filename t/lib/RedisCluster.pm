@@ -9,16 +9,17 @@ package RedisCluster;
 #   my $node = $cluster->primary_of('rl:{ip:127.0.0.1}:login:fixed-window:1h');
 #   is $cluster->cmd_at($key, 'GET', $key), ...;
 #   $cluster->move_slots($from, $to, 100, on_slot => sub { ... });
+#   $cluster->replace_nodes_after(1500);
 #   $node->kill9;
 #   $cluster->wait_for_failover($node);
 #
 # start() promises: when it returns, every node says cluster_state:ok and every
 # replica is in step with its primary. Nodes are RedisServer objects and end with
-# the test. Options: primaries (3), replicas (1 each), timeout (cluster-node-timeout
-# in ms, 1500: how long until a node that is gone is replaced), conf (lines of
-# redis.conf), assign (sub: slot number to index of a primary), tls (lines that name
-# certificates: nodes speak TLS with each other, and url is for TLS; tests may still
-# speak in clear).
+# the test. No node is replaced before replace_nodes_after(): until then a node may
+# be late by a minute, as on a busy machine. Options: primaries (3), replicas (1
+# each), conf (lines of redis.conf), assign (sub: slot number to index of a primary),
+# tls (lines that name certificates: nodes speak TLS with each other, and url is for
+# TLS; tests may still speak in clear).
 
 use strict;
 use warnings;
@@ -31,7 +32,7 @@ use constant SLOTS => 16384;
 
 sub start {
     my ($class, %opt) = @_;
-    my $self = bless { primaries => 3, replicas => 1, timeout => 1500, conf => [], %opt }, $class;
+    my $self = bless { primaries => 3, replicas => 1, conf => [], %opt }, $class;
     my $count = $self->{primaries} * (1 + $self->{replicas});
     $self->{nodes} = [map { $self->_node } 1 .. $count];
     $self->_assign;
@@ -170,6 +171,12 @@ sub wait_until_ok {
     );
 }
 
+# From now on a node that does not answer for so many ms is replaced.
+sub replace_nodes_after {
+    my ($self, $ms) = @_;
+    $_->cmd(qw(CONFIG SET cluster-node-timeout), $ms) for $self->_living;
+}
+
 # Waits until the slots a dead primary had are served by another node.
 sub wait_for_failover {
     my ($self, $dead) = @_;
@@ -201,7 +208,7 @@ sub _node {
     return RedisServer->start(port => $port, tls_port => $tls_port, conf => [@tls,
         'cluster-enabled yes', "cluster-port $bus", 'cluster-announce-ip 127.0.0.1',
         "cluster-announce-port $port", "cluster-announce-bus-port $bus",
-        "cluster-config-file nodes-$port.conf", "cluster-node-timeout $self->{timeout}",
+        "cluster-config-file nodes-$port.conf", 'cluster-node-timeout 60000',
         'cluster-replica-validity-factor 0', 'repl-diskless-sync-delay 0', @{ $self->{conf} },
     ]);
 }
