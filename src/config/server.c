@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * server: the directives that hold for the whole server.
+ * server: the directives that hold for the whole server, and the violation logs that they name.
  */
 #include <string.h>
 
@@ -9,11 +9,15 @@
 #include <apr_strings.h>
 
 #include <httpd.h>
+#include <http_log.h>
 
 #include "config/directive.h"
 #include "config/server.h"
 #include "rule/text.h"
 #include "shm/local.h"
+
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+APLOG_USE_MODULE(ratelimit_redis);
 
 /* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
 static const char *value_of(const char *word, const char *name)
@@ -252,4 +256,29 @@ const char *rl_cmd_log(cmd_parms *cmd, void *config, const char *target, const c
         return apr_pstrcat(cmd->pool, "RateLimitLog: ", error, NULL);
     APR_ARRAY_PUSH(rl_config_logs(), rl_log *) = settings->log;
     return NULL;
+}
+
+int rl_config_open_logs(apr_pool_t *pconf)
+{
+    apr_array_header_t *logs = rl_config_logs();
+    int opened = 1;
+
+    for (int i = 0; i < logs->nelts; i++)
+        opened &= rl_log_open(APR_ARRAY_IDX(logs, i, rl_log *), pconf);
+    return opened;
+}
+
+int rl_config_check_logs(server_rec *s, apr_pool_t *scratch)
+{
+    apr_array_header_t *logs = rl_config_logs();
+    int good = 1;
+
+    for (int i = 0; i < logs->nelts; i++) {
+        const char *error = rl_log_check(APR_ARRAY_IDX(logs, i, rl_log *), scratch);
+
+        if (error)
+            ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "ratelimit: %s", error);
+        good &= !error;
+    }
+    return good;
 }

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * server: the directives that hold for the whole server.
+ * server: the directives that hold for the whole server, and the violation logs that they name.
  *
- * They fill in rl_settings; those about the link to Redis are in config/redis.h. Each function is
- * one of the command table: it returns NULL, or an error text in the command's pool.
+ * The directives fill in rl_settings; those about the link to Redis are in config/redis.h. A
+ * function rl_cmd_* belongs to the command table: it returns NULL, or an error text in the command's
+ * pool.
  */
 #ifndef RL_SERVER_H
 #define RL_SERVER_H
@@ -23,5 +24,17 @@ const char *rl_cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
 const char *rl_cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const argv[]);
 const char *rl_cmd_log(cmd_parms *cmd, void *config, const char *target, const char *first,
                        const char *second);
+
+/*
+ * Opens each RateLimitLog for as long as the pool lives. Returns 0 if one of them cannot be opened:
+ * the denials of its servers then go to the error log.
+ */
+int rl_config_open_logs(apr_pool_t *pconf);
+
+/*
+ * At httpd -t: logs an error for each RateLimitLog that is certain to fail when it is opened.
+ * Returns 0 if there is one.
+ */
+int rl_config_check_logs(server_rec *s, apr_pool_t *scratch);
 
 #endif
