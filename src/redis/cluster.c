@@ -294,7 +294,7 @@ int64_t rl_cluster_due(const rl_cluster *c)
     return find_ready(c) < 0 && c->seed_at_us > c->ask_at_us ? c->seed_at_us : c->ask_at_us;
 }
 
-int rl_cluster_is_settled(const rl_cluster *c)
+int rl_cluster_is_quiet(const rl_cluster *c)
 {
     return !c->stale && !c->asking;
 }

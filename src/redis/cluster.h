@@ -58,6 +58,6 @@ void rl_cluster_tick(rl_cluster *cluster, int64_t now_us);
 int64_t rl_cluster_due(const rl_cluster *cluster);
 
 /* Nothing to be done until a call or a connection tells of something. */
-int rl_cluster_is_settled(const rl_cluster *cluster);
+int rl_cluster_is_quiet(const rl_cluster *cluster);
 
 #endif

@@ -245,7 +245,7 @@ static int may_sleep(rl_leader *l)
 /* Nothing is to be done before another call comes. */
 static int is_quiet(const rl_leader *l)
 {
-    return !l->out && !l->waiting.first && l->alone == CALM && rl_servers_is_settled(l->servers);
+    return !l->out && !l->waiting.first && l->alone == CALM && rl_servers_is_quiet(l->servers);
 }
 
 /* Gives the lead up: it is free, or the I/O thread's. Returns 1 if it is free. */

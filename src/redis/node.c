@@ -484,7 +484,7 @@ unsigned rl_node_troubles(const rl_node *node)
     return node->troubles;
 }
 
-int rl_node_is_settled(const rl_node *node)
+int rl_node_is_quiet(const rl_node *node)
 {
     if (node->resting)
         return 1;

@@ -92,7 +92,7 @@ int rl_node_probe(rl_node *node, int64_t now_us);
 int rl_node_is_awaited(const rl_node *node);
 
 /* Connected, and nothing to be done but to send and to receive. */
-int rl_node_is_settled(const rl_node *node);
+int rl_node_is_quiet(const rl_node *node);
 
 /* Connected: calls can be sent. */
 int rl_node_is_ready(const rl_node *node);

@@ -230,7 +230,7 @@ static void note_lost_link(rl_sentinel_monitor *m, int64_t now_us)
 void rl_sentinel_monitor_tick(rl_sentinel_monitor *m, int64_t now_us)
 {
     if (m->asking || now_us >= m->search_at_us) {
-        if (!rl_sentinel_monitor_is_settled(m) && m->search.state != RL_SEARCH_ASK) {
+        if (!rl_sentinel_monitor_is_quiet(m) && m->search.state != RL_SEARCH_ASK) {
             if (m->search.state != RL_SEARCH_FAILED)
                 note_lost_link(m, now_us);
             rl_sentinel_search_begin(&m->search);
@@ -250,7 +250,7 @@ int rl_sentinel_monitor_wait(const rl_sentinel_monitor *m, short *events, int64_
 
     if (m->asking && m->ask_until_us < *due_us)
         *due_us = m->ask_until_us;
-    else if (!m->asking && !rl_sentinel_monitor_is_settled(m) && m->search_at_us < *due_us)
+    else if (!m->asking && !rl_sentinel_monitor_is_quiet(m) && m->search_at_us < *due_us)
         *due_us = m->search_at_us;
     if (fd < 0 && m->question) {
         *events = POLLIN;
@@ -270,7 +270,7 @@ void rl_sentinel_monitor_close(rl_sentinel_monitor *m)
     rl_link_close(m->link, "the server stops");
 }
 
-int rl_sentinel_monitor_is_settled(const rl_sentinel_monitor *m)
+int rl_sentinel_monitor_is_quiet(const rl_sentinel_monitor *m)
 {
     return m->search.state != RL_SEARCH_ASK && m->search.state != RL_SEARCH_FAILED
         && rl_link_read_state(m->link) == RL_LINK_READY;

@@ -59,6 +59,6 @@ void rl_sentinel_monitor_handle_io(rl_sentinel_monitor *monitor, short revents, 
 void rl_sentinel_monitor_close(rl_sentinel_monitor *monitor);
 
 /* Listening, with nothing to be done. */
-int rl_sentinel_monitor_is_settled(const rl_sentinel_monitor *monitor);
+int rl_sentinel_monitor_is_quiet(const rl_sentinel_monitor *monitor);
 
 #endif

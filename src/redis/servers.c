@@ -219,14 +219,14 @@ void rl_servers_handle_io(rl_servers *servers, const struct pollfd *fds, int cou
         rl_sentinel_monitor_handle_io(servers->monitor, fds ? fds[count].revents : 0, now_us);
 }
 
-int rl_servers_is_settled(const rl_servers *servers)
+int rl_servers_is_quiet(const rl_servers *servers)
 {
     for (int i = 0; i < servers->count; i++) {
-        if (!rl_node_is_settled(servers->nodes[i]))
+        if (!rl_node_is_quiet(servers->nodes[i]))
             return 0;
     }
-    return (!servers->monitor || rl_sentinel_monitor_is_settled(servers->monitor))
-        && (!servers->cluster || rl_cluster_is_settled(servers->cluster));
+    return (!servers->monitor || rl_sentinel_monitor_is_quiet(servers->monitor))
+        && (!servers->cluster || rl_cluster_is_quiet(servers->cluster));
 }
 
 int rl_servers_is_any_open(const rl_servers *servers)

@@ -72,7 +72,7 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
 void rl_servers_handle_io(rl_servers *servers, const struct pollfd *fds, int count, int64_t now_us);
 
 /* Nothing to be done but to send and to receive. */
-int rl_servers_is_settled(const rl_servers *servers);
+int rl_servers_is_quiet(const rl_servers *servers);
 
 /* Probes nodes whose breakers are open, as rl_node_probe(). Returns 1 while one is under way. */
 int rl_servers_probe(rl_servers *servers, int64_t now_us);
