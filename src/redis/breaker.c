@@ -159,7 +159,7 @@ unsigned rl_breaker_good_probes(const rl_breaker *b)
     return (unsigned)load(&b->probes);
 }
 
-void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
+void rl_breaker_probe_now(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms)
 {
     store(&b->backoff_ms, (uint64_t)options->retry_min_ms);
     store(&b->probe_at, (uint64_t)now_ms);

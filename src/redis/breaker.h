@@ -74,7 +74,7 @@ int rl_breaker_claim_probe(rl_breaker *b, int64_t lasts_ms, int64_t now_ms);
 int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
 
 /* Open for a reason that is gone, as when the node has moved: the next probe is due at once. */
-void rl_breaker_hurry(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
+void rl_breaker_probe_now(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
 
 /* Closed as if nothing had been: nobody asks the node any more, or it has answered after long. */
 void rl_breaker_forget(rl_breaker *b);

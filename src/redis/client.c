@@ -82,7 +82,7 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int p
         rl_leader_release(client->leader, call);
     }
     if (!node && failure == RL_FAILED_LATE)
-        rl_servers_hurry_all(client->servers);
+        rl_servers_stop_waiting(client->servers);
     if (node && !*split && rl_node_count(node, failure))
         rl_leader_wake(client->leader);
     return failure;

@@ -45,7 +45,7 @@ struct rl_cluster {
     rl_slots slots;
     place *_Atomic places[RL_SLOTS_NODES]; /* callers find them, once they are whole */
     atomic_int accepting; /* there is a table, or one is about to come */
-    atomic_int hurried;   /* a request has waited in vain for the first one */
+    atomic_int gave_up;   /* a request has waited in vain for the first one */
     int known;            /* there is a table */
     int stale;
     int asking;           /* for the table */
@@ -303,7 +303,7 @@ int rl_cluster_is_quiet(const rl_cluster *c)
 
 int rl_cluster_is_awaited(const rl_cluster *c)
 {
-    if (c->known || atomic_load_explicit(&c->hurried, memory_order_relaxed))
+    if (c->known || atomic_load_explicit(&c->gave_up, memory_order_relaxed))
         return 0;
     if (c->seeds_left)
         return 1;
@@ -329,9 +329,9 @@ rl_failure rl_cluster_route(rl_cluster *c, int slot, rl_node **node)
                                                                      : RL_FAILED_DOWN;
 }
 
-void rl_cluster_hurry(rl_cluster *c)
+void rl_cluster_stop_waiting(rl_cluster *c)
 {
-    atomic_store_explicit(&c->hurried, 1, memory_order_relaxed);
+    atomic_store_explicit(&c->gave_up, 1, memory_order_relaxed);
 }
 
 /* A slot that is nobody's: whoever is asked knows better, or says that the cluster is down. */

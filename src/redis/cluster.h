@@ -7,7 +7,7 @@
  * found wrong or a node of it is in trouble: then a replica may have taken over. Servers without
  * slots are talked to only when a redirection names them, and let go soon after.
  *
- * rl_cluster_route() and rl_cluster_hurry() may be called from any thread, all else by who steps
+ * rl_cluster_route() and rl_cluster_stop_waiting() may be called from any thread, all else by who steps
  * the nodes. None ever waits. Times are µs on rl_link_clock().
  */
 #ifndef RL_CLUSTER_H
@@ -36,7 +36,7 @@ rl_cluster *rl_cluster_create(apr_pool_t *pool, const rl_cluster_options *option
 rl_failure rl_cluster_route(rl_cluster *cluster, int slot, rl_node **node);
 
 /* A request has waited in vain for the first table: others shall not. */
-void rl_cluster_hurry(rl_cluster *cluster);
+void rl_cluster_stop_waiting(rl_cluster *cluster);
 
 /* Who gets a slot's calls; NULL if nobody can have them. */
 rl_node *rl_cluster_node(rl_cluster *cluster, int slot);

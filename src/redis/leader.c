@@ -381,7 +381,7 @@ static void lead_until_done(rl_leader *l, const rl_call *call, int64_t deadline_
     if (l->threaded)
         leave(l);
     else if (call->node)
-        rl_node_hurry(call->node);
+        rl_node_stop_waiting(call->node);
 }
 
 int rl_leader_wait(rl_leader *l, rl_call *call, int leads, int64_t deadline_us)
@@ -415,9 +415,9 @@ void rl_leader_flush(rl_leader *l, int64_t deadline_us)
     }
     for (rl_call *call = l->waiting.first; waited && call; call = call->next) {
         if (call->node)
-            rl_node_hurry(call->node);
+            rl_node_stop_waiting(call->node);
         else
-            rl_servers_hurry_all(l->servers);
+            rl_servers_stop_waiting(l->servers);
     }
 }
 

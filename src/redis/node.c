@@ -494,7 +494,7 @@ int rl_node_is_quiet(const rl_node *node)
         && atomic_load(&node->failures) < node->options.failures;
 }
 
-void rl_node_hurry(rl_node *node)
+void rl_node_stop_waiting(rl_node *node)
 {
     if (node->state != RL_LINK_READY)
         node->patient = 0;
@@ -563,7 +563,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
     node->state = RL_LINK_DOWN;
     node->checking = 0;
     if (to)
-        rl_breaker_hurry(node->breaker, &node->options.retry, now_ms());
+        rl_breaker_probe_now(node->breaker, &node->options.retry, now_ms());
     else
         forget_place(node);
 }

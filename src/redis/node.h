@@ -104,7 +104,7 @@ int rl_node_is_idle(const rl_node *node);
 unsigned rl_node_troubles(const rl_node *node);
 
 /* One request has waited in vain for the connection: others shall not. */
-void rl_node_hurry(rl_node *node);
+void rl_node_stop_waiting(rl_node *node);
 
 /* Before a call is sent: sees to it that the connection has not died while it was idle. */
 void rl_node_freshen(rl_node *node);

@@ -2,7 +2,7 @@
 /*
  * resolver: the addresses of names, without waiting for them.
  *
- * The system's resolver may take many seconds and cannot be told to hurry. So each question is
+ * The system's resolver may take many seconds and cannot be given a deadline. So each question is
  * asked by a short-lived thread of its own, in a server with one thread per process too, and
  * whoever asked looks in for the answer when there is time. A name is never asked about twice at
  * the same time, and the system is asked RL_QUESTIONS_MAX questions at most at a time: when DNS

@@ -249,10 +249,10 @@ int rl_servers_probe(rl_servers *servers, int64_t now_us)
     return probing;
 }
 
-void rl_servers_hurry_all(rl_servers *servers)
+void rl_servers_stop_waiting(rl_servers *servers)
 {
     if (servers->cluster)
-        rl_cluster_hurry(servers->cluster);
+        rl_cluster_stop_waiting(servers->cluster);
 }
 
 void rl_servers_close(rl_servers *servers, const char *why)

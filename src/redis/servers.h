@@ -41,7 +41,7 @@ int rl_servers_is_cluster(const rl_servers *servers);
 rl_failure rl_servers_route(rl_servers *servers, int slot, rl_node **node);
 
 /* A request has waited in vain, and its node was not known yet: others shall not wait for that. */
-void rl_servers_hurry_all(rl_servers *servers);
+void rl_servers_stop_waiting(rl_servers *servers);
 
 /* --- The owner ---------------------------------------------------------------------------- */
 

@@ -121,7 +121,7 @@ static void test_exact(void)
 /* --- Late replies ------------------------------------------------------------------------- */
 
 /* Asks for a counter of its own, with deadlines that many replies miss. */
-static void *hurry(void *number)
+static void *miss_deadlines(void *number)
 {
     int n = (int)(intptr_t)number, charged;
     unsigned seed = (unsigned)n;
@@ -173,7 +173,7 @@ static void test_late(void)
     pthread_t threads[THREADS];
 
     make_bases();
-    run_threads(hurry, threads);
+    run_threads(miss_deadlines, threads);
     ok(work(2000), "with deadlines that many miss others are answered");
     for (int i = 0; i < 5; i++) {
         kill(server, SIGSTOP);
@@ -195,7 +195,7 @@ static void test_killed(void)
     ok(decides(), "Redis decides again");
     make_bases();
     atomic_store(&lost_count, 1);
-    run_threads(hurry, threads);
+    run_threads(miss_deadlines, threads);
     for (int i = 0; i < 4; i++) {
         work(200);
         end_redis(SIGKILL);
