@@ -35,7 +35,7 @@
 #define BATCH 16            /* units in one call, so that no call takes long in Redis */
 #define LOOKS 4             /* at what is due, in the time after which units are prolonged */
 #define DEADLINE_US 1000000 /* of a call: no request waits for it */
-#define PATIENCE_MS 100     /* for a thread that nobody may join */
+#define STOP_WAIT_MS 100    /* for a thread that nobody may join */
 
 struct rl_kept {
     APR_RING_ENTRY(rl_kept) link;
@@ -296,7 +296,7 @@ static apr_status_t stop(void *data)
     if (k->options.threaded)
         join(k);
     else
-        for (int ms = 0; atomic_load(&k->working) && ms < PATIENCE_MS; ms++)
+        for (int ms = 0; atomic_load(&k->working) && ms < STOP_WAIT_MS; ms++)
             apr_sleep(1000);
     return APR_SUCCESS;
 }

@@ -41,7 +41,7 @@ struct rl_node {
     rl_dialer *dialer;
     int checking;        /* the link is asked for a sign of life after it was idle */
     rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
-    int patient;         /* requests may wait for the connection that is being made */
+    int may_wait;        /* requests may wait for the connection that is being made */
     unsigned troubles;
     int trying;          /* the request under way was let through an open breaker */
     int probing;
@@ -215,7 +215,7 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *t
 /* Once the breaker is open, it alone says when to try again. */
 void rl_node_fail(rl_node *node, const char *why, int64_t now_us)
 {
-    node->patient = 0;
+    node->may_wait = 0;
     if (node->probing)
         probed(node, 0);
     if (rl_breaker_count_reconnect(node->breaker, &node->options.retry, 0, now_ms()))
@@ -245,7 +245,7 @@ static void connect_next(rl_node *node, int64_t now_us)
     const char *address = NULL;
 
     if (rl_dialer_begin_round(node->dialer, now_us) && !node->options.threaded)
-        node->patient = 1;
+        node->may_wait = 1;
     while (node->state == RL_LINK_DOWN && next == RL_DIAL_ADDRESS) {
         next = rl_dialer_next(node->dialer, now_us, &address);
         if (next == RL_DIAL_ADDRESS) {
@@ -319,7 +319,7 @@ static void connected(rl_node *node, int64_t now_us)
     node->misplaced = RL_ERROR_OTHER;
     atomic_store(&node->failures, 0);
     atomic_store(&node->proven, 0);
-    node->patient = 1;
+    node->may_wait = 1;
     if (node->probing)
         send_probe(node, now_us);
 }
@@ -347,8 +347,8 @@ static void disconnected(rl_node *node, int64_t now_us)
         lost(node, now_us);
     forget_place(node);
     node->misplaced = RL_ERROR_OTHER;
-    node->patient = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
-    if (!node->patient && !atomic_load(&node->proven)) {
+    node->may_wait = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    if (!node->may_wait && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
     }
@@ -366,7 +366,7 @@ static void notice_change(rl_node *node, int64_t now_us)
     if (node->state == was)
         return;
     if (was == RL_LINK_READY && node->state == RL_LINK_CONNECTING)
-        node->checking = node->patient = 1;
+        node->checking = node->may_wait = 1;
     else if (node->state == RL_LINK_READY && !node->checking)
         connected(node, now_us);
     else if (node->state == RL_LINK_DOWN && (was == RL_LINK_READY || node->checking))
@@ -424,7 +424,7 @@ void rl_node_tick(rl_node *node, int64_t now_us)
     rl_dialer_tick(node->dialer, now_us);
     if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN && !may_try(node)) {
         rl_dialer_end_round(node->dialer); /* its end would be old news then */
-        node->patient = 0;
+        node->may_wait = 0;
     }
     else if (node->state == RL_LINK_DOWN
              && now_us >= rl_dialer_due(node->dialer, node->probing)) {
@@ -458,14 +458,14 @@ rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const 
     node->breaker = rl_breaker_of(options->breakers, name);
     node->link = rl_link_create(pool, &link);
     rl_node_set_probe_tag(node, "probe");
-    node->patient = 1;
+    node->may_wait = 1;
     atomic_init(&node->accepting, 1);
     return node;
 }
 
 int rl_node_is_awaited(const rl_node *node)
 {
-    return node->patient && node->state != RL_LINK_READY
+    return node->may_wait && node->state != RL_LINK_READY
         && (rl_dialer_is_dialing(node->dialer) || node->state == RL_LINK_CONNECTING);
 }
 
@@ -497,7 +497,7 @@ int rl_node_is_quiet(const rl_node *node)
 void rl_node_stop_waiting(rl_node *node)
 {
     if (node->state != RL_LINK_READY)
-        node->patient = 0;
+        node->may_wait = 0;
 }
 
 void rl_node_freshen(rl_node *node)
@@ -557,7 +557,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
         rl_logger_say(&node->options.logger, RL_LOG_WARNING, "left Redis at %s: %s", node->name,
                       why);
         atomic_store(&node->failures, 0);
-        node->patient = 1;
+        node->may_wait = 1;
     }
     node->misplaced = RL_ERROR_OTHER;
     node->state = RL_LINK_DOWN;
@@ -615,7 +615,7 @@ void rl_node_wake(rl_node *node, int64_t now_us)
     if (!node->resting)
         return;
     node->resting = 0;
-    node->patient = 1;
+    node->may_wait = 1;
     rl_dialer_restart(node->dialer, now_us);
     atomic_store(&node->failures, 0);
     rl_node_tick(node, now_us);
@@ -624,7 +624,7 @@ void rl_node_wake(rl_node *node, int64_t now_us)
 void rl_node_close(rl_node *node, const char *why)
 {
     atomic_store(&node->accepting, 0);
-    node->patient = 0;
+    node->may_wait = 0;
     rl_dialer_stop(node->dialer);
     rl_link_close(node->link, why);
 }

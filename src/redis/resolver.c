@@ -8,8 +8,8 @@
  * in, the first question of a process pins the module. Children only ask, and never reload modules.
  *
  * A question that nobody waits for any more stays in the list as long as its thread runs: whoever
- * asks next takes part in it. Its answer serves then, too, if it is not older than FRESH_US: else a
- * DNS that is slower than the patience of those who ask would never be heard.
+ * asks next takes part in it. Its answer serves then, too, if it is not older than FRESH_US: else the
+ * answers of a DNS slower than its callers wait would never be used.
  */
 #include <dlfcn.h>
 #include <netdb.h>

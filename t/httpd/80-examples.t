@@ -24,7 +24,7 @@ use Test::More;
 use Windows;
 
 my $conf    = $Examples::CONF;
-my $patient = $Examples::PATIENT;
+my $timeout = $Examples::LONG_TIMEOUT;
 
 *statuses = \&Examples::statuses;
 
@@ -121,7 +121,7 @@ sub login_slows_guessing_down {
 
     my $redis = RedisServer->start;
     my @hosts = map {
-        login_host($file, redis => $redis, before => "RateLimitRedis \@REDIS\@\n$patient")
+        login_host($file, redis => $redis, before => "RateLimitRedis \@REDIS\@\n$timeout")
     } 1, 2;
     my %seen;
     $seen{ $hosts[$_ % 2]->request(@guess)->status }++ for 1 .. 12;
@@ -267,7 +267,7 @@ sub api_host {
         config  => <<"EOC");
 Define BACKEND \@BACKEND\@
 Define REDIS \@REDIS\@
-$patient
+$timeout
 Define LOAD_BALANCER 127.0.0.1
 AllowEncodedSlashes NoDecode
 Include $file
@@ -328,7 +328,7 @@ sub redis_is_asked_through_stunnel {
         what => 'stunnel to listen');
     my $host = Httpd->start(modules => ['headers'], config => <<"EOC");
 Define STUNNEL 127.0.0.1:$port
-$patient
+$timeout
 Include $file
 <Location /hello.txt>
     RateLimit one 3/1h

@@ -49,7 +49,7 @@ sub plans_have_quotas {
         files   => { 'api/items' => "items\n", '../users' => users(qw(bob sue guy eve)) },
         config  => <<"EOC");
 RateLimitRedis \@REDIS\@
-$Examples::PATIENT
+$Examples::LONG_TIMEOUT
 Include $file
 <Location "/api/">
     AuthType Basic

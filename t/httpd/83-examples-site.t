@@ -117,7 +117,7 @@ sub redis_holds_a_deny_list {
     my $redis = RedisServer->start;
     my $host  = Httpd->start(redis => $redis, config => <<"EOC");
 Define REDIS \@REDIS\@
-$Examples::PATIENT
+$Examples::LONG_TIMEOUT
 Include $file
 EOC
     # what the comments tell to type

@@ -44,7 +44,7 @@ sub pages_and_sites_are_blocked {
     my $redis = RedisServer->start;
     my @hosts = map { Httpd->start(redis => $redis, config => <<"EOC") } 1, 2;
 RateLimitRedis \@REDIS\@
-$Examples::PATIENT
+$Examples::LONG_TIMEOUT
 Include $file
 EOC
     $crawl = Examples::at_once($hosts[0], 300, 8, path => sub { "/$_[0].html" });

@@ -90,7 +90,7 @@ sub a_trap_keeps_a_client_out {
     for my $by ('by this host', 'by Redis') {
         my $host = Httpd->start(
             redis  => $redis,
-            config => ($by eq 'by Redis' ? "RateLimitRedis \@REDIS\@\n$Examples::PATIENT\n" : '') . "Include $file",
+            config => ($by eq 'by Redis' ? "RateLimitRedis \@REDIS\@\n$Examples::LONG_TIMEOUT\n" : '') . "Include $file",
         );
         is_deeply at_once($host, 500, 8), { 200 => 500 }, "$by: visitors pass";
         $host->get('/trap');

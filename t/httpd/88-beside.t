@@ -168,7 +168,7 @@ EOT
 subtest 'farms that share a Redis' => sub {
     my $redis = RedisServer->start;
     my @farm = map {
-        Httpd->start(redis => $redis, config => "RateLimitRedis \@REDIS\@\n$Examples::PATIENT\n$_\nRateLimit one 1/1d\n")
+        Httpd->start(redis => $redis, config => "RateLimitRedis \@REDIS\@\n$Examples::LONG_TIMEOUT\n$_\nRateLimit one 1/1d\n")
     } '', '', 'RateLimitRedisPrefix shop', 'RateLimitScope shop';
     is join(' ', map { $_->get('/')->status } @farm), '200 429 200 200',
         'count together, but for a prefix or a scope of their own';
@@ -185,7 +185,7 @@ subtest 'a new password without a gap' => sub {
         config => <<"EOT");
 RateLimitRedis \@REDIS\@
 RateLimitRedisAuth file:\@DIR\@/secret
-$Examples::PATIENT
+$Examples::LONG_TIMEOUT
 RateLimit one 100/1d
 RateLimitNotes all
 Header always set X-Source %{RATELIMIT_SOURCE}e

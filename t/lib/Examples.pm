@@ -22,7 +22,7 @@ use Test::More;
 our $CONF = abs_path(dirname(__FILE__) . '/../../conf');
 
 # A busy machine is no reason to count alone: these tests are about the examples.
-our $PATIENT = 'RateLimitRedisTimeout 10s connect=10s';
+our $LONG_TIMEOUT = 'RateLimitRedisTimeout 10s connect=10s';
 
 # A subtest for each story, in the order of their names.
 sub run {
