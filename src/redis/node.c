@@ -178,13 +178,13 @@ static void probed(rl_node *node, int in_time)
 }
 
 /*
- * Where a guided node's server is, is to be asked anew; there is no failure before nobody knows of
- * a place to try. Returns 1 if the node is guided.
+ * Counts a lost connection. Where sentinels name the server's place they are asked for it again, and
+ * the node has failed only when none of them knows one. Returns 1 for such a node.
  */
 static int forget_place(rl_node *node)
 {
     node->troubles++;
-    if (!node->options.guided)
+    if (!node->options.by_sentinel)
         return 0;
     rl_dialer_forget(node->dialer);
     return 1;
@@ -402,7 +402,8 @@ static void leave_if_useless(rl_node *node)
     if (node->misplaced) {
         rl_dialer_demote(node->dialer);
         apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
-        rl_node_move(node, node->options.guided ? NULL : rl_dialer_endpoint(node->dialer), why);
+        rl_node_move(node, node->options.by_sentinel ? NULL : rl_dialer_endpoint(node->dialer),
+                     why);
     }
     else if (atomic_load(&node->failures) >= node->options.failures) {
         rl_link_close(node->link, explain(node, "too many calls in a row failed", why));
@@ -571,7 +572,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
 {
     rl_link_close(node->link, why);
-    if (node->options.guided)
+    if (node->options.by_sentinel)
         leave_place(node, at, why);
     rl_dialer_move(node->dialer, at);
 }

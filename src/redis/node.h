@@ -43,7 +43,7 @@ typedef struct {
     const rl_tls *tls;
     int in_flight;
     rl_probe_maker probe;
-    int guided;               /* before each connection it is asked anew where the server is */
+    int by_sentinel;          /* sentinels name the server's place before each connection */
     int in_cluster;           /* what is wrong with a slot is not the server's fault */
     int threaded;             /* its owner has time of its own, and is not a request */
     rl_resolver *resolver;    /* the owner's */
@@ -54,9 +54,9 @@ typedef struct {
 
 /*
  * Makes a node that is not connected yet. options are copied, what they point to is not. name is
- * for people and stays the same wherever the node moves to. Of a guided node at may be NULL, and is
- * forgotten when a connection was lost or could not be made: then requests wait for rl_node_move()
- * or rl_node_fail() as they wait for a connection.
+ * for logs and pages and stays the same wherever the node moves. With by_sentinel, at may be NULL,
+ * and the endpoint is dropped when a connection is lost or cannot be made: requests then wait for
+ * rl_node_move() or rl_node_fail() as they wait for a connection.
  */
 rl_node *rl_node_create(apr_pool_t *pool, const rl_node_options *options, const char *name,
                         const rl_endpoint *at);
@@ -131,10 +131,10 @@ void rl_node_handle_io(rl_node *node, short revents, int64_t now_us);
  */
 void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
 
-/* There is no place where a guided node's server could be. */
+/* No sentinel knows where the server is: counts a failed attempt to connect. */
 void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
 
-/* Where a guided node's server is, is being asked: it stays connected, but connects no more. */
+/* Sentinels are being asked where the server is: stays connected, but does not connect again. */
 void rl_node_doubt(rl_node *node);
 
 /* The node's name and endpoint have changed in place: they mean another server. It rests. */

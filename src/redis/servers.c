@@ -2,10 +2,10 @@
 /*
  * servers: the servers of Redis that one child talks to, and which of them a call goes to.
  *
- * A guided node is at the place that the monitor names, and asks ROLE there before anything else: a
- * sentinel may be late. When it loses its connection, or can make none, the monitor is told,
- * searches, and names the place again or another one; only when all sentinels were asked in vain
- * the node has failed.
+ * With sentinels, the one node connects to the address that the monitor names, and sends ROLE there
+ * before the scripts: a sentinel may not have noticed a failover yet. When the node loses its
+ * connection, or cannot make one, the monitor searches again and names the same address or another.
+ * The node has failed only when all sentinels were asked in vain.
  *
  * A call's node is found when it is sent, not when it is made: by then the cluster's table may be
  * another. From its first redirection on it goes where that says.
@@ -293,7 +293,7 @@ rl_servers *rl_servers_create(apr_pool_t *pool, const rl_url *url,
         servers->cluster = rl_cluster_create(pool, &cluster);
         break;
     case RL_URL_SENTINEL:
-        servers->node.guided = 1;
+        servers->node.by_sentinel = 1;
         servers->monitor = rl_sentinel_monitor_create(pool, &monitor);
         ask_for_role(servers);
         add_node(servers, apr_pstrcat(pool, url->primary, " (by Sentinel)", NULL), NULL);

@@ -19,11 +19,11 @@ static void ignore(void *context, rl_log_level level, const char *text)
     (void)text;
 }
 
-/* A guided node whose place nobody has found is looked at now and then, also when that takes long. */
+/* A node found by Sentinel whose place nobody has found is looked at now and then, also when that takes long. */
 static void test_unknown_place(apr_pool_t *pool)
 {
     rl_node_options options = {.timeout_ms = 25, .connect_ms = CONNECT_MS, .failures = 5,
-                               .retry = {50, 2000}, .in_flight = 8, .guided = 1, .threaded = 1,
+                               .retry = {50, 2000}, .in_flight = 8, .by_sentinel = 1, .threaded = 1,
                                .breakers = &breakers, .logger = {ignore, NULL}};
     rl_node *node = rl_node_create(pool, &options, "unknown", NULL);
     int64_t now_us = rl_link_clock(), due_us;
