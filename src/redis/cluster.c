@@ -34,7 +34,7 @@ typedef struct {
     char host[RL_HOST_SIZE];
     char name[RL_HOST_SIZE + 10];
     int resting;
-    int useless;       /* it had no table to tell */
+    int has_no_table;  /* it had none when it was asked */
     int64_t wanted_us; /* last named by a redirection */
     int probe_slot;    /* that its probe is of; RL_SLOTS_NOBODY: none */
 } place;
@@ -185,7 +185,7 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     rl_slots *slots = &c->slots;
     int taken = reply ? rl_slots_read(slots, reply, from->host) : 0;
 
-    from->useless = taken <= 0;
+    from->has_no_table = taken <= 0;
     if (taken > 0) {
         c->known = 1;
         c->complained = 0;
@@ -310,7 +310,7 @@ int rl_cluster_is_awaited(const rl_cluster *c)
     for (int i = 0; i < c->slots.count; i++) {
         const place *p = c->places[i];
 
-        if (p && !p->resting && !p->useless
+        if (p && !p->resting && !p->has_no_table
             && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
             return 1;
     }

@@ -395,7 +395,7 @@ int rl_node_probe(rl_node *node, int64_t now_us)
     return node->probing;
 }
 
-static void leave_if_useless(rl_node *node)
+static void end_bad_connection(rl_node *node)
 {
     char why[WHY];
 
@@ -420,7 +420,7 @@ void rl_node_tick(rl_node *node, int64_t now_us)
         && atomic_exchange(&node->opened, 0))
         say_opened(node, explain(node, "most calls fail", why));
     if (node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY)
-        leave_if_useless(node);
+        end_bad_connection(node);
     notice_change(node, now_us);
     rl_dialer_tick(node->dialer, now_us);
     if (rl_node_is_open(node) && !node->probing && node->state == RL_LINK_DOWN && !may_try(node)) {
