@@ -40,7 +40,7 @@ struct rl_node {
     rl_link_state state; /* as last seen */
     rl_dialer *dialer;
     int checking;        /* the link is asked for a sign of life after it was idle */
-    rl_error_kind misplaced; /* how Redis said that it is not the server that was looked for */
+    rl_error_kind wrong_role; /* why Redis is not the server looked for; RL_ERROR_OTHER: it is */
     int may_wait;        /* requests may wait for the connection that is being made */
     unsigned troubles;
     int trying;          /* the request under way was let through an open breaker */
@@ -205,7 +205,7 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *t
     if (error->action == RL_DO_RELOAD)
         rl_link_reload(node->link);
     else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
-        node->misplaced = kind;
+        node->wrong_role = kind;
     else if (error->action == RL_DO_OPEN
              && rl_breaker_open(node->breaker, node->options.retry.retry_max_ms, now_ms()))
         say_opened(node, why);
@@ -316,7 +316,7 @@ static void send_probe(rl_node *node, int64_t now_us)
 static void connected(rl_node *node, int64_t now_us)
 {
     rl_dialer_connected(node->dialer, now_us);
-    node->misplaced = RL_ERROR_OTHER;
+    node->wrong_role = RL_ERROR_OTHER;
     atomic_store(&node->failures, 0);
     atomic_store(&node->proven, 0);
     node->may_wait = 1;
@@ -341,13 +341,13 @@ static void lost(rl_node *node, int64_t now_us)
 
 static void disconnected(rl_node *node, int64_t now_us)
 {
-    int misplaced = node->misplaced != RL_ERROR_OTHER;
+    int wrong_role = node->wrong_role != RL_ERROR_OTHER;
 
-    if (!misplaced) /* else the breaker says it, if there is no better server */
+    if (!wrong_role) /* else the breaker says it, if there is no better server */
         lost(node, now_us);
     forget_place(node);
-    node->misplaced = RL_ERROR_OTHER;
-    node->may_wait = atomic_exchange(&node->failures, 0) == 0 && !misplaced;
+    node->wrong_role = RL_ERROR_OTHER;
+    node->may_wait = atomic_exchange(&node->failures, 0) == 0 && !wrong_role;
     if (!node->may_wait && !atomic_load(&node->proven)) {
         link_failed(node, now_us);
         return;
@@ -399,9 +399,9 @@ static void end_bad_connection(rl_node *node)
 {
     char why[WHY];
 
-    if (node->misplaced) {
+    if (node->wrong_role) {
         rl_dialer_demote(node->dialer);
-        apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->misplaced].means);
+        apr_snprintf(why, sizeof(why), "it %s", rl_errors[node->wrong_role].means);
         rl_node_move(node, node->options.by_sentinel ? NULL : rl_dialer_endpoint(node->dialer),
                      why);
     }
@@ -490,7 +490,7 @@ int rl_node_is_quiet(const rl_node *node)
     if (node->resting)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
-        && !rl_node_is_open(node) && !node->misplaced && !node->probing
+        && !rl_node_is_open(node) && !node->wrong_role && !node->probing
         && !rl_dialer_is_resolving(node->dialer)
         && atomic_load(&node->failures) < node->options.failures;
 }
@@ -560,7 +560,7 @@ static void leave_place(rl_node *node, const rl_endpoint *to, const char *why)
         atomic_store(&node->failures, 0);
         node->may_wait = 1;
     }
-    node->misplaced = RL_ERROR_OTHER;
+    node->wrong_role = RL_ERROR_OTHER;
     node->state = RL_LINK_DOWN;
     node->checking = 0;
     if (to)

@@ -19,7 +19,7 @@ static void ignore(void *context, rl_log_level level, const char *text)
     (void)text;
 }
 
-/* A node found by Sentinel whose place nobody has found is looked at now and then, also when that takes long. */
+/* While no sentinel knows where the server is, the node is ticked now and then, however long it takes. */
 static void test_unknown_place(apr_pool_t *pool)
 {
     rl_node_options options = {.timeout_ms = 25, .connect_ms = CONNECT_MS, .failures = 5,
