@@ -136,7 +136,7 @@ int rl_call_is_pending(const rl_call *call)
     return atomic_load(&call->state) == RL_CALL_PENDING;
 }
 
-int rl_call_is_forsaken(const rl_call *call)
+int rl_call_is_cancelled(const rl_call *call)
 {
     return call->awaited && atomic_load(&call->state) == RL_CALL_ABANDONED;
 }

@@ -77,7 +77,7 @@ int rl_call_wait(rl_call *call, int64_t deadline_us);
 int rl_call_is_pending(const rl_call *call);
 
 /* Whether nobody waits for an awaited call any more. */
-int rl_call_is_forsaken(const rl_call *call);
+int rl_call_is_cancelled(const rl_call *call);
 
 void rl_call_clear(rl_call_list *list);
 void rl_call_append(rl_call_list *list, rl_call *call);

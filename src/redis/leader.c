@@ -141,7 +141,7 @@ static void on_unsent(void *data)
     rl_leader *l = call->owner;
 
     l->out--;
-    go_on(l, call, call->unsent++ || rl_call_is_forsaken(call) ? RL_CALL_ENDS : RL_CALL_WAITS,
+    go_on(l, call, call->unsent++ || rl_call_is_cancelled(call) ? RL_CALL_ENDS : RL_CALL_WAITS,
           NULL);
 }
 
@@ -151,7 +151,7 @@ static void send_list(rl_leader *l, rl_call *call)
 {
     for (rl_call *next; call; call = next) {
         next = call->next;
-        if (rl_call_is_forsaken(call))
+        if (rl_call_is_cancelled(call))
             rl_call_complete(l->calls, call, NULL);
         else
             go_on(l, call, rl_servers_send(l->servers, call), NULL);

@@ -160,7 +160,7 @@ rl_call_next rl_servers_refused(rl_servers *servers, rl_call *call, const char *
     rl_node *to = servers->cluster ? rl_cluster_redirect(servers->cluster, call->node, error,
                                                          &call->ask, rl_link_clock()) : NULL;
 
-    if (rl_call_is_forsaken(call) || call->tries++ >= TRIES_MAX || is_to_be_split(servers, kind))
+    if (rl_call_is_cancelled(call) || call->tries++ >= TRIES_MAX || is_to_be_split(servers, kind))
         return RL_CALL_ENDS;
     if (to)
         call->node = to;
