@@ -147,7 +147,7 @@ static void fit_probe(rl_cluster *c, int index)
 /* --- The table ---------------------------------------------------------------------------- */
 
 /* Has the table read again, soon. */
-static void doubt(rl_cluster *c)
+static void invalidate_table(rl_cluster *c)
 {
     c->stale = 1;
 }
@@ -343,7 +343,7 @@ rl_node *rl_cluster_node(rl_cluster *c, int slot)
         return c->places[owner]->node;
     if (!c->known)
         return NULL;
-    doubt(c);
+    invalidate_table(c);
     owner = find_ready(c);
     return owner < 0 ? NULL : c->places[owner]->node;
 }
@@ -366,19 +366,19 @@ rl_node *rl_cluster_redirect(rl_cluster *c, const rl_node *from, const char *err
 
     *ask = to.kind == RL_REDIRECT_ASK;
     if (!strncmp(error, "CLUSTERDOWN", 11))
-        doubt(c);
+        invalidate_table(c);
     if (to.kind == RL_REDIRECT_NONE)
         return NULL;
     index = rl_slots_add(&c->slots, to.host, to.port);
     if (index == RL_SLOTS_NOBODY) {
-        doubt(c);
+        invalidate_table(c);
         return NULL;
     }
     p = place_of(c, index, now_us);
     wake(p, now_us);
     if (to.kind == RL_REDIRECT_MOVED) {
         rl_slots_move(&c->slots, to.slot, index);
-        doubt(c);
+        invalidate_table(c);
     }
     return p->node;
 }

@@ -27,8 +27,8 @@
 
 #include "redis/link.h"
 
-#define IDLE_US 1000000  /* without a call until a connection may be closed already */
-#define DOUBT_US 5000000 /* and until it may be dead without having been closed */
+#define IDLE_US 1000000        /* without a call until the server may have closed the connection */
+#define CHECK_AFTER_US 5000000 /* and until it may be dead although nobody closed it */
 
 /* A command in flight. */
 typedef struct {
@@ -426,7 +426,7 @@ int rl_link_freshen(rl_link *link, int64_t now_us)
     if (link->state != RL_LINK_READY || link->count > 0 || idle_us < IDLE_US)
         return 0;
     receive(link, now_us);
-    if (link->state == RL_LINK_READY && link->options.sign_of_life && idle_us >= DOUBT_US
+    if (link->state == RL_LINK_READY && link->options.sign_of_life && idle_us >= CHECK_AFTER_US
         && is_near(link))
         ask_for_sign_of_life(link, now_us);
     return link->state != RL_LINK_READY;

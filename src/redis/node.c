@@ -577,7 +577,7 @@ void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why)
     rl_dialer_move(node->dialer, at);
 }
 
-void rl_node_doubt(rl_node *node)
+void rl_node_invalidate(rl_node *node)
 {
     if (node->state == RL_LINK_READY || !rl_dialer_endpoint(node->dialer))
         return;

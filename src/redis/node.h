@@ -135,7 +135,7 @@ void rl_node_move(rl_node *node, const rl_endpoint *at, const char *why);
 void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
 
 /* Sentinels are being asked where the server is: stays connected, but does not connect again. */
-void rl_node_doubt(rl_node *node);
+void rl_node_invalidate(rl_node *node);
 
 /* The node's name and endpoint have changed in place: they mean another server. It rests. */
 void rl_node_become(rl_node *node);

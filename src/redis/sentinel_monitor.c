@@ -108,13 +108,13 @@ const char *rl_sentinel_monitor_take_role(rl_sentinel_monitor *m, const redisRep
     if (m->search.state == RL_SEARCH_CHECK)
         rl_sentinel_search_take(&m->search, reply);
     else if (!primary)
-        rl_sentinel_monitor_doubt(m);
+        rl_sentinel_monitor_invalidate(m);
     if (primary)
         m->pause_us = m->options.retry_min_ms * 1000;
     return primary ? NULL : "it is not the primary";
 }
 
-void rl_sentinel_monitor_doubt(rl_sentinel_monitor *m)
+void rl_sentinel_monitor_invalidate(rl_sentinel_monitor *m)
 {
     if (m->search.state == RL_SEARCH_CHECK)
         rl_sentinel_search_take(&m->search, NULL);

@@ -45,8 +45,8 @@ unsigned rl_sentinel_monitor_failures(const rl_sentinel_monitor *monitor);
 /* Takes a reply to ROLE from there. Returns what is wrong with it, or NULL. */
 const char *rl_sentinel_monitor_take_role(rl_sentinel_monitor *monitor, const redisReply *reply);
 
-/* The address is in doubt: nobody answers there, or not as a primary. */
-void rl_sentinel_monitor_doubt(rl_sentinel_monitor *monitor);
+/* Nothing answers at the address, or not as a primary: searches again. */
+void rl_sentinel_monitor_invalidate(rl_sentinel_monitor *monitor);
 
 /* What went wrong with the sentinel that was asked last, for logs; "" for nothing. */
 const char *rl_sentinel_monitor_error(const rl_sentinel_monitor *monitor);

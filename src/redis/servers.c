@@ -81,7 +81,7 @@ static void follow_monitor(rl_servers *servers, int64_t now_us)
         give_up(servers, node, now_us);
     servers->failures = rl_sentinel_monitor_failures(monitor);
     if (!at && !rl_node_is_ready(node)) {
-        rl_node_doubt(node);
+        rl_node_invalidate(node);
         servers->primary = NULL;
     }
     if (!at || at == servers->primary)
@@ -99,7 +99,7 @@ static void tell_monitor(rl_servers *servers)
         return;
     servers->troubles = troubles;
     servers->primary = NULL;
-    rl_sentinel_monitor_doubt(servers->monitor);
+    rl_sentinel_monitor_invalidate(servers->monitor);
 }
 
 /* --- Calls -------------------------------------------------------------------------------- */
