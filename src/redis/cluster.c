@@ -4,7 +4,7 @@
  *
  * A server has a place, at its index in the table of slots, and the place has a node. Places are
  * made when they are needed and never go away, so that callers may hold on to a node; when a place
- * gets another server, its node moves there. A node without slots rests: it has no connection,
+ * gets another server, its node moves there. A node without slots is suspended: it has no connection,
  * and what its breaker knows is forgotten, for nobody asks it.
  *
  * The table is stale when MOVED has corrected it, when a slot is nobody's, and as long as a node
@@ -24,7 +24,7 @@
 #define SEED_US 20000      /* until the next seed is tried as well */
 #define PAUSE_US 100000    /* between two readings of the table */
 #define PAUSE_MAX_US 500000
-#define REST_US 1000000    /* without slots and calls until a connection is let go */
+#define SUSPEND_US 1000000 /* without slots and calls until a connection is closed */
 
 /* A server of the cluster. */
 typedef struct {
@@ -33,7 +33,7 @@ typedef struct {
     rl_endpoint at;
     char host[RL_HOST_SIZE];
     char name[RL_HOST_SIZE + 10];
-    int resting;
+    int suspended;
     int has_no_table;  /* it had none when it was asked */
     int64_t wanted_us; /* last named by a redirection */
     int probe_slot;    /* that its probe is of; RL_SLOTS_NOBODY: none */
@@ -60,12 +60,12 @@ struct rl_cluster {
 
 /* --- Places ------------------------------------------------------------------------------- */
 
-static void wake(place *p, int64_t now_us)
+static void resume(place *p, int64_t now_us)
 {
     p->wanted_us = now_us;
-    if (p->resting)
-        rl_node_wake(p->node, now_us);
-    p->resting = 0;
+    if (p->suspended)
+        rl_node_resume(p->node, now_us);
+    p->suspended = 0;
 }
 
 static void name_place(place *p, const rl_slots_node *server)
@@ -97,7 +97,7 @@ static place *place_of(rl_cluster *c, int index, int64_t now_us)
     else if (p->serial != server->serial) {
         name_place(p, server);
         rl_node_become(p->node);
-        p->resting = 1;
+        p->suspended = 1;
     }
     return p;
 }
@@ -108,15 +108,15 @@ static int has_slots(const rl_cluster *c, int index)
 }
 
 /* Lets go of a server that nothing is asked any more. */
-static void rest(rl_cluster *c, int index, int64_t now_us)
+static void suspend_if_unused(rl_cluster *c, int index, int64_t now_us)
 {
     place *p = c->places[index];
 
-    if (p->resting || has_slots(c, index) || !c->known || now_us < p->wanted_us + REST_US
+    if (p->suspended || has_slots(c, index) || !c->known || now_us < p->wanted_us + SUSPEND_US
         || !rl_node_is_idle(p->node))
         return;
-    rl_node_rest(p->node);
-    p->resting = 1;
+    rl_node_suspend(p->node);
+    p->suspended = 1;
 }
 
 /*
@@ -159,14 +159,14 @@ static void meet_owners(rl_cluster *c, int64_t now_us)
         if (has_slots(c, i)) {
             place *p = place_of(c, i, now_us);
 
-            if (p->resting)
-                wake(p, now_us);
+            if (p->suspended)
+                resume(p, now_us);
         }
     }
 }
 
 /* Tries one seed more. */
-static void wake_seed(rl_cluster *c, int64_t now_us)
+static void resume_seed(rl_cluster *c, int64_t now_us)
 {
     const rl_url *t = c->options.url;
     const rl_endpoint *at = &t->endpoints[c->seed++ % t->endpoint_count];
@@ -175,7 +175,7 @@ static void wake_seed(rl_cluster *c, int64_t now_us)
     c->seeds_left -= c->seeds_left > 0;
     c->seed_at_us = now_us + (c->seed % t->endpoint_count ? SEED_US : PAUSE_MAX_US);
     if (index != RL_SLOTS_NOBODY)
-        wake(place_of(c, index, now_us), now_us);
+        resume(place_of(c, index, now_us), now_us);
 }
 
 static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
@@ -194,7 +194,7 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     }
     c->stale = 1;
     if (!c->known)
-        wake_seed(c, now_us);
+        resume_seed(c, now_us);
     if (!reply || c->complained)
         return;
     c->complained = 1;
@@ -222,7 +222,7 @@ static int find_ready(const rl_cluster *c)
         int index = (c->asked + i) % c->slots.count;
         const place *p = c->places[index];
 
-        if (p && !p->resting && rl_node_is_ready(p->node))
+        if (p && !p->suspended && rl_node_is_ready(p->node))
             return index;
     }
     return -1;
@@ -237,7 +237,7 @@ static void ask_for_table(rl_cluster *c, int64_t now_us)
 
     if (index < 0) {
         if (now_us >= c->seed_at_us)
-            wake_seed(c, now_us);
+            resume_seed(c, now_us);
         return;
     }
     c->asked = index;
@@ -275,7 +275,7 @@ void rl_cluster_tick(rl_cluster *c, int64_t now_us)
 
     for (int i = 0; i < c->slots.count; i++) {
         if (c->places[i]) {
-            rest(c, i, now_us);
+            suspend_if_unused(c, i, now_us);
             fit_probe(c, i);
         }
     }
@@ -310,7 +310,7 @@ int rl_cluster_is_awaited(const rl_cluster *c)
     for (int i = 0; i < c->slots.count; i++) {
         const place *p = c->places[i];
 
-        if (p && !p->resting && !p->has_no_table
+        if (p && !p->suspended && !p->has_no_table
             && (rl_node_is_ready(p->node) || rl_node_is_awaited(p->node)))
             return 1;
     }
@@ -375,7 +375,7 @@ rl_node *rl_cluster_redirect(rl_cluster *c, const rl_node *from, const char *err
         return NULL;
     }
     p = place_of(c, index, now_us);
-    wake(p, now_us);
+    resume(p, now_us);
     if (to.kind == RL_REDIRECT_MOVED) {
         rl_slots_move(&c->slots, to.slot, index);
         invalidate_table(c);

@@ -32,7 +32,7 @@ struct rl_node {
     atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int opened;    /* by calls that failed: the owner is to say it, who knows more of it */
     _Atomic int64_t trouble; /* the last refusal: when, in ms, << 8 | rl_error_kind + 1 */
-    atomic_int resting;   /* nobody needs the server */
+    atomic_int suspended; /* nobody needs the server */
 
     /* the owner's */
     rl_link *link;
@@ -90,7 +90,7 @@ const char *rl_node_name(const rl_node *node)
 
 int rl_node_is_open(const rl_node *node)
 {
-    return !node->resting && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
+    return !node->suspended && rl_breaker_read(node->breaker) == RL_BREAKER_OPEN;
 }
 
 /*
@@ -380,7 +380,7 @@ int rl_node_probe(rl_node *node, int64_t now_us)
 {
     int64_t lasts_ms = node->options.connect_ms + node->options.timeout_ms;
 
-    if (node->resting)
+    if (node->suspended)
         return 0;
     if (!node->probing
         && rl_breaker_claim_probe(node->breaker, 2 * lasts_ms, now_us / 1000)) {
@@ -414,7 +414,7 @@ void rl_node_tick(rl_node *node, int64_t now_us)
 {
     char why[WHY];
 
-    if (node->resting)
+    if (node->suspended)
         return;
     if (atomic_load_explicit(&node->opened, memory_order_relaxed)
         && atomic_exchange(&node->opened, 0))
@@ -487,7 +487,7 @@ unsigned rl_node_troubles(const rl_node *node)
 
 int rl_node_is_quiet(const rl_node *node)
 {
-    if (node->resting)
+    if (node->suspended)
         return 1;
     return node->state == RL_LINK_READY && rl_link_read_state(node->link) == RL_LINK_READY
         && !rl_node_is_open(node) && !node->wrong_role && !node->probing
@@ -522,7 +522,7 @@ static int64_t next_tick(const rl_node *node, int64_t now_us)
 {
     int64_t idle_us = now_us + IDLE_MS * 1000, until_us = rl_dialer_waits_until(node->dialer);
 
-    if (node->resting)
+    if (node->suspended)
         return INT64_MAX;
     if (node->probing)
         return least(node->probe_until_us, idle_us);
@@ -592,11 +592,11 @@ void rl_node_set_probe_tag(rl_node *node, const char *tag)
     apr_cpystrn(node->probe_tag, tag, sizeof(node->probe_tag));
 }
 
-void rl_node_rest(rl_node *node)
+void rl_node_suspend(rl_node *node)
 {
     rl_dialer_stop(node->dialer);
     node->probing = node->probe_sent = 0;
-    node->resting = 1;
+    node->suspended = 1;
     rl_link_close(node->link, "");
     node->state = RL_LINK_DOWN;
     node->checking = 0;
@@ -606,16 +606,16 @@ void rl_node_rest(rl_node *node)
 
 void rl_node_become(rl_node *node)
 {
-    rl_node_rest(node);
+    rl_node_suspend(node);
     rl_dialer_invalidate(node->dialer);
     node->breaker = rl_breaker_of(node->options.breakers, node->name);
 }
 
-void rl_node_wake(rl_node *node, int64_t now_us)
+void rl_node_resume(rl_node *node, int64_t now_us)
 {
-    if (!node->resting)
+    if (!node->suspended)
         return;
-    node->resting = 0;
+    node->suspended = 0;
     node->may_wait = 1;
     rl_dialer_restart(node->dialer, now_us);
     atomic_store(&node->failures, 0);

@@ -71,7 +71,7 @@ rl_failure rl_node_allows(rl_node *node);
 /* Counts what became of a call. Returns 1 if the owner has to look at the node because of it. */
 int rl_node_count(rl_node *node, rl_failure failure);
 
-/* Its breaker is open, and it does not rest. */
+/* Its breaker is open, and it is not suspended. */
 int rl_node_is_open(const rl_node *node);
 
 /* --- The owner ---------------------------------------------------------------------------- */
@@ -114,7 +114,7 @@ int rl_node_send(rl_node *node, const rl_command *command);
 
 /*
  * Redis answered a call with an error of this kind: counts it and does what the node has to do
- * about it, which is not to send the call again. Returns the kind's action, for the rest.
+ * about it, which is not to send the call again. Returns the kind's action, for the caller.
  */
 rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *text);
 
@@ -137,15 +137,15 @@ void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
 /* Sentinels are being asked where the server is: stays connected, but does not connect again. */
 void rl_node_invalidate(rl_node *node);
 
-/* The node's name and endpoint have changed in place: they mean another server. It rests. */
+/* The node's name and endpoint have changed in place: they mean another server. Suspends it. */
 void rl_node_become(rl_node *node);
 
 /* The tag of the keys of its probes, with less than RL_PROBE_TAG bytes. */
 void rl_node_set_probe_tag(rl_node *node, const char *tag);
 
-/* Nobody needs the server: ends the connection and forgets failures, until the node is woken. */
-void rl_node_rest(rl_node *node);
-void rl_node_wake(rl_node *node, int64_t now_us);
+/* Nobody needs the server: ends the connection and forgets failures, until rl_node_resume(). */
+void rl_node_suspend(rl_node *node);
+void rl_node_resume(rl_node *node, int64_t now_us);
 
 /* Ends the connection; every call in flight gets its NULL. */
 void rl_node_close(rl_node *node, const char *why);
