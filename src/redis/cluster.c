@@ -96,7 +96,7 @@ static place *place_of(rl_cluster *c, int index, int64_t now_us)
     }
     else if (p->serial != server->serial) {
         name_place(p, server);
-        rl_node_become(p->node);
+        rl_node_replace(p->node);
         p->suspended = 1;
     }
     return p;

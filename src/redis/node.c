@@ -357,7 +357,7 @@ static void disconnected(rl_node *node, int64_t now_us)
         probed(node, 0);
 }
 
-/* What the state of the link has become since the last look. */
+/* Acts on a change of the link's state since the last tick. */
 static void notice_change(rl_node *node, int64_t now_us)
 {
     rl_link_state was = node->state;
@@ -604,7 +604,7 @@ void rl_node_suspend(rl_node *node)
     atomic_store(&node->breaker->said_open, 0);
 }
 
-void rl_node_become(rl_node *node)
+void rl_node_replace(rl_node *node)
 {
     rl_node_suspend(node);
     rl_dialer_invalidate(node->dialer);

@@ -138,7 +138,7 @@ void rl_node_fail(rl_node *node, const char *why, int64_t now_us);
 void rl_node_invalidate(rl_node *node);
 
 /* The node's name and endpoint have changed in place: they mean another server. Suspends it. */
-void rl_node_become(rl_node *node);
+void rl_node_replace(rl_node *node);
 
 /* The tag of the keys of its probes, with less than RL_PROBE_TAG bytes. */
 void rl_node_set_probe_tag(rl_node *node, const char *tag);
