@@ -4,13 +4,13 @@
  *
  * A server has a place, at its index in the table of slots, and the place has a node. Places are
  * made when they are needed and never go away, so that callers may hold on to a node; when a place
- * gets another server, its node moves there. A node without slots is suspended: it has no connection,
- * and what its breaker knows is forgotten, for nobody asks it.
+ * gets another server, its node moves there. A node without slots is suspended: it has no
+ * connection, and its breaker is reset, since nobody asks it.
  *
  * The table is stale when MOVED has corrected it, when a slot is nobody's, and as long as a node
  * that has slots is down or its breaker open. A stale table is read again from one node after the
- * other, at most ten times a second, in lasting trouble twice. If no node is up, the seeds are
- * tried: all servers may have new addresses.
+ * other, at most ten times a second, and twice while nodes stay down. If no node is up, the seeds are tried:
+ * all servers may have new addresses.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -246,8 +246,8 @@ static void ask_for_table(rl_cluster *c, int64_t now_us)
     c->ask_at_us = now_us + c->pause_us;
 }
 
-/* Whether a replica may have taken over from a node. */
-static int is_in_trouble(const rl_cluster *c)
+/* A replica may have taken over from a node that is down. */
+static int is_any_owner_down(const rl_cluster *c)
 {
     for (int i = 0; i < c->slots.count; i++) {
         if (has_slots(c, i) && (!rl_node_is_ready(c->places[i]->node)
@@ -257,10 +257,10 @@ static int is_in_trouble(const rl_cluster *c)
     return 0;
 }
 
-/* In trouble the pauses grow; a new trouble begins with short ones. */
+/* The pauses grow while nodes are down, and start short again once all are up. */
 static void watch_nodes(rl_cluster *c)
 {
-    if (!is_in_trouble(c)) {
+    if (!is_any_owner_down(c)) {
         c->pause_us = PAUSE_US;
         return;
     }

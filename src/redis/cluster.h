@@ -4,7 +4,7 @@
  *
  * Keeps a table of slots (slots.h) and a node (node.h) for each server in it. The table is read
  * from any seed at the start, corrected by MOVED, and read again in the background when it was
- * found wrong or a node of it is in trouble: then a replica may have taken over. Servers without
+ * found wrong or a node of it is down: then a replica may have taken over. Servers without
  * slots are talked to only when a redirection names them, and let go soon after.
  *
  * rl_cluster_route() and rl_cluster_stop_waiting() may be called from any thread, all else by who steps
@@ -46,7 +46,7 @@ int rl_cluster_is_awaited(const rl_cluster *cluster);
 
 /*
  * Where a node's error sends a call: NULL if nowhere. *ask is 1 if the call has to follow an ASKING
- * there. An error that tells of trouble has the table read again.
+ * there. CLUSTERDOWN has the table read again.
  */
 rl_node *rl_cluster_redirect(rl_cluster *cluster, const rl_node *from, const char *error,
                              int *ask, int64_t now_us);

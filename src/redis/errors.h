@@ -45,7 +45,7 @@ typedef struct {
     const char *prefix; /* of the text, with the blank behind it */
     const char *metric;
     rl_error_action action;
-    const char *means;  /* what Redis's trouble is, and what to do; goes on after "it" */
+    const char *means;  /* what is wrong with Redis, and what to do: follows "it " in logs */
 } rl_error;
 
 extern const rl_error rl_errors[RL_ERROR_KINDS];

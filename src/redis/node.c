@@ -19,8 +19,8 @@
 #include "redis/dialer.h"
 
 #define SILENT_DEADLINES 4
-#define TROUBLE_MS 3000 /* how long a refusal may be what calls fail of */
-#define IDLE_MS 100 /* how often a link that is down looks at the breaker */
+#define REFUSAL_MS 3000 /* how long a refusal by Redis explains failures */
+#define IDLE_MS 100     /* how often a link that is down looks at the breaker */
 
 struct rl_node {
     rl_node_options options;
@@ -31,7 +31,7 @@ struct rl_node {
     atomic_int failures;  /* in a row */
     atomic_int proven;    /* a call was answered since the link was last connected */
     atomic_int opened;    /* by calls that failed: the owner is to say it, who knows more of it */
-    _Atomic int64_t trouble; /* the last refusal: when, in ms, << 8 | rl_error_kind + 1 */
+    _Atomic int64_t refusal; /* the last one: when, in ms, << 8 | rl_error_kind + 1; 0: none */
     atomic_int suspended; /* nobody needs the server */
 
     /* the owner's */
@@ -42,7 +42,7 @@ struct rl_node {
     int checking;        /* the link is asked for a sign of life after it was idle */
     rl_error_kind wrong_role; /* why Redis is not the server looked for; RL_ERROR_OTHER: it is */
     int may_wait;        /* requests may wait for the connection that is being made */
-    unsigned troubles;
+    unsigned losses;     /* see rl_node_losses() */
     int trying;          /* the request under way was let through an open breaker */
     int probing;
     int probe_sent;
@@ -134,10 +134,10 @@ static void count_try(rl_node *node, rl_failure failure)
 /* Why calls fail: what Redis said lately, or why there is no connection, then what was seen. */
 static const char *explain(const rl_node *node, const char *seen, char text[WHY])
 {
-    int64_t trouble = atomic_load(&node->trouble);
+    int64_t refusal = atomic_load(&node->refusal);
 
-    if (trouble && now_ms() - (trouble >> 8) <= TROUBLE_MS)
-        apr_snprintf(text, WHY, "it %s (%s)", rl_errors[(trouble & 0xff) - 1].means, seen);
+    if (refusal && now_ms() - (refusal >> 8) <= REFUSAL_MS)
+        apr_snprintf(text, WHY, "it %s (%s)", rl_errors[(refusal & 0xff) - 1].means, seen);
     else if (node->state != RL_LINK_READY && *rl_link_error(node->link))
         apr_snprintf(text, WHY, "%s (%s)", rl_link_error(node->link), seen);
     else
@@ -183,7 +183,7 @@ static void probed(rl_node *node, int in_time)
  */
 static int forget_place(rl_node *node)
 {
-    node->troubles++;
+    node->losses++;
     if (!node->options.by_sentinel)
         return 0;
     rl_dialer_forget(node->dialer);
@@ -201,7 +201,7 @@ rl_error_action rl_node_refused(rl_node *node, rl_error_kind kind, const char *t
         rl_logger_say_at_pace(&node->options.logger, &node->said_refused, now_ms(), RL_LOG_WARNING,
                               "Redis at %s refuses what it is asked: %.*s", node->name,
                               rl_error_shown(text), text);
-    atomic_store(&node->trouble, now_ms() << 8 | (kind + 1));
+    atomic_store(&node->refusal, now_ms() << 8 | (kind + 1));
     if (error->action == RL_DO_RELOAD)
         rl_link_reload(node->link);
     else if (error->action == RL_DO_REDISCOVER && !node->options.in_cluster)
@@ -480,9 +480,9 @@ int rl_node_is_idle(const rl_node *node)
     return rl_link_in_flight(node->link) == 0 && !node->probing;
 }
 
-unsigned rl_node_troubles(const rl_node *node)
+unsigned rl_node_losses(const rl_node *node)
 {
-    return node->troubles;
+    return node->losses;
 }
 
 int rl_node_is_quiet(const rl_node *node)

@@ -101,7 +101,7 @@ int rl_node_is_ready(const rl_node *node);
 int rl_node_is_idle(const rl_node *node);
 
 /* How often a connection was lost or could not be made: grows. */
-unsigned rl_node_troubles(const rl_node *node);
+unsigned rl_node_losses(const rl_node *node);
 
 /* One request has waited in vain for the connection: others shall not. */
 void rl_node_stop_waiting(rl_node *node);

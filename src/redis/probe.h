@@ -6,7 +6,7 @@
  * it is known in which ways calls have been asked for so far, and each probe does it in one of
  * them, in turn: with the same script, on keys that are written as theirs are. It is to be sent twice: a
  * key that is there is written with other commands than a new one. A user who may not run what no
- * call needs is no trouble.
+ * call needs does no harm.
  *
  * Pure, for any thread.
  */

@@ -27,8 +27,8 @@ struct rl_servers {
     int count;
     rl_sentinel_monitor *monitor; /* NULL: no sentinels */
     const rl_endpoint *primary;   /* where the node was told to be; NULL: nowhere yet */
-    unsigned troubles;            /* of the node, that the monitor knows of */
-    unsigned failures;            /* of the monitor, that the node knows of */
+    unsigned losses;              /* of the node, that the monitor was told of */
+    unsigned failures;            /* of the monitor, that the node was told of */
     rl_cluster *cluster;          /* NULL: none */
 };
 
@@ -93,11 +93,11 @@ static void follow_monitor(rl_servers *servers, int64_t now_us)
 /* Tells the monitor when the primary was lost or is not to be reached. */
 static void tell_monitor(rl_servers *servers)
 {
-    unsigned troubles = rl_node_troubles(servers->nodes[0]);
+    unsigned losses = rl_node_losses(servers->nodes[0]);
 
-    if (troubles == servers->troubles)
+    if (losses == servers->losses)
         return;
-    servers->troubles = troubles;
+    servers->losses = losses;
     servers->primary = NULL;
     rl_sentinel_monitor_invalidate(servers->monitor);
 }
