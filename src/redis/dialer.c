@@ -24,7 +24,7 @@
 struct rl_dialer {
     rl_dialer_options options;
     const rl_endpoint *at;
-    rl_question *question; /* to the resolver, under way; NULL: none */
+    rl_lookup *lookup;     /* under way; NULL: none */
     rl_address addresses[RL_ADDRESSES_MAX];
     int address_count;
     int address;           /* the next one to try */
@@ -69,16 +69,16 @@ static void begin_resolve(rl_dialer *d)
         d->address_count = 1;
         d->stale = 0;
     }
-    else if (!d->question) {
-        d->question = rl_resolver_ask(d->options.resolver, d->at->host);
+    else if (!d->lookup) {
+        d->lookup = rl_resolver_look_up(d->options.resolver, d->at->host);
     }
 }
 
-static void end_question(rl_dialer *d)
+static void end_lookup(rl_dialer *d)
 {
-    if (d->question)
-        rl_question_end(d->question);
-    d->question = NULL;
+    if (d->lookup)
+        rl_lookup_end(d->lookup);
+    d->lookup = NULL;
 }
 
 /* The index of an address in the list; -1: it is not there. */
@@ -98,11 +98,11 @@ static int find(const rl_dialer *d, const rl_address *address)
 static void take_addresses(rl_dialer *d)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    int count = d->question ? rl_question_read(d->question, addresses) : -1, known = 0;
+    int count = d->lookup ? rl_lookup_read(d->lookup, addresses) : -1, known = 0;
 
     if (count < 0)
         return;
-    end_question(d);
+    end_lookup(d);
     for (int i = 0; i < count; i++)
         known += find(d, &addresses[i]) >= 0;
     d->stale = d->stale && count == 0;
@@ -168,7 +168,7 @@ int rl_dialer_begin_round(rl_dialer *d, int64_t now_us)
 
 rl_dial rl_dialer_next(rl_dialer *d, int64_t now_us, const char **address)
 {
-    d->waiting = !d->at || (d->question && (is_none_left(d) || d->stale)
+    d->waiting = !d->at || (d->lookup && (is_none_left(d) || d->stale)
                             && now_us < d->wait_until_us);
     if (d->waiting)
         return RL_DIAL_WAIT;
@@ -177,7 +177,7 @@ rl_dial rl_dialer_next(rl_dialer *d, int64_t now_us, const char **address)
         *address = d->addresses[d->address++].text;
         return RL_DIAL_ADDRESS;
     }
-    *address = d->address_count > 0 ? NULL : d->question ? "its name was not resolved in time"
+    *address = d->address_count > 0 ? NULL : d->lookup ? "its name was not resolved in time"
                                                          : "its name has no address";
     return RL_DIAL_FAILED;
 }
@@ -237,7 +237,7 @@ int rl_dialer_lost(rl_dialer *d, int was_proven, int64_t now_us)
 
 void rl_dialer_move(rl_dialer *d, const rl_endpoint *at)
 {
-    end_question(d);
+    end_lookup(d);
     d->stale = 1;
     d->in_round = 0;
     d->retry_at_us = 0;
@@ -257,7 +257,7 @@ void rl_dialer_invalidate(rl_dialer *d)
 
 void rl_dialer_stop(rl_dialer *d)
 {
-    end_question(d);
+    end_lookup(d);
     rl_dialer_end_round(d);
 }
 
@@ -271,12 +271,12 @@ void rl_dialer_restart(rl_dialer *d, int64_t now_us)
 
 int rl_dialer_is_resolving(const rl_dialer *d)
 {
-    return d->question != NULL;
+    return d->lookup != NULL;
 }
 
 int rl_dialer_wait(const rl_dialer *d)
 {
-    return d->question ? rl_question_wait(d->question) : -1;
+    return d->lookup ? rl_lookup_wait(d->lookup) : -1;
 }
 
 int64_t rl_dialer_waits_until(const rl_dialer *d)

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * resolver: the addresses of names, without waiting for them.
+ * resolver: looks up the addresses of host names without blocking its caller.
  *
- * A question is shared by the thread that asks the system and by the resolver; the last one to let
- * go frees it. The thread is detached, for nobody may wait for its end: not a request, and not a
- * child that ends in the middle of it. So that this end does not take away the code the thread runs
- * in, the first question of a process pins the module. Children only ask, and never reload modules.
+ * A lookup is shared by its thread and the resolver; whichever releases it last frees it. The thread
+ * is detached, since neither a request nor a child that ends may wait for it. A child that ends
+ * unloads the module, so the first lookup of a process pins the code that its thread runs in.
+ * Children never reload modules, so this leaks nothing.
  *
- * A question that nobody waits for any more stays in the list as long as its thread runs: whoever
- * asks next takes part in it. Its answer serves then, too, if it is not older than FRESH_US: else the
- * answers of a DNS slower than its callers wait would never be used.
+ * A lookup that no caller uses any more stays in the list while its thread runs, and the next caller
+ * of the same name joins it. An answer that came meanwhile serves for FRESH_US. Otherwise the
+ * answers of a DNS that is slower than its callers wait would never be used.
  */
 #include <dlfcn.h>
 #include <netdb.h>
@@ -29,14 +29,14 @@
 
 #define FRESH_US 5000000
 
-struct rl_question {
-    rl_question *next;
+struct rl_lookup {
+    rl_lookup *next;
     rl_resolver *resolver;
-    int users;   /* who take part */
-    int is_read; /* one of them has the answer */
-    int done_fd; /* readable once answered; -1: the system is yet to be asked */
+    int users;   /* callers that have not ended it */
+    int is_read; /* a caller has the answer */
+    int done_fd; /* readable once answered; -1: not started yet */
 
-    /* shared with the thread that asks it */
+    /* shared with its thread */
     atomic_int holders;
     atomic_int answered;
     int64_t answered_us;
@@ -46,7 +46,7 @@ struct rl_question {
 };
 
 struct rl_resolver {
-    rl_question *first;
+    rl_lookup *first;
 };
 
 rl_resolver *rl_resolver_create(apr_pool_t *pool)
@@ -74,38 +74,38 @@ int rl_resolver_is_address(const char *host)
     return inet_pton(AF_INET, host, &ignored) == 1 || is_ipv6(host);
 }
 
-static void let_go(rl_question *q)
+static void let_go(rl_lookup *l)
 {
-    if (atomic_fetch_sub(&q->holders, 1) > 1)
+    if (atomic_fetch_sub(&l->holders, 1) > 1)
         return;
-    if (q->done_fd >= 0)
-        close(q->done_fd);
-    free(q);
+    if (l->done_fd >= 0)
+        close(l->done_fd);
+    free(l);
 }
 
 static void *ask_system(void *data)
 {
     struct addrinfo hints = {.ai_family = AF_UNSPEC, .ai_socktype = SOCK_STREAM};
     struct addrinfo *found = NULL;
-    rl_question *q = data;
+    rl_lookup *l = data;
 
-    if (getaddrinfo(q->host, NULL, &hints, &found))
+    if (getaddrinfo(l->host, NULL, &hints, &found))
         found = NULL;
-    for (struct addrinfo *a = found; a && q->count < RL_ADDRESSES_MAX; a = a->ai_next) {
-        if (!getnameinfo(a->ai_addr, a->ai_addrlen, q->addresses[q->count].text, RL_ADDRESS_SIZE,
+    for (struct addrinfo *a = found; a && l->count < RL_ADDRESSES_MAX; a = a->ai_next) {
+        if (!getnameinfo(a->ai_addr, a->ai_addrlen, l->addresses[l->count].text, RL_ADDRESS_SIZE,
                          NULL, 0, NI_NUMERICHOST))
-            q->count++;
+            l->count++;
     }
     if (found)
         freeaddrinfo(found);
-    q->answered_us = rl_link_clock();
-    atomic_store(&q->answered, 1);
-    eventfd_write(q->done_fd, 1);
-    let_go(q);
+    l->answered_us = rl_link_clock();
+    atomic_store(&l->answered, 1);
+    eventfd_write(l->done_fd, 1);
+    let_go(l);
     return NULL;
 }
 
-static int start_thread(rl_question *q)
+static int start_thread(rl_lookup *l)
 {
     sigset_t all, before;
     pthread_attr_t detached;
@@ -116,13 +116,13 @@ static int start_thread(rl_question *q)
     pthread_attr_setdetachstate(&detached, PTHREAD_CREATE_DETACHED);
     sigfillset(&all);
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    started = pthread_create(&thread, &detached, ask_system, q) == 0;
+    started = pthread_create(&thread, &detached, ask_system, l) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
     pthread_attr_destroy(&detached);
     return started;
 }
 
-/* Keeps the library that holds this code; does nothing where that is the program itself. */
+/* Keeps the library with this code loaded. Does nothing if the code is in the program itself. */
 static void pin_code(void)
 {
     Dl_info here;
@@ -131,111 +131,111 @@ static void pin_code(void)
         dlopen(here.dli_fname, RTLD_NOW | RTLD_NOLOAD | RTLD_NODELETE);
 }
 
-static int is_open(const rl_question *q)
+static int is_open(const rl_lookup *l)
 {
-    return q->done_fd >= 0 && !atomic_load(&q->answered);
+    return l->done_fd >= 0 && !atomic_load(&l->answered);
 }
 
-/* Asks the system, if there is room for one more question. Else that is tried again later. */
-static void start(rl_question *q)
+/* Starts its thread if there is room for one more. Otherwise rl_lookup_read() tries again. */
+static void start(rl_lookup *l)
 {
     static pthread_once_t pinned = PTHREAD_ONCE_INIT;
     int open = 0;
 
-    for (const rl_question *other = q->resolver->first; other; other = other->next)
+    for (const rl_lookup *other = l->resolver->first; other; other = other->next)
         open += is_open(other);
-    if (open >= RL_QUESTIONS_MAX || (q->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
+    if (open >= RL_LOOKUPS_MAX || (l->done_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK)) < 0)
         return;
     pthread_once(&pinned, pin_code);
-    atomic_store(&q->holders, 2);
-    if (start_thread(q))
+    atomic_store(&l->holders, 2);
+    if (start_thread(l))
         return;
-    atomic_store(&q->holders, 1);
-    close(q->done_fd);
-    q->done_fd = -1;
+    atomic_store(&l->holders, 1);
+    close(l->done_fd);
+    l->done_fd = -1;
 }
 
-static rl_question *make_question(rl_resolver *resolver, const char *host)
+static rl_lookup *make_lookup(rl_resolver *resolver, const char *host)
 {
     size_t size = strlen(host) + 1;
-    rl_question *q = calloc(1, sizeof(*q) + size);
+    rl_lookup *l = calloc(1, sizeof(*l) + size);
 
-    if (!q)
+    if (!l)
         return NULL;
-    memcpy(q->host, host, size);
-    q->done_fd = -1;
-    atomic_init(&q->holders, 1);
-    q->resolver = resolver;
-    q->next = resolver->first;
-    resolver->first = q;
-    start(q);
-    return q;
+    memcpy(l->host, host, size);
+    l->done_fd = -1;
+    atomic_init(&l->holders, 1);
+    l->resolver = resolver;
+    l->next = resolver->first;
+    resolver->first = l;
+    start(l);
+    return l;
 }
 
-/* Nobody takes part, and nobody will want the answer: it is read, old, or not even asked for. */
-static int is_over(const rl_question *q)
+/* It has no users, and its answer is read, too old, or was never asked for. */
+static int is_over(const rl_lookup *l)
 {
-    return q->users == 0 && !is_open(q)
-        && (q->done_fd < 0 || q->is_read || rl_link_clock() - q->answered_us > FRESH_US);
+    return l->users == 0 && !is_open(l)
+        && (l->done_fd < 0 || l->is_read || rl_link_clock() - l->answered_us > FRESH_US);
 }
 
 static void sweep(rl_resolver *resolver)
 {
-    for (rl_question **at = &resolver->first; *at;) {
-        rl_question *q = *at;
+    for (rl_lookup **at = &resolver->first; *at;) {
+        rl_lookup *l = *at;
 
-        if (is_over(q)) {
-            *at = q->next;
-            let_go(q);
+        if (is_over(l)) {
+            *at = l->next;
+            let_go(l);
         }
         else {
-            at = &q->next;
+            at = &l->next;
         }
     }
 }
 
-rl_question *rl_resolver_ask(rl_resolver *resolver, const char *host)
+rl_lookup *rl_resolver_look_up(rl_resolver *resolver, const char *host)
 {
-    rl_question *q;
+    rl_lookup *l;
 
     sweep(resolver);
-    for (q = resolver->first; q && (strcmp(q->host, host) || q->is_read);)
-        q = q->next;
-    if (!q)
-        q = make_question(resolver, host);
-    if (q)
-        q->users++;
-    return q;
+    for (l = resolver->first; l && (strcmp(l->host, host) || l->is_read);)
+        l = l->next;
+    if (!l)
+        l = make_lookup(resolver, host);
+    if (l)
+        l->users++;
+    return l;
 }
 
 void rl_resolver_close(rl_resolver *resolver)
 {
     while (resolver->first) {
-        rl_question *q = resolver->first;
+        rl_lookup *l = resolver->first;
 
-        resolver->first = q->next;
-        let_go(q);
+        resolver->first = l->next;
+        let_go(l);
     }
 }
 
-int rl_question_wait(const rl_question *q)
+int rl_lookup_wait(const rl_lookup *l)
 {
-    return q->done_fd;
+    return l->done_fd;
 }
 
-int rl_question_read(rl_question *q, rl_address addresses[RL_ADDRESSES_MAX])
+int rl_lookup_read(rl_lookup *l, rl_address addresses[RL_ADDRESSES_MAX])
 {
-    if (q->done_fd < 0)
-        start(q);
-    if (!atomic_load(&q->answered))
+    if (l->done_fd < 0)
+        start(l);
+    if (!atomic_load(&l->answered))
         return -1;
-    q->is_read = 1;
-    memcpy(addresses, q->addresses, sizeof(q->addresses));
-    return q->count;
+    l->is_read = 1;
+    memcpy(addresses, l->addresses, sizeof(l->addresses));
+    return l->count;
 }
 
-void rl_question_end(rl_question *q)
+void rl_lookup_end(rl_lookup *l)
 {
-    q->users--;
-    sweep(q->resolver);
+    l->users--;
+    sweep(l->resolver);
 }

@@ -30,7 +30,7 @@ struct rl_sentinel_monitor {
     int greeting_count;
     rl_link *link;
 
-    rl_question *question; /* for the addresses of one, that is under way */
+    rl_lookup *lookup;     /* of a sentinel's host name, under way; NULL: none */
     rl_address addresses[RL_ADDRESSES_MAX];
     int address_count;
     int address;           /* the next one to try */
@@ -147,11 +147,11 @@ static const rl_endpoint *whose_turn(const rl_sentinel_monitor *m)
     return &m->options.url->endpoints[m->search.at];
 }
 
-static void end_question(rl_sentinel_monitor *m)
+static void end_lookup(rl_sentinel_monitor *m)
 {
-    if (m->question)
-        rl_question_end(m->question);
-    m->question = NULL;
+    if (m->lookup)
+        rl_lookup_end(m->lookup);
+    m->lookup = NULL;
 }
 
 /* Turns to the sentinel whose turn it is. */
@@ -160,7 +160,7 @@ static void begin_asking(rl_sentinel_monitor *m, int64_t now_us)
     const char *host = whose_turn(m)->host;
 
     rl_link_close(m->link, "");
-    end_question(m);
+    end_lookup(m);
     m->asking = 1;
     m->ask_until_us = now_us + m->options.connect_ms * 1000;
     m->address = m->address_count = 0;
@@ -169,17 +169,17 @@ static void begin_asking(rl_sentinel_monitor *m, int64_t now_us)
         m->address_count = 1;
     }
     else {
-        m->question = rl_resolver_ask(m->options.resolver, host);
+        m->lookup = rl_resolver_look_up(m->options.resolver, host);
     }
 }
 
 static void take_addresses(rl_sentinel_monitor *m)
 {
-    int count = m->question ? rl_question_read(m->question, m->addresses) : -1;
+    int count = m->lookup ? rl_lookup_read(m->lookup, m->addresses) : -1;
 
     if (count < 0)
         return;
-    end_question(m);
+    end_lookup(m);
     m->address_count = count;
 }
 
@@ -190,7 +190,7 @@ static int go_on_asking(rl_sentinel_monitor *m, int64_t now_us)
     while (rl_link_read_state(m->link) == RL_LINK_DOWN && m->address < m->address_count)
         rl_link_connect(m->link, whose_turn(m), m->addresses[m->address++].text);
     return now_us < m->ask_until_us
-        && (m->question || rl_link_read_state(m->link) != RL_LINK_DOWN);
+        && (m->lookup || rl_link_read_state(m->link) != RL_LINK_DOWN);
 }
 
 static void failed(rl_sentinel_monitor *m, int64_t now_us)
@@ -212,7 +212,7 @@ static void ask_sentinels(rl_sentinel_monitor *m, int64_t now_us)
         if (go_on_asking(m, now_us))
             return;
         m->asking = 0;
-        end_question(m); /* its answer would wake a link that does not want it any more */
+        end_lookup(m); /* otherwise its answer would wake the owner for nothing */
         rl_sentinel_search_take(&m->search, NULL);
     }
 }
@@ -252,9 +252,9 @@ int rl_sentinel_monitor_wait(const rl_sentinel_monitor *m, short *events, int64_
         *due_us = m->ask_until_us;
     else if (!m->asking && !rl_sentinel_monitor_is_quiet(m) && m->search_at_us < *due_us)
         *due_us = m->search_at_us;
-    if (fd < 0 && m->question) {
+    if (fd < 0 && m->lookup) {
         *events = POLLIN;
-        return rl_question_wait(m->question);
+        return rl_lookup_wait(m->lookup);
     }
     return fd;
 }
@@ -266,7 +266,7 @@ void rl_sentinel_monitor_handle_io(rl_sentinel_monitor *m, short revents, int64_
 
 void rl_sentinel_monitor_close(rl_sentinel_monitor *m)
 {
-    end_question(m);
+    end_lookup(m);
     rl_link_close(m->link, "the server stops");
 }
 

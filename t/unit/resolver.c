@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Names whose DNS hangs cost a bounded number of threads and descriptors, however often and for
- * however many names somebody asks; nobody waits for them; and an answer that comes at last is
- * heard. getaddrinfo() is this test's own.
+ * The resolver while DNS hangs: however often and however many names are looked up, threads and
+ * descriptors stay bounded and no caller waits; an answer that comes late is used. This file
+ * replaces getaddrinfo().
  */
 #include <apr_general.h>
 #include <dirent.h>
@@ -17,7 +17,7 @@
 
 static atomic_int hangs, asked, under_way;
 
-/* Names in "test" have the address that they say; as long as DNS hangs there is no answer. */
+/* Names in "test" have the address 0.0.0.0, others have none. Does not return while DNS hangs. */
 int getaddrinfo(const char *name, const char *service, const struct addrinfo *hints,
                 struct addrinfo **found)
 {
@@ -73,11 +73,11 @@ static void wait_for(atomic_int *value, int want)
         usleep(1000);
 }
 
-static int read_in_time(rl_question *q, rl_address addresses[RL_ADDRESSES_MAX])
+static int read_in_time(rl_lookup *l, rl_address addresses[RL_ADDRESSES_MAX])
 {
     int count = -1;
 
-    for (int i = 0; i < 10000 && (count = rl_question_read(q, addresses)) < 0; i++)
+    for (int i = 0; i < 10000 && (count = rl_lookup_read(l, addresses)) < 0; i++)
         usleep(1000);
     return count;
 }
@@ -91,86 +91,86 @@ static void test_numbers(void)
     for (int i = 0; i < 4; i++)
         ok(rl_resolver_is_address(addresses[i]), "%s is an address", addresses[i]);
     for (int i = 0; i < 7; i++)
-        ok(!rl_resolver_is_address(names[i]), "%s is none", names[i]);
+        ok(!rl_resolver_is_address(names[i]), "%s is not", names[i]);
 }
 
 static void test_answers(rl_resolver *resolver)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    rl_question *q = rl_resolver_ask(resolver, "redis.test");
+    rl_lookup *l = rl_resolver_look_up(resolver, "redis.test");
 
-    is_int(read_in_time(q, addresses), 1, "a name has an address");
-    is_str(addresses[0].text, "0.0.0.0", "which it says in numbers");
-    rl_question_end(q);
-    q = rl_resolver_ask(resolver, "redis.invalid");
-    is_int(read_in_time(q, addresses), 0, "another one has none");
-    rl_question_end(q);
-    is_int(atomic_load(&asked), 2, "each was asked for once");
+    is_int(read_in_time(l, addresses), 1, "a name has an address");
+    is_str(addresses[0].text, "0.0.0.0", "in numbers");
+    rl_lookup_end(l);
+    l = rl_resolver_look_up(resolver, "redis.invalid");
+    is_int(read_in_time(l, addresses), 0, "another has none");
+    rl_lookup_end(l);
+    is_int(atomic_load(&asked), 2, "each was looked up once");
 }
 
-/* As a child asks three sentinels in turn for as long as DNS hangs. */
+/* As a child tries three sentinels in turn while DNS hangs. */
 static void test_few_names(rl_resolver *resolver)
 {
     static const char *const names[] = {"s1.test", "s2.test", "s3.test"};
     rl_address addresses[RL_ADDRESSES_MAX];
     int before = threads(), open = descriptors(), hung = 0;
-    rl_question *q, *other;
+    rl_lookup *l, *other;
 
     atomic_store(&asked, 0);
     atomic_store(&hangs, 1);
     for (int i = 0; i < 300; i++) {
-        q = rl_resolver_ask(resolver, names[i % 3]);
-        hung += rl_question_read(q, addresses) == -1;
-        rl_question_end(q);
+        l = rl_resolver_look_up(resolver, names[i % 3]);
+        hung += rl_lookup_read(l, addresses) == -1;
+        rl_lookup_end(l);
     }
-    is_int(hung, 300, "nobody gets an answer while DNS hangs");
+    is_int(hung, 300, "no lookup is answered while DNS hangs");
     wait_for(&under_way, 3);
-    is_int(atomic_load(&asked), 3, "three names are asked for once each, not each time");
+    is_int(atomic_load(&asked), 3, "each of three names is looked up once, not each time");
     ok(threads() <= before + 3, "by three threads");
     ok(descriptors() <= open + 3, "with three descriptors");
-    q = rl_resolver_ask(resolver, "s1.test");
-    other = rl_resolver_ask(resolver, "s1.test");
+    l = rl_resolver_look_up(resolver, "s1.test");
+    other = rl_resolver_look_up(resolver, "s1.test");
     atomic_store(&hangs, 0);
-    is_int(read_in_time(q, addresses), 1, "the answer that comes at last is heard");
-    is_int(read_in_time(other, addresses), 1, "by everybody who waits for it");
-    rl_question_end(q);
-    rl_question_end(other);
+    is_int(read_in_time(l, addresses), 1, "a late answer is used");
+    is_int(read_in_time(other, addresses), 1, "by every caller that waits for it");
+    rl_lookup_end(l);
+    rl_lookup_end(other);
     wait_for(&under_way, 0);
-    q = rl_resolver_ask(resolver, "s2.test");
-    is_int(read_in_time(q, addresses), 1, "and soon after by whoever asks next");
-    rl_question_end(q);
-    is_int(atomic_load(&asked), 3, "without another question");
-    q = rl_resolver_ask(resolver, "s2.test");
-    is_int(read_in_time(q, addresses), 1, "who has had it and comes back");
-    is_int(atomic_load(&asked), 4, "asks anew: the name may have moved");
-    rl_question_end(q);
+    l = rl_resolver_look_up(resolver, "s2.test");
+    is_int(read_in_time(l, addresses), 1, "and by a caller that comes soon after");
+    rl_lookup_end(l);
+    is_int(atomic_load(&asked), 3, "without another lookup");
+    l = rl_resolver_look_up(resolver, "s2.test");
+    is_int(read_in_time(l, addresses), 1, "a caller that comes after it was read");
+    is_int(atomic_load(&asked), 4, "has it looked up again: the address may have changed");
+    rl_lookup_end(l);
 }
 
 static void test_many_names(rl_resolver *resolver)
 {
     rl_address addresses[RL_ADDRESSES_MAX];
-    rl_question *all[3 * RL_QUESTIONS_MAX];
+    rl_lookup *all[3 * RL_LOOKUPS_MAX];
     int before = threads(), answered = 0;
     char name[32];
 
     atomic_store(&asked, 0);
     atomic_store(&hangs, 1);
-    for (int i = 0; i < 3 * RL_QUESTIONS_MAX; i++) {
+    for (int i = 0; i < 3 * RL_LOOKUPS_MAX; i++) {
         snprintf(name, sizeof(name), "n%d.test", i);
-        all[i] = rl_resolver_ask(resolver, name);
+        all[i] = rl_resolver_look_up(resolver, name);
     }
-    wait_for(&under_way, RL_QUESTIONS_MAX);
-    for (int i = 0; i < 3 * RL_QUESTIONS_MAX; i++)
-        answered += rl_question_read(all[i], addresses) >= 0;
-    is_int(answered, 0, "nobody has an answer");
-    ok(threads() <= before + RL_QUESTIONS_MAX, "many names take a bounded number of threads");
-    is_int(atomic_load(&asked), RL_QUESTIONS_MAX, "the others wait for their turn");
+    wait_for(&under_way, RL_LOOKUPS_MAX);
+    for (int i = 0; i < 3 * RL_LOOKUPS_MAX; i++)
+        answered += rl_lookup_read(all[i], addresses) >= 0;
+    is_int(answered, 0, "no lookup is answered");
+    ok(threads() <= before + RL_LOOKUPS_MAX, "many names take a bounded number of threads");
+    is_int(atomic_load(&asked), RL_LOOKUPS_MAX, "the others wait for their turn");
     atomic_store(&hangs, 0);
-    for (int i = 0; i < 3 * RL_QUESTIONS_MAX; i++)
+    for (int i = 0; i < 3 * RL_LOOKUPS_MAX; i++)
         answered += read_in_time(all[i], addresses) == 1;
-    is_int(answered, 3 * RL_QUESTIONS_MAX, "which comes");
-    for (int i = 0; i < 3 * RL_QUESTIONS_MAX; i++)
-        rl_question_end(all[i]);
+    is_int(answered, 3 * RL_LOOKUPS_MAX, "which comes");
+    for (int i = 0; i < 3 * RL_LOOKUPS_MAX; i++)
+        rl_lookup_end(all[i]);
 }
 
 static void test_end(rl_resolver *resolver)
@@ -181,15 +181,15 @@ static void test_end(rl_resolver *resolver)
     wait_for(&under_way, 0);
     open = descriptors();
     atomic_store(&hangs, 1);
-    rl_resolver_ask(resolver, "late.test");
+    rl_resolver_look_up(resolver, "late.test");
     wait_for(&under_way, 1);
     rl_resolver_close(resolver);
-    pass("the end does not wait for an answer");
+    pass("closing does not wait for an answer");
     atomic_store(&hangs, 0);
     wait_for(&under_way, 0);
     for (int i = 0; i < 10000 && descriptors() != open; i++)
         usleep(1000);
-    is_int(descriptors(), open, "which takes the last of the question with it");
+    is_int(descriptors(), open, "and a late answer frees the last of its lookup");
 }
 
 int main(void)
