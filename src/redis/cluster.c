@@ -55,7 +55,7 @@ struct rl_cluster {
     int64_t ask_at_us;    /* not before */
     int64_t seed_at_us;   /* likewise, to try the next seed */
     int64_t pause_us;
-    int complained;
+    int was_logged;       /* that there is no table */
 };
 
 /* --- Places ------------------------------------------------------------------------------- */
@@ -188,16 +188,16 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     from->has_no_table = taken <= 0;
     if (taken > 0) {
         c->known = 1;
-        c->complained = 0;
+        c->was_logged = 0;
         meet_owners(c, now_us);
         return;
     }
     c->stale = 1;
     if (!c->known)
         resume_seed(c, now_us);
-    if (!reply || c->complained)
+    if (!reply || c->was_logged)
         return;
-    c->complained = 1;
+    c->was_logged = 1;
     if (reply->type == REDIS_REPLY_ERROR)
         why = reply->str;
     rl_logger_say(&c->options.logger, RL_LOG_ERROR,
