@@ -419,7 +419,7 @@ static void ask_for_sign_of_life(rl_link *link, int64_t now_us)
     link->due_us = now_us + link->options.check_us;
 }
 
-int rl_link_freshen(rl_link *link, int64_t now_us)
+int rl_link_check_alive(rl_link *link, int64_t now_us)
 {
     int64_t idle_us = now_us - (link->due_us - link->options.silent_us);
 

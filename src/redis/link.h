@@ -93,7 +93,7 @@ int rl_link_send(rl_link *link, const rl_command *command);
  * and one that was idle for longer still is asked for a sign of life, and connecting until that
  * comes. Otherwise, and always when busy, this does nothing. Returns 1 if the state has changed.
  */
-int rl_link_freshen(rl_link *link, int64_t now_us);
+int rl_link_check_alive(rl_link *link, int64_t now_us);
 
 /* Whether nothing but a handshake or a sign of life was owed when the last connection ended. */
 int rl_link_was_idle(const rl_link *link);

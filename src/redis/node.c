@@ -501,14 +501,14 @@ void rl_node_stop_waiting(rl_node *node)
         node->may_wait = 0;
 }
 
-void rl_node_freshen(rl_node *node)
+void rl_node_check_alive(rl_node *node)
 {
     int64_t now_us;
 
     if (node->state != RL_LINK_READY || rl_link_in_flight(node->link) > 0)
         return;
     now_us = rl_link_clock();
-    if (rl_link_read_state(node->link) != RL_LINK_READY || rl_link_freshen(node->link, now_us))
+    if (rl_link_read_state(node->link) != RL_LINK_READY || rl_link_check_alive(node->link, now_us))
         rl_node_tick(node, now_us);
 }
 

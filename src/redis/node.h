@@ -107,7 +107,7 @@ unsigned rl_node_losses(const rl_node *node);
 void rl_node_stop_waiting(rl_node *node);
 
 /* Before a call is sent: sees to it that the connection has not died while it was idle. */
-void rl_node_freshen(rl_node *node);
+void rl_node_check_alive(rl_node *node);
 
 /* As rl_link_send(). */
 int rl_node_send(rl_node *node, const rl_command *command);

@@ -141,7 +141,7 @@ rl_call_next rl_servers_send(rl_servers *servers, rl_call *call)
     if (servers->cluster && call->tries == 0)
         call->node = rl_cluster_node(servers->cluster, call->slot);
     if (call->node) {
-        rl_node_freshen(call->node);
+        rl_node_check_alive(call->node);
         return send_to_node(call);
     }
     return rl_cluster_is_awaited(servers->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;

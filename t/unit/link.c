@@ -168,16 +168,16 @@ static void test_idle(void)
     char text[99];
 
     drop_peer(0);
-    ok(!rl_link_freshen(link, now_us), "a connection that was just used is not looked at");
-    ok(rl_link_freshen(link, now_us + 2 * SECOND_US),
+    ok(!rl_link_check_alive(link, now_us), "a connection that was just used is not looked at");
+    ok(rl_link_check_alive(link, now_us + 2 * SECOND_US),
        "one that was idle is, before a call is sent");
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "the other side has closed it");
     ok(rl_link_was_idle(link), "while it was idle");
     is_int(lost + unsent, 0, "and no call has met that");
     link = connect_link();
-    ok(!rl_link_freshen(link, now_us + 2 * SECOND_US), "one that is open is not asked");
+    ok(!rl_link_check_alive(link, now_us + 2 * SECOND_US), "one that is open is not asked");
     send_call(link);
-    ok(!rl_link_freshen(link, now_us + 60 * SECOND_US), "a busy one never is");
+    ok(!rl_link_check_alive(link, now_us + 60 * SECOND_US), "a busy one never is");
     rl_link_handle_io(link, 0, rl_link_clock());
     say("+OK\r\n");
     hear(text, sizeof(text));
@@ -191,7 +191,7 @@ static void test_sign_of_life(void)
     int64_t now_us = rl_link_clock();
     char text[99];
 
-    ok(rl_link_freshen(link, now_us + 60 * SECOND_US), "one that was idle for long is asked");
+    ok(rl_link_check_alive(link, now_us + 60 * SECOND_US), "one that was idle for long is asked");
     is_int(rl_link_read_state(link), RL_LINK_CONNECTING, "nothing is sent before it answers");
     rl_link_handle_io(link, 0, now_us + 60 * SECOND_US);
     hear(text, sizeof(text));
@@ -203,7 +203,7 @@ static void test_sign_of_life(void)
     }
     is_int(rl_link_read_state(link), RL_LINK_READY, "any answer will do");
     now_us = rl_link_clock();
-    rl_link_freshen(link, now_us + 60 * SECOND_US);
+    rl_link_check_alive(link, now_us + 60 * SECOND_US);
     rl_link_handle_io(link, 0, now_us + 60 * SECOND_US);
     rl_link_handle_io(link, 0, now_us + 61 * SECOND_US);
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "without one it is closed");
