@@ -93,7 +93,7 @@ static const char *parse(char *text, const char **user, const char **password)
 }
 
 /* What is wrong with a text for these credentials, or NULL. The text is not changed. */
-static const char *object_to(const rl_credentials *c, const char *text)
+static const char *find_error(const rl_credentials *c, const char *text)
 {
     char *copy = strdup(text);
     const char *user, *password, *error = copy ? parse(copy, &user, &password) : "out of memory";
@@ -156,7 +156,7 @@ static const char *fill(rl_credentials *c, apr_pool_t *pool, char text[RL_CREDEN
 {
     const char *error = read_file(pool, c->path, text, exposed);
 
-    return error ? error : object_to(c, text);
+    return error ? error : find_error(c, text);
 }
 
 const char *rl_credentials_read(apr_pool_t *pool, const char *path, rl_credentials **credentials,
@@ -175,7 +175,7 @@ const char *rl_credentials_read(apr_pool_t *pool, const char *path, rl_credentia
 const char *rl_credentials_set_user(rl_credentials *c, const char *user)
 {
     c->user = user;
-    return object_to(c, c->latest->text[0]);
+    return find_error(c, c->latest->text[0]);
 }
 
 void rl_credentials_share(rl_credentials *c, apr_pool_t *pool)

@@ -141,13 +141,12 @@ void rl_link_close(rl_link *link, const char *why)
 
 static void fail(rl_link *link)
 {
+    const char *error = rl_reader_error(&link->reader, link->context->reader);
     char why[sizeof(link->error)];
 
-    const char *objection = rl_reader_objection(&link->reader, link->context->reader);
-
-    if (!objection)
-        objection = link->context->errstr[0] ? link->context->errstr : "unknown error";
-    apr_cpystrn(why, objection, sizeof(why));
+    if (!error)
+        error = link->context->errstr[0] ? link->context->errstr : "unknown error";
+    apr_cpystrn(why, error, sizeof(why));
     rl_link_close(link, why);
 }
 
@@ -361,7 +360,7 @@ static void take_reply(rl_link *link, redisReply *reply)
 
 static void take_replies(rl_link *link)
 {
-    const char *objection;
+    const char *error;
 
     while (link->context) {
         void *reply = NULL;
@@ -375,9 +374,9 @@ static void take_replies(rl_link *link)
             break;
         take_reply(link, reply);
     }
-    objection = link->context ? rl_reader_objection(&link->reader, link->context->reader) : NULL;
-    if (objection)
-        rl_link_close(link, objection);
+    error = link->context ? rl_reader_error(&link->reader, link->context->reader) : NULL;
+    if (error)
+        rl_link_close(link, error);
 }
 
 static void receive(rl_link *link, int64_t now_us)

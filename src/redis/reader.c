@@ -4,7 +4,7 @@
  *
  * An array takes its elements from what its reply may have when its header is read, so arrays
  * within arrays share one bound. Texts exist only once they are there as a whole; until then their
- * bytes wait in hiredis's buffer, which rl_reader_objection() bounds.
+ * bytes wait in hiredis's buffer, which rl_reader_error() bounds.
  */
 #include "redis/reader.h"
 
@@ -97,7 +97,7 @@ void rl_reader_expect(rl_reader *reader, rl_reply_kind kind)
     reader->kind = kind;
 }
 
-const char *rl_reader_objection(const rl_reader *reader, const redisReader *hiredis)
+const char *rl_reader_error(const rl_reader *reader, const redisReader *hiredis)
 {
     if (reader->refused)
         return "a reply larger than any to what was asked";

@@ -39,6 +39,6 @@ void rl_reader_expect(rl_reader *reader, rl_reply_kind kind);
  * Why the reply cannot be what was asked for: one was refused while it was parsed, or so many bytes
  * have come of one that is not complete. NULL if it still can.
  */
-const char *rl_reader_objection(const rl_reader *reader, const redisReader *hiredis);
+const char *rl_reader_error(const rl_reader *reader, const redisReader *hiredis);
 
 #endif

@@ -2,14 +2,14 @@
 /*
  * resolver: looks up the addresses of host names without blocking its caller.
  *
- * A lookup is shared by its thread and the resolver; whichever releases it last frees it. The thread
- * is detached, since neither a request nor a child that ends may wait for it. A child that ends
- * unloads the module, so the first lookup of a process pins the code that its thread runs in.
+ * A lookup is shared by its thread and the resolver; whichever releases it last frees it. The
+ * thread is detached, since neither a request nor a child that ends may wait for it. A child that
+ * ends unloads the module, so the first lookup of a process pins the code that its thread runs in.
  * Children never reload modules, so this leaks nothing.
  *
- * A lookup that no caller uses any more stays in the list while its thread runs, and the next caller
- * of the same name joins it. An answer that came meanwhile serves for FRESH_US. Otherwise the
- * answers of a DNS that is slower than its callers wait would never be used.
+ * A lookup that no caller uses any more stays in the list while its thread runs, and the next
+ * caller of the same name joins it. An answer that came meanwhile serves for FRESH_US. Otherwise
+ * the answers of a DNS that is slower than its callers wait would never be used.
  */
 #include <dlfcn.h>
 #include <netdb.h>

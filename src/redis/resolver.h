@@ -5,8 +5,8 @@
  * getaddrinfo() may take many seconds and cannot be given a deadline. So each lookup runs in a
  * short-lived thread, also in a server with one thread per process, and the caller reads the answer
  * when it has come. Lookups of the same name at the same time share one thread, and a resolver runs
- * at most RL_LOOKUPS_MAX threads: while DNS hangs, that bounds threads and descriptors however often
- * callers give up and try again. Further lookups wait for their turn.
+ * at most RL_LOOKUPS_MAX threads: while DNS hangs, that bounds threads and descriptors however
+ * often callers give up and try again. Further lookups wait for their turn.
  *
  * A resolver and its lookups have one owner at a time. The threads are internal.
  */

@@ -12,7 +12,7 @@
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
 
-/* How a reader of replies of a kind ends: with a reply, an objection, or waiting for more. */
+/* How a reader of replies of a kind ends: with a reply, with an error, or waiting for more. */
 typedef enum { READ, REFUSED, WAITS } outcome;
 
 typedef struct {
@@ -38,7 +38,7 @@ static outcome feed(source *s, const char *bytes, size_t length)
         freeReplyObject(reply);
         return READ;
     }
-    if (rl_reader_objection(&s->reader, s->hiredis))
+    if (rl_reader_error(&s->reader, s->hiredis))
         return REFUSED;
     return parsed ? WAITS : REFUSED;
 }
