@@ -165,7 +165,7 @@ void rl_breaker_probe_now(rl_breaker *b, const rl_breaker_options *options, int6
     store(&b->probe_at, (uint64_t)now_ms);
 }
 
-void rl_breaker_forget(rl_breaker *b)
+void rl_breaker_reset(rl_breaker *b)
 {
     store(&b->reconnects, 0);
     store(&b->recent, 0);

@@ -77,7 +77,7 @@ int rl_breaker_is_stale(const rl_breaker *b, const rl_breaker_options *options, 
 void rl_breaker_probe_now(rl_breaker *b, const rl_breaker_options *options, int64_t now_ms);
 
 /* Closed as if nothing had been: nobody asks the node any more, or it has answered after long. */
-void rl_breaker_forget(rl_breaker *b);
+void rl_breaker_reset(rl_breaker *b);
 
 /* Three probes in time, one behind the other, close it, over half a second. Returns 1 then. */
 int rl_breaker_probed(rl_breaker *b, const rl_breaker_options *options, int in_time,

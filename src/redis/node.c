@@ -121,7 +121,7 @@ static void count_try(rl_node *node, rl_failure failure)
     if (rl_breaker_read(node->breaker) != RL_BREAKER_OPEN)
         return;
     if (failure == RL_ANSWERED) {
-        rl_breaker_forget(node->breaker);
+        rl_breaker_reset(node->breaker);
         say_closed(node);
     }
     else {
@@ -600,7 +600,7 @@ void rl_node_suspend(rl_node *node)
     rl_link_close(node->link, "");
     node->state = RL_LINK_DOWN;
     node->checking = 0;
-    rl_breaker_forget(node->breaker);
+    rl_breaker_reset(node->breaker);
     atomic_store(&node->breaker->said_open, 0);
 }
 
