@@ -5,7 +5,7 @@
  * The leader sends everything queued in one write and never waits for more: the next batch builds
  * up while this one is in flight.
  *
- * - The lock guards the queue, who leads, and whether the leader sleeps. It is never held over a
+ * - The lock guards the queue, who holds the lead, and whether the leader sleeps. It is never held over a
  *   system call.
  * - The nodes, the calls that wait for a connection, and the counts of calls in flight belong to
  *   the leader. The lead changes hands under the lock only, so each leader sees what the last did.
@@ -59,9 +59,9 @@ struct rl_leader {
 
 /* --- Calls -------------------------------------------------------------------------------- */
 
-static void wake(rl_leader *l, lead who)
+static void wake(rl_leader *l, lead leader)
 {
-    eventfd_write(l->wake_fd[who], 1);
+    eventfd_write(l->wake_fd[leader], 1);
 }
 
 void rl_leader_wake(rl_leader *l)
