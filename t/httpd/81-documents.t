@@ -136,12 +136,22 @@ subtest 'directives' => sub {
         my %row = rows($name);
         is_deeply [grep { !$row{$_} } qw(Description Syntax Default Context Status Module)], [],
             "$name has all its rows";
+        like $row{Compatibility}, qr/^since \d+\.\d+/, 'since when it is there';
         like $row{Syntax}, qr/^`$name /, 'its syntax begins with its name';
         my ($default) = $row{Default} =~ /^`([^`]*)`$/;
         is +(check($default))[0], 0, "its default is taken: $default" if $default;
-        is_deeply [contexts($name, $default)], [split /, /, $row{Context}], 'its context';
+        is_deeply [contexts($line{$name} || $default)], [split /, /, $row{Context}], 'its context';
     }
 };
+
+# A good value of each option that takes one, if its default is not one.
+my %value = (
+    'burst=' => 20, 'path=' => '/x', 'methods=' => 'GET', 'when=' => 'true', 'unless=' => 'false',
+    'tier=' => 'x', 'charge-on=' => 404, 'block=' => '1m', 'on-failure=' => 'open',
+    'phase=' => 'access',
+);
+# What an option needs beside it.
+my %with = ('burst=' => 'algorithm=token-bucket', 'delay=' => 'algorithm=leaky-bucket');
 
 subtest 'options' => sub {
     my ($known) = rule('no-such-option') =~ /; expected one of: (.*)/;
@@ -152,9 +162,19 @@ subtest 'options' => sub {
         'and in the table of the README';
     for my $name (@headings) {
         my %row = rows($name);
-        is_deeply [grep { !$row{$_} } qw(Description Syntax Default Compatibility)], [],
+        is_deeply [grep { !$row{$_} } qw(Description Syntax Default Context Compatibility)], [],
             "$name has all its rows";
-        like rule($1), qr/Syntax OK/, "its default is taken: $1" if $row{Default} =~ /^`([^`]*)`$/;
+        like $row{Compatibility}, qr/^since \d+\.\d+/, 'since when it is there';
+        my ($default) = $row{Default} =~ /^`([^`]*)`$/;
+        my $option = $default // $name . ($value{$name} // '');
+        my $needs  = $with{$name} // '';
+        like $row{Syntax}, qr/^`\Q$name\E/, 'its syntax begins with its name';
+        like rule("$option $needs"), qr/Syntax OK/, "a rule takes it: $option";
+        my ($context, $early) = split /; `early`: /, $row{Context};
+        is_deeply [contexts("RateLimit x 10/1m $option $needs")], [split /, /, $context],
+            'its context';
+        is_deeply [contexts('RateLimit x 10/1m phase=early')], [split /, /, $early], 'and of early'
+            if $early;
     }
 };
 
@@ -248,12 +268,11 @@ sub rows {
 
 # Where a directive is taken, in the order of the manual.
 sub contexts {
-    my ($name, $default) = @_;
-    my $line = $line{$name} || $default;
+    my ($line) = @_;
     my @taken;
     for my $where ('server config', 'virtual host', 'directory') {
         my ($code, $said) = check(sprintf $context{$where}, $line);
-        push @taken, $where unless $said =~ /cannot occur within|not allowed in/;
+        push @taken, $where unless $said =~ /cannot occur within|not allowed in|is for the server and/;
     }
     return @taken;
 }
