@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# The module is built with the protections that Debian builds its packages with, so that
-# a mistake in it is harder to turn into an attack.
+# The module is built with the hardening flags of Debian packages, so that a memory error in it is harder
+# to exploit.
 
 use strict;
 use warnings;
@@ -11,16 +11,16 @@ use lib "$FindBin::Bin/../lib";
 
 use Test::More;
 
-plan skip_all => 'a sanitized module does without' if $ENV{RL_LD_PRELOAD};
-plan skip_all => 'no readelf here' if system 'readelf --version >/dev/null 2>&1';
+plan skip_all => 'a module built with sanitizers has no hardening' if $ENV{RL_LD_PRELOAD};
+plan skip_all => 'readelf is not installed' if system 'readelf --version >/dev/null 2>&1';
 
 my $module = $ENV{RL_MODULE} || "$FindBin::Bin/../../build/mod_ratelimit_redis.so";
 my $said = `readelf -W --dynamic --program-headers --dyn-syms $module`;
 is $?, 0, 'the module is an ELF file' or BAIL_OUT($said);
 
-like $said, qr/\bGNU_RELRO\b/, 'what the loader has written is made read-only';
-like $said, qr/\bFLAGS\b.*\bBIND_NOW\b/, 'all of it, for all symbols are bound at the start';
-like $said, qr/\bGNU_STACK\b.* RW /, 'the stack holds no code';
-like $said, qr/\b__stack_chk_fail\b/, 'functions notice that their stack was overwritten';
+like $said, qr/\bGNU_RELRO\b/, 'relocations are read-only after loading (RELRO)';
+like $said, qr/\bFLAGS\b.*\bBIND_NOW\b/, 'all of them, because symbols are bound at start-up (BIND_NOW)';
+like $said, qr/\bGNU_STACK\b.* RW /, 'the stack is not executable';
+like $said, qr/\b__stack_chk_fail\b/, 'functions check for an overwritten stack (stack protector)';
 
 done_testing;

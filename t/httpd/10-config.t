@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What an administrator may write. Each mistake ends httpd -t with a message
-# that says what was read, what was expected and an example; so do options that
-# contradict each other; what a later version brings is refused by name; and nothing
-# that is right is refused.
+# httpd -t refuses every mistake in a configuration with a message that quotes what it read, states what it
+# expected and gives an example. That includes options that contradict each other and options reserved for
+# a later version. Every valid configuration is accepted; one that cannot work as intended gets a warning.
 
 use strict;
 use warnings;
@@ -14,12 +13,12 @@ use lib "$FindBin::Bin/../lib";
 use Httpd;
 use Test::More;
 
-# A configuration that httpd -t refuses, with a message of all these patterns.
+# httpd -t must refuse the configuration with a message that matches all patterns.
 sub refused {
     my ($config, @patterns) = @_;
     my ($status, $said) = Httpd->config_test(config => $config);
     my ($message) = $said =~ /Syntax error on line[^\n]*\n(.*)/s;
-    # what is wrong with the whole of a configuration comes after its lines are read
+    # mistakes that only the whole configuration shows are reported after all lines are read
     $message //= join "\n", $said =~ /^ratelimit: (.*)/mg;
     my @missing = grep { $message !~ $_ } @patterns;
     (my $name = $config) =~ s/\n/; /g;
@@ -38,7 +37,7 @@ sub accepted {
 
 my $later = qr/not supported in this version/;
 
-subtest 'all that is right is taken' => sub {
+subtest 'every valid configuration is accepted' => sub {
     my $n     = 0;
     my @rules = map { 'RateLimit r' . $n++ . " $_" } (
         '10/s', '10/1m', '10/M', '10/100ms', '10/500ms', '10/10s', '10/1h', '10/1d', '10/1w',
@@ -98,7 +97,7 @@ RateLimit bucket 10/1m algorithm=token-bucket burst=50 tier=%{HTTP:X-Plan}
 RateLimitTier bucket gold 1000 burst=1
 EOC
     accepted 'every option and directive', $config;
-    accepted 'the same anywhere but in the settings', <<'EOC', modules => ['proxy'], ports => 2;
+    accepted 'the directives of sections, in every kind of section', <<'EOC', modules => ['proxy'], ports => 2;
 <VirtualHost *:@PORT2@>
     RateLimit a 1/1m
     RateLimit early 1/1m phase=early
@@ -140,7 +139,7 @@ RateLimitHeaders off
 EOC
 };
 
-subtest 'a name' => sub {
+subtest 'a rule needs a valid name' => sub {
     refused 'RateLimit', qr/needs NAME QUOTA/, qr{RateLimit login 10/1m};
     for my $name ('"log in"', 'log/in', 'r:a', '{a}', "l\xc3\xb6g", 'n' x 65, '"a\"b"', '""') {
         refused "RateLimit $name 10/1m", qr{RateLimit login 10/1m};
@@ -150,7 +149,7 @@ subtest 'a name' => sub {
     refused "<Location /x>\nRateLimit a 1/1m\nRateLimit a off\n</Location>", qr/"a" is given twice/;
 };
 
-subtest 'a quota and its window' => sub {
+subtest 'a rule needs a valid quota and window' => sub {
     refused 'RateLimit login', qr/"login"/, qr{needs QUOTA/WINDOW}, qr{as in 10/1m};
     for my $text (qw(ten/1m 10 10/ /1m -1/1m +1/1m 10.5/1m 10x/1m 10//1m 0x10/1m 1e3/1m
             10/1x 10/1.5s 10/-1m 10/1mm 10/60 10/m1 10/sec 10/0s 10/0ms 10/99ms 10/0w
@@ -168,7 +167,7 @@ subtest 'a quota and its window' => sub {
     refused 'RateLimit off now', qr/"off"/;
 };
 
-subtest 'options' => sub {
+subtest 'an option needs a valid value' => sub {
     my %bad = (
         'burst'              => qr/burst= needs a value/,
         'key='               => qr/key= needs a value/,
@@ -237,7 +236,7 @@ subtest 'options' => sub {
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $bad{$_} for sort keys %bad;
 };
 
-subtest 'options that contradict each other' => sub {
+subtest 'options that contradict each other are refused' => sub {
     my %contradiction = (
         'burst=20'                  => qr/burst= needs algorithm=token-bucket or leaky-bucket/,
         'burst=20 algorithm=fixed-window' => qr/burst= needs algorithm=token-bucket/,
@@ -271,23 +270,24 @@ subtest 'options that contradict each other' => sub {
         qr/too large to count exactly with this delay=/;
     refused 'RateLimit login 10/1m algorithm=sliding-log',
         qr/"login".*algorithm=sliding-log needs RateLimitRedis, as in/;
-    accepted 'a log with Redis', "RateLimitRedis redis://h\nRateLimit login 10/1m algorithm=sliding-log";
+    accepted 'a sliding log with Redis', "RateLimitRedis redis://h\nRateLimit login 10/1m algorithm=sliding-log";
     refused "<$_>\nRateLimit login 10/1m phase=early\n</" . ($_ =~ /^(\w+)/)[0] . '>',
         qr/"login": phase=early is for the server and for virtual hosts.*path= and when=/
         for 'Location /x', 'LocationMatch /x', 'Directory /x', 'Files x', 'If "true"';
-    like accepted('adaptive by itself', 'RateLimit login 10/1m adaptive'),
+    like accepted('adaptive without RateLimitAdaptive', 'RateLimit login 10/1m adaptive'),
         qr/"login".*adaptive does nothing without RateLimitAdaptive/, 'with a warning';
-    unlike accepted('and with its steps', "RateLimitAdaptive 70 0.5\nRateLimit login 10/1m adaptive"),
-        qr/adaptive does nothing/, 'without';
+    unlike accepted('adaptive with RateLimitAdaptive',
+            "RateLimitAdaptive 70 0.5\nRateLimit login 10/1m adaptive"),
+        qr/adaptive does nothing/, 'without a warning';
 };
 
-subtest 'what can never mean what it says' => sub {
+subtest 'options that cannot work as written are refused or warned about' => sub {
     refused 'RateLimit login 10/1m cost=%{resp:X-Cost}',
         qr/"login": cost=: "%\{resp:X-Cost\}" reads the response.*charge-on=404/;
     refused 'RateLimit login 10/1m key=%{resp:X-Tenant}|ip', qr/key=: .*reads the response/;
     refused 'RateLimit login 10/1m when="%{REQUEST_STATUS} == 404"', qr/when=: .*reads the response/;
     refused 'RateLimit login 10/1m path=/search?page=1', qr/has a query.*when="%\{QUERY_STRING\}/;
-    accepted 'what a request brings', <<'EOC';
+    accepted 'expressions that read only the request', <<'EOC';
 RateLimit a 10/1m cost=%{note:cost}
 RateLimit b 10/1m cost=%{reqenv:COST} when="%{CONTENT_TYPE} == 'text/html'"
 RateLimit c 10/1m when="%{HTTP:Content-Type} == 'text/html'" path=/v?/x
@@ -301,19 +301,24 @@ EOC
     );
     like accepted($_, "RateLimit login 10/1m $_"),
         qr/RateLimit "login" \(.*httpd\.conf:\d+\): .*$vain{$_}/, 'with a warning' for sort keys %vain;
-    like accepted('a word for a tier', "RateLimit login 10/1m tier=gold\nRateLimitTier login silver 5"),
+    like accepted('tier= with a constant that names no tier',
+            "RateLimit login 10/1m tier=gold\nRateLimitTier login silver 5"),
         qr/tier=gold is always "gold", which is none of its tiers/, 'with a warning';
     my %sane = (
-        'known methods'       => 'RateLimit login 10/1m methods=get,HEAD,Post,PATCH,PROPFIND,TRACE',
-        'one that is registered later' => "RateLimit login 10/1m methods=PURGE\nRegisterHttpMethod PURGE",
-        'alternatives'        => 'RateLimit login 10/1m key=user|header:X-A+host|ip',
-        'a tier by its name'  => "RateLimit login 10/1m tier=gold\nRateLimitTier login gold 5",
+        'methods that httpd knows' =>
+            'RateLimit login 10/1m methods=get,HEAD,Post,PATCH,PROPFIND,TRACE',
+        'a method that a later line registers' =>
+            "RateLimit login 10/1m methods=PURGE\nRegisterHttpMethod PURGE",
+        'alternatives of a key that can all be used' =>
+            'RateLimit login 10/1m key=user|header:X-A+host|ip',
+        'tier= with the name of a tier' =>
+            "RateLimit login 10/1m tier=gold\nRateLimitTier login gold 5",
     );
     unlike accepted($_, $sane{$_}), qr/is not a method|never used|tier=/, 'without a warning'
         for sort keys %sane;
 };
 
-subtest 'tiers' => sub {
+subtest 'a tier needs a rule before it, a valid name and a valid quota' => sub {
     my $rule   = 'RateLimit api 10/1m tier=%{HTTP:X-Plan}';
     my $bucket = "$rule algorithm=token-bucket";
     my %bad = (
@@ -343,11 +348,11 @@ subtest 'tiers' => sub {
         qr/at most 10000, not "10001"/;
 };
 
-subtest 'what a later version brings is refused by its name' => sub {
+subtest 'an option reserved for a later version is refused as such' => sub {
     refused 'RateLimit login 10/1m sync=lease', qr/"login".*sync=lease/, $later;
 };
 
-subtest 'directives' => sub {
+subtest 'the other directives need valid arguments' => sub {
     refused "RateLimitEngine $_", qr/RateLimitEngine/, qr/on, shadow or off/ for 'maybe', '';
     refused "RateLimitHeaders $_", qr/RateLimitHeaders/, qr/x-ratelimit, draft-11/
         for 'draft-12', 'x-ratelimit nosuch';
@@ -385,7 +390,7 @@ subtest 'directives' => sub {
         '-1 0.5', '70% 0.5', '70 0.5 70 0.4', '70 0.5 60 0.4';
 };
 
-subtest 'places' => sub {
+subtest 'directives are refused where they do not belong' => sub {
     my @section = ('RateLimit a 1/1m', 'RateLimit off', 'RateLimit a off');
     for my $limit ('Limit POST', 'LimitExcept GET') {
         my ($word) = $limit =~ /(\w+)/;
@@ -409,7 +414,7 @@ subtest 'places' => sub {
         qr/Limit/;
 };
 
-subtest 'a key that clients invent is warned of when it stands alone' => sub {
+subtest 'a key that clients choose gets a warning if no other rule limits them' => sub {
     my $warns = qr/RateLimit "api" \(.*httpd\.conf:\d+\): clients choose its key.*key=ip/;
     for my $key ('header:X-Api-Key', 'cookie:session', '%{HTTP:X-Api-Key}', '%{HTTP_USER_AGENT}',
         '%{http:X-Key}', '%{Http_User_Agent}', '%{query_string}',
@@ -418,20 +423,29 @@ subtest 'a key that clients invent is warned of when it stands alone' => sub {
     }
     my $api  = "RateLimit api 10/1m key=header:X-Api-Key\n";
     my %calm = (
-        'a rule by address beside it'   => "RateLimit all 99/1m\n$api",
-        'a rule for the whole server'   => "${api}RateLimit all 99/1m key=server",
-        'one by network in the section' => "<Location /x>\n${api}RateLimit n 9/1m key=ip/24\n</Location>",
-        'one outside the section'       => "<Location /x>\n$api</Location>\nRateLimit all 99/1m",
-        'one around the virtual host'   => "RateLimit all 9/1m\n<VirtualHost *:80>\n$api</VirtualHost>",
-        'a key no client invents'       => 'RateLimit api 10/1m key=env:TENANT',
+        'with a rule by address beside it' =>
+            "RateLimit all 99/1m\n$api",
+        'with a rule for the whole server' =>
+            "${api}RateLimit all 99/1m key=server",
+        'with a rule by network in the same section' =>
+            "<Location /x>\n${api}RateLimit n 9/1m key=ip/24\n</Location>",
+        'with a rule by address outside the section' =>
+            "<Location /x>\n$api</Location>\nRateLimit all 99/1m",
+        'with a rule by address around the virtual host' =>
+            "RateLimit all 9/1m\n<VirtualHost *:80>\n$api</VirtualHost>",
+        'a key that clients do not choose' =>
+            'RateLimit api 10/1m key=env:TENANT',
     );
     unlike accepted($_, $calm{$_}), qr/clients choose/, 'without a warning' for sort keys %calm;
     my %not = (
-        'one that is off'          => "RateLimit all off\n$api",
-        'one in another section'   => "<Location /y>\nRateLimit all 9/1m\n</Location>\n$api",
-        'one in another host'      => "<VirtualHost *:80>\nRateLimit all 9/1m\n</VirtualHost>\n$api",
+        'with a rule by address that is off' =>
+            "RateLimit all off\n$api",
+        'with a rule by address in another section' =>
+            "<Location /y>\nRateLimit all 9/1m\n</Location>\n$api",
+        'with a rule by address in another virtual host' =>
+            "<VirtualHost *:80>\nRateLimit all 9/1m\n</VirtualHost>\n$api",
     );
-    like accepted($_, $not{$_}), $warns, 'does not help' for sort keys %not;
+    like accepted($_, $not{$_}), $warns, 'with a warning' for sort keys %not;
 };
 
 done_testing;

@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Which rules hold where: sections inherit the rules around them, a name given
-# again replaces, "off" drops. RateLimit-Policy lists the rules that were
-# evaluated for a request, which is what is compared here.
+# A section inherits the rules around it; a rule of the same name replaces the inherited one, and "off"
+# drops it. The tests compare RateLimit-Policy, which lists the rules that were evaluated for a request.
 
 use strict;
 use warnings;
@@ -112,7 +111,7 @@ RateLimit base 1000/1d
 </VirtualHost>
 EOF
 
-# The rules that spoke for a path, as name=quota, in their order.
+# The rules that were evaluated for a path, as name=quota, in their order.
 sub rules {
     my ($path, %opt) = @_;
     my $policy = $httpd->get($path, %opt)->header('RateLimit-Policy') // '';
@@ -120,49 +119,50 @@ sub rules {
 }
 
 my @expected = (
-    ['/',              'base=1000',                 'the server'],
+    ['/',              'base=1000',                 'rules of the server'],
     ['/loc',           'base=1000 loc=100',         '<Location> inherits'],
-    ['/location',      'base=1000',                 'and holds for nothing else'],
-    ['/loc/deeper/x',  'base=1000 loc=100 deep=50', 'one inside another too'],
-    ['/again',         'base=70',                   'a name again replaces the rule'],
-    ['/nobase',        '',                          'NAME off drops it'],
-    ['/nobase/back',   'base=30',                   'and it may be given anew'],
-    ['/none',          '',                          'off drops all'],
-    ['/none/some',     'some=40',                   'and others may be given'],
-    ['/fresh',         'only=20',                   'off keeps what its section says'],
-    ['/unknown',       'base=1000',                 'NAME off of no rule is harmless'],
+    ['/location',      'base=1000',                 '/location is not inside <Location /loc>'],
+    ['/loc/deeper/x',  'base=1000 loc=100 deep=50', '<Location> inherits from a shorter <Location>'],
+    ['/again',         'base=70',                   'a rule of the same name replaces the inherited one'],
+    ['/nobase',        '',                          'NAME off drops the rule'],
+    ['/nobase/back',   'base=30',                   'a dropped rule can be given again'],
+    ['/none',          '',                          'off drops all rules'],
+    ['/none/some',     'some=40',                   'other rules can follow off'],
+    ['/fresh',         'only=20',                   'off keeps the rules of its own section'],
+    ['/unknown',       'base=1000',                 'NAME off of an unknown rule does nothing'],
     ['/match7',        'base=1000 match=90',        '<LocationMatch>'],
-    ['/match',         'base=1000',                 'where it matches'],
+    ['/match',         'base=1000',                 '<LocationMatch> applies only where it matches'],
     ['/dir/nothing',   'base=1000 dir=80',          '<Directory>'],
-    ['/dir/page.html', 'base=1000 file=60 dir=81',  '<Files> in it'],
+    ['/dir/page.html', 'base=1000 file=60 dir=81',  '<Files> inside <Directory>'],
     ['/login.html',    'base=1000 login=10',        '<FilesMatch>'],
     ['/?if',           'cond=5',                    '<If>'],
     ['/loc?if',        'loc=100 cond=5',            '<If> comes last'],
     ['/off',           '',                          'RateLimitEngine off'],
-    ['/off/on',        'base=1000 on=3',            'and on again'],
+    ['/off/on',        'base=1000 on=3',            'RateLimitEngine on inside off'],
 );
 is rules($_->[0]), $_->[1], "$_->[2]: $_->[0]" for @expected;
 is rules('/', headers => { 'X-Plan' => 'gold' }), 'base=1000 plan=6', '<If> on a header';
 
 subtest 'virtual hosts' => sub {
     is rules('/', port => $httpd->port(1)), 'base=2000 vhost=1000 proxied=500',
-        'inherit from the server, and <Proxy> from them';
-    is rules('/loc', port => $httpd->port(1)), 'base=2000 loc=100', 'and a section from both';
-    is rules('/loc', port => $httpd->port(2)), 'loc=100', 'off drops what the server itself said';
-    is rules('/nobase/back', port => $httpd->port(2)), '', 'RateLimitHeaders off holds in sections';
+        'a virtual host inherits from the server, and <Proxy> from the virtual host';
+    is rules('/loc', port => $httpd->port(1)), 'base=2000 loc=100', 'a section inherits from both';
+    is rules('/loc', port => $httpd->port(2)), 'loc=100', 'off in a virtual host drops the rules of the server';
+    is rules('/nobase/back', port => $httpd->port(2)), '', 'sections inherit RateLimitHeaders off';
 };
 
 subtest 'RateLimitEngine' => sub {
-    is $httpd->get('/strict/x')->status,     429, 'on denies';
-    is $httpd->get('/strict/off/x')->status, 404, 'off in a section does not';
-    is $httpd->get('/shadow/x', from => '127.0.0.9')->status, 404, 'nor does shadow';
-    is scalar($httpd->error_log_lines(qr/would deny \(shadow\) rule=never/)), 1, 'but it says so';
+    is $httpd->get('/strict/x')->status,     429, 'RateLimitEngine on denies';
+    is $httpd->get('/strict/off/x')->status, 404, 'off in a section does not deny';
+    is $httpd->get('/shadow/x', from => '127.0.0.9')->status, 404, 'shadow does not deny';
+    is scalar($httpd->error_log_lines(qr/would deny \(shadow\) rule=never/)), 1, 'it logs the denial instead';
 };
 
-subtest '.htaccess' => sub {
-    is $httpd->get('/over/x.html')->status, 500, 'cannot switch the engine off';
-    is $httpd->get('/rule/x.html')->status, 500, 'nor loosen a rule';
-    is scalar($httpd->error_log_lines(qr{/$_: RateLimit\w* not allowed here})), 1, 'says the log'
+subtest '.htaccess can set no limits' => sub {
+    is $httpd->get('/over/x.html')->status, 500, 'it cannot switch the engine off';
+    is $httpd->get('/rule/x.html')->status, 500, 'it cannot replace a rule';
+    is scalar($httpd->error_log_lines(qr{/$_: RateLimit\w* not allowed here})), 1,
+        'the error log names the directive that is not allowed'
         for qw(over/.htaccess rule/.htaccess);
 };
 

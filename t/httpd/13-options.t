@@ -1,10 +1,9 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What a rule says beside its quota: for which requests it holds, what they cost,
-# whose quota is another one. Whatever goes wrong with that while requests are
-# served has one outcome: the rule holds as if the option that failed were not
-# there, the log says so once, and nobody gets an error. All of it by this host
-# alone and by Redis.
+# Options of a rule choose the requests that it applies to, what they cost, and which clients have another
+# quota. If the expression of an option fails while a request is served, the rule applies as if the option
+# were not there, the log reports it once, and no client gets an error. Everything is shown with counts kept
+# by this host and by Redis.
 
 use strict;
 use warnings;
@@ -109,17 +108,18 @@ RateLimit deep 2/1d path=/deep/**
 </Location>
 EOF
 
-# Deeper than httpd follows an expression: it parses, and fails when it is asked.
+# Nested deeper than httpd evaluates: the expression parses, and fails when it is evaluated.
 my %vars = (NESTED => '%{tolower:' x 40 . '%{HTTP:X-Cost}' . '}' x 40);
 
 my $client = 1;
 
-# The options of a request by a client that says its plan.
+# Request options for a client of a plan.
 sub of_plan { my ($name) = @_; return (headers => { 'X-Plan' => $name }) }
 
 sub check {
     my ($httpd) = @_;
-    my $left = sub {    # of the quota, after a request
+    # What is left of the quota after a request.
+    my $left = sub {
         my ($path, $from, @opt) = @_;
         my $answer = $httpd->get($path, from => $from, @opt);
         my ($n) = ($answer->header('RateLimit') // '') =~ /;r=(\d+)/;
@@ -128,70 +128,74 @@ sub check {
 
     subtest 'path=' => sub {
         my @from = (from => fresh_address());
-        is $httpd->statuses('/shop/1/items', 1, @from), '404', 'a glob in another case';
-        is $httpd->statuses('/shop/2/Items/?q', 2, @from), '404 429', 'all that it matches is one count';
-        is $httpd->statuses('/shop/2/items/3', 3, @from), '404 404 404', 'what is longer is not matched';
-        is $httpd->statuses('/shop/items', 3, @from), '404 404 404', 'nor what is shorter';
-        is $httpd->statuses('//shop/./2/%69tems;v=1', 1, @from), '429', 'and no spelling gets around it';
+        is $httpd->statuses('/shop/1/items', 1, @from), '404', 'the glob matches in another case';
+        is $httpd->statuses('/shop/2/Items/?q', 2, @from), '404 429', 'all matching paths share one count';
+        is $httpd->statuses('/shop/2/items/3', 3, @from), '404 404 404', 'a longer path does not match';
+        is $httpd->statuses('/shop/items', 3, @from), '404 404 404', 'a shorter path does not match';
+        is $httpd->statuses('//shop/./2/%69tems;v=1', 1, @from), '429', 'no other spelling gets around the rule';
         @from = (from => fresh_address());
         is $httpd->statuses('/deep', 1, @from) . ' ' . $httpd->statuses('/deep/a/b', 2, @from), '404 404 429',
-            '** is the path itself and all below it';
-        is $httpd->statuses('/deeper', 2, @from), '404 404', 'and nothing beside it';
+            '/** matches the path itself and everything below it';
+        is $httpd->statuses('/deeper', 2, @from), '404 404', 'and nothing else';
     };
 
     subtest 'methods=' => sub {
         my @from = (from => fresh_address());
-        is $httpd->statuses('/posts', 3, @from), '404 404 404', 'a GET is free';
-        is $httpd->statuses('/posts', 1, @from, method => 'POST'), '404', 'one POST';
-        is $httpd->statuses('/posts', 2, @from, method => 'PUT'), '405 429', 'and PUT are one count';
-        is $httpd->statuses('/posts', 1, @from, method => 'post'), '429', 'a small letter is no way around it';
-        is $httpd->statuses('/posts', 1, @from), '404', 'a GET still is free';
+        is $httpd->statuses('/posts', 3, @from), '404 404 404', 'GET is not counted';
+        is $httpd->statuses('/posts', 1, @from, method => 'POST'), '404', 'the first POST passes';
+        is $httpd->statuses('/posts', 2, @from, method => 'PUT'), '405 429', 'PUT shares the count of POST';
+        is $httpd->statuses('/posts', 1, @from, method => 'post'), '429',
+            'a method in lower case does not get around the rule';
+        is $httpd->statuses('/posts', 1, @from), '404', 'GET still is not counted';
         is $httpd->statuses('/posts', 1, @from, method => 'DELETE',
-            headers => { 'X-HTTP-Method-Override' => 'POST' }), '405', 'an override is not heard';
+            headers => { 'X-HTTP-Method-Override' => 'POST' }), '405', 'X-HTTP-Method-Override is ignored';
         @from = (from => fresh_address());
-        is $httpd->statuses('/gets', 2, @from), '404 404', 'two GET';
-        is $httpd->statuses('/gets', 1, @from, method => 'HEAD'), '429', 'HEAD is one, too';
-        is $httpd->statuses('/gets', 1, @from, method => 'POST'), '404', 'POST is not';
+        is $httpd->statuses('/gets', 2, @from), '404 404', 'two GET pass';
+        is $httpd->statuses('/gets', 1, @from, method => 'HEAD'), '429', 'HEAD counts as GET';
+        is $httpd->statuses('/gets', 1, @from, method => 'POST'), '404', 'POST does not';
     };
 
     subtest 'when= and unless=' => sub {
         my @from = (from => fresh_address());
         my @free = (@from, of_plan('free'));
-        is $httpd->statuses('/when', 2, @from), '404 404', 'where it is not met the rule is not there';
-        is $httpd->get('/when', @from)->header('RateLimit'), undef, 'nor in the headers';
-        is $httpd->statuses('/when', 2, @free), '404 429', 'where it is met the rule holds';
-        is $httpd->statuses('/when?a%20b', 1, @free), '429', 'blanks in a quote are the expression\'s';
-        is $httpd->statuses('/unless', 3, from => '127.0.99.' . ++$client), '404 404 404', 'unless= spares these';
-        is $httpd->statuses('/unless', 2, from => fresh_address()), '404 429', 'and no others';
+        is $httpd->statuses('/when', 2, @from), '404 404', 'the rule does not apply where when= is false';
+        is $httpd->get('/when', @from)->header('RateLimit'), undef, 'and is not in the headers';
+        is $httpd->statuses('/when', 2, @free), '404 429', 'the rule applies where when= is true';
+        is $httpd->statuses('/when?a%20b', 1, @free), '429', 'blanks inside quotes belong to the expression';
+        is $httpd->statuses('/unless', 3, from => '127.0.99.' . ++$client), '404 404 404',
+            'the rule does not apply where unless= is true';
+        is $httpd->statuses('/unless', 2, from => fresh_address()), '404 429',
+            'the rule applies where unless= is false';
         @from = (from => fresh_address());
         my @with = (@from, headers => { 'X-When' => 1 });
-        is $httpd->statuses('/both/x', 2, @from), '404 404', 'of all conditions';
-        is $httpd->statuses('/both/x', 2, @from, headers => { 'X-When' => 1, 'X-Unless' => 1 }), '404 404', 'none';
-        is $httpd->statuses('/both/x', 2, @with, method => 'POST'), '404 404', 'may';
-        is $httpd->statuses('/both/x', 2, @with), '404 429', 'fail';
+        is $httpd->statuses('/both/x', 2, @from), '404 404', 'of four conditions: when= is false';
+        is $httpd->statuses('/both/x', 2, @from, headers => { 'X-When' => 1, 'X-Unless' => 1 }), '404 404',
+            'unless= is true';
+        is $httpd->statuses('/both/x', 2, @with, method => 'POST'), '404 404', 'methods= does not match';
+        is $httpd->statuses('/both/x', 2, @with), '404 429', 'all four are met, and the rule applies';
     };
 
     my $cost = sub { my ($from, $n) = @_; $left->('/cost', $from, headers => { 'X-Cost' => $n }) };
 
     subtest 'cost=' => sub {
         my $from = fresh_address();
-        is join(' ', map { $left->('/three', $from) } 1 .. 4), '7 4 1 denied', 'a number';
+        is join(' ', map { $left->('/three', $from) } 1 .. 4), '7 4 1 denied', 'a constant cost';
         $from = fresh_address();
-        is $cost->($from, 4), 6, 'an expression';
-        is $cost->($from, 7), 'denied', 'what does not fit is denied';
-        is $cost->($from, 6), 0, 'and costs nothing: a cheaper one that fits passes';
-        is $cost->($from, 0), 'uncounted', '0 is not counted, and passes where nothing is left';
-        is $cost->($from, 1), 'denied', 'another does not';
-        is $cost->($from, '00'), 'uncounted', 'whatever way it is written';
+        is $cost->($from, 4), 6, 'the cost is the value of an expression';
+        is $cost->($from, 7), 'denied', 'a cost that does not fit is denied';
+        is $cost->($from, 6), 0, 'a denied request costs nothing: a cheaper one that fits passes';
+        is $cost->($from, 0), 'uncounted', 'cost 0 is not counted, and passes when nothing is left';
+        is $cost->($from, 1), 'denied', 'cost 1 does not pass then';
+        is $cost->($from, '00'), 'uncounted', '00 is cost 0';
         for my $odd ('x', '-1', '-0', '+2', '1.5', '0x10', '1e3', '2 3', '1;2', "\xd9\xa3") {
             is $cost->(fresh_address(), $odd), 9, "'$odd' costs 1";
         }
-        is $left->('/cost', fresh_address()), 9, 'and so does nothing at all';
+        is $left->('/cost', fresh_address()), 9, 'a missing value costs 1';
         for my $huge ('11', '1000000000', '1000000001', '9223372036854775808', '9' x 200) {
             my $answer = $httpd->get('/cost', from => fresh_address(), headers => { 'X-Cost' => $huge });
-            is $answer->status, 429, 'above the quota is denied: ' . substr $huge, 0, 30;
-            is $answer->header('Retry-After'), undef, 'and no waiting helps';
-            ok !exists decode_json($answer->body)->{retry_after}, 'says the body too';
+            is $answer->status, 429, 'a cost above the quota is denied: ' . substr $huge, 0, 30;
+            is $answer->header('Retry-After'), undef, 'without Retry-After, because it never fits';
+            ok !exists decode_json($answer->body)->{retry_after}, 'nor retry_after in the body';
         }
         is $httpd->statuses('/zero', 2, from => fresh_address()), '429 429', 'a quota of 0 denies at any cost';
     };
@@ -199,46 +203,51 @@ sub check {
     subtest 'cost by Content-Length' => sub {
         my @post = (method => 'POST');
         my $from = fresh_address();
-        is $left->('/bytes', $from, @post, body => 'x' x 600), 400, '600 bytes of 1,000';
-        is $left->('/bytes', $from, @post, body => 'x' x 401), 'denied', 'another 401 do not fit';
-        is $left->('/bytes', $from, @post, body => 'x' x 400), 0, 'but 400 do';
+        is $left->('/bytes', $from, @post, body => 'x' x 600), 400, '600 bytes of 1,000 are charged';
+        is $left->('/bytes', $from, @post, body => 'x' x 401), 'denied', 'another 401 bytes do not fit';
+        is $left->('/bytes', $from, @post, body => 'x' x 400), 0, 'another 400 do';
         my $big = Client->request(port => $httpd->port, from => fresh_address(), timeout => 10,
             raw => "POST /bytes HTTP/1.1\r\nHost: a\r\nContent-Length: 5000000000\r\n\r\n");
-        is $big->status, 429, 'who announces more than there is is denied before he sends';
+        is $big->status, 429, 'a request that announces more than the quota is denied before it sends a body';
     };
 
     subtest 'tier=' => sub {
-        is $httpd->statuses('/tier', 3, from => fresh_address()), '404 404 429', 'without a tier the rule\'s own quota';
+        is $httpd->statuses('/tier', 3, from => fresh_address()), '404 404 429',
+            'a client without a tier has the quota of the rule';
         is $httpd->statuses('/tier', 3, from => fresh_address(), of_plan($_)), '404 404 429',
-            "the same with '" . substr($_, 0, 20) . "'"
+            "so has one with the unknown tier '" . substr($_, 0, 20) . "'"
             for 'nosuch', 'Gold', 'gold 4', 'gold 1000000000 ', '"', '{}', 'x' x 3000;
-        is $httpd->statuses('/tier', 5, from => fresh_address(), of_plan('gold')), '404 404 404 404 429', 'gold has 4';
+        is $httpd->statuses('/tier', 5, from => fresh_address(), of_plan('gold')), '404 404 404 404 429',
+            'tier gold has a quota of 4';
         my $barred = $httpd->get('/tier', from => fresh_address(), of_plan('barred'));
-        is $barred->status, 429, 'a tier of 0 never passes';
-        is $barred->header('Retry-After'), undef, 'and no waiting helps';
+        is $barred->status, 429, 'a tier with a quota of 0 is denied';
+        is $barred->header('Retry-After'), undef, 'without Retry-After';
         my @from = (from => fresh_address());
-        is $httpd->statuses('/tier', 6, @from, of_plan('partner')), '404 404 404 404 404 404', 'unlimited does';
+        is $httpd->statuses('/tier', 6, @from, of_plan('partner')), '404 404 404 404 404 404',
+            'an unlimited tier always passes';
         my $partner = $httpd->get('/tier', @from, of_plan('partner'));
-        is $partner->header('X-Verdict'), 'exempt', 'and is called exempt';
-        is $partner->header('X-Rule'), 'tier', 'from which rule';
-        is $partner->header('RateLimit'), undef, 'but hears of no limit';
-        is $httpd->statuses('/tier', 3, @from), '404 404 429', 'nor has it spent anything';
+        is $partner->header('X-Verdict'), 'exempt', 'its verdict is "exempt"';
+        is $partner->header('X-Rule'), 'tier', 'by the rule of the tier';
+        is $partner->header('RateLimit'), undef, 'without a RateLimit header';
+        is $httpd->statuses('/tier', 3, @from), '404 404 429', 'an unlimited tier is not charged';
         is $httpd->statuses('/tier', 3, @from, of_plan('gold')), '404 404 429',
-            'who has spent his own quota has what is left of a better one';
+            'after the quota of the rule is spent, a larger tier has its remainder';
         is $httpd->statuses('/beside', 4, from => fresh_address(), of_plan('partner')), '404 404 404 429',
-            'a rule beside it still holds';
+            'a rule beside an unlimited tier still applies';
     };
 
     subtest 'tiers of a bucket' => sub {
-        is $httpd->statuses('/bucket', 4, from => fresh_address()), '404 404 404 429', 'its own burst';
-        is $httpd->statuses('/bucket', 6, from => fresh_address(), of_plan('gold')), '404 404 404 404 404 429', 'a larger one';
+        is $httpd->statuses('/bucket', 4, from => fresh_address()), '404 404 404 429',
+            'without a tier, the burst of the rule';
+        is $httpd->statuses('/bucket', 6, from => fresh_address(), of_plan('gold')), '404 404 404 404 404 429',
+            'the burst of the tier';
         is $httpd->statuses('/bucket', 5, from => fresh_address(), of_plan('plain')), '404 404 404 404 429',
-            'or, where none is said, the quota';
+            'a tier without burst= has its quota as burst';
         my $answer = $httpd->get('/bucket', from => fresh_address(), of_plan('gold'));
         is $answer->header('X-RateLimit-Limit'), 5, 'X-RateLimit-Limit is the burst';
-        is $answer->header('X-RateLimit-Remaining'), 4, 'of which one is used';
-        is $answer->header('RateLimit-Limit'), 5, 'RateLimit-Limit too';
-        is $answer->header('RateLimit-Policy'), '"bucket";q=2;w=86400', 'the policy is the rate';
+        is $answer->header('X-RateLimit-Remaining'), 4, 'X-RateLimit-Remaining is one less';
+        is $answer->header('RateLimit-Limit'), 5, 'RateLimit-Limit is the burst too';
+        is $answer->header('RateLimit-Policy'), '"bucket";q=2;w=86400', 'RateLimit-Policy is the rate';
     };
 
     subtest 'a short and a long rule together' => sub {
@@ -250,52 +259,57 @@ sub check {
             $denied = decode_json($answer->body);
             my $by = "@{ $denied->{'violated-policies'} }";
             last if $by =~ /day/;
-            is $by, 'short', 'the short one denies' if !$by_short++;
-            cmp_ok $denied->{retry_after_ms}, '<=', 1000, 'for its own time';
+            is $by, 'short', 'the short rule denies first' if !$by_short++;
+            cmp_ok $denied->{retry_after_ms}, '<=', 1000, 'for at most its own window';
             sleep $denied->{retry_after_ms} / 1000;
         }
-        is $passed, 5, 'until the long one does: what the short one denied cost nothing';
-        ok $by_short, 'both had their say';
-        cmp_ok $denied->{retry_after}, '>', 3, 'and Retry-After is the longer';
+        is $passed, 5, 'the long rule denies after five: the requests that the short one denied cost nothing';
+        ok $by_short, 'both rules have denied';
+        cmp_ok $denied->{retry_after}, '>', 3, 'Retry-After is that of the long rule';
     };
 
     subtest 'a shadow rule beside a live one' => sub {
         my @from = (from => fresh_address());
         my @answers = map { $httpd->get('/shadow', @from) } 1 .. 5;
-        is join(' ', map { $_->status } @answers), '404 404 404 404 429', 'denies nobody';
+        is join(' ', map { $_->status } @answers), '404 404 404 404 429', 'the shadow rule denies nothing';
         is join(' ', map { $_->header('X-Verdict') } @answers), 'pass pass shadow shadow deny',
-            'says when it would have';
-        is join(' ', map { $_->header('X-Rule') } @answers), 'live live dry dry live', 'by its name';
-        is $answers[2]->header('RateLimit-Policy'), '"live";q=4;w=86400', 'and shows no client its quota';
-        is $httpd->statuses('/closed-shadow', 3, from => fresh_address()), '404 404 404', 'not even with a quota of 0';
+            'the notes show when it would have denied';
+        is join(' ', map { $_->header('X-Rule') } @answers), 'live live dry dry live',
+            'and which rule the verdict is from';
+        is $answers[2]->header('RateLimit-Policy'), '"live";q=4;w=86400',
+            'RateLimit-Policy leaves the shadow rule out';
+        is $httpd->statuses('/closed-shadow', 3, from => fresh_address()), '404 404 404',
+            'a shadow rule with a quota of 0 denies nothing';
     };
 
     subtest 'a shadow rule beside one that denies already' => sub {
-        is $httpd->statuses('/unvetoed', 7, from => fresh_address()), '404 404 429 429 429 429 429', 'denied by the one';
+        is $httpd->statuses('/unvetoed', 7, from => fresh_address()), '404 404 429 429 429 429 429',
+            'one rule denies';
         my $watching = Status->of($httpd)->rule('watching');
-        is $watching->{Passed}, 5, 'the other counts on, as if it were alone';
-        is $watching->{Shadowed}, 2, 'and says when it would deny';
+        is $watching->{Passed}, 5, 'the shadow rule goes on counting as if it were alone';
+        is $watching->{Shadowed}, 2, 'and reports when it would deny';
     };
 
     subtest 'expressions that fail while requests are served' => sub {
         my @from = (from => fresh_address());
         is $httpd->statuses('/fails/when', 2, @from), '404 429', 'when=: the rule applies';
         is $httpd->statuses('/fails/unless', 2, @from), '404 429', 'unless=: the rule applies';
-        is $httpd->statuses('/fails/cost', 3, @from), '404 404 429', 'cost=: 1';
-        is $httpd->statuses('/fails/tier', 3, @from), '404 404 429', 'tier=: the rule\'s own quota';
-        is $httpd->statuses('/fails/key', 3, @from), '404 404 429', 'key=: the address';
-        is $httpd->statuses('/fails/key', 2, from => fresh_address()), '404 404', 'each its own';
+        is $httpd->statuses('/fails/cost', 3, @from), '404 404 429', 'cost=: the request costs 1';
+        is $httpd->statuses('/fails/tier', 3, @from), '404 404 429', 'tier=: the quota of the rule is used';
+        is $httpd->statuses('/fails/key', 3, @from), '404 404 429', 'key=: the address is the key';
+        is $httpd->statuses('/fails/key', 2, from => fresh_address()), '404 404',
+            'and each address has its own count';
         $httpd->statuses("/fails/$_", 5, @from) for qw(when unless cost tier key);
         my @lines = $httpd->error_log_lines(qr/ratelimit: expression ".*" failed: /);
-        # cost=, tier= and key= are one text here
-        is scalar(@lines), 3, 'each is one line in the log' or diag join "\n", @lines;
+        # cost=, tier= and key= are the same expression here
+        is scalar(@lines), 3, 'each expression is logged once' or diag join "\n", @lines;
         my @costs = $httpd->error_log_lines(qr/rule=cost: cost=%\{HTTP:X-Cost\} gave no whole number/);
-        is scalar(@costs), 1, 'and so are all odd costs' or diag join "\n", @costs;
-        unlike $httpd->error_log, qr/0x10|1e3|1;2/, 'which does not repeat what clients sent';
+        is scalar(@costs), 1, 'costs that are not numbers are logged once' or diag join "\n", @costs;
+        unlike $httpd->error_log, qr/0x10|1e3|1;2/, 'the log does not repeat what clients sent';
     };
 
     my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $httpd->error_log;
-    is "@broken", '', 'no line of the log is broken';
+    is "@broken", '', 'every line of the log is whole';
 }
 
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
@@ -331,11 +345,11 @@ for my $where ('by this host', 'by Redis') {
         my @from = (from => fresh_address());
         my $at = sub { $httpd->get('/hello.txt', @from, port => $httpd->port($_[0]))->status };
         is join(' ', map { $at->($_) } 0, 0, 1, 1, 2, 2), '200 429 200 429 200 429',
-            'each scope has its count';
-        is join(' ', map { $at->(3) } 1, 2), '200 429', 'virtual hosts of one scope share it';
+            'each scope counts for itself';
+        is join(' ', map { $at->(3) } 1, 2), '200 429', 'virtual hosts of one scope share a count';
         return if $where ne 'by Redis';
         my @keys = map { "rl:{ip:$from[1]}:${_}login:sliding-window:1d" } 'forum/', '', 'shop/';
-        is_deeply [sort @{ $redis->cmd('KEYS', "rl:{ip:$from[1]}:*") }], \@keys, 'and keys name it';
+        is_deeply [sort @{ $redis->cmd('KEYS', "rl:{ip:$from[1]}:*") }], \@keys, 'keys in Redis contain the scope';
     };
 }
 
@@ -348,8 +362,8 @@ RateLimit login 2/1d
 EOF
     my @from = (from => fresh_address());
     is join(' ', map { $httpd->get('/hello.txt', @from, port => $httpd->port($_))->status } 0, 1, 0),
-        '200 200 429', 'is that of its virtual hosts';
-    is $redis->cmd('EXISTS', "rl:{ip:$from[1]}:main/login:sliding-window:1d"), 1, 'in Redis too';
+        '200 200 429', 'virtual hosts inherit it';
+    is $redis->cmd('EXISTS', "rl:{ip:$from[1]}:main/login:sliding-window:1d"), 1, 'and the key in Redis contains it';
 };
 
 done_testing;

@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# How an administrator says where Redis is and how to be let in. Each defect of
-# a URL, a password file or a certificate ends httpd -t with a message of its
-# own, and no message repeats a password.
+# httpd -t refuses every mistake in the URL of Redis, in a password file or in a certificate with a specific
+# message, and no message repeats a password.
 
 use strict;
 use warnings;
@@ -16,7 +15,7 @@ use Test::More;
 
 my $dir = tempdir(CLEANUP => 1);
 
-# What httpd -t says of a configuration: (status, all that it printed).
+# Returns the exit status of httpd -t and everything that it printed.
 sub said {
     my ($config) = @_;
     return Httpd->config_test(config => $config);
@@ -91,12 +90,12 @@ my @defects = (
     [qr/the user before '\@' is missing/, 'redis://@h', 'cluster://@a:1'],
 );
 
-subtest 'each defect of a URL has its message' => sub {
+subtest 'each mistake in a URL has its own message' => sub {
     for (@defects) {
         my ($pattern, @urls) = @$_;
         for my $url (@urls) {
             my $said = refused "RateLimitRedis $url", qr/^RateLimitRedis: .*?$pattern/m;
-            unlike $said, qr/s3cret|s3\/cret/, 'which does not show the password' if $url =~ /\@/;
+            unlike $said, qr/s3cret|s3\/cret/, 'the message does not show the password' if $url =~ /\@/;
         }
     }
 };
@@ -104,15 +103,15 @@ subtest 'each defect of a URL has its message' => sub {
 my $has_tls = (said('RateLimitRedis rediss://h'))[1] !~ /TLS needs hiredis/;
 my $secret  = file('secret', "s3cret\n");
 
-subtest 'all that is right is taken' => sub {
+subtest 'every valid URL is accepted' => sub {
     accepted "RateLimitRedis $_"
         for 'redis://localhost', 'redis://[::1]:6380/0', 'REDIS://h:1/', 'unix:///r.sock',
         'unix:///run/redis@6379/r.sock?db=3', 'redis://h:/2', 'redis://fe80-1.example.com';
     accepted "RateLimitRedis redis://limiter\@h\nRateLimitRedisAuth file:$secret";
 };
 
-subtest 'without TLS in hiredis the message says how to do without' => sub {
-    plan skip_all => 'hiredis has TLS here' if $has_tls;
+subtest 'without TLS in hiredis the message names an alternative' => sub {
+    plan skip_all => 'hiredis supports TLS here' if $has_tls;
     refused "RateLimitRedis $_", $tls
         for 'rediss://h', 'rediss://h:1/2', 'sentinel+tls://a:1/m', 'cluster+tls://a:1,b:2';
     refused 'RateLimitRedisTLS name=h', $tls;
@@ -129,7 +128,7 @@ subtest 'RateLimitRedisTLS' => sub {
     my $junk = file('junk', "junk\n");
     refused "RateLimitRedisTLS cert=$junk key=$junk", qr{cert=\Q$junk\E cannot be used};
     like accepted("RateLimitRedis redis://h\nRateLimitRedisTLS name=h"),
-        qr/says nothing to a URL without TLS/, 'where there is no TLS it says so';
+        qr/says nothing to a URL without TLS/, 'a URL without TLS gets a warning';
 };
 
 subtest 'RateLimitRedisAuth' => sub {
@@ -146,20 +145,20 @@ subtest 'RateLimitRedisAuth' => sub {
         ['"me"s3cret', qr/has something behind it/], ['""', qr/an empty password/]) {
         my ($text, $why) = @$_;
         unlike refused('RateLimitRedisAuth file:' . file('bad', $text), $why), qr/s3cret/,
-            'which does not show it';
+            'the message does not show the password';
     }
     my $good = "RateLimitRedis redis://h\nRateLimitRedisAuth file:";
-    unlike accepted($good . file('good', $_)), qr/s3cret|chmod/, 'and nothing is said of it'
+    unlike accepted($good . file('good', $_)), qr/s3cret|chmod/, 'no warning, and no password is shown'
         for 's3cret', "s3cret\n", "  s3cret \r\n\n", "me s3cret\n", "me\ts3cret",
             '"s3cret with blanks"', 'me "s3cret \"and\" \\ more"  ', '"my self" s3cret',
             's3cret"', 's3cret' x 10_000;
     like accepted($good . file('open', 's3cret', $_)), qr/chmod 600/,
-        sprintf('whoever may use the file, a warning says it: mode %o', $_) for 0644, 0604, 0602;
-    unlike accepted($good . file('open', 's3cret', 0640)), qr/chmod/, 'but for a group of its own';
+        sprintf('a file that others may read or write gets a warning: mode %o', $_) for 0644, 0604, 0602;
+    unlike accepted($good . file('open', 's3cret', 0640)), qr/chmod/, 'a file that its group may read gets none';
     refused "RateLimitRedis redis://me\@h", qr/names a user, whose password is missing/;
     unlike refused("RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:"
             . file('other', 'other s3cret'), qr/another one: say it once/), qr/s3cret/,
-        'which does not show it either';
+        'the message does not show the password';
     accepted "RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:" . file('same', 'me s3cret');
     my $sentinels = "RateLimitRedis sentinel://a:1,b:2/m\nRateLimitRedisAuth";
     accepted "$sentinels file:$secret sentinel=file:$secret";

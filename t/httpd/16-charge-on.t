@@ -1,10 +1,9 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# charge-on= counts responses, not requests: failed logins but not good ones. Until
-# a response is known its request is pending: so guesses sent side by side cannot
-# pass the quota together, and good logins sent side by side are at most asked to
-# come back in a second. What is pending is settled whatever becomes of the client,
-# the child or Redis.
+# charge-on= counts responses instead of requests, such as failed logins without successful ones. A request
+# is pending until its response is known, so concurrent guesses cannot exceed the quota together, and
+# concurrent successful logins are at worst told to come back in a second. Pending units are settled
+# whatever happens to the client, the child or Redis.
 
 use strict;
 use warnings;
@@ -33,15 +32,15 @@ sub with_password { return { Authorization => 'Basic ' . encode_base64("alice:$_
 my @good  = (headers => with_password('secret'));
 my @wrong = (headers => with_password('guess'));
 
-# A response. One is on its way before its request is settled: who comes at once may
-# be asked to come again in a second, and is then let in, or denied for long.
+# Sends a request until it gets a final response. A response is sent before its request is settled, so the
+# next request may be told to come back in a second.
 sub ask {
     my ($httpd, $path, @opt) = @_;
     my $answer;
     Process::wait_until(sub {
         $answer = $httpd->get($path, @opt);
         return $answer->status != 429 || ($answer->header('Retry-After') // 0) != 1;
-    }, what => 'what is pending to be settled');
+    }, what => 'the pending request to be settled');
     return $answer;
 }
 
@@ -51,7 +50,7 @@ sub said {
     return join ' ', map { ask($httpd, $path, @opt)->status } 1 .. $times;
 }
 
-# What a key holds: units charged and pending, and until when it is blocked.
+# The value of a key in Redis: units charged and pending, and the minute of the pending ones.
 sub counted {
     my ($from, $rule, $store) = @_;
     my $value = ($store || $redis)->cmd('GET', "rl:{ip:$from}:$rule:sliding-window:1d") // '';
@@ -61,7 +60,7 @@ sub counted {
         slot => $slot };
 }
 
-# A response is on its way before its request is settled.
+# Waits until the requests of a client are settled.
 sub settled {
     my ($from, $rule, $charged) = @_;
     return Process::wait_until(sub {
@@ -143,7 +142,8 @@ sub host {
         modules => [qw(auth_basic authn_file authz_user rewrite)],
         redis   => $redis,
         files   => { users => $users, 'sorry.html' => 'sorry', 'scan/x.html' => 'x',
-            map { ("$_/x.html" => 'x') } qw(private private/closed many document lost hard after rewritten again both wall) },
+            map { ("$_/x.html" => 'x') } qw(private private/closed many document lost hard after
+                rewritten again both wall) },
         %opt,
         config => ($opt{shared} ? $shared : '') . $config,
     );
@@ -153,72 +153,79 @@ sub check {
     my ($httpd, $where) = @_;
     my $by_redis = $where eq 'by Redis';
 
-    subtest 'failed logins are charged, good ones are not' => sub {
+    subtest 'failed logins are charged, successful ones are not' => sub {
         my @from = (from => fresh_address());
-        is said($httpd, '/private/x.html', 8, @from, @good), '200 ' x 7 . '200', 'good ones pass';
-        is said($httpd, '/private/x.html', 2, @from, @wrong), '401 401', 'two guesses';
-        is said($httpd, '/private/x.html', 4, @from, @good), '200 200 200 200', 'do no harm';
-        is said($httpd, '/private/closed/x.html', 3, @from, @good), '403 403 403', 'nor does another refusal';
-        is said($httpd, '/private/x.html', 1, @from), '401', 'no password is a failed login, too';
+        is said($httpd, '/private/x.html', 8, @from, @good), '200 ' x 7 . '200', 'successful logins pass';
+        is said($httpd, '/private/x.html', 2, @from, @wrong), '401 401', 'two wrong passwords are charged';
+        is said($httpd, '/private/x.html', 4, @from, @good), '200 200 200 200', 'successful logins still pass';
+        is said($httpd, '/private/closed/x.html', 3, @from, @good), '403 403 403',
+            'another refusal, 403, is not charged';
+        is said($httpd, '/private/x.html', 1, @from), '401',
+            'a request without a password is charged as a failed login';
         my $denied = ask($httpd, '/private/x.html', @from, @good);
-        is $denied->status, 429, 'the third ends it, also for the right password';
-        cmp_ok $denied->header('Retry-After'), '>', 1, 'for as long as the window says';
-        is said($httpd, '/private/x.html', 1, from => fresh_address(), @good), '200', 'elsewhere she gets in';
+        is $denied->status, 429, 'after the third failure the right password is denied, too';
+        cmp_ok $denied->header('Retry-After'), '>', 1, 'until enough of the window has passed';
+        is said($httpd, '/private/x.html', 1, from => fresh_address(), @good), '200',
+            'the same user gets in from another address';
     };
 
-    subtest 'whatever httpd makes of the request on the way' => sub {
+    subtest 'the final status counts, whatever httpd does on the way' => sub {
         my @from = (from => fresh_address());
         my $refused = ask($httpd, '/document/x.html', @from, @wrong);
-        is $refused->status . ' ' . $refused->body, '401 sorry', 'an ErrorDocument';
-        is said($httpd, '/document/x.html', 2, @from, @good), '200 200', 'is no login';
-        is said($httpd, '/document/x.html', 3, @from, @wrong), '401 401 429', 'and counts as what it is';
-        is said($httpd, '/rewritten/there', 4, @from), '200 200 200 200', 'a rewrite: the status at its end';
-        is said($httpd, '/rewritten/nowhere', 3, @from), '404 404 429', 'counts';
+        is $refused->status . ' ' . $refused->body, '401 sorry', 'a failed login gets the ErrorDocument';
+        is said($httpd, '/document/x.html', 2, @from, @good), '200 200', 'the ErrorDocument is not charged again';
+        is said($httpd, '/document/x.html', 3, @from, @wrong), '401 401 429',
+            'failed logins with an ErrorDocument are charged';
+        is said($httpd, '/rewritten/there', 4, @from), '200 200 200 200',
+            'a rewritten request with status 200 at the end is not charged';
+        is said($httpd, '/rewritten/nowhere', 3, @from), '404 404 429', 'one with 404 is charged';
         @from = (from => fresh_address());
-        is said($httpd, '/again/there', 4, @from), '200 200 200 200', 'into a section with the same rule';
+        is said($httpd, '/again/there', 4, @from), '200 200 200 200',
+            'a rewrite into a section with the same rule is not charged either';
         settled($from[1], 'rewritten', 0) if $by_redis;
-        is said($httpd, '/again/nowhere', 3, @from), '404 404 429', 'it counts once';
-        is said($httpd, '/scan/x.html', 5, @from), '200 200 200 200 200', 'a scanner that finds something';
-        is said($httpd, '/scan/nothing', 4, @from), '404 404 404 429', 'or does not, at phase=early';
-        is said($httpd, '/scan/%zz', 1, @from), '429', 'is denied';
-        is said($httpd, '/lost/nothing', 3, @from, method => 'HEAD'), '404 404 429', 'a HEAD';
+        is said($httpd, '/again/nowhere', 3, @from), '404 404 429', 'and is charged once for 404';
+        is said($httpd, '/scan/x.html', 5, @from), '200 200 200 200 200',
+            'phase=early: requests for existing files are not charged';
+        is said($httpd, '/scan/nothing', 4, @from), '404 404 404 429', 'requests for missing files are';
+        is said($httpd, '/scan/%zz', 1, @from), '429', 'and then a malformed path is denied';
+        is said($httpd, '/lost/nothing', 3, @from, method => 'HEAD'), '404 404 429', 'HEAD is charged';
     };
 
-    subtest 'a denial is no response that is charged' => sub {
+    subtest 'a denial by another rule is not charged' => sub {
         my @from = (from => fresh_address());
-        is said($httpd, '/hard/x.html', 1, @from), '200', 'one passes';
-        is said($httpd, '/hard/nothing', 6, @from), '429 429 429 429 429 429', 'a rule beside denies';
-        is said($httpd, '/after/x.html', 1, @from), '200', 'one passes';
-        is said($httpd, '/after/nothing', 6, @from), '429 429 429 429 429 429', 'a later rule denies';
+        is said($httpd, '/hard/x.html', 1, @from), '200', 'the first request passes';
+        is said($httpd, '/hard/nothing', 6, @from), '429 429 429 429 429 429', 'another rule of the section denies';
+        is said($httpd, '/after/x.html', 1, @from), '200', 'the first request passes';
+        is said($httpd, '/after/nothing', 6, @from), '429 429 429 429 429 429', 'a rule of a later phase denies';
         settled($from[1], 'errors', 0) if $by_redis;
         is_deeply decode_json(ask($httpd, '/after/x.html', @from)->body)->{'violated-policies'}, ['after'],
-            'and nothing else';
+            'only that rule denies';
     };
 
-    subtest 'what is pending and what is charged under one counter is both given back' => sub {
+    subtest 'pending and charged units of one counter are both given back' => sub {
         my @from = (from => fresh_address());
-        is said($httpd, '/both/there', 6, @from), '429 429 429 429 429 429', 'a later rule denies';
+        is said($httpd, '/both/there', 6, @from), '429 429 429 429 429 429', 'a rule of a later phase denies';
         settled($from[1], 'both', 0) if $by_redis;
-        is said($httpd, '/both/nowhere', 6, @from), '404 404 404 404 404 429', 'the whole quota is there';
+        is said($httpd, '/both/nowhere', 6, @from), '404 404 404 404 404 429', 'the whole quota is left';
     };
 
-    subtest 'costs and algorithms' => sub {
+    subtest 'charge-on= works with costs and other algorithms' => sub {
         my @from = (from => fresh_address());
-        is said($httpd, '/dear', 3, @from), '404 404 429', 'a cost';
+        is said($httpd, '/dear', 3, @from), '404 404 429', 'a cost of 4 of 10';
         is said($httpd, '/fixed', 3, @from), '404 404 429', 'a fixed window';
         is said($httpd, '/bucket', 3, @from), '404 404 429', 'a bucket';
     };
 
-    subtest 'guesses side by side do not pass the quota together' => sub {
+    subtest 'concurrent guesses do not exceed the quota together' => sub {
         my $from = fresh_address();
         my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
             path => '/many/x.html', from => $from, @wrong);
-        is_deeply $sum->{status}, { 401 => 5, 429 => 395 }, 'exactly the quota is tried';
+        is_deeply $sum->{status}, { 401 => 5, 429 => 395 }, 'exactly as many passwords as the quota are checked';
         my $denied = ask($httpd, '/many/x.html', from => $from, @good);
-        cmp_ok $denied->header('Retry-After'), '>', 3000, 'then block= holds';
+        cmp_ok $denied->header('Retry-After'), '>', 3000, 'then the client is blocked';
     };
 
-    subtest 'good logins side by side ban nobody' => sub {
+    subtest 'concurrent successful logins block nobody' => sub {
         my $from = fresh_address();
         my (%soft, %blocked);
         my $sum = Client->flood(targets => [$httpd->port], connections => 24, requests => 400,
@@ -226,17 +233,17 @@ sub check {
                 my ($number, $answer) = @_;
                 $soft{ $answer->header('Retry-After') }++ if $answer->status == 429;
             });
-        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'they pass';
-        is_deeply [grep { $_ != 1 } keys %soft], [], 'or are asked to come back in a second';
-        cmp_ok $sum->{status}{200}, '>=', 5, 'as many as there may be';
+        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'they pass or are denied';
+        is_deeply [grep { $_ != 1 } keys %soft], [], 'every denial says to come back in a second';
+        cmp_ok $sum->{status}{200}, '>=', 5, 'at least as many as the quota pass';
         settled($from, 'many', 0) if $by_redis;
-        is said($httpd, '/many/x.html', 1, from => $from, @good), '200', 'then they pass';
+        is said($httpd, '/many/x.html', 1, from => $from, @good), '200', 'afterwards a login passes';
         is said($httpd, '/many/x.html', 5, from => $from, @wrong), '401 401 401 401 401',
-            'and all the quota is there, for no block has begun';
+            'and the whole quota is left: no block has begun';
     };
 
     my @odd = $httpd->error_log_lines(qr/ratelimit.*(?:failed|error)/i);
-    is "@odd", '', 'nothing in the log';
+    is "@odd", '', 'no failure is logged';
 }
 
 for my $mpm (qw(event prefork)) {
@@ -249,20 +256,20 @@ for my $mpm (qw(event prefork)) {
     };
 }
 
-subtest 'guesses over two hosts' => sub {
+subtest 'concurrent guesses on two hosts do not exceed the quota together' => sub {
     $redis->cmd('FLUSHALL');
     my @hosts = map { host(shared => 1) } 1, 2;
     my $from = fresh_address();
     my $sum = Client->flood(targets => [map { $_->port } @hosts], connections => 48, requests => 1000,
         path => '/private/x.html', from => $from, @wrong);
-    is_deeply $sum->{status}, { 401 => 3, 429 => 997 }, 'exactly the quota is tried';
+    is_deeply $sum->{status}, { 401 => 3, 429 => 997 }, 'exactly as many passwords as the quota are checked';
     settled($from, 'guesses', 3);
     pass 'three are charged, nothing is pending';
 };
 
-# --- While a response is on its way -------------------------------------------
+# --- While a response is pending -------------------------------------------
 
-# A backend that answers when it is told to.
+# A backend that answers when the test does.
 my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
     ReuseAddr => 1) or die "listen: $!\n";
 
@@ -277,8 +284,8 @@ ProxyPass /app http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on
 EOF
 }
 
-# A request that the backend has, and has not answered. The one before may not be
-# settled yet: then it is asked again.
+# Returns a request that the backend has received and not answered. Repeats it while the one before is not
+# settled yet.
 sub pending_request {
     my ($httpd, %opt) = @_;
     my ($socket, $there);
@@ -302,7 +309,7 @@ sub answer {
 sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
 
 for my $where ('by this host', 'by Redis') {
-    subtest "what is pending, $where" => sub {
+    subtest "a pending request denies others only until it is settled, $where" => sub {
         my $by_redis = $where eq 'by Redis';
         my ($httpd, $other) = map { behind($by_redis ? (shared => $shared) : ()) } 1, 2;
         $other = $httpd if !$by_redis;
@@ -310,62 +317,62 @@ for my $where ('by this host', 'by Redis') {
         my ($one, $there) = pending_request($httpd, @from);
         for my $host ($httpd, $other, $httpd) {
             my $soft = $host->get('/app', @from);
-            is $soft->status, 429, 'keeps others out';
+            is $soft->status, 429, 'a request beside a pending one is denied';
             is $soft->header('Retry-After'), 1, 'for a second';
         }
         answer($there, 200);
-        like rest($one), qr{^HTTP/1\.1 200 }, 'when it ends well';
+        like rest($one), qr{^HTTP/1\.1 200 }, 'the pending request ends with 200';
         settled($from[1], 'app', 0) if $by_redis;
         for my $host ($httpd, $other) {
             my ($two, $here) = pending_request($host, @from);
             answer($here, 200);
-            like rest($two), qr{^HTTP/1\.1 200 }, 'the next one passes at once, no denial was remembered';
+            like rest($two), qr{^HTTP/1\.1 200 }, 'the next one passes at once: the denial was not remembered';
         }
         ($one, $there) = pending_request($httpd, @from);
         answer($there, 403);
-        like rest($one), qr{^HTTP/1\.1 403 }, 'when it ends in what is charged';
+        like rest($one), qr{^HTTP/1\.1 403 }, 'a request ends with a status that is charged';
         settled($from[1], 'app', 1) if $by_redis;
-        cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'the denial is a hard one';
+        cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'then the client is blocked for an hour';
     };
 
-    subtest "a client that vanishes is settled, $where" => sub {
+    subtest "a request whose client disconnects is settled, $where" => sub {
         my $httpd = behind($where eq 'by Redis' ? (shared => $shared) : ());
         my @from  = (from => fresh_address());
         my ($gone, $there) = pending_request($httpd, @from);
         close $gone;
-        is $httpd->get('/app', @from)->status, 429, 'while the backend works the request is pending';
+        is $httpd->get('/app', @from)->status, 429, 'the request is pending while the backend works';
         answer($there, 200);
         settled($from[1], 'app', 0) if $where eq 'by Redis';
         ($gone, $there) = pending_request($httpd, @from);
-        pass 'then it is not, and nothing was charged';
+        pass 'after a response of 200 the next request passes: nothing was charged';
         close $gone;
         close $there;
         settled($from[1], 'app', 1) if $where eq 'by Redis';
         cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000,
-            'one whose backend fails is charged as 502';
+            'a request whose backend fails is charged as 502';
     };
 }
 
-subtest 'a child that is killed' => sub {
+subtest 'a pending request of a killed child becomes a charge' => sub {
     my $httpd = behind(shared => $shared, children => 1);
     my @from  = (from => fresh_address());
     my ($one, $there) = pending_request($httpd, @from);
-    is counted($from[1], 'app')->{pending}, 1, 'leaves its request pending';
+    is counted($from[1], 'app')->{pending}, 1, 'the request is pending';
     my @children = $httpd->children;
     kill KILL => @children;
     rest($one);
     Process::wait_until(sub { my ($now) = $httpd->children; $now && $now != $children[0] },
         what => 'a new child');
-    is $httpd->get('/app', @from)->header('Retry-After'), 1, 'which keeps others out for a while';
-    # as if two slots of a minute had passed
+    is $httpd->get('/app', @from)->header('Retry-After'), 1, 'and still denies others after the child is dead';
+    # as if two minutes had passed, the time that a unit may be pending
     my $now = counted($from[1], 'app');
     my $value = $now->{value};
     substr $value, 21, 4, pack 'V', $now->{slot} - 2;
     $redis->cmd('SET', "rl:{ip:$from[1]}:app:sliding-window:1d", $value, 'KEEPTTL');
-    cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'then it has become a charge';
+    cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'then it is charged';
 };
 
-subtest 'a Redis that dies meanwhile' => sub {
+subtest 'responses are not held up when Redis dies while requests are pending' => sub {
     my $own   = RedisServer->start;
     my $httpd = behind(shared => "RateLimitRedis \@REDIS\@\n", redis => $own, children => 1);
     my @from  = (from => fresh_address());
@@ -378,10 +385,10 @@ subtest 'a Redis that dies meanwhile' => sub {
     }, what => 'Redis to count');
     $own->kill9;
     answer($there, 403);
-    like rest($one), qr{^HTTP/1\.1 403 }, 'nobody waits for it';
+    like rest($one), qr{^HTTP/1\.1 403 }, 'the response does not wait for Redis';
     ($one, $there) = pending_request($httpd, from => fresh_address());
     answer($there, 403);
-    like rest($one), qr{^HTTP/1\.1 403 }, 'this host counts on';
+    like rest($one), qr{^HTTP/1\.1 403 }, 'the next request is counted by this host';
 };
 
 done_testing;

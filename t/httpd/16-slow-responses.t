@@ -1,11 +1,11 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# charge-on= and responses that take long: what a request has pending stays pending for
-# as long as the request lives, through a reload as well, and is then settled as its
-# status says. What dies with its child becomes a charge in the second slot after.
+# With charge-on=, a unit stays pending as long as its request takes, even through a reload, and is then
+# settled by the status of the response. Pending units of a child that is killed become charges in the
+# second minute after.
 #
-# A slot lasts a minute, but four seconds in the module that is built for this test. All
-# hosts wait for some of them to pass at the same time.
+# In the module that this test builds, such a minute (SLOT) lasts four seconds. All hosts wait at the same
+# time for several of them to pass.
 
 use strict;
 use warnings;
@@ -60,10 +60,10 @@ EOF
         name => $mpm . ($redis_counts ? ', counted in Redis' : ', counted by the host') };
 }
 
-# A client's address, of its own on each host.
+# The address of a client. Each host has its own addresses.
 sub from { my ($host, $client) = @_; return "127.5.$host->{number}." . ord $client }
 
-# What comes, until it matches.
+# Reads until the text matches.
 sub read_until {
     my ($socket, $pattern) = @_;
     my $text = '';
@@ -78,7 +78,7 @@ sub read_until {
 
 sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
 
-# A request that the backend has got, and what the backend has said so far.
+# Sends a request that the backend receives and begins to answer.
 sub request {
     my ($host, $client, %opt) = @_;
     my $here = Client->connect(port => $host->{httpd}->port, from => from($host, $client));
@@ -111,7 +111,7 @@ sub websocket {
         begins => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
 }
 
-# A client that reads no more than the beginning.
+# A client that reads no more than the beginning of a large file.
 sub download {
     my ($host, $client) = @_;
     my $here = Client->connect(port => $host->{httpd}->port, from => from($host, $client));
@@ -126,7 +126,7 @@ sub answer {
     close $there;
 }
 
-# What a client hears: status, units that remain, seconds to wait.
+# What a client gets: the status, the units left, the seconds to wait.
 sub hears {
     my ($host, $client, $path) = @_;
     my $answer = $host->{httpd}->get($path // '/hello.txt', from => from($host, $client));
@@ -135,7 +135,7 @@ sub hears {
         $wait > 3000 ? 'an hour' : $wait;
 }
 
-# The same, once what has just ended is settled.
+# The same, after requests that have just ended are settled.
 sub hears_soon {
     my ($host, $client, $want, $what) = @_;
     my $said = '';
@@ -158,36 +158,37 @@ sub begin {
 
 sub check {
     my ($host) = @_;
-    for (['a', 'event streams and a WebSocket'], ['c', 'downloads'], ['d', 'requests whose client has gone'],
-        $host->{http2} ? ['e', 'streams of HTTP/2'] : ()) {
+    for (['a', 'event streams and a WebSocket'], ['c', 'downloads'], ['d', 'requests whose client has disconnected'],
+        $host->{http2} ? ['e', 'HTTP/2 streams'] : ()) {
         my ($client, $what) = @$_;
-        is hears($host, $client), '429 0 1', "$what are pending still, and soon may be over";
+        is hears($host, $client), '429 0 1', "$what are still pending, and may end soon";
     }
-    is hears($host, 'b'), '200 0 0', 'what is to fail has not been charged yet';
+    is hears($host, 'b'), '200 0 0', 'two requests that will fail are pending, and not charged yet';
 
     $_->{there}->syswrite("data: 2\n\n") for @{ $host->{streams} };
-    like read_until($_->{here}, qr/data: 2/), qr/data: 2/, 'they have lived all the time' for @{ $host->{streams} };
+    like read_until($_->{here}, qr/data: 2/), qr/data: 2/,
+        'the streams were open all the time' for @{ $host->{streams} };
     close $_->{there} for @{ $host->{streams} };
     rest(delete $_->{here}) for @{ $host->{streams} };
-    hears_soon($host, 'a', '200 2 0', 'they end well, and nothing was charged');
-    is $_->{got} + length(rest($_->{here})), BIG, 'a download ends' for @{ $host->{downloads} };
-    hears_soon($host, 'c', '200 2 0', 'and is free');
+    hears_soon($host, 'a', '200 2 0', 'they end with 200 and 101, and nothing is charged');
+    is $_->{got} + length(rest($_->{here})), BIG, 'a download is complete' for @{ $host->{downloads} };
+    hears_soon($host, 'c', '200 2 0', 'and is not charged');
     answer($_->{there}, 200) for @{ $host->{gone} };
-    hears_soon($host, 'd', '200 2 0', 'who does not wait for a good end is not charged either');
+    hears_soon($host, 'd', '200 2 0', 'a request whose client disconnected before a 200 is not charged');
     if ($host->{http2}) {
         delete $host->{http2};
         answer($_, 200) for @{ $host->{http2_there} };
-        hears_soon($host, 'e', '200 2 0', 'nor who drops an HTTP/2 connection');
+        hears_soon($host, 'e', '200 2 0', 'nor are the streams of a closed HTTP/2 connection');
     }
     for my $request (@{ $host->{refused} }) {
         answer($request->{there}, 404);
-        like rest($request->{here}), qr{^HTTP/1\.1 404 }, 'what is to fail fails';
+        like rest($request->{here}), qr{^HTTP/1\.1 404 }, 'a request fails';
     }
-    hears_soon($host, 'b', '200 0 0', 'and is charged');
-    like hears($host, 'b', '/nothing'), qr/^404 /, 'so one more';
-    hears_soon($host, 'b', '429 0 an hour', 'is the last');
+    hears_soon($host, 'b', '200 0 0', 'both failures are charged');
+    like hears($host, 'b', '/nothing'), qr/^404 /, 'a third failure';
+    hears_soon($host, 'b', '429 0 an hour', 'uses the quota up');
     my @odd = $host->{httpd}->error_log_lines(qr/ratelimit.*(?:failed|error|lost)/i);
-    is "@odd", '', 'nothing in the log';
+    is "@odd", '', 'no failure is logged';
 }
 
 my @living = map { my $mpm = $_; map { host($mpm, $_, $mpm eq 'prefork' ? (children => 24) : ()) } 0, 1 }
@@ -206,15 +207,15 @@ $_->{httpd}->graceful(old => 0) for @living;
 sleep 1 until time > $began + SLOTS * SLOT;
 
 for my $host (@living) {
-    subtest "slow responses ($host->{name})" => sub { check($host) };
+    subtest "slow responses stay pending and are then settled ($host->{name})" => sub { check($host) };
 }
 for my $host (@killed) {
-    subtest "a child that is killed ($host->{name})" => sub {
-        is hears($host, 'a'), '429 0 an hour', 'what it had pending has become a charge';
+    subtest "the pending requests of a killed child are charged ($host->{name})" => sub {
+        is hears($host, 'a'), '429 0 an hour', 'the quota is used up and the client is blocked';
     };
 }
 
-# A process that asks without end.
+# A process that sends requests until it is stopped.
 sub load {
     my ($host) = @_;
     my $pid = fork // die "fork: $!\n";
@@ -225,21 +226,21 @@ sub load {
     POSIX::_exit(0);
 }
 
-# A thread beside the one that serves must not keep a child from ending, wherever the signal meets both.
+# The module's own thread must not keep a child from ending, whichever thread the signal arrives at.
 for my $end (qw(TERM WINCH)) {
-    subtest "prefork is told to end by SIG$end while it is at work" => sub {
+    subtest "prefork ends on SIG$end under load" => sub {
         my $host = host('prefork', 1, children => 24);
         my @slow = map { request($host, 'a') } 1 .. 3;
         my $load = load($host);
-        sleep 1.5 * SLOT;    # in each child units have been prolonged
+        sleep 1.5 * SLOT;    # long enough for each child to prolong its pending units
         kill KILL => (grep { $_ != $host->{httpd}->pid } $host->{httpd}->children)[0 .. 3];
         kill $end => $host->{httpd}->pid;
         answer($_->{there}, 200) for $end eq 'WINCH' ? @slow : ();
         ok eval { Process::wait_until(sub { defined Process::ended($host->{httpd}->pid) }, within => 9, what => '') },
-            'it ends in time';
+            'httpd ends in time';
         Process::stop($load, signal => 'KILL');
         is_deeply [$host->{httpd}->crashes], [], 'no child crashes';
-        is_deeply [$host->{httpd}->error_log_lines(qr/AH0004[56]/)], [], 'none has to be killed';
+        is_deeply [$host->{httpd}->error_log_lines(qr/AH0004[56]/)], [], 'no child has to be killed';
     };
 }
 
