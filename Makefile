@@ -111,9 +111,12 @@ $(BUILD)/unit.a: $(UNIT_OBJ)
 	@mkdir -p $(@D); rm -f $@
 	$(Q)ar rcs $@ $^
 
-$(BUILD)/t/%: t/%.c $(BUILD)/unit.a | $(LUA_H)
+$(BUILD)/t/%.o: t/%.c | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
-	$(Q)$(COMPILE) -It/lib -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LINK) $(LIBS) -lm
+	$(Q)$(COMPILE) -It/lib -MMD -MP -c -o $@ $<
+
+$(BUILD)/t/%: $(BUILD)/t/%.o $(BUILD)/unit.a
+	$(Q)$(COMPILE) -o $@ $^ $(LINK) $(LIBS) -lm
 
 # Rooms whose every atomic access is a point where another thread may be scheduled. Their sources may
 # be a copy with a fault in it, to see that it is found.
@@ -254,3 +257,4 @@ clean:
 
 .PHONY: all deps test check slots check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:
+.PRECIOUS: $(BUILD)/t/%.o
