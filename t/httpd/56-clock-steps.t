@@ -21,6 +21,7 @@ use constant HOUR_MS => 3600000;
 
 my $redis = RedisServer->start;
 my $host  = Fallback::host(redis => $redis, config => <<'EOT');
+RateLimitRedisTimeout 10s connect=10s
 <Location /hello.txt>
     RateLimit sliding 3/2s
 </Location>
@@ -92,7 +93,10 @@ subtest 'X-RateLimit-Reset is of the clock that Date is of' => sub {
             $conn->drip('$' . length($reply) . "\r\n$reply\r\n", 0);
         }
     });
-    my $host = Fallback::host(url => $fake->url, config => 'RateLimit one 3/10s algorithm=fixed-window');
+    my $host = Fallback::host(url => $fake->url, config => <<'EOT');
+RateLimitRedisTimeout 10s connect=10s
+RateLimit one 3/10s algorithm=fixed-window
+EOT
     my $differ = 0;
     for (1 .. 30) {
         my $denied = $host->get('/hello.txt', from => '127.0.0.9');

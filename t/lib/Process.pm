@@ -14,7 +14,7 @@ package Process;
 # copy of the test leaves its parent's processes alone.
 #
 # RL_KEEP=1 keeps the temporary directories. RL_TEST_TIMEOUT sets the watchdog, which
-# ends a test after 600 seconds.
+# ends a test after 1200 seconds.
 
 use strict;
 use warnings;
@@ -28,7 +28,7 @@ my %running;       # pid => { owner, name }
 my %status;        # pid => wait status of what has ended
 my @complaints;    # problems that fail the test although all its checks passed
 
-my $patience = $ENV{RL_TEST_TIMEOUT} || 600;
+my $patience = $ENV{RL_TEST_TIMEOUT} || 1200;
 
 $SIG{PIPE} = 'IGNORE';
 $SIG{INT}  = sub { exit 130 };
