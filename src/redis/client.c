@@ -30,14 +30,14 @@ struct rl_client {
 
 /* --- Calls of one slot -------------------------------------------------------------------- */
 
-static rl_failure read_call(const rl_call *call, rl_ask *asks, int n, int *admitted)
+static rl_failure read_call(const rl_call *call, rl_slot_decision *d)
 {
     if (!call->reply)
         return RL_FAILED_LOST;
     if (call->reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    *admitted = rl_script_read(call->reply, asks, n);
-    return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+    d->admitted = rl_script_read(call->reply, d->asks, d->n);
+    return d->admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
 /* Whether the keys of a call lie at both ends of a slot's move. */
@@ -56,9 +56,8 @@ static void note_ways(rl_client *client, unsigned ways)
         atomic_fetch_or(known, ways);
 }
 
-/* One call, of one slot. *split: see rl_cross_slot_calls. */
-static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int peek,
-                         int64_t deadline_us, int *admitted, int *split)
+/* One call, of one slot. */
+static rl_failure decide(rl_client *client, rl_slot_decision *d, int64_t deadline_us)
 {
     int length, leads;
     rl_failure failure;
@@ -66,24 +65,25 @@ static rl_failure decide(rl_client *client, int slot, rl_ask *asks, int n, int p
     char *command;
     rl_call *call;
 
-    failure = rl_servers_route(client->servers, slot, &node);
+    failure = rl_servers_route(client->servers, d->slot, &node);
     if (failure != RL_ANSWERED)
         return failure;
-    note_ways(client, rl_probe_ways(asks, n, peek));
-    command = rl_script_decide(&client->names, asks, n, peek, &length);
-    call = command ? rl_leader_enqueue(client->leader, node, slot, command, length, &leads) : NULL;
+    note_ways(client, rl_probe_ways(d->asks, d->n, d->peek));
+    command = rl_script_decide(&client->names, d->asks, d->n, d->peek, &length);
+    call = command ? rl_leader_enqueue(client->leader, node, d->slot, command, length, &leads)
+                   : NULL;
     if (!call)
         return RL_FAILED_BUSY;
     failure = RL_FAILED_LATE;
     if (rl_leader_wait(client->leader, call, leads, deadline_us)) {
         node = call->node;
-        *split = is_split(call->reply);
-        failure = read_call(call, asks, n, admitted);
+        d->split = is_split(call->reply);
+        failure = read_call(call, d);
         rl_leader_release(client->leader, call);
     }
     if (!node && failure == RL_FAILED_LATE)
         rl_servers_stop_waiting(client->servers);
-    if (node && !*split && rl_node_count(node, failure))
+    if (node && !d->split && rl_node_count(node, failure))
         rl_leader_wake(client->leader);
     return failure;
 }
@@ -109,12 +109,11 @@ typedef struct {
     int64_t deadline_us; /* of all calls together */
 } chain;
 
-static rl_failure decide_slot(void *context, int slot, rl_ask *asks, int n, int peek,
-                              int *admitted, int *split)
+static rl_failure decide_slot(void *context, rl_slot_decision *decision)
 {
     const chain *c = context;
 
-    return decide(c->client, slot, asks, n, peek, c->deadline_us, admitted, split);
+    return decide(c->client, decision, c->deadline_us);
 }
 
 static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
@@ -129,13 +128,14 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek,
 {
     chain c = {client, deadline_us};
     rl_cross_slot_calls calls = {decide_slot, undo_slot, &c};
+    rl_slot_decision one = {.asks = asks, .n = n, .peek = peek};
     rl_failure failure;
-    int ignored = 0;
 
     if (!client->options.threaded)
         rl_leader_catch_up(client->leader);
     if (!rl_servers_is_cluster(client->servers)) {
-        failure = decide(client, 0, asks, n, peek, deadline_us, admitted, &ignored);
+        failure = decide(client, &one, deadline_us);
+        *admitted = one.admitted;
         for (int i = 0; i < n; i++)
             asks[i].answered = failure == RL_ANSWERED;
         return failure;

@@ -64,11 +64,11 @@ static int is_spared(const decision *d, const group *g)
 /* Decides over a group. Returns 0 if its keys were at both ends of a move: then nothing is decided. */
 static int call(decision *d, group *g)
 {
-    int admitted = 0, split = 0, peek = d->peek || is_spared(d, g);
-    rl_failure failure = d->calls->decide(d->calls->context, d->slot[g->from[0]], g->asks, g->n,
-                                          peek, &admitted, &split);
+    rl_slot_decision one = {.asks = g->asks, .n = g->n, .slot = d->slot[g->from[0]],
+                            .peek = d->peek || is_spared(d, g)};
+    rl_failure failure = d->calls->decide(d->calls->context, &one);
 
-    if (split)
+    if (one.split)
         return 0;
     for (int i = 0; i < g->n; i++)
         d->done[g->from[i]] = 1;
@@ -79,9 +79,9 @@ static int call(decision *d, group *g)
     for (int i = 0; i < g->n; i++) {
         d->asks[g->from[i]] = g->asks[i];
         d->asks[g->from[i]].answered = 1;
-        d->taken[g->from[i]] = admitted && !peek && !g->asks[i].shadow;
+        d->taken[g->from[i]] = one.admitted && !one.peek && !g->asks[i].shadow;
     }
-    if (!admitted && !g->asks[0].shadow)
+    if (!one.admitted && !g->asks[0].shadow)
         d->denied = 1;
     return 1;
 }
@@ -163,15 +163,15 @@ rl_failure rl_cross_slot_decide(const rl_cross_slot_calls *calls, rl_ask *asks, 
                                 int *admitted)
 {
     decision d = {.calls = calls, .asks = asks, .n = n, .peek = peek, .failure = RL_ANSWERED};
-    int split = 0;
 
     if (find_slots(asks, n, d.slot)) {
-        rl_failure failure = calls->decide(calls->context, d.slot[0], asks, n, peek, admitted,
-                                           &split);
+        rl_slot_decision one = {.asks = asks, .n = n, .slot = d.slot[0], .peek = peek};
+        rl_failure failure = calls->decide(calls->context, &one);
 
-        if (!split) {
+        if (!one.split) {
             for (int i = 0; i < n; i++)
                 asks[i].answered = failure == RL_ANSWERED;
+            *admitted = one.admitted;
             return failure;
         }
     }

@@ -18,14 +18,20 @@
 #include "core/failure.h"
 #include "redis/script.h"
 
+/* A decision over rules of one slot: one call to one server. */
 typedef struct {
-    /*
-     * Decides over n asks of one slot, live rules first, as rl_script_decide() does. *split says
-     * that the slot is being moved and the keys are at both ends of the move just now: nothing was
-     * decided, and each key alone can be.
-     */
-    rl_failure (*decide)(void *context, int slot, rl_ask *asks, int n, int peek, int *admitted,
-                         int *split);
+    rl_ask *asks; /* live rules first */
+    int n;        /* 1 to RL_ASKS_MAX */
+    int slot;
+    int peek;     /* nothing is charged */
+    int admitted; /* out: all live rules admit */
+    int split;    /* out: the slot is being moved and has keys at both ends: nothing was decided, but
+                     each key alone can be */
+} rl_slot_decision;
+
+typedef struct {
+    /* Makes a decision as rl_script_decide() does. Sets split only with a failure. */
+    rl_failure (*decide)(void *context, rl_slot_decision *decision);
     /* Gives back or settles n asks of one slot. */
     void (*undo)(void *context, int slot, const rl_ask *asks, int n);
     void *context;

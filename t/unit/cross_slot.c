@@ -24,7 +24,7 @@ static char names[KEYS][8];
 
 static struct {
     int count[KEYS], quota[KEYS];
-    int calls, peeks, given;
+    int calls, given;
     int fails_at;   /* the number of the call that comes too late; 0: none */
     int failed_slot; /* its server is gone; -1: none */
     int split_slot; /* of this slot only single keys can be decided; -1: none */
@@ -46,49 +46,51 @@ static int admits(const rl_ask *ask)
     return model.count[k] + ask->cost <= model.quota[k];
 }
 
-static void check_call(int slot, const rl_ask *asks, int n, int peek)
+static void check_call(const rl_slot_decision *d)
 {
     int shadow = 0;
 
-    for (int i = 0; i < n; i++) {
-        model.wrong |= rl_slots_of_key(asks[i].key, strlen(asks[i].key)) != slot;
-        model.wrong |= shadow && !asks[i].shadow;
-        shadow |= asks[i].shadow;
-        model.wrong |= peek && asks[i].shadow && !model.peek;
-        model.wrong |= !peek && model.peek;
-        model.wrong |= !peek && model.denied && !asks[i].shadow && asks[i].limit != &blocking;
-        strncat(model.log, asks[i].key + 3, 1);
+    for (int i = 0; i < d->n; i++) {
+        const rl_ask *ask = &d->asks[i];
+
+        model.wrong |= rl_slots_of_key(ask->key, strlen(ask->key)) != d->slot;
+        model.wrong |= shadow && !ask->shadow;
+        shadow |= ask->shadow;
+        model.wrong |= d->peek && ask->shadow && !model.peek;
+        model.wrong |= !d->peek && model.peek;
+        model.wrong |= !d->peek && model.denied && !ask->shadow && ask->limit != &blocking;
+        strncat(model.log, ask->key + 3, 1);
     }
-    strcat(model.log, peek ? "? " : " ");
+    strcat(model.log, d->peek ? "? " : " ");
 }
 
-static rl_failure decide(void *context, int slot, rl_ask *asks, int n, int peek, int *charged,
-                         int *split)
+static rl_failure decide(void *context, rl_slot_decision *d)
 {
+    rl_ask *asks = d->asks;
+
     (void)context;
     model.calls++;
-    model.peeks += peek;
-    check_call(slot, asks, n, peek);
+    check_call(d);
     if (model.calls == model.fails_at)
         return RL_FAILED_LATE;
-    if (slot == model.failed_slot)
+    if (d->slot == model.failed_slot)
         return RL_FAILED_OPEN;
-    if (slot == model.split_slot && (n > 1 || asks[0].override_key)) {
-        *split = 1;
+    if (d->slot == model.split_slot && (d->n > 1 || asks[0].override_key)) {
+        d->split = 1;
         return RL_FAILED_REFUSED;
     }
-    *charged = 1;
-    for (int i = 0; i < n; i++) {
+    d->admitted = 1;
+    for (int i = 0; i < d->n; i++) {
         asks[i].now = 1;
         asks[i].state.index = 7;
         asks[i].state.cur = model.count[number_of(&asks[i])];
-        *charged &= asks[i].shadow || admits(&asks[i]);
+        d->admitted &= asks[i].shadow || admits(&asks[i]);
     }
-    for (int i = 0; i < n && !peek; i++) {
-        if (asks[i].shadow ? admits(&asks[i]) : *charged)
+    for (int i = 0; i < d->n && !d->peek; i++) {
+        if (asks[i].shadow ? admits(&asks[i]) : d->admitted)
             model.count[number_of(&asks[i])] += (int)asks[i].cost;
     }
-    model.denied |= !*charged;
+    model.denied |= !d->admitted;
     return RL_ANSWERED;
 }
 
