@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs
- * the scripts, with its clock and its expiry replaced so that the test decides what time it is;
- * random steps mix algorithms, costs, quotas that change, overrides, clock jumps both ways, several
- * rules in one call, shadow rules, blocks, what is charged on response, calls that only peek, give-backs,
- * settlements, and pending units that are prolonged. Compared are the verdict, what remains, when to retry and when all is there again.
+ * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs the
+ * scripts, with its clock and its expiry replaced so that the test decides what time it is; random
+ * steps mix algorithms, costs, quotas that change, overrides, clock jumps both ways, several rules
+ * in one call, shadow rules, blocks, what is charged on response, calls that only peek, give-backs,
+ * settlements, and pending units that are prolonged. Compared are the verdict, what remains, when
+ * to retry and when all is there again.
  *
  * RL_STEPS and RL_SEED say how many and which. Skipped where there is no redis-server.
  */
@@ -93,6 +94,12 @@ typedef struct {
 } expected;
 
 #define NOT_LOOKED_FOR (RL_NEVER - 1)
+
+/* A counter moved to the clock, as the definition and limiter.c have it. */
+typedef struct {
+    model model;
+    rl_state state;
+} moved_counter;
 
 typedef struct {
     int is_undo, peek, n, all;
@@ -231,13 +238,15 @@ static void sum_of_log(const model *m, const rl_limit *limit, int64_t now, int64
 }
 
 /*
- * What the definition and limiter.c say of a counter at the clock. Returns 0 if they differ, with the
- * definition's counter moved, to be kept if the call stores something.
+ * Moves a copy of a counter to the clock, and fills in what the definition and limiter.c then
+ * expect. Returns 0 if they differ. to->model is the caller's to keep or to free.
  */
-static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost, model *moved,
-                  rl_state *state, expected *want)
+static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost,
+                  moved_counter *to, expected *want)
 {
     int64_t now, clock = clock_of(c);
+    model *moved = &to->model;
+    rl_state *state = &to->state;
     int agree = 1;
 
     *moved = model_copy(&c->model);
@@ -291,15 +300,14 @@ static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost,
 }
 
 /* What the call stored is from now on what there is. */
-static void keep(counter *c, model *moved, const rl_state *state, const rl_limit *limit,
-                 int64_t now)
+static void keep(counter *c, moved_counter *to, const rl_limit *limit, int64_t now)
 {
-    model_visit(moved, limit, now);
+    model_visit(&to->model, limit, now);
     free(c->model.charges);
     free(c->model.pending);
-    moved->exists = 1;
-    c->model = *moved;
-    c->state = *state;
+    to->model.exists = 1;
+    c->model = to->model;
+    c->state = to->state;
     if (c->model.blocked_until <= now) /* a key does not say so */
         c->model.blocked_until = c->state.blocked_until = 0;
 }
@@ -323,21 +331,23 @@ static int was_anchored(const counter *c, const model *moved)
                          || (m->pending_count && moved->slot < m->slot));
 }
 
-static void charge_both(counter *c, model *moved, rl_state *state, const rl_limit *limit,
-                        const expected *want, int64_t cost)
+static void charge_both(counter *c, moved_counter *to, const rl_limit *limit, const expected *want,
+                        int64_t cost)
 {
+    model *moved = &to->model;
+
     if (limit->on_response) {
         model_wait_for_response(moved, cost);
         c->pending_slot = moved->slot;
         c->pending = cost;
     }
     else {
-        c->charged_at = rl_limiter_position(limit, state, want->now);
+        c->charged_at = rl_limiter_position(limit, &to->state, want->now);
         c->charged = cost;
         model_charge(moved, limit, want->now, cost);
     }
     if (limit->algorithm != RL_SLIDING_LOG)
-        rl_limiter_charge(limit, state, cost);
+        rl_limiter_charge(limit, &to->state, cost);
     if (!model_is_bucket(moved) || moved->count > 40)
         model_forget(moved, limit, want->now);
 }
@@ -347,8 +357,7 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
 {
     int shadow_from = (int)rng_between(r, 0, 2 * call->n), agree = 1;
     int overrides = rng_one_in(r, 12), plain = !overrides;
-    model moved[RULES_MAX];
-    rl_state states[RULES_MAX];
+    moved_counter moved[RULES_MAX];
 
     call->peek = rng_one_in(r, 16);
     call->all = 1;
@@ -376,7 +385,7 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
             rl_override override = want->override;
             int64_t cost = override == RL_OVERRIDE_UNLIMITED ? 0 : a->cost;
 
-            agree &= expect(r, c, &in_force, cost, &moved[i], &states[i], want);
+            agree &= expect(r, c, &in_force, cost, &moved[i], want);
             want->override = override;
             want->admits |= override == RL_OVERRIDE_UNLIMITED;
         }
@@ -394,24 +403,25 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
         in_force.quota = want->quota;
         in_force.burst = want->burst;
         if (!call->peek && !unlimited
-            && rl_limiter_blocks(&in_force, &states[i], want->now, a->cost)) {
-            moved[i].blocked_until = want->now + in_force.block_ms * model_ticks(&moved[i]);
-            states[i].blocked_until = moved[i].blocked_until;
+            && rl_limiter_blocks(&in_force, &moved[i].state, want->now, a->cost)) {
+            moved[i].model.blocked_until = want->now
+                + in_force.block_ms * model_ticks(&moved[i].model);
+            moved[i].state.blocked_until = moved[i].model.blocked_until;
             stores = 1;
         }
         else if (!call->peek && !unlimited && want->admits && (call->all || a->shadow)
                  && (a->cost > 0 || plain)) {
-            charge_both(c, &moved[i], &states[i], &in_force, want, a->cost);
+            charge_both(c, &moved[i], &in_force, want, a->cost);
             stores = 1;
         }
-        else if (!call->peek && was_anchored(c, &moved[i])) {
+        else if (!call->peek && was_anchored(c, &moved[i].model)) {
             stores = 1;
             anchors_denied += !want->admits;
         }
-        if (stores || put_in_order(c, &moved[i]))
-            keep(c, &moved[i], &states[i], &in_force, want->now);
+        if (stores || put_in_order(c, &moved[i].model))
+            keep(c, &moved[i], &in_force, want->now);
         else
-            model_free(&moved[i]);
+            model_free(&moved[i].model);
     }
     return agree;
 }
@@ -438,19 +448,19 @@ static int changes(const rl_ask *a, const model *m)
 }
 
 static void end_pending(counter *c, const rl_ask *a, const rl_limit *limit, int64_t now,
-                        model *moved, rl_state *state)
+                        moved_counter *to)
 {
     int charged = a->kind == RL_ASK_SETTLE_CHARGED;
 
     if (a->kind == RL_ASK_PROLONG) {
-        model_prolong(moved, a->position, a->cost);
-        rl_limiter_prolong(state, a->position, a->cost);
-        c->pending_slot = moved->slot;
+        model_prolong(&to->model, a->position, a->cost);
+        rl_limiter_prolong(&to->state, a->position, a->cost);
+        c->pending_slot = to->model.slot;
         return;
     }
-    model_settle(moved, limit, now, a->position, a->cost, charged);
+    model_settle(&to->model, limit, now, a->position, a->cost, charged);
     if (limit->algorithm != RL_SLIDING_LOG)
-        rl_limiter_settle(limit, state, a->position, a->cost, charged);
+        rl_limiter_settle(limit, &to->state, a->position, a->cost, charged);
 }
 
 static void expect_undo(rng *r, sent_call *call, counter **chosen)
@@ -460,8 +470,7 @@ static void expect_undo(rng *r, sent_call *call, counter **chosen)
         rl_ask *a = &call->asks[i];
         rl_limit *limit = &call->limits[i];
         expected ignored;
-        rl_state state;
-        model moved;
+        moved_counter to;
 
         any_limit(r, c, limit);
         if (limit->on_response) {
@@ -472,22 +481,23 @@ static void expect_undo(rng *r, sent_call *call, counter **chosen)
             a->position = c->charged_at - rng_one_in(r, 8);
             a->cost = rng_one_in(r, 3) ? c->charged : 1;
         }
-        expect(r, c, limit, a->cost, &moved, &state, &ignored);
-        call->want[i].slot = model_may_be_pending(&moved, a->position) ? moved.slot : RL_SLOT_GONE;
+        expect(r, c, limit, a->cost, &to, &ignored);
+        call->want[i].slot = model_may_be_pending(&to.model, a->position) ? to.model.slot
+                                                                         : RL_SLOT_GONE;
         if ((!c->model.exists && a->kind != RL_ASK_SETTLE_CHARGED)
-            || (limit->on_response && !changes(a, &moved) && !put_in_order(c, &moved))) {
-            model_free(&moved);
+            || (limit->on_response && !changes(a, &to.model) && !put_in_order(c, &to.model))) {
+            model_free(&to.model);
             continue;
         }
         if (limit->on_response) {
-            end_pending(c, a, limit, ignored.now, &moved, &state);
+            end_pending(c, a, limit, ignored.now, &to);
         }
         else {
-            model_give_back(&moved, limit, ignored.now, a->position, a->cost);
+            model_give_back(&to.model, limit, ignored.now, a->position, a->cost);
             if (limit->algorithm != RL_SLIDING_LOG)
-                rl_limiter_give_back(limit, &state, a->position, a->cost);
+                rl_limiter_give_back(limit, &to.state, a->position, a->cost);
         }
-        keep(c, &moved, &state, limit, ignored.now);
+        keep(c, &to, limit, ignored.now);
     }
 }
 

@@ -66,17 +66,25 @@ static unsigned char *little(unsigned char *s, int64_t n, int bytes)
     return s;
 }
 
-/* kind, what to do, window in ticks, quota, cost, capacity, delay in ticks, block in ms, position */
-static void record(expected *e, int is_plain, int kind, int act, int64_t window, int64_t quota,
-                   int64_t cost, int64_t capacity, int64_t delay, int64_t block, int64_t position)
+/* A rule's record, in the order of its bytes. */
+typedef struct {
+    int kind, act;
+    int64_t window; /* in ticks */
+    int64_t quota, cost, capacity;
+    int64_t delay;  /* in ticks */
+    int64_t block;  /* in ms */
+    int64_t position;
+} fields;
+
+static void record(expected *e, int is_plain, fields f)
 {
     unsigned char bytes[64], *s = bytes;
-    const int64_t fours[] = {window, quota, cost, capacity, delay, block};
+    const int64_t fours[] = {f.window, f.quota, f.cost, f.capacity, f.delay, f.block};
 
-    s = little(little(s, kind, 1), act, 1);
+    s = little(little(s, f.kind, 1), f.act, 1);
     for (size_t i = 0; i < COUNT(fours); i++)
         s = little(s, fours[i], 4);
-    word(e, bytes, (size_t)((is_plain ? s : little(s, position, 7)) - bytes));
+    word(e, bytes, (size_t)((is_plain ? s : little(s, f.position, 7)) - bytes));
 }
 
 static void begin(expected *e, int words, int is_plain, int keys)
@@ -113,7 +121,7 @@ static void test_plain(void)
     begin(&want, 7, 1, 1);
     text(&want, "rl:{ip:192.0.2.1}:a");
     number(&want, 1);
-    record(&want, 1, 0, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 1, (fields){.window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
     got = rl_script_decide(&names, asks, 1, 0, &length);
     is_command(got, length, &want, "a decision over one plain rule goes to the plain script");
@@ -125,13 +133,15 @@ static void test_plain(void)
     text(&want, "b");
     text(&want, "s");
     number(&want, 3);
-    record(&want, 1, 0, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 1, (fields){.window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
-    record(&want, 1, 1, 0, RL_WINDOW_MAX_MS, RL_COUNT_MAX, RL_COUNT_MAX, RL_COUNT_MAX, 0, 0, 0);
+    record(&want, 1, (fields){.kind = 1, .window = RL_WINDOW_MAX_MS, .quota = RL_COUNT_MAX,
+                              .cost = RL_COUNT_MAX, .capacity = RL_COUNT_MAX});
     number(&want, 2 * RL_WINDOW_MAX_MS);
-    record(&want, 1, 2 + 4, 0, 60000000, 100, 2, 300, 0, 0, 0);
+    record(&want, 1, (fields){.kind = 2 + 4, .window = 60000000, .quota = 100, .cost = 2,
+                              .capacity = 300});
     number(&want, 2 * 180000 + 60000);
-    record(&want, 1, 2, 0, 60001, 100, 0, 300, 0, 0, 0);
+    record(&want, 1, (fields){.kind = 2, .window = 60001, .quota = 100, .capacity = 300});
     number(&want, 2 * 180003 + 60001);
     got = rl_script_decide(&names, asks, 4, 0, &length);
     is_command(got, length, &want, "three live rules and a shadow rule, windows and buckets");
@@ -149,15 +159,18 @@ static void test_full(void)
     for (int i = 0; i < 5; i++)
         text(&want, asks[i].key);
     number(&want, 5);
-    record(&want, 0, 2 + 4, 0, 1000000, 10, 1, 20, 10000000, 0, 0);
+    record(&want, 0, (fields){.kind = 2 + 4, .window = 1000000, .quota = 10, .cost = 1,
+                              .capacity = 20, .delay = 10000000});
     number(&want, 2 * (2000 + 10000) + 1000);
-    record(&want, 0, 3, 0, 60000, 10, 3, 10, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 3, .window = 60000, .quota = 10, .cost = 3, .capacity = 10});
     number(&want, 120000);
-    record(&want, 0, 0 + 16, 0, 60000, 10, 1, 10, 0, RL_WINDOW_MAX_MS, 0);
+    record(&want, 0, (fields){.kind = 0 + 16, .window = 60000, .quota = 10, .cost = 1,
+                              .capacity = 10, .block = RL_WINDOW_MAX_MS});
     number(&want, 120000);
-    record(&want, 0, 2 + 4 + 8, 0, 60000000, 10, 1, 10, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 2 + 4 + 8, .window = 60000000, .quota = 10, .cost = 1,
+                              .capacity = 10});
     number(&want, 180000);
-    record(&want, 0, 2 + 4, 0, 1000000, 0, 1, 0, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 2 + 4, .window = 1000000, .cost = 1});
     number(&want, 1000);
     got = rl_script_decide(&names, asks, 5, 0, &length);
     is_command(got, length, &want, "delays, logs, blocks and responses go to the full script");
@@ -165,7 +178,7 @@ static void test_full(void)
     begin(&want, 3 + 1 + 1 + 2, 0, 1);
     text(&want, "a");
     number(&want, 1);
-    record(&want, 0, 16, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 16, .window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
     asks[0] = ask_of("a", &sliding, 1);
     asks[0].has_tail = 1;
@@ -175,7 +188,7 @@ static void test_full(void)
     begin(&want, 3 + 1 + 1 + 2, 0, 1);
     text(&want, "a");
     number(&want, -2);
-    record(&want, 0, 0, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 0, (fields){.window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
     asks[0].has_tail = 0;
     got = rl_script_decide(&names, asks, 1, 1, &length);
@@ -184,7 +197,7 @@ static void test_full(void)
     begin(&want, 3 + 1 + 1 + 2, 0, 1);
     text(&want, "a");
     number(&want, -1);
-    record(&want, 0, 0, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 0, (fields){.window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
     asks[0].shadow = 1;
     got = rl_script_decide(&names, asks, 1, 1, &length);
@@ -208,9 +221,10 @@ static void test_overrides(void)
     text(&want, "o{a}");
     text(&want, "o{b}");
     number(&want, 2);
-    record(&want, 0, 32, 0, 60000, 10, 1, 10, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 32, .window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
-    record(&want, 0, 32 + 2 + 4, 0, 60000000, 100, 1, 300, 0, 0, 0);
+    record(&want, 0, (fields){.kind = 32 + 2 + 4, .window = 60000000, .quota = 100, .cost = 1,
+                              .capacity = 300});
     number(&want, 420000);
     text(&want, "api gold 1000 1000 ");
     text(&want, "page ");
@@ -237,13 +251,18 @@ static void test_undo(void)
     for (int i = 0; i < 4; i++)
         text(&want, asks[i].key);
     number(&want, 0);
-    record(&want, 0, 0, 1, 60000, 10, 1, 10, 0, 0, 28333334);
+    record(&want, 0, (fields){.act = 1, .window = 60000, .quota = 10, .cost = 1, .capacity = 10,
+                              .position = 28333334});
     number(&want, 120000);
-    record(&want, 0, 6, 1, 60000000, 100, RL_COUNT_MAX, 300, 0, 0, INT64_C(1700000000000000));
+    record(&want, 0, (fields){.kind = 6, .act = 1, .window = 60000000, .quota = 100,
+                              .cost = RL_COUNT_MAX, .capacity = 300,
+                              .position = INT64_C(1700000000000000)});
     number(&want, 420000);
-    record(&want, 0, 14, 2, 60000000, 10, 2, 10, 0, 0, 28333333);
+    record(&want, 0, (fields){.kind = 14, .act = 2, .window = 60000000, .quota = 10, .cost = 2,
+                              .capacity = 10, .position = 28333333});
     number(&want, 180000);
-    record(&want, 0, 14, 3, 60000000, 10, 3, 10, 0, 0, (INT64_C(1) << 56) - 1);
+    record(&want, 0, (fields){.kind = 14, .act = 3, .window = 60000000, .quota = 10, .cost = 3,
+                              .capacity = 10, .position = (INT64_C(1) << 56) - 1});
     number(&want, 180000);
     got = rl_script_undo(&names, asks, 4, &length);
     is_command(got, length, &want, "give-backs and settlements, to the full script");
