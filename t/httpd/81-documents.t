@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
 # The documents say what is so. Every example passes httpd -t. DIRECTIVES.md has each directive,
-# option, algorithm, key component and phase that the module takes, and no other; its defaults,
-# contexts, and what it says is refused are tried. Every link leads somewhere.
+# option, algorithm, key component and phase that the module takes, and no other; its defaults and
+# contexts, the effect of its examples, and what it says is refused are tried. Every link leads somewhere.
 
 use strict;
 use warnings;
@@ -17,6 +17,7 @@ use File::Find qw(find);
 use File::Temp qw(tempfile);
 use Httpd;
 use Metrics;
+use RedisServer;
 use Status;
 use Test::More;
 
@@ -199,15 +200,47 @@ subtest 'components of keys' => sub {
     is_deeply [sort(named($manual, 'Key components'))], [sort @known], 'and in the table';
 };
 
+my %text;
+$text{ $_->[0] } .= $_->[1] for $manual->examples('apache');
+
 subtest 'each has an example of its own' => sub {
-    my %text;
-    $text{ $_->[0] } .= $_->[1] for $manual->examples('apache');
     for my $under ('Directives', 'Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
         for my $heading (grep { !/ / } $manual->headings(3, $under)) {
             my $what = $heading =~ s/^key=(?=.)//r =~ s/(?<=[:\/])N(?:AME)?$//r;
             like $text{$heading} // '', qr/\Q$what\E/, $heading;
         }
     }
+};
+
+# One server, with a virtual host for each example of an option, an algorithm, a key component or a
+# phase. The request is one that the first rule of the example is about.
+subtest 'examples apply to the requests that they are about' => sub {
+    my $config = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n"
+        . "RateLimitAdaptive 80 0.25\nRateLimitNotes all\n"
+        . qq{Header always set X-Decision "%{RATELIMIT_VERDICT}e %{RATELIMIT_RULE}e"\n};
+    my %host;
+    for my $under ('Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
+        for my $heading (grep { !/ / || /^key=/ } $manual->headings(3, $under)) {
+            my $name = 'e' . keys(%host) . '.test';
+            $host{$name} = [$heading, $text{$heading}];
+            $config .= "<VirtualHost *>\nServerName $name\nRateLimitScope $name\n"
+                . $text{$heading} =~ s/^RateLimit(?:Redis|Adaptive) .*\n//mgr . "</VirtualHost>\n";
+        }
+    }
+    my $redis = RedisServer->start;
+    my $httpd = Httpd->start(redis => $redis, modules => \@modules, config => $config);
+    for my $name (sort keys %host) {
+        my ($heading, $example) = @{ $host{$name} };
+        my ($rule, $options) = $example =~ /^\s*RateLimit (\S+) \d+\S*(.*)/m;
+        my ($glob)   = $options =~ /path=(\S+)/;
+        my ($method) = $options =~ /methods=(\w+)/;
+        my $decision = $httpd->request(
+            method => $method // 'GET', path => $glob ? path_of($glob) : '/hello.txt',
+            headers => { Host => $name, 'User-Agent' => 'a crawler' },
+        )->header('X-Decision') // '';
+        like $decision, qr/^pass \S/, "$heading: a rule applies" or diag $example;
+    }
+    is_deeply [$httpd->error_log_lines(qr/ratelimit:/)], [], 'nothing is complained of';
 };
 
 subtest 'what is refused' => sub {
@@ -275,6 +308,12 @@ sub contexts {
         push @taken, $where unless $said =~ /cannot occur within|not allowed in|is for the server and/;
     }
     return @taken;
+}
+
+# A path that a glob matches.
+sub path_of {
+    my ($glob) = @_;
+    return $glob =~ s{/\*\*(?=/)}{}gr =~ s{\*+}{x}gr;
 }
 
 # What stands as code in the first column of a table.
