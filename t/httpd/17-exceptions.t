@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# When the quota is not what the rule says: a client that went too far is blocked
-# for longer, an operator holds another limit for it in Redis, and a busy server
-# gives less to all.
+# Three ways to change the quota of a rule: block= blocks a client for longer after a denial, an override in
+# Redis gives one client another limit, and RateLimitAdaptive lowers the quota for all clients while the
+# server is busy.
 
 use strict;
 use warnings;
@@ -52,7 +52,7 @@ my $blocks = <<'EOF';
 </Location>
 EOF
 
-# Asks until the first denial.
+# Sends requests until the first denial.
 sub until_denied {
     my ($httpd, $path, @opt) = @_;
     my $answer;
@@ -62,7 +62,7 @@ sub until_denied {
 
 sub retry_ms { my ($answer) = @_; return decode_json($answer->body)->{retry_after_ms} }
 
-# The tick at which a block ends, as the key says.
+# The tick at which a block ends, from the key in Redis.
 sub blocked_until {
     my ($from, $rule) = @_;
     my $value = $redis->cmd('GET', "rl:{ip:$from}:$rule") // '';
@@ -75,27 +75,27 @@ for my $where ('by this host', 'by Redis') {
     my ($httpd, $other) = map { Httpd->start(redis => $redis, vars => { ALGORITHM => 'sliding-window' },
         config => ($by_redis ? $shared : '') . $blocks) } 1 .. ($by_redis ? 2 : 1);
 
-    subtest "block=, $where" => sub {
+    subtest "block= denies for longer than the window, $where" => sub {
         my @from = (from => fresh_address());
         my $denied = until_denied($httpd, '/long', @from);
         my ($start, $ms) = (time, retry_ms($denied));
-        ok $ms > 3_500_000 && $ms <= 3_600_100, 'the first denial starts it, and Retry-After is its length';
-        cmp_ok $denied->header('X-RateLimit-Reset'), '>', $start + 3500, 'X-RateLimit-Reset is not before it';
+        ok $ms > 3_500_000 && $ms <= 3_600_100, 'the first denial starts the block, and Retry-After is its length';
+        cmp_ok $denied->header('X-RateLimit-Reset'), '>', $start + 3500, 'X-RateLimit-Reset is not before its end';
         my @until = ($ms, retry_ms(until_denied($httpd, '/hour', @from)));
         my $until = $by_redis ? blocked_until($from[1], 'hour:fixed-window:1h') : 0;
         $httpd->get('/hour', @from), sleep 0.05 while time < $start + 2.1;
         my $later = $httpd->get('/long', @from);
-        is $later->status, 429, 'it goes on when the window is over';
+        is $later->status, 429, 'the block lasts longer than the window';
         my @later = ($later, $httpd->get('/hour', @from));
-        cmp_ok retry_ms($later[$_]), '<', $until[$_] - 1500, 'and ends when it was to end, denials or not'
+        cmp_ok retry_ms($later[$_]), '<', $until[$_] - 1500, 'its end does not move with further denials'
             for 0, 1;
-        is blocked_until($from[1], 'hour:fixed-window:1h'), $until, 'the key says so, too' if $by_redis;
-        is $httpd->statuses('/long', 1, from => fresh_address()), '404', 'nobody else is blocked';
+        is blocked_until($from[1], 'hour:fixed-window:1h'), $until, 'nor does the end in the key' if $by_redis;
+        is $httpd->statuses('/long', 1, from => fresh_address()), '404', 'no other client is blocked';
         cmp_ok until_denied($httpd, '/short', @from)->header('Retry-After'), '>', 5,
-            'Retry-After is the longer of block and wait';
+            'Retry-After is the wait for the quota if that is longer than the block';
     };
 
-    subtest "a block that ends, $where" => sub {
+    subtest "a block ends while the client keeps asking, $where" => sub {
         my @from  = (from => fresh_address());
         my $start = time;
         my $ms    = retry_ms(until_denied($httpd, '/brief', @from));
@@ -108,36 +108,37 @@ for my $where ('by this host', 'by Redis') {
             die "it never ends\n" if $asked > $until + 5;
             sleep 0.02;
         }
-        cmp_ok $denied, '>', 5, 'who keeps asking is denied';
-        ok !$early, 'for its length';
-        pass 'and then admitted, without having stopped';
+        cmp_ok $denied, '>', 5, 'a blocked client that keeps asking is denied';
+        ok !$early, 'for the whole block';
+        pass 'and then admitted, although it never stopped';
     };
 
-    subtest "what starts no block, $where" => sub {
+    subtest "denials that start no block, $where" => sub {
         my @from = (from => fresh_address());
         my $cost = sub { return (@from, headers => { 'X-Cost' => $_[0] }) };
         my $dear = $httpd->get('/cost', $cost->(3));
-        is $dear->status, 429, 'what is dearer than the quota';
-        is $dear->header('Retry-After'), undef, 'never fits';
-        is $httpd->statuses('/cost', 1, $cost->(1)), '404', 'others still pass';
-        is $httpd->statuses('/cost', 1, $cost->(2)), '429', 'what could have fitted';
-        is $httpd->statuses('/cost', 1, $cost->(1)), '429', 'does start one: now nothing passes';
+        is $dear->status, 429, 'a cost above the quota is denied';
+        is $dear->header('Retry-After'), undef, 'without Retry-After';
+        is $httpd->statuses('/cost', 1, $cost->(1)), '404', 'and without a block: a smaller cost passes';
+        is $httpd->statuses('/cost', 1, $cost->(2)), '429', 'a cost that does not fit at the moment is denied';
+        is $httpd->statuses('/cost', 1, $cost->(1)), '429', 'with a block: a smaller cost does not pass';
         @from = (from => fresh_address());
-        is $httpd->statuses('/shadow', 5, @from), '404 404 404 404 404', 'a shadow rule blocks nobody';
-        is $httpd->statuses('/beside', 4, @from), '404 404 429 429', 'a block beside another rule';
+        is $httpd->statuses('/shadow', 5, @from), '404 404 404 404 404', 'a shadow rule blocks no client';
+        is $httpd->statuses('/beside', 4, @from), '404 404 429 429', 'one of two rules blocks the client';
         my $other_left = $httpd->get('/beside', @from);
-        is_deeply decode_json($other_left->body)->{'violated-policies'}, ['beside'], 'is of its own rule';
+        is_deeply decode_json($other_left->body)->{'violated-policies'}, ['beside'],
+            'only the rule with block= is violated';
     };
 
     next if !$by_redis;
-    subtest 'a block is known to all hosts, until an operator lifts it' => sub {
+    subtest 'a block is valid on all hosts until an operator lifts it' => sub {
         my @from = (from => fresh_address());
         until_denied($httpd, '/long', @from);
         my $there = $other->get('/long', @from);
         is $there->status, 429, 'another host denies at once';
-        cmp_ok retry_ms($there), '>', 3_500_000, 'for as long';
+        cmp_ok retry_ms($there), '>', 3_500_000, 'for as long as the first';
         my ($key) = @{ $redis->cmd('KEYS', "rl:{ip:$from[1]}:*") };
-        cmp_ok $redis->cmd('PTTL', $key), '>', 3_500_000, 'the key lives as long';
+        cmp_ok $redis->cmd('PTTL', $key), '>', 3_500_000, 'the key lives as long as the block';
         $redis->cmd('DEL', $key);
         for my $host ($httpd, $other) {
             Process::wait_until(sub { $host->get('/long', @from)->status == 404 }, within => 5,
@@ -152,9 +153,9 @@ for my $algorithm (qw(fixed-window sliding-log token-bucket leaky-bucket)) {
         my $httpd = Httpd->start(redis => $redis, vars => { ALGORITHM => $algorithm },
             config => $shared . $blocks);
         my @one = (from => fresh_address(), headers => { 'X-Cost' => 1 });
-        is $httpd->statuses('/cost', 3, @one), '404 404 429', 'a denial';
-        cmp_ok $httpd->get('/cost', @one)->header('Retry-After'), '>=', 3500, 'starts a block';
-        is $httpd->statuses('/cost', 2, @one), '429 429', 'from memory, too';
+        is $httpd->statuses('/cost', 3, @one), '404 404 429', 'the third request is denied';
+        cmp_ok $httpd->get('/cost', @one)->header('Retry-After'), '>=', 3500, 'the denial starts a block';
+        is $httpd->statuses('/cost', 2, @one), '429 429', 'the block is repeated from memory';
     };
 }
 
@@ -209,43 +210,44 @@ subtest 'overrides before the first request' => sub {
         override($from, 'api', $value);
         is passes('/api', $from), $passes, "$value: $passes pass";
         is passes('/api', $from, headers => { 'X-Plan' => 'gold' }), 0 + ($passes == 10 ? 10 : 0),
-            'and the plan that a request claims changes nothing';
+            'and the tier that a request asks for changes nothing';
     }
     my $from = fresh_address();
     override($from, 'api', 6);
     my $answer = $one->get('/api', from => $from);
     is $answer->header('X-RateLimit-Limit') . ' ' . $answer->header('X-RateLimit-Remaining'), '6 5',
-        'headers tell the client';
+        'the headers show the override';
     $from = fresh_address();
     override($from, 'api', 'unlimited');
     $answer = $one->get('/api', from => $from);
-    is $answer->header('X-RateLimit-Limit'), undef, 'but not of a limit that is not';
-    is $answer->header('X-Verdict'), 'exempt', 'which the notes call exempt';
+    is $answer->header('X-RateLimit-Limit'), undef, 'an unlimited client gets no limit header';
+    is $answer->header('X-Verdict'), 'exempt', 'and the verdict "exempt"';
     $from = fresh_address();
     override($from, 'api', 0);
-    is $one->get('/api', from => $from)->header('Retry-After'), undef, 'who is banned need not come back';
-    is passes('/api', fresh_address()), 3, 'all others have what the rule says';
+    is $one->get('/api', from => $from)->header('Retry-After'), undef, 'a banned client gets no Retry-After';
+    is passes('/api', fresh_address()), 3, 'other clients have the quota of the rule';
 };
 
-subtest 'overrides of other algorithms and keys' => sub {
+subtest 'overrides work with other algorithms and keys' => sub {
     my $from = fresh_address();
     override($from, 'bucket', 'gold');
-    is passes('/bucket', $from), 6, 'a tier of a bucket has its burst';
+    is passes('/bucket', $from), 6, 'the name of a tier sets its burst';
     override($from = fresh_address(), 'bucket', 2);
-    is passes('/bucket', $from), 2, 'a number is quota and burst';
-    is $one->get('/bucket', from => $from)->header('X-RateLimit-Limit'), 2, 'says the header';
+    is passes('/bucket', $from), 2, 'a number sets quota and burst';
+    is $one->get('/bucket', from => $from)->header('X-RateLimit-Limit'), 2, 'the header shows it';
     override($from = fresh_address(), 'log', 5);
-    is passes('/log', $from), 5, 'a log';
+    is passes('/log', $from), 5, 'a number sets the quota of a sliding log';
     override($from = fresh_address(), 'log', 10001);
-    is passes('/log', $from), 3, 'but not beyond what a log may hold';
+    is passes('/log', $from), 3, 'a number above the maximum of a sliding log is ignored';
     override($from = fresh_address(), 'second', 1);
-    is passes('/two', $from), 1, 'one rule of two';
+    is passes('/two', $from), 1, 'an override of one of two rules applies';
     override($from = fresh_address(), 'nosuch', 1);
-    is passes('/two', $from), 3, 'a field of no rule';
+    is passes('/two', $from), 3, 'a field that names no rule is ignored';
     my $id = substr sha256_hex('header:x-api-key:k1'), 0, 32;
     $redis->cmd('HSET', "rl:override:{$id}", 'key', 4);
-    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k1' }), 4, 'a key by its digest';
-    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k2' }), 2, 'and no other';
+    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k1' }), 4,
+        'a secret key is overridden by its digest';
+    is passes('/key', fresh_address(), headers => { 'X-Api-Key' => 'k2' }), 2, 'another key is not affected';
 };
 
 subtest 'overrides act within about a second' => sub {
@@ -259,23 +261,24 @@ subtest 'overrides act within about a second' => sub {
         }
     };
     is passes('/api', $from[1]), 3, 'three pass';
-    is $two->get('/api', @from)->status, 429, 'and none at the other host';
+    is $two->get('/api', @from)->status, 429, 'none passes at the other host';
     override($from[1], 'api', 1000);
-    $soon->(404, 'a denied client is raised');
-    is $one->statuses('/api', 3, @from), '404 404 404', 'and stays so';
+    $soon->(404, 'a raised quota admits a denied client');
+    is $one->statuses('/api', 3, @from), '404 404 404', 'and goes on admitting it';
     override($from[1], 'api', 2);
-    is $one->statuses('/api', 1, @from), '429', 'lowered: what it has had counts';
-    is $two->statuses('/api', 1, @from), '429', 'at once, for who passes is always asked about';
+    is $one->statuses('/api', 1, @from), '429', 'a lowered quota denies: earlier requests count';
+    is $two->statuses('/api', 1, @from), '429', 'at once, because Redis is asked about every request that might pass';
     override($from[1], 'api', 'unlimited');
-    $soon->(404, 'freed of it');
+    $soon->(404, 'unlimited admits the client');
     override($from[1], 'api', '0');
-    is $one->statuses('/api', 2, @from) . ' ' . $two->statuses('/api', 2, @from), '429 429 429 429', 'banned';
+    is $one->statuses('/api', 2, @from) . ' ' . $two->statuses('/api', 2, @from), '429 429 429 429',
+        'a quota of 0 bans it on both hosts';
     $redis->cmd('PEXPIRE', "rl:override:{ip:$from[1]}", 300);
     $redis->cmd('DEL', "rl:{ip:$from[1]}:api:sliding-window:1d");
-    $soon->(404, 'and forgiven when the override expires');
+    $soon->(404, 'the client is admitted when the override expires');
 };
 
-subtest 'overrides that hold garbage' => sub {
+subtest 'invalid overrides are ignored and logged' => sub {
     my @garbage = ('', ' ', 'x', '-1', '+5', '1.5', '5 ', '1e3', '0x5', '5/1m', '1000000001', '99999999999',
         '9' x 400, 'gold 5', 'gol', 'Gold', '.*', 'g.ld', '%a+', '%', "gold\0", "\r\n", 'UNLIMITED', 'x' x 70_000);
     for my $value (@garbage) {
@@ -284,24 +287,24 @@ subtest 'overrides that hold garbage' => sub {
         (my $name = substr $value, 0, 20) =~ s/[^ -~]/?/g;
         my $first = $one->get('/api', from => $from);
         is $first->header('X-RateLimit-Limit'), 3, "'$name' is ignored";
-        is passes('/api', $from), 2, 'and the rule holds';
+        is passes('/api', $from), 2, 'and the quota of the rule applies';
         my @lines = $one->error_log_lines(
             qr/the override of rule=api for identity=ip:\Q$from\E is neither a quota, nor a tier/);
-        is scalar(@lines), 1, 'with one line in the log';
+        is scalar(@lines), 1, 'one line is logged';
     }
     my $from = fresh_address();
     $redis->cmd('SET', "rl:override:{ip:$from}", 0);
-    is passes('/api', $from), 3, 'nor does a key of another type harm';
+    is passes('/api', $from), 3, 'a key of another type is ignored';
     is scalar($one->error_log_lines(
         qr/the override of rule=api for identity=ip:\Q$from\E is ignored: its key is not a hash;.* HSET/)), 1,
-        'of which one line says what to do';
+        'and one line says how to fix it';
     my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $one->error_log;
-    is "@broken", '', 'no line of the log is broken';
+    is "@broken", '', 'every line of the log is whole';
 };
 
 # --- Load ------------------------------------------------------------------------
 
-subtest 'a busy server gives less' => sub {
+subtest 'RateLimitAdaptive lowers quotas while workers are busy' => sub {
     my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
         ReuseAddr => 1) or die "listen: $!\n";
     my $httpd = Httpd->start(modules => [qw(proxy proxy_http)], children => 1, threads => 20,
@@ -322,7 +325,7 @@ RateLimitAdaptive 40 0.5 80 0.1
 </Location>
 EOF
     my (@clients, @there);
-    my $busy = sub {    # so many workers wait for the backend
+    my $busy = sub {    # makes that many workers wait for the backend
         my ($number) = @_;
         while (@clients < $number) {
             push @clients, Client->connect(port => $httpd->port);
@@ -340,15 +343,16 @@ EOF
     };
     my @from = (from => fresh_address());
     $limit->('/page.html', 10, 'idle');
-    is $httpd->statuses('/page.html', 4, @from), '200 200 200 200', 'four of ten';
+    is $httpd->statuses('/page.html', 4, @from), '200 200 200 200', 'four of ten units are used';
     $busy->(12);
     $limit->('/page.html', 5,  'half busy');
-    $limit->('/bucket',    10, 'its burst too');
-    is $httpd->statuses('/page.html', 3, @from), '200 429 429', 'who has had four has one more';
+    $limit->('/bucket',    10, 'half busy, the burst');
+    is $httpd->statuses('/page.html', 3, @from), '200 429 429', 'a client that has used four units has one left';
     $busy->(18);
     $limit->('/page.html', 1, 'nearly all busy');
-    is $httpd->statuses('/one', 2, from => fresh_address()), '404 429', 'never less than one';
-    is $httpd->statuses('/hello.txt', 10, from => fresh_address()), join(' ', (200) x 10), 'a rule without adaptive stays';
+    is $httpd->statuses('/one', 2, from => fresh_address()), '404 429', 'a quota is never lowered below one';
+    is $httpd->statuses('/hello.txt', 10, from => fresh_address()), join(' ', (200) x 10),
+        'a rule without adaptive keeps its quota';
     for (@there) {
         $_->sysread(my $request, 65_536);
         $_->syswrite("HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
@@ -356,7 +360,7 @@ EOF
     }
     readline $_ for @clients;
     $limit->('/page.html', 10, 'idle again');
-    is $httpd->statuses('/page.html', 6, @from), '200 200 200 200 200 429', 'and the rest of the ten is there';
+    is $httpd->statuses('/page.html', 6, @from), '200 200 200 200 200 429', 'then the rest of the ten is left';
 };
 
 done_testing;

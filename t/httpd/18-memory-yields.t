@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A denial that memory repeats ends when what it was made from does not hold any more: an override
-# lifts it, for all requests and not for the one that asks, and the wait of one quota is not the
-# wait of another.
+# A host repeats a denial from memory only as long as Redis would deny. An override ends the denial for all
+# requests, not only for the request that asked Redis. A denial of one tier is not repeated for another, and
+# one of a shared rule ends for all clients.
 
 use strict;
 use warnings;
@@ -57,27 +57,28 @@ for my $case (
 ) {
     my ($path, $rule, $word) = @$case;
     my $from = '127.0.7.' . ++$clients;
-    is statuses($path, 10, from => $from), '404 x 3 429 x 7', "$path: denied, by memory at last";
+    is statuses($path, 10, from => $from), '404 x 3 429 x 7',
+        "$path: the quota passes, the rest is denied, in the end from memory";
     $redis->cmd('HSET', "rl:override:{ip:$from}", $rule, $word);
     Process::wait_until(sub { $httpd->get($path, from => $from)->status == 404 },
-        what => "the override $word to be seen");
-    is statuses($path, 30, from => $from), '404 x 30', "the override $word holds for all";
+        what => "the override $word to be noticed");
+    is statuses($path, 30, from => $from), '404 x 30', "the override $word applies to all requests";
 }
 
-is statuses('/plans', 8), '404 x 3 429 x 5', 'a plan of 3 is used up';
+is statuses('/plans', 8), '404 x 3 429 x 5', 'the quota of 3 is used up';
 is statuses('/plans', 20, headers => ['X-Plan' => 'gold']), '404 x 20',
-    'which says nothing of a plan of 1000';
+    'a tier of 1000 is still admitted';
 
 statuses('/shared', 5, from => '127.0.8.1');
 statuses('/shared', 5, from => '127.0.8.2');
-is statuses('/shared', 2, from => '127.0.8.3'), '429 x 2', 'the quota of all is used up';
+is statuses('/shared', 2, from => '127.0.8.3'), '429 x 2', 'the quota that all clients share is used up';
 $redis->cmd('DEL', 'rl:{server}:all:sliding-window:1d');
 Process::wait_until(
     sub {
         $httpd->get('/shared', from => '127.0.8.1');
         return $httpd->get('/shared', from => '127.0.8.3')->status == 404;
     },
-    what => 'its counter to be missed, while one who is denied anyway asks first each time');
-pass 'a client who is denied by a rule of his own keeps nobody from hearing of all';
+    what => 'the deleted counter to be noticed, with requests before it that another rule denies');
+pass 'a client denied by a rule by address does not keep others from being admitted again';
 
 done_testing;

@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A request is charged once, whatever httpd makes of it on the way: subrequests,
-# redirects, error documents. A rule that is only reached on the way is charged
-# there, once, and denies there. Nothing that a client or Satisfy Any does undoes
-# a denial.
+# A request is charged once, however many subrequests, internal redirects and error documents httpd makes of
+# it. A rule that applies only to a redirected request is charged at the redirect, once, and can deny there.
+# Neither a client nor Satisfy Any can undo a denial.
 
 use strict;
 use warnings;
@@ -30,7 +29,7 @@ sub login {
 
 my @names = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset);
 
-# Each header once, and Retry-After too where a request was denied.
+# Each header is there once; a denial has Retry-After and Cache-Control, too.
 sub headers_once {
     my ($response, $what) = @_;
     my @expected = (@names, $response->status == 429 ? ('Retry-After', 'Cache-Control') : ());
@@ -97,27 +96,28 @@ RateLimit base 100/1d
 </Directory>
 EOF
 
-# What the rule "base" has left for a client, after the request that asks.
+# The units that the rule "base" has left for a client, after the request that reads them.
 sub base_left {
     my ($from) = @_;
     return $httpd->get('/hello.txt', from => $from)->header('X-RateLimit-Remaining');
 }
 
-subtest 'a page with three subrequests' => sub {
+subtest 'a page with three subrequests is charged once' => sub {
     my $from = fresh_address();
     my $page = $httpd->get('/ssi.shtml', from => $from);
-    is $page->body, "parthello\n<p>dir index\n", 'shows what it includes, whatever the rules there';
-    is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
+    is $page->body, "parthello\n<p>dir index\n", 'it includes its parts, whatever rules they have';
+    is $page->header('X-RateLimit-Remaining'), 99, 'it costs one unit';
     headers_once($page, 'SSI');
-    is base_left($from), 98, 'no more';
-    is $httpd->get('/part.html', from => $from)->status, 429, 'the rule of a part holds by itself';
+    is base_left($from), 98, 'the next request finds one unit less, not more';
+    is $httpd->get('/part.html', from => $from)->status, 429,
+        'the rule of a part applies when the part is requested directly';
 };
 
-subtest 'a directory index' => sub {
+subtest 'a directory index is charged once' => sub {
     my $from = fresh_address();
     my $page = $httpd->get('/', from => $from);
-    is $page->body, "<p>index\n", 'is found';
-    is $page->header('X-RateLimit-Remaining'), 99, 'and costs one';
+    is $page->body, "<p>index\n", 'the index is served';
+    is $page->header('X-RateLimit-Remaining'), 99, 'it costs one unit';
     headers_once($page, 'DirectoryIndex');
 };
 
@@ -126,63 +126,63 @@ my %reached = (
     '/fall/any/thing' => 'FallbackResource', '/pretty'    => 'a rewrite in <Directory>',
 );
 for my $path (sort keys %reached) {
-    subtest "a rule that $reached{$path} reaches" => sub {
+    subtest "a rule reached by $reached{$path} is charged once and denies" => sub {
         my $from  = fresh_address();
         my $first = $httpd->get($path, from => $from);
-        is $first->status, 200, 'lets the first pass';
-        is $first->header('X-RateLimit-Limit'), 2, 'is the tightest one';
-        is $first->header('X-RateLimit-Remaining'), 1, 'and is charged once';
+        is $first->status, 200, 'the first request passes';
+        is $first->header('X-RateLimit-Limit'), 2, 'the headers show the rule that was reached, the tightest';
+        is $first->header('X-RateLimit-Remaining'), 1, 'it is charged once';
         headers_once($first, 'passed');
-        is base_left($from), 98, 'as is the rule around it';
-        is $httpd->statuses($path, 3, from => $from), '200 429 429', 'it denies beyond its quota';
-        is base_left($from), 96, 'and what it denied costs nothing elsewhere';
+        is base_left($from), 98, 'the rule around it is charged once';
+        is $httpd->statuses($path, 3, from => $from), '200 429 429', 'requests beyond the quota are denied';
+        is base_left($from), 96, 'denied requests cost nothing under the rule around it';
         my $denied = $httpd->get($path, from => $from);
         headers_once($denied, 'denied');
         like $denied->body, qr/"violated-policies":\["\w+"\]/, 'the denial has its body';
     };
 }
 
-subtest 'rewrites within the same rules' => sub {
+subtest 'rewrites under the same rules are charged once' => sub {
     my $from = fresh_address();
-    is $httpd->get('/same', from => $from)->header('X-RateLimit-Remaining'), 99, 'one redirect costs one';
-    is $httpd->get('/twice', from => $from)->header('X-RateLimit-Remaining'), 98, 'and so do two';
+    is $httpd->get('/same', from => $from)->header('X-RateLimit-Remaining'), 99, 'one redirect costs one unit';
+    is $httpd->get('/twice', from => $from)->header('X-RateLimit-Remaining'), 98, 'two redirects cost one unit';
 };
 
-subtest 'the error document of a denial' => sub {
+subtest 'the error document of a denial costs nothing' => sub {
     my $from = fresh_address();
-    is $httpd->get('/limited', from => $from)->status, 404, 'one passes';
+    is $httpd->get('/limited', from => $from)->status, 404, 'the first request passes';
     for (1 .. 4) {
         my $denied = $httpd->get('/limited', from => $from);
         is $denied->status, 429, 'the next is denied';
-        is $denied->body, 'sorry', 'with the document';
+        is $denied->body, 'sorry', 'with the error document';
         is $denied->header('X-RateLimit-Limit'), 1, 'and the headers of the rule that denied';
         headers_once($denied, 'ErrorDocument');
     }
     is base_left($from), 98, 'denials cost nothing';
     is $httpd->statuses('/sorry.html', 3, from => $from), '200 200 429',
-        'nor does the document, whose own rule is untouched';
+        'nor does the document: the quota of its own rule is whole';
     my $denied = $httpd->get('/limited', from => $from);
-    is $denied->status . ' ' . $denied->body, '429 sorry', 'and cannot hide it when it denies itself';
+    is $denied->status . ' ' . $denied->body, '429 sorry', 'a denial by the rule of the document does not replace it';
 };
 
-subtest 'an error document with server-side includes' => sub {
+subtest 'an error document can have server-side includes' => sub {
     my $from = fresh_address();
     $httpd->get('/dynamic', from => $from);
     my $denied = $httpd->get('/dynamic', from => $from);
-    is $denied->status . ' ' . $denied->body, '429 so 429', 'is shown as it is';
+    is $denied->status . ' ' . $denied->body, '429 so 429', 'the includes are evaluated';
     headers_once($denied, 'SSI');
     my $head = $httpd->get('/dynamic', from => $from, method => 'HEAD');
-    is $head->status, 429, 'also to a HEAD';
+    is $head->status, 429, 'HEAD is denied as well';
 };
 
-subtest 'the error document of another error' => sub {
+subtest 'the error document of another error costs nothing' => sub {
     my $from = fresh_address();
     my $lost = $httpd->get('/lost', from => $from);
-    is $lost->status . ' ' . $lost->body, '404 sorry', 'is shown';
-    is $lost->header('X-RateLimit-Remaining'), 99, 'the request costs one';
+    is $lost->status . ' ' . $lost->body, '404 sorry', 'the document is sent';
+    is $lost->header('X-RateLimit-Remaining'), 99, 'the request costs one unit';
     headers_once($lost, 'ErrorDocument 404');
-    is base_left($from), 98, 'no more';
-    is $httpd->statuses('/sorry.html', 2, from => $from), '200 200', 'the document nothing';
+    is base_left($from), 98, 'the next request finds one unit less, not more';
+    is $httpd->statuses('/sorry.html', 2, from => $from), '200 200', 'the rule of the document was not charged';
 };
 
 my $auth = <<'EOF';
@@ -259,7 +259,7 @@ $auth    Require valid-user
 </Location>
 EOF
 
-subtest 'Satisfy Any' => sub {
+subtest 'Satisfy Any does not undo a denial' => sub {
     my @alice = (headers => login('alice'));
     my @wrong = (headers => login('alice', 'guess'));
     my @cases = (
@@ -283,28 +283,28 @@ subtest 'Satisfy Any' => sub {
     $guarded->statuses('/forbidden', 3, from => $from);
     is $guarded->statuses('/forbidden', 1, from => $from, @alice),
         $guarded->statuses('/forbidden', 1, from => $from, @wrong),
-        'who is denied cannot tell a right password from a wrong one';
-    is $guarded->statuses('/own', 3, @alice), '404 404 429', 'a rule by user denies';
-    is $guarded->statuses('/own', 1, headers => login('bob')), '404', 'and that user only';
+        'a denied client cannot distinguish a right password from a wrong one';
+    is $guarded->statuses('/own', 3, @alice), '404 404 429', 'a rule by user denies beyond its quota';
+    is $guarded->statuses('/own', 1, headers => login('bob')), '404', 'another user passes';
 };
 
-subtest 'failed logins are limited where phase=access' => sub {
+subtest 'phase=access limits failed logins' => sub {
     my $from = fresh_address();
     is $guarded->statuses('/private', 4, from => $from, headers => login('alice', 'guess')),
-        '401 401 401 429', 'guesses are counted';
+        '401 401 401 429', 'wrong passwords are counted';
     is $guarded->statuses('/private', 1, from => $from, headers => login('alice')), '429',
-        'and the right one comes too late';
+        'then the right password is denied';
     is $guarded->statuses('/private', 1, from => fresh_address(), headers => login('alice')), '404',
-        'elsewhere she gets in';
+        'the same user gets in from another address';
 };
 
 subtest 'a rule by user counts after authentication' => sub {
     is $guarded->statuses('/account', 4, headers => login('bob', 'guess')), '401 401 401 401',
-        'what somebody tries in his name is not counted against him';
-    is $guarded->statuses('/account', 3, headers => login('bob')), '404 404 429', 'he has his quota';
+        'failed logins are not counted against the user';
+    is $guarded->statuses('/account', 3, headers => login('bob')), '404 404 429', 'the user has the whole quota';
     is $guarded->statuses('/account', 1, headers => login('bob'), from => fresh_address()), '429',
-        'wherever he is';
-    is $guarded->statuses('/account', 1, headers => login('alice')), '404', 'she has hers';
+        'from all addresses together';
+    is $guarded->statuses('/account', 1, headers => login('alice')), '404', 'another user has another quota';
 };
 
 my $redis = RedisServer->start;
@@ -325,7 +325,7 @@ $auth    Require valid-user
     RateLimit each 2/1d key=user
 </Directory>
 EOF
-    subtest "a denial after authentication gives back what was charged before, $where, $mpm" => sub {
+    subtest "a denial after authentication gives back what was charged before it, $where, $mpm" => sub {
         my $from = fresh_address();
         my $left = sub {
             my ($n) = $host->get('/hello.txt', from => $from)->header('RateLimit') =~ /^"all";r=(\d+)/;
@@ -333,21 +333,21 @@ EOF
         };
         my @alice = (from => $from, headers => login('alice'));
         is $host->statuses('/both/x.html', 2, @alice), '200 200', 'two pass both rules';
-        is $left->(), 97, 'and are charged';
-        is $host->statuses('/both/x.html', 5, @alice), '429 429 429 429 429', 'five do not';
-        # a denial does not wait until what it gave back has arrived; decide.lua says what a key holds
+        is $left->(), 97, 'they are charged';
+        is $host->statuses('/both/x.html', 5, @alice), '429 429 429 429 429', 'five are denied';
+        # a denial does not wait until Redis has the give-back; decide.lua describes the value of a key
         my $charged = sub { unpack 'x10 V', $redis->cmd('GET', "rl:{ip:$from}:all:sliding-window:1d") };
-        Process::wait_until(sub { $charged->() == 3 }, what => 'a charge given back')
+        Process::wait_until(sub { $charged->() == 3 }, what => 'the charges to be given back')
             if $where eq 'in Redis';
-        is $left->(), 96, 'and are not';
+        is $left->(), 96, 'they are not charged';
         is $host->statuses('/both/x.html', 1, from => $from, headers => login('bob')), '200',
             'another user passes';
-        is $left->(), 94, 'and is';
+        is $left->(), 94, 'and is charged';
         my @keys = sort @{ $redis->cmd('KEYS', '*') };
         is "@keys", $where eq 'in Redis'
             ? "rl:{ip:$from}:all:sliding-window:1d rl:{user:alice}:each:sliding-window:1d"
             . ' rl:{user:bob}:each:sliding-window:1d'
-            : '', "counted $where";
+            : '', "the keys in Redis are those that are $where";
     };
 }
 

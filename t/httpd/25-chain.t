@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# One request may be decided in several steps: before authentication, after it,
-# and again where a redirect leads. The steps share one account: a later denial
-# gives back what earlier steps took, no counter is charged twice, and Redis may
-# keep the request waiting once.
+# A request can be decided in several steps: before authentication, after it, and again after a redirect.
+# Together they count as one request: a denial gives back what earlier steps charged, no counter is charged
+# twice, and the request waits at most one timeout for Redis.
 
 use strict;
 use warnings;
@@ -19,8 +18,7 @@ use Test::More;
 
 my $shared = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
 
-# One child, and so one connection to Redis: what is given back arrives there
-# before the next question.
+# One child has one connection to Redis, so a give-back arrives there before the next request.
 sub host {
     my ($redis, $config, %opt) = @_;
     return Httpd->start(redis => $redis, children => 1, %opt, config => $config);
@@ -38,26 +36,26 @@ subtest 'a denial after authentication gives back what was charged before it' =>
     my ($host, $other) = map { host($redis, $shared . $later) } 1, 2;
     my @from = (from => fresh_address());
     is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
-    is $host->get('/hello.txt', @from)->status, 200, 'the unit is there at once, on the same host';
-    is $other->get('/hello.txt', @from)->status, 429, 'and was one unit, not two';
+    is $host->get('/hello.txt', @from)->status, 200, 'the unit is back at once on the same host';
+    is $other->get('/hello.txt', @from)->status, 429, 'one unit was given back, not two';
     @from = (from => fresh_address());
-    is $host->statuses('/page.html', 5, @from), '429 429 429 429 429', 'denials again and again';
-    is $host->statuses('/hello.txt', 2, @from), '200 429', 'leave one unit, neither none nor five';
+    is $host->statuses('/page.html', 5, @from), '429 429 429 429 429', 'five requests are denied';
+    is $host->statuses('/hello.txt', 2, @from), '200 429', 'they leave one unit, neither none nor five';
 };
 
-subtest 'also when Redis dies right after' => sub {
+subtest 'a denial gives back even if Redis dies right after' => sub {
     my $redis = RedisServer->start;
     my $host  = host($redis, "RateLimitRedis \@REDIS\@\n$later");
     my @from  = (from => fresh_address());
     is $host->get('/page.html', @from)->status, 429, 'the later rule denies';
     $redis->kill9;
-    is $host->statuses('/hello.txt', 2, @from), '200 429', 'this host goes on with the whole quota';
+    is $host->statuses('/hello.txt', 2, @from), '200 429', 'this host continues with the whole quota';
 };
 
-subtest 'and where there is no Redis' => sub {
+subtest 'a denial gives back without Redis' => sub {
     my $host = host(undef, $later);
     is $host->get('/page.html')->status, 429, 'the later rule denies';
-    is $host->statuses('/hello.txt', 2), '200 429', 'the unit is there';
+    is $host->statuses('/hello.txt', 2), '200 429', 'the unit is back';
 };
 
 my $twice = <<'EOF';
@@ -85,22 +83,22 @@ for my $where ('by Redis', 'by this host') {
         my $left = sub { $httpd->get(@_)->header('X-RateLimit-Remaining') };
         my @from = (from => fresh_address());
         is join(' ', map { $left->('/dir/', @from) } 1 .. 4), '49 48 47 46',
-            'a directory and its index are one unit of the smaller quota';
-        is $left->('/hello.txt', @from), 95, 'and of the larger one';
-        is $left->('/index.html', @from), 44, 'the index by its own name too';
+            'a directory and its index cost one unit of the smaller quota';
+        is $left->('/hello.txt', @from), 95, 'and one of the larger quota';
+        is $left->('/index.html', @from), 44, 'the index by its own name costs one unit';
         is $httpd->statuses('/one/', 3, from => fresh_address()), '200 429 429',
-            'a quota of one serves the first request';
+            'a quota of one admits the first request';
         @from = (from => fresh_address());
-        is $httpd->statuses('/three/', 5, @from), '200 200 200 429 429', 'a smaller quota holds';
-        is $left->('/hello.txt', @from), 96, 'and its denials cost nothing';
+        is $httpd->statuses('/three/', 5, @from), '200 200 200 429 429', 'the smaller quota of a section is enforced';
+        is $left->('/hello.txt', @from), 96, 'its denials cost nothing';
         @from = (from => fresh_address());
-        is $httpd->statuses('/hello.txt', 3, @from), '200 200 200', 'units taken elsewhere';
-        is $httpd->get('/three/', @from)->status, 429, 'count against it';
+        is $httpd->statuses('/hello.txt', 3, @from), '200 200 200', 'three units are used elsewhere';
+        is $httpd->get('/three/', @from)->status, 429, 'they count against the smaller quota';
     };
 }
 
 for my $mpm (qw(event prefork)) {
-    subtest "the steps of a request wait for Redis once, all together ($mpm)" => sub {
+    subtest "the steps of a request together wait for Redis once ($mpm)" => sub {
         my $redis = RedisServer->start;
         my $httpd = host($redis, <<'EOF', mpm => $mpm);
 RateLimitRedis @REDIS@
@@ -115,13 +113,13 @@ EOF
         $redis->pause;
         my $response = $kept->request(path => '/page.html');
         $redis->resume;
-        is $response->status, 200, 'one that gets no answer is served';
-        cmp_ok $response->elapsed, '>', 1.9, 'after it has waited';
-        cmp_ok $response->elapsed, '<', 3.5, 'once';
+        is $response->status, 200, 'a request without an answer from Redis is served';
+        cmp_ok $response->elapsed, '>', 1.9, 'after one timeout';
+        cmp_ok $response->elapsed, '<', 3.5, 'not two';
     };
 }
 
-# Many times more rules than go into one question to Redis.
+# Several times as many rules as fit into one call to Redis.
 sub many {
     my ($first, $last) = @_;
     return join "\n", "RateLimit r1 $first", (map { "RateLimit r$_ 1000/1d" } 2 .. 199),
@@ -145,21 +143,22 @@ EOF
             modules => ['status'],
             vars    => { CLOSED => many('3/1d', '0/1d'), FEW => many('3/1d', '2/1d') });
         my @from = (from => fresh_address());
-        is $httpd->statuses('/page.html', 2, @from), '429 429', 'the last one denies';
-        is $httpd->statuses('/hello.txt', 4, @from), '200 200 200 429', 'which costs the first nothing';
-        is $httpd->get('/login.html', @from)->status, 429, 'the first one denies';
+        is $httpd->statuses('/page.html', 2, @from), '429 429', 'the last rule denies';
+        is $httpd->statuses('/hello.txt', 4, @from), '200 200 200 429',
+            'its denials cost nothing under the first rule';
+        is $httpd->get('/login.html', @from)->status, 429, 'the first rule denies';
         @from = (from => fresh_address());
-        is $httpd->statuses('/login.html', 4, @from), '200 200 429 429', 'the last one counts';
-        is $httpd->statuses('/hello.txt', 2, @from), '200 429', 'and so did the first';
+        is $httpd->statuses('/login.html', 4, @from), '200 200 429 429', 'the last rule counts';
+        is $httpd->statuses('/hello.txt', 2, @from), '200 429', 'the first rule was charged as well';
         return unless $redis;
         my @kept = map { $redis->cmd('GET', $_) } grep { !/:r1:|:r200:/ } @{ $redis->cmd('KEYS', '*:r*') };
         my %units;
         $units{ unpack 'x6 x4 V', $_ }++ for @kept;
-        is join(' ', sort keys %units), '0 2', 'each of the others holds what was admitted, and no more';
+        is join(' ', sort keys %units), '0 2', 'all other counters contain only the admitted requests';
     };
 }
 
-subtest 'a chain that meets a counter twice, while Redis is down' => sub {
+subtest 'a chain that reaches a counter twice while Redis is down' => sub {
     my $redis = RedisServer->start;
     my $httpd = host($redis, $shared . <<'EOF');
 RateLimit page 10/1d
@@ -168,11 +167,11 @@ RateLimit page 10/1d
 </Files>
 EOF
     my @from = (from => fresh_address());
-    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 9, 'charged once by Redis';
+    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 9, 'Redis charges once';
     $redis->kill9;
     @from = (from => fresh_address());
     $httpd->get('/dir/', @from);
-    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 8, 'and once for each by the host';
+    is $httpd->get('/dir/', @from)->header('X-RateLimit-Remaining'), 8, 'the host charges each request once';
 };
 
 done_testing;

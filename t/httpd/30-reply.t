@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What a limited response says, to the letter: the three families of headers,
-# Retry-After, and the body of a denial by what the client accepts.
+# The exact text of a limited response: the three families of headers, Retry-After, and the body of a
+# denial in the form that the client accepts.
 
 use strict;
 use warnings;
@@ -13,7 +13,7 @@ use lib "$FindBin::Bin/../lib";
 use Httpd;
 use JSON::PP;
 use Test::More;
-use Time::HiRes qw(time);    # perl's own is the kernel's coarse one, some ms behind httpd's
+use Time::HiRes qw(time);    # Perl's own time() reads a coarse clock, some ms behind httpd's
 use Windows;
 
 use constant DAY => Windows::DAY;
@@ -23,8 +23,8 @@ sub midnight { return Windows::ends(DAY) }
 my @families = qw(X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset RateLimit-Limit
     RateLimit-Remaining RateLimit-Reset RateLimit-Policy RateLimit);
 
-# All header lines of the three families, sorted, as name: value. What says how many seconds
-# are left of the day, or when it ends, is shown as T or MIDNIGHT if it is right.
+# All header lines of the three families, sorted. A correct number of seconds until the end of the day is
+# shown as T, a correct time of its end as MIDNIGHT.
 sub limits {
     my ($response) = @_;
     my %ours = map { $_ => 1 } @families;
@@ -85,7 +85,7 @@ my $httpd = Httpd->start(config => <<'EOF');
 </Location>
 EOF
 
-subtest 'X-RateLimit' => sub {
+subtest 'x-ratelimit sends limit, remaining units and the time of the reset' => sub {
     my $from = fresh_address();
     is limits($httpd->get('/x', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 X-RateLimit-Limit: 3
@@ -94,7 +94,7 @@ X-RateLimit-Reset: MIDNIGHT
 EOF
 };
 
-subtest 'draft 11' => sub {
+subtest 'draft-11 sends the policy, the remaining units and the seconds until the reset' => sub {
     my $from = fresh_address();
     is limits($httpd->get('/d11', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 RateLimit-Policy: "fixed";q=3;w=86400
@@ -102,7 +102,7 @@ RateLimit: "fixed";r=$_;t=T
 EOF
 };
 
-subtest 'draft 03' => sub {
+subtest 'draft-03 sends limit, remaining units and the seconds until the reset' => sub {
     my $from = fresh_address();
     is limits($httpd->get('/d03', from => $from)), <<"EOF" =~ s/\n$//r, "$_ left" for 2, 1, 0, 0;
 RateLimit-Limit: 3
@@ -111,7 +111,7 @@ RateLimit-Reset: T
 EOF
 };
 
-is limits($httpd->get('/all', from => fresh_address())), <<"EOF" =~ s/\n$//r, 'all three at once';
+is limits($httpd->get('/all', from => fresh_address())), <<"EOF" =~ s/\n$//r, 'all three families can be sent at once';
 RateLimit-Limit: 3
 RateLimit-Policy: "fixed";q=3;w=86400
 RateLimit-Remaining: 2
@@ -122,20 +122,20 @@ X-RateLimit-Remaining: 2
 X-RateLimit-Reset: MIDNIGHT
 EOF
 
-subtest 'RateLimitHeaders off' => sub {
+subtest 'RateLimitHeaders off sends no headers' => sub {
     my $from = fresh_address();
-    is limits($httpd->get('/none', from => $from)), '', 'shows nothing' for 1 .. 4;
+    is limits($httpd->get('/none', from => $from)), '', 'no limit header' for 1 .. 4;
     my $denied = $httpd->get('/none', from => $from);
-    is $denied->status, 429, 'and denies all the same';
+    is $denied->status, 429, 'the rule still denies';
     ok $denied->header('Retry-After'), 'with Retry-After';
 };
 
 like limits($httpd->get('/yield', from => fresh_address())), qr/^X-RateLimit-Limit: 3$/m,
-    'yield by itself is about the usual headers';
+    'yield without a family means the default headers';
 
-subtest 'several rules' => sub {
+subtest 'of several rules the tightest is shown' => sub {
     my $from = fresh_address();
-    is limits($httpd->get('/several', from => $from)), <<"EOF" =~ s/\n$//r, 'tightest speaks, all are named'
+    is limits($httpd->get('/several', from => $from)), <<"EOF" =~ s/\n$//r, 'limits of the tightest, policies of all'
 RateLimit-Policy: "wide";q=500;w=86400, "tight";q=2;w=86400, "brief";q=1000000
 RateLimit: "tight";r=$_;t=T
 X-RateLimit-Limit: 2
@@ -144,37 +144,37 @@ X-RateLimit-Reset: MIDNIGHT
 EOF
         for 1, 0, 0;
     my $denied = decode_json($httpd->get('/several', from => $from)->body);
-    is_deeply $denied->{'violated-policies'}, ['tight'], 'the denial names the one that denied';
+    is_deeply $denied->{'violated-policies'}, ['tight'], 'the body names the rule that denied';
 };
 
-subtest 'a rule with headers=off' => sub {
+subtest 'a rule with headers=off is not shown to clients' => sub {
     my $denied = $httpd->get('/secret', from => fresh_address());
-    is $denied->status, 429, 'denies';
-    is limits($denied), '', 'in no header';
-    unlike $denied->body, qr/secret/, 'nor in the body';
-    is_deeply decode_json($denied->body)->{'violated-policies'}, [], 'which stays well-formed';
+    is $denied->status, 429, 'it denies';
+    is limits($denied), '', 'it is in no header';
+    unlike $denied->body, qr/secret/, 'its name is not in the body';
+    is_deeply decode_json($denied->body)->{'violated-policies'}, [], 'the body stays valid JSON';
 };
 
-subtest 'a shadow rule' => sub {
+subtest 'a shadow rule is not shown to clients' => sub {
     my $passed = $httpd->get('/trial', from => fresh_address());
-    is $passed->status, 404, 'denies nobody';
-    is limits($passed), '', 'and shows nowhere';
+    is $passed->status, 404, 'it denies nothing';
+    is limits($passed), '', 'it is in no header';
 };
 
-subtest 'a quota of zero' => sub {
+subtest 'a quota of zero does not say when to come back' => sub {
     my $denied = $httpd->get('/never', from => fresh_address());
-    is $denied->status, 429, 'denies';
-    is $denied->header('Retry-After'), undef, 'and does not say to come back';
-    is $denied->header('RateLimit'), '"never";r=0', 'nor when';
+    is $denied->status, 429, 'it denies';
+    is $denied->header('Retry-After'), undef, 'without Retry-After';
+    is $denied->header('RateLimit'), '"never";r=0', 'without t in RateLimit';
     my $problem = decode_json($denied->body);
-    is_deeply [grep { /retry/ } keys %$problem], [], 'in the body neither';
+    is_deeply [grep { /retry/ } keys %$problem], [], 'without retry_after in the body';
 };
 
-subtest 'Retry-After' => sub {
+subtest 'Retry-After is the time until a sliding window has room again' => sub {
     my $from = fresh_address();
     my $passed = $httpd->get('/sliding', from => $from);
-    is $passed->header($_), undef, "what passes has no $_" for qw(Retry-After Cache-Control);
-    # two of two in this day: the first unit is back at half the next one
+    is $passed->header($_), undef, "a response that passes has no $_" for qw(Retry-After Cache-Control);
+    # two of two units are used on this day, so the first one is back in the middle of the next day
     my $before = time;
     my $back   = midnight() + DAY / 2;
     my $is_due = sub {
@@ -183,11 +183,11 @@ subtest 'Retry-After' => sub {
             or diag "$wait, not " . ($back - $before);
     };
     my ($unit) = $httpd->get('/sliding', from => $from)->header('RateLimit') =~ /;r=0;t=(\d+)$/;
-    $is_due->($unit, 'the next unit is announced');
+    $is_due->($unit, 'RateLimit announces the next unit');
     my $denied = $httpd->get('/sliding', from => $from);
-    $is_due->($denied->header('Retry-After'), 'is when a sliding window has room again');
-    is $denied->header('X-RateLimit-Reset'), midnight() + DAY, 'the whole quota is back at its end';
-    is $denied->header('Cache-Control'), 'no-store', 'and nobody keeps the denial';
+    $is_due->($denied->header('Retry-After'), 'Retry-After is the same time');
+    is $denied->header('X-RateLimit-Reset'), midnight() + DAY, 'the whole quota is back at the end of the next day';
+    is $denied->header('Cache-Control'), 'no-store', 'caches must not store the denial';
 };
 
 # --- Bodies ----------------------------------------------------------------------
@@ -223,25 +223,25 @@ RateLimit none 0/1d
 </Location>
 EOF
 
-subtest 'problem+json' => sub {
+subtest 'the problem document has all its members' => sub {
     my $from = fresh_address();
     $bodies->get('/due', from => $from);
     my $denied  = $bodies->get('/due', from => $from);
     my $problem = decode_json($denied->body);
-    is $denied->header('Content-Type'), 'application/problem+json', 'its type';
-    is $denied->header('Content-Length'), length $denied->body, 'its length';
+    is $denied->header('Content-Type'), 'application/problem+json', 'the content type is right';
+    is $denied->header('Content-Length'), length $denied->body, 'the content length is right';
     my $ms = delete $problem->{retry_after_ms};
     my $s  = delete $problem->{retry_after};
     is $s, $denied->header('Retry-After'), 'retry_after is Retry-After';
-    ok $ms > ($s - 1) * 1000 && $ms <= $s * 1000, 'retry_after_ms the same, exactly';
-    like $problem->{detail}, qr/\b$s seconds\b/, 'detail says it to people';
-    is $problem->{detail}, delete $problem->{message}, 'and so does message';
+    ok $ms > ($s - 1) * 1000 && $ms <= $s * 1000, 'retry_after_ms is the same time in milliseconds';
+    like $problem->{detail}, qr/\b$s seconds\b/, 'detail contains the seconds';
+    is $problem->{detail}, delete $problem->{message}, 'message is the same as detail';
     delete $problem->{detail};
     is_deeply $problem, {
         type   => 'https://iana.org/assignments/http-problem-types#quota-exceeded',
         title  => 'Request cannot be satisfied as assigned quota has been exceeded',
         status => 429, error => 'rate_limit_exceeded', 'violated-policies' => [qw(due other)],
-    }, 'and the rest';
+    }, 'the other members are right';
 };
 
 my %type = (
@@ -269,41 +269,41 @@ for my $case (@accepted) {
     is $denied->status . ' ' . $denied->header('Content-Type'), "429 $type{$form}", "$name: $form";
 }
 
-subtest 'each form is what it says' => sub {
+subtest 'the bodies in HTML and text are valid' => sub {
     my $html = $bodies->get('/', headers => { Accept => 'text/html' })->body;
-    like $html, qr{^<!DOCTYPE html>.*<h1>Too Many Requests</h1>.*</html>$}s, 'HTML';
+    like $html, qr{^<!DOCTYPE html>.*<h1>Too Many Requests</h1>.*</html>$}s, 'the HTML body is a whole page';
     my $text = $bodies->get('/', headers => { Accept => 'text/plain' })->body;
-    is $text, "This request is not admitted.\n", 'text';
+    is $text, "This request is not admitted.\n", 'the text body is one line';
 };
 
-subtest 'RateLimitResponse' => sub {
+subtest 'RateLimitResponse chooses the body' => sub {
     my $text = $bodies->get('/text');
-    is $text->header('Content-Type'), $type{text}, 'text';
+    is $text->header('Content-Type'), $type{text}, 'text sends text by default';
     is $bodies->get('/text', headers => { Accept => 'text/html' })->header('Content-Type'), $type{html},
-        'to a browser HTML';
+        'text sends HTML to a browser';
     my $off = $bodies->get('/off');
-    is $off->status, 429, 'off';
-    like $off->body, qr/<!DOCTYPE HTML PUBLIC.*429 Too Many Requests/s, "leaves httpd's own page";
-    is $off->header('Cache-Control'), 'no-store', 'with our headers';
+    is $off->status, 429, 'off still denies';
+    like $off->body, qr/<!DOCTYPE HTML PUBLIC.*429 Too Many Requests/s, "off leaves httpd's own page";
+    is $off->header('Cache-Control'), 'no-store', "with the module's headers";
 };
 
-subtest 'status=' => sub {
+subtest 'status= is the status of a denial' => sub {
     my $busy = $bodies->get('/busy');
-    is $busy->status, 503, 'is the status';
-    is decode_json($busy->body)->{status}, 503, 'also in the body';
-    is $bodies->get('/hidden')->status, 404, 'whichever it is';
+    is $busy->status, 503, '503 is sent';
+    is decode_json($busy->body)->{status}, 503, 'and is in the body';
+    is $bodies->get('/hidden')->status, 404, '404 is sent';
 };
 
-subtest 'ErrorDocument wins' => sub {
+subtest 'an ErrorDocument replaces the body' => sub {
     my $said = $bodies->get('/said');
-    is $said->status . ' ' . $said->body, '429 slow down', 'as a text';
+    is $said->status . ' ' . $said->body, '429 slow down', 'as text';
     my $page = $bodies->get('/page', headers => { Accept => 'application/json' });
     is $page->status . ' ' . $page->body, '429 sorry', 'as a page';
-    is $page->header_all($_), 1, "$_ once" for 'X-RateLimit-Limit', 'Cache-Control';
-    like $bodies->get('/elsewhere')->body, qr/rate_limit_exceeded/, 'only that of the status';
+    is $page->header_all($_), 1, "$_ is sent once" for 'X-RateLimit-Limit', 'Cache-Control';
+    like $bodies->get('/elsewhere')->body, qr/rate_limit_exceeded/, 'an ErrorDocument for another status does not';
 };
 
-# --- A backend with headers of its own ----------------------------------------------
+# --- A backend that sends rate limit headers ----------------------------------------------
 
 my $backend = Httpd->start(module => 0, modules => ['headers'], config => <<'EOF');
 Header always set X-RateLimit-Limit 999
@@ -330,29 +330,29 @@ RateLimit mine 5/1d algorithm=fixed-window
 </Location>
 EOF
 
-subtest 'a backend that sends such headers too' => sub {
+subtest 'headers of a backend are replaced, or kept with yield' => sub {
     my $from = fresh_address();
-    is limits($front->get('/hello.txt', from => $from)), <<'EOF' =~ s/\n$//r, 'ours take their place';
+    is limits($front->get('/hello.txt', from => $from)), <<'EOF' =~ s/\n$//r, "the module's replace the backend's";
 RateLimit: "theirs";r=997
 X-RateLimit-Limit: 5
 X-RateLimit-Remaining: 4
 X-RateLimit-Reset: MIDNIGHT
 EOF
-    is limits($front->get('/page.html', from => $from)), <<'EOF' =~ s/\n$//r, 'with yield theirs stand, without any of ours between them';
+    is limits($front->get('/page.html', from => $from)), <<'EOF' =~ s/\n$//r, 'with yield all are those of the backend';
 RateLimit: "theirs";r=997
 X-RateLimit-Limit: 999
 X-RateLimit-Remaining: 998
 EOF
     like limits($front->get('/dir/', from => $from)), qr/^X-RateLimit-Limit: 999$/m,
-        'and where ours are off';
+        'with RateLimitHeaders off those of the backend stay';
     my $refused = $front->get('/refused', from => $from);
     is $refused->status . ' ' . join(',', $refused->header_all('Retry-After')), '429 17',
-        "the backend's own denial is handed on";
-    is $refused->header_all('X-RateLimit-Limit'), 1, 'with one line each';
+        "the backend's own denial is passed on";
+    is $refused->header_all('X-RateLimit-Limit'), 1, 'with X-RateLimit-Limit once';
     $front->get('/', from => $from);
     my $denied = $front->get('/page.html', from => $from);
-    is $denied->status, 429, 'a denial does not reach it';
-    is join(',', $denied->header_all('X-RateLimit-Limit')), 5, 'and has our headers, yield or not';
+    is $denied->status, 429, 'the module denies';
+    is join(',', $denied->header_all('X-RateLimit-Limit')), 5, "a denial has the module's headers, even with yield";
 };
 
 my $paths = Httpd->start(modules => [qw(headers rewrite)], files => { 'sorry.html' => 'sorry' },
@@ -373,7 +373,7 @@ ErrorDocument 429 /sorry.html
 </Location>
 EOF
 
-subtest 'a page with such headers, however it is reached' => sub {
+subtest 'headers of a page are replaced, however it is reached' => sub {
     my %reached = ('/page.html' => 'directly', '/dir/' => 'as a directory index',
         '/dir/any' => 'as a fallback', '/pretty' => 'by a rewrite', '/lost' => 'as an error document');
     is join(',', $paths->get($_)->header_all('X-RateLimit-Limit')), 50, $reached{$_}
