@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Who is who: requests that should share a count do, in every spelling a client
-# may think of, and others do not. Counts are of this host: see 42-redis-keys.t
-# for how they are called in Redis.
+# Requests that belong to one key share a count, however a client spells them, and other requests do not.
+# Counts are kept by this host; 42-redis-keys.t shows the names of keys in Redis.
 
 use strict;
 use warnings;
@@ -113,7 +112,7 @@ EOF
 
 my $number = 0;
 
-# A client that no test has used yet.
+# The address of a client that has sent nothing yet.
 sub fresh { $number++; return sprintf '198.51.%d.%d', $number >> 8, $number & 255 }
 
 sub ask {
@@ -122,71 +121,71 @@ sub ask {
     return $httpd->get($path, %opt, headers => \%headers)->status;
 }
 
-my $passes = qr/^(?:200|404|405|501)$/;    # the last two are httpd's to odd methods
+my $passes = qr/^(?:200|404|405|501)$/;    # httpd answers unusual methods with the last two
 
-# The first of two requests passes; the second tells whether it is the same to
-# the rule, whose quota is 1.
+# Sends two requests under a rule with a quota of 1. The first passes; the second is denied if both have the
+# same key.
 sub pair {
     my ($expected, $what, $one, $other) = @_;
     my $first  = ask(@$one);
     my $second = ask(@$other);
-    like $first, $passes, "$what: one passes";
-    return is $second, 429, "$what: the same" if $expected eq 'same';
-    return like $second, $passes, "$what: another";
+    like $first, $passes, "$what: the first request passes";
+    return is $second, 429, "$what: the second shares its count" if $expected eq 'same';
+    return like $second, $passes, "$what: the second has another count";
 }
 
 sub with { my ($path, @headers) = @_; return [$path, headers => {@headers}] }
 sub from { my ($path, $address) = @_; return with($path, 'X-Client' => $address) }
 
-subtest 'addresses' => sub {
-    pair(same    => 'an address',
+subtest 'addresses and networks' => sub {
+    pair(same    => 'one address',
         from('/ip', '203.0.113.1'), from('/ip', '203.0.113.1'));
-    pair(another => 'one beside it',
+    pair(another => 'two addresses',
         from('/ip', '203.0.113.2'), from('/ip', '203.0.113.3'));
-    pair(same    => 'mapped into IPv6',
+    pair(same    => 'an IPv4 address, and the same mapped into IPv6',
         from('/ip', '203.0.113.4'), from('/ip', '::ffff:203.0.113.4'));
-    pair(same    => 'and the other way',
+    pair(same    => 'a mapped address, and the same in IPv4',
         from('/ip', '::ffff:203.0.113.5'), from('/ip', '203.0.113.5'));
-    pair(another => 'two mapped ones',
+    pair(another => 'two mapped addresses',
         from('/ip', '::ffff:203.0.113.6'), from('/ip', '::ffff:203.0.113.7'));
-    pair(same    => 'an IPv6 network',
+    pair(same    => 'one IPv6 /64 network',
         from('/ip', '2001:db8:0:1::1'), from('/ip', '2001:db8:0:1:ffff:ffff:ffff:ffff'));
-    pair(another => 'the one beside it',
+    pair(another => 'two IPv6 /64 networks',
         from('/ip', '2001:db8:0:2::1'), from('/ip', '2001:db8:0:3::1'));
-    pair(same    => 'spellings of IPv6',
+    pair(same    => 'two spellings of an IPv6 address',
         from('/ip', '2001:db8:0:4::1'), from('/ip', '2001:0DB8:0000:0004:0:0:0:1'));
-    pair(same    => 'ip/24',
+    pair(same    => 'ip/24: one network',
         from('/net', '203.0.113.8'), from('/net', '203.0.113.250'));
-    pair(another => 'the network beside it',
+    pair(another => 'ip/24: two networks',
         from('/net', '203.0.114.8'), from('/net', '203.0.115.8'));
-    pair(same    => 'ip/48, in IPv6',
+    pair(same    => 'ip/48: one IPv6 network',
         from('/net48', '2001:db8:7:1::1'), from('/net48', '2001:db8:7:2::1'));
-    pair(another => 'the /48 beside it',
+    pair(another => 'ip/48: two IPv6 networks',
         from('/net48', '2001:db8:8:1::1'), from('/net48', '2001:db8:9:1::1'));
-    pair(another => 'ip/48 of IPv4: one each',
+    pair(another => 'ip/48: two IPv4 addresses',
         from('/net48', '203.0.113.9'), from('/net48', '203.0.113.10'));
-    pair(same    => 'ip/24 of IPv6: a /64, as without it',
+    pair(same    => 'ip/24: one IPv6 /64 network',
         from('/net', '2001:db8:10:1::1'), from('/net', '2001:db8:10:1::2'));
-    pair(another => 'and not its /24',
+    pair(another => 'ip/24: two /64 networks in one IPv6 /24',
         from('/net', '2001:db8:11:1::1'), from('/net', '2001:db8:11:2::1'));
-    pair(same    => 'ip/24 of IPv4 mapped into IPv6',
+    pair(same    => 'ip/24: an IPv4 network, and the same mapped into IPv6',
         from('/net', '203.0.116.8'), from('/net', '::ffff:203.0.116.9'));
-    pair(another => 'ip/128',
+    pair(another => 'ip/128: two IPv6 addresses',
         from('/one', '2001:db8::1'), from('/one', '2001:db8::2'));
-    # where httpd listens on IPv6 for both, an IPv4 client has a mapped address of its own
+    # a socket of httpd that accepts IPv6 and IPv4 shows IPv4 clients with mapped addresses
     SKIP: {
         skip 'no IPv6', 4 if !$mapped;
         my @both = (port => $mapped);
-        pair(same => 'a client of both', ['/ip', from => '127.0.0.11'],
+        pair(same => 'a client on an IPv4 and on a dual-stack socket', ['/ip', from => '127.0.0.11'],
             ['/ip', from => '127.0.0.11', @both]);
-        pair(another => 'two of them', ['/ip', from => '127.0.0.12', @both],
+        pair(another => 'two clients on a dual-stack socket', ['/ip', from => '127.0.0.12', @both],
             ['/ip', from => '127.0.0.13', @both]);
     }
     my @spoofed = map {
         my %says = ('X-Forwarded-For' => "192.0.2.$_", 'X-Client' => "192.0.2.$_");
         ['/ip', from => '127.0.0.9', headers => \%says]
     } 1, 2;
-    pair(same    => 'a header that nobody trusts', @spoofed);
+    pair(same    => 'X-Forwarded-For from a client that is not trusted', @spoofed);
 };
 
 my $wider = Httpd->start(modules => ['remoteip'], config => <<'EOF');
@@ -198,89 +197,89 @@ EOF
 
 subtest 'ip/24 leaves IPv6 to RateLimitIPv6Prefix' => sub {
     my $at = sub { return [@{ from('/', $_[0]) }, port => $wider->port] };
-    pair(same    => 'a /56', $at->('2001:db8:0:100::1'), $at->('2001:db8:0:1ff::1'));
-    pair(another => 'the one beside it', $at->('2001:db8:0:200::1'), $at->('2001:db8:0:300::1'));
-    pair(same    => 'a /24 of IPv4', $at->('203.0.113.1'), $at->('203.0.113.2'));
+    pair(same    => 'one IPv6 /56 network', $at->('2001:db8:0:100::1'), $at->('2001:db8:0:1ff::1'));
+    pair(another => 'two IPv6 /56 networks', $at->('2001:db8:0:200::1'), $at->('2001:db8:0:300::1'));
+    pair(same    => 'one IPv4 /24 network', $at->('203.0.113.1'), $at->('203.0.113.2'));
 };
 
-subtest 'what clients send' => sub {
+subtest 'headers, cookies and expressions' => sub {
     my @key = ('X-Api-Key');
-    pair(same    => 'a header',
+    pair(same    => 'a header, its name in two spellings',
         with('/header', @key, 'k1'), with('/header', 'x-api-KEY', 'k1'));
-    pair(another => 'another value',
+    pair(another => 'two values',
         with('/header', @key, 'k2'), with('/header', @key, 'k3'));
-    pair(another => 'case counts',
+    pair(another => 'two values that differ in case',
         with('/header', @key, 'k4'), with('/header', @key, 'K4'));
     my $from = fresh();
-    pair(same    => 'without it, the address',
+    pair(same    => 'without a value, the address',
         with('/header', 'X-Client', $from), with('/header', 'X-Client', $from, @key, ''));
-    pair(another => 'a value that looks like an address',
+    pair(another => 'an address, and a value that looks like it',
         from('/header', '203.0.113.20'), with('/header', @key, '203.0.113.20'));
-    pair(same    => 'a cookie',
+    pair(same    => 'a cookie, alone and among others',
         with('/cookie', Cookie => 'session=s1'),
         with('/cookie', Cookie => 'a=b; session=s1; c=d'));
-    pair(another => 'another cookie',
+    pair(another => 'two values of a cookie',
         with('/cookie', Cookie => 'session=s2'), with('/cookie', Cookie => 'session=s3'));
-    pair(another => 'a name that ends alike',
+    pair(another => 'cookies whose names end alike',
         with('/cookie', Cookie => 'session=s4'), with('/cookie', Cookie => 'xsession=s4'));
     my $long = 'v' x 8000;
-    pair(same    => '8 KB',
+    pair(same    => 'a value of 8 KB',
         with('/header', @key, $long), with('/header', @key, $long));
-    pair(another => '8 KB but for a byte',
+    pair(another => 'values of 8 KB that differ in one byte',
         with('/header', @key, "${long}a"), with('/header', @key, "${long}b"));
     my $binary = join '', map { chr } 0x80 .. 0xff;
-    pair(same    => 'binary',
+    pair(same    => 'a binary value',
         with('/header', @key, $binary), with('/header', @key, $binary));
-    pair(another => 'binary but for a byte',
+    pair(another => 'binary values that differ in one byte',
         with('/header', @key, "\xff\xfe"), with('/header', @key, "\xff\xfd"));
-    pair(same    => 'an expression',
+    pair(same    => 'an expression with the same value',
         with('/expr', 'X-Org' => 'Acme'), with('/expr', 'X-Org' => 'ACME'));
-    pair(another => 'another value of it',
+    pair(another => 'an expression with two values',
         with('/expr', 'X-Org' => 'a'), with('/expr', 'X-Org' => 'b'));
     $from = fresh();
-    pair(same    => 'an empty one: the address', from('/expr', $from), from('/expr', $from));
-    pair(same    => 'one with blanks',
+    pair(same    => 'an expression with an empty value: the address', from('/expr', $from), from('/expr', $from));
+    pair(same    => 'a value with blanks',
         with('/blank', 'X-Org' => 'a b'), with('/blank', 'X-Org' => 'a b'));
-    pair(another => 'blanks count',
+    pair(another => 'values that differ in blanks',
         with('/blank', 'X-Org' => 'c d'), with('/blank', 'X-Org' => 'c  d'));
 };
 
 subtest 'alternatives and joined parts' => sub {
     my $from = fresh();
-    pair(same    => 'the first applies',
+    pair(same    => 'the first alternative is used',
         with('/either', 'X-Api-Key', 'a', Cookie => 'session=1'),
         with('/either', 'X-Api-Key', 'a', Cookie => 'session=2'));
-    pair(same    => 'or else the second',
+    pair(same    => 'the second, if the first is missing or empty',
         with('/either', Cookie => 'session=3'),
         with('/either', 'X-Api-Key', '', Cookie => 'session=3'));
-    pair(same    => 'or else the third',    from('/either', $from), from('/either', $from));
-    pair(another => 'they do not mix',
+    pair(same    => 'the third, if the others are missing',    from('/either', $from), from('/either', $from));
+    pair(another => 'the same value in two alternatives',
         with('/either', 'X-Api-Key', 'v'), with('/either', Cookie => 'session=v'));
-    pair(same    => 'both parts',
+    pair(same    => 'two parts, sent in either order',
         with('/both', 'X-A', 1, 'X-B', 2), with('/both', 'X-B', 2, 'X-A', 1));
-    pair(another => 'one part differs',
+    pair(another => 'keys that differ in one part',
         with('/both', 'X-A', 1, 'X-B', 3), with('/both', 'X-A', 1, 'X-B', 4));
-    pair(another => 'parts do not run together',
+    pair(another => 'the same characters, split differently',
         with('/both', 'X-A', 'ab', 'X-B', 'c'), with('/both', 'X-A', 'a', 'X-B', 'bc'));
-    pair(another => 'nor by a plus',
+    pair(another => 'the same characters, split at another plus',
         with('/both', 'X-A', 'a+b', 'X-B', 'c'), with('/both', 'X-A', 'a', 'X-B', 'b+c'));
     $from = fresh();
-    pair(same    => 'one is missing: the address',
+    pair(same    => 'one part is missing: the address',
         with('/both', 'X-Client', $from, 'X-A', 5), with('/both', 'X-Client', $from, 'X-B', 6));
 };
 
-subtest 'what the server knows' => sub {
-    pair(same    => 'env by SetEnvIf',
+subtest 'environment variables and users' => sub {
+    pair(same    => 'a variable of SetEnvIf',
         with('/env', 'X-Tenant', 't1'), with('/env', 'X-Tenant', 't1'));
-    pair(another => 'another value',
+    pair(another => 'two values',
         with('/env', 'X-Tenant', 't2'), with('/env', 'X-Tenant', 't3'));
-    pair(same    => 'env by SetEnv',        ['/setenv'], ['/setenv']);
-    pair(same    => 'server: everybody',    ['/server'], ['/server']);
+    pair(same    => 'a variable of SetEnv',        ['/setenv'], ['/setenv']);
+    pair(same    => 'key=server: all clients',    ['/server'], ['/server']);
     my $as = sub { with('/user', Keys::basic($_[0])) };
     pair(same    => "user $_",              $as->($_), $as->($_))
         for 'alice', 'al{ice}', 'al"i\'ce', 'al ice', "al\r\nice", "\xe9\xff", 'a' x 900, '*', '-',
         '{', 'user:alice+ip:1';
-    pair(another => 'users',                $as->('bob'), $as->('Bob'));
+    pair(another => 'users that differ',                $as->('bob'), $as->('Bob'));
     for my $path ('/expr-user/lower', '/expr-user/mixed') {
         my $user = sub { with($path, 'X-Client' => '203.0.113.30', Keys::basic($_[0])) };
         pair(another => "$path: two users at one address", $user->('alice'), $user->('bob'));
@@ -294,11 +293,11 @@ subtest 'methods' => sub {
         return ['/method', method => $method, headers => { 'X-Client' => $from, @more }];
     };
     my $from = fresh();
-    pair(same    => 'HEAD is GET',          $by->('GET', $from), $by->('HEAD', $from));
-    pair(another => 'POST is not',          $by->('POST', $from), $by->('PUT', $from));
-    pair(same    => 'an override is not heard',
+    pair(same    => 'HEAD and GET',          $by->('GET', $from), $by->('HEAD', $from));
+    pair(another => 'POST and PUT',          $by->('POST', $from), $by->('PUT', $from));
+    pair(same    => 'X-HTTP-Method-Override is ignored',
         $by->('DELETE', $from), $by->('DELETE', $from, 'X-HTTP-Method-Override', 'GET'));
-    pair(same    => 'what httpd does not know is one', $by->('FOO', $from), $by->('BAR', $from));
+    pair(same    => 'two methods that httpd does not know', $by->('FOO', $from), $by->('BAR', $from));
 };
 
 subtest 'hosts' => sub {
@@ -313,7 +312,7 @@ subtest 'hosts' => sub {
         pair(same => "one.test and '$host'", $at->('one.test', $from), $at->($host, $from));
     }
     my $from = fresh();
-    pair(another => 'two.test is another', $at->('one.test', $from), $at->('two.test', $from));
+    pair(another => 'one.test and two.test', $at->('one.test', $from), $at->('two.test', $from));
 };
 
 subtest 'paths' => sub {
@@ -322,7 +321,8 @@ subtest 'paths' => sub {
     for my $form ('/N/login', '//N//login', '/N/./login', '/N/x/../login', '/N/login/', '/N/login//',
         '/N/LOGIN', '/N/%6Cogin', '/N/%6cogin', '/N/login;x=1', '/N;a=b/login;', '/N\login',
         '/N%5Clogin', '/N/%256Cogin', '/N/%25256Cogin', '/N/login?x=1', '/N/login?',
-        '/N/x/%2e%2e/login', '/N/x/%252e%252e/login', '/N/login/.', '/./N/login/x/..', '/N/%252Flogin', '/N/x;y/..;z/login', 'http://localhost/N/login') {
+        '/N/x/%2e%2e/login', '/N/x/%252e%252e/login', '/N/login/.', '/./N/login/x/..', '/N/%252Flogin',
+        '/N/x;y/..;z/login', 'http://localhost/N/login') {
         my ($plain, $path) = ('/N/login', $form);
         $n++;
         s/N/case$n/ for $plain, $path;
@@ -336,24 +336,24 @@ subtest 'paths' => sub {
         pair(another => "/N/login and $form", [$plain, @by_path], [$path, @by_path]);
     }
     my @first = (port => $httpd->port(2));
-    pair(same    => 'path:2, below it',     ['/a/b/c/d', @first], ['/a/b/x', @first]);
-    pair(same    => 'path:2, in disguise',  ['/e/f/x', @first], ['/E//./F;1', @first]);
-    pair(another => 'path:2, beside it',    ['/a/c', @first], ['/a/d', @first]);
-    pair(another => 'path:2, above it',     ['/g/h', @first], ['/g', @first]);
+    pair(same    => 'path:2, two paths below two segments',     ['/a/b/c/d', @first], ['/a/b/x', @first]);
+    pair(same    => 'path:2, two spellings of two segments',  ['/e/f/x', @first], ['/E//./F;1', @first]);
+    pair(another => 'path:2, second segments that differ',    ['/a/c', @first], ['/a/d', @first]);
+    pair(another => 'path:2, one segment and two',     ['/g/h', @first], ['/g', @first]);
     my @exact = (port => $httpd->port(3));
     pair(another => 'RateLimitNormalize -case', ['/q', @exact], ['/Q', @exact]);
     pair(another => 'RateLimitNormalize -params', ['/r', @exact], ['/r;x', @exact]);
     pair(another => 'RateLimitNormalize -trailing', ['/s', @exact], ['/s/', @exact]);
-    pair(same    => 'what is not said stays', ['/t', @exact], ['//%74', @exact]);
-    pair(same    => '+case in a section',   ['/folded/u', @exact], ['/folded/U', @exact]);
-    pair(another => 'and the rest inherited', ['/folded/v', @exact], ['/folded/v/', @exact]);
+    pair(same    => 'what RateLimitNormalize does not name stays as it was', ['/t', @exact], ['//%74', @exact]);
+    pair(same    => 'RateLimitNormalize +case in a section',   ['/folded/u', @exact], ['/folded/U', @exact]);
+    pair(another => 'the other settings are inherited', ['/folded/v', @exact], ['/folded/v/', @exact]);
 };
 
-subtest 'rules of one name' => sub {
+subtest 'rules of one name share a count' => sub {
     my $from = fresh();
     my $said = Keys::shares(sub { ask(@{ from($_[0], $from) }) });
-    is $said->('/shared/hour', 2),  '404 429', 'another window is another count';
-    is $said->('/shared/fixed', 2), '404 429', 'and so is another algorithm';
+    is $said->('/shared/hour', 2),  '404 429', 'unless they have another window';
+    is $said->('/shared/fixed', 2), '404 429', 'or another algorithm';
 };
 
 done_testing;

@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What an operator sees in Redis: keys that can be read, found by a pattern and
-# computed with sha256sum; no secret in clear, nothing that a client can break,
-# and no key that stays forever.
+# Keys in Redis are made for operators: they can be read, found by a pattern, and computed with sha256sum.
+# They contain no secret in clear text and nothing that a client can break out of, and every key expires.
 
 use strict;
 use warnings;
@@ -83,7 +82,7 @@ sub ask {
     return $httpd->get($path, headers => { 'X-Client' => '203.0.113.7', @headers });
 }
 
-# The keys that one request makes, and that the same is denied by them.
+# The keys that one request creates in an empty database.
 sub keys_of {
     my ($path, @headers) = @_;
     $redis->cmd('FLUSHDB');
@@ -93,7 +92,7 @@ sub keys_of {
 
 sub digest { return substr sha256_hex(shift), 0, 32 }
 
-subtest 'readable identities' => sub {
+subtest 'identities that are not secret are readable' => sub {
     my @expected = (
         [['/ip'],                                'shop:{ip:203.0.113.7}:login:sliding-window:1h'],
         [['/ip', 'X-Client', '2001:DB8:0:1::5'], 'shop:{ip:2001:db8:0:1::/64}:login:sliding-window:1h'],
@@ -109,23 +108,23 @@ subtest 'readable identities' => sub {
     is keys_of(@{ $_->[0] }), $_->[1], $_->[1] =~ s/\n.*/ .../r for @expected;
     $redis->cmd('FLUSHDB');
     $httpd->get('/Log//in/', port => $httpd->port(1), headers => { 'X-Client' => '192.0.2.2' });
-    is join(' ', keys_now()), 'shop:{path:/log/in}:path:sliding-window:1d', 'a path as it is counted';
+    is join(' ', keys_now()), 'shop:{path:/log/in}:path:sliding-window:1d', 'a path is normalized';
 };
 
-subtest 'the pattern that finds a client' => sub {
+subtest 'a pattern finds all keys of a client' => sub {
     $redis->cmd('FLUSHDB');
     my @client = ('X-Client', '203.0.113.77');
     ask($_, @client) for '/ip', '/fixed', '/brief';
     ask('/ip');
-    is ask('/fixed', @client)->status, 429, 'who is denied';
+    is ask('/fixed', @client)->status, 429, 'the client is denied';
     my $found = $redis->cmd('SCAN', 0, 'MATCH', 'shop:{ip:203.0.113.77}:*', 'COUNT', 1000);
-    is scalar(@{ $found->[1] }), 4, 'finds all its rules and no other client';
+    is scalar(@{ $found->[1] }), 4, 'the pattern finds its four rules and no other client';
     $redis->cmd('DEL', @{ $found->[1] });
     ok Process::wait_until(sub { ask('/fixed', @client)->status == 404 }, what => 'a pass'),
-        'and deleting them gives it its quota back';
+        'deleting the keys gives the client its quota back';
 };
 
-subtest 'digests that an operator can compute' => sub {
+subtest 'secrets are digests that an operator can compute' => sub {
     my @expected = (
         ['/header', 'header:x-api-key:s3cret', 'X-API-KEY' => 's3cret'],
         ['/cookie', 'cookie:Session:s3cret', Cookie => 'a=b; Session=s3cret'],
@@ -141,27 +140,27 @@ subtest 'digests that an operator can compute' => sub {
     }
     is keys_of('/join', 'X-Api-Key' => 's3cret'),
         'shop:{ip:203.0.113.7+' . digest('header:x-api-key:s3cret') . '}:join:sliding-window:1d',
-        'beside what may be read';
+        'a digest stands beside a readable part';
     ask('/header', 'X-Api-Key' => 's3cret');
-    is scalar($httpd->error_log_lines(qr/s3cret/)), 0, 'and no secret is in the log';
+    is scalar($httpd->error_log_lines(qr/s3cret/)), 0, 'no secret is in the log';
     is keys_of('/user', Keys::basic('alice@example.org')),
-        'shop:{user:alice@example.org}:user:sliding-window:1d', 'a plain name of a user is readable';
+        'shop:{user:alice@example.org}:user:sliding-window:1d', 'a plain user name is readable';
 };
 
-# What a key may look like, whatever came in.
+# What every key looks like, whatever a client sent.
 my $plain = qr/^shop:\{[!#-&(-z|~]+\}:\w+:(?:sliding|fixed)-window:\d+(?:ms|[smhdw])$/;
 
 sub harmless {
     my ($what, $path, @headers) = @_;
     my $keys = keys_of($path, @headers);
-    like $keys, $plain, "$what: the key is one plain line";
-    is ask($path, @headers)->status, 429, 'and counts';
+    like $keys, $plain, "$what: the key is plain printable text";
+    is ask($path, @headers)->status, 429, 'and counts: the second request is denied';
 }
 
-subtest 'what clients try' => sub {
+subtest 'clients cannot break the form of a key' => sub {
     harmless('8 KB',            '/header', 'X-Api-Key' => 'v' x 8000);
     harmless('binary',          '/header', 'X-Api-Key' => join '', map { chr } 0x80 .. 0xff);
-    harmless('a tag of its own', '/header', 'X-Api-Key' => '}:login:{');
+    harmless('a hash tag', '/header', 'X-Api-Key' => '}:login:{');
     harmless('a pattern',       '/cookie', Cookie => 'Session=*?[a]');
     harmless('a line break',    '/expr',   'X-Org' => encode_base64("a\r\nDEL shop\r\n", ''));
     my $control = join '', map { chr } 1 .. 31, 127;
@@ -172,15 +171,15 @@ subtest 'what clients try' => sub {
     for my $path ('/a%0d%0ab', '/a%7Db', '/%22', '/a:b', $long, '/%ff%fe', '/a+b', '/%5B*%5D') {
         $redis->cmd('FLUSHDB');
         my @there = (port => $httpd->port(1));
-        isnt $httpd->get($path, @there)->status, 429, 'path ' . substr $path, 0, 20;
-        like join("\n", keys_now()), $plain, 'the key is one plain line';
-        is $httpd->get($path, @there)->status, 429, 'and counts';
+        isnt $httpd->get($path, @there)->status, 429, 'a path passes: ' . substr $path, 0, 20;
+        like join("\n", keys_now()), $plain, 'the key is plain printable text';
+        is $httpd->get($path, @there)->status, 429, 'and counts: the second request is denied';
     }
     my @broken = grep { !/^(?:\[|ratelimit: RateLimit ")/ } split /\n/, $httpd->error_log;
-    is "@broken", '', 'no line of the log is broken';
+    is "@broken", '', 'every line of the log is whole';
 };
 
-subtest 'every key ends' => sub {
+subtest 'every key expires' => sub {
     $redis->cmd('FLUSHDB');
     ask($_, 'X-Client', '192.0.2.99') for qw(/ip /net /fixed /brief /host /server);
     my %window = (login => 3600, net => 86_400, fixed => 90, brief => 31 * 86_400, ms => 1.5,
@@ -189,18 +188,18 @@ subtest 'every key ends' => sub {
     for my $key (keys_now()) {
         my ($rule) = $key =~ /\}:(\w+):/;
         my $left = $redis->cmd('PTTL', $key);
-        next if $left == -2;    # it has ended
+        next if $left == -2;    # it has expired
         $seen{$rule} = 1;
-        ok $left > 0 && $left <= 2000 * $window{$rule} + 60_000, "$rule: after two windows or so"
+        ok $left > 0 && $left <= 2000 * $window{$rule} + 60_000, "$rule: about two windows later"
             or diag "$key: $left ms";
     }
-    ok $seen{$_}, "$_ was there" for qw(login net fixed brief host server);
+    ok $seen{$_}, "$_ was checked" for qw(login net fixed brief host server);
 };
 
 subtest 'rules of one name share a key' => sub {
     $redis->cmd('FLUSHDB');
     Keys::shares(sub { ask($_[0])->status });
-    is join(' ', keys_now()), 'shop:{ip:203.0.113.7}:shared:sliding-window:1d', 'in one key';
+    is join(' ', keys_now()), 'shop:{ip:203.0.113.7}:shared:sliding-window:1d', 'there is one key';
 };
 
 is scalar(@{ $redis->cmd('SELECT', 0) eq 'OK' ? $redis->cmd('KEYS', '*') : [] }), 0,

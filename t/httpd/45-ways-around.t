@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Every way around a limit that users of limiters have reported, each with the bytes
-# that a client would send. A way is a name in the table below; each must have been
-# tried, by this host alone and by Redis, when the test ends. Where a way has a file
-# of its own with more of it, the table says so.
+# Every way around a rate limit that has been reported for any limiter is closed. Each way has a name in the
+# table below, is tried with the bytes that a client would send, counted by this host and by Redis, and the
+# test fails if a way was not tried. The table names the files that test a way more closely.
 
 use strict;
 use warnings;
@@ -37,12 +36,12 @@ my %ways = (
     'HEAD for GET'            => '40-keys.t, methods',
     'method override'         => '40-keys.t, methods',
     'fresh path segment'      => '40-keys.t, path:2',
-    'spoofed X-Forwarded-For' => '40-keys.t, addresses',
-    '::ffff:a.b.c.d'          => '40-keys.t, addresses',
-    'rotating within a /64'   => '40-keys.t, addresses',
-    'omitting the API key'    => '40-keys.t, what clients send',
+    'spoofed X-Forwarded-For' => '40-keys.t, addresses and networks',
+    '::ffff:a.b.c.d'          => '40-keys.t, addresses and networks',
+    'rotating within a /64'   => '40-keys.t, addresses and networks',
+    'omitting the API key'    => '40-keys.t, headers, cookies and expressions',
     'cheaper than the cached denial' => '13-options.t, cost=',
-    'dearer than the quota'   => '13-options.t, cost=; 17-exceptions.t, what starts no block',
+    'dearer than the quota'   => '13-options.t, cost=; 17-exceptions.t, denials that start no block',
     'random API keys'         => '10-config.t warns',
     'attacker-chosen Host'    => '40-keys.t, hosts',
     'Satisfy Any'             => '20-once.t, Satisfy Any',
@@ -54,10 +53,10 @@ my %ways = (
     'internal redirects'      => '20-once.t, 25-chain.t',
     'flooding the table'      => '51-local.t, the smallest size',
     'killing Redis'           => '60-failure.t, 62-hostile.t',
-    'a graceful reload'       => '51-local.t, under load',
-    'a restart'               => '51-local.t, children killed',
+    'a graceful reload'       => '51-local.t, a graceful restart under load',
+    'a restart'               => '51-local.t, killed children',
     'refunds after the window' => '25-chain.t; t/unit/limiter.c',
-    'collisions in the table' => 'here only: each server has a seed of its own',
+    'collisions in the table' => 'only here: each server has another seed',
 );
 my %tried;
 
@@ -171,12 +170,12 @@ my %files = (users => 'alice:{SHA}' . sha1_base64('secret') . "=\n",
     map { ($_ => 'x') } qw(sub/index.html sub/doc.html fall/app.html));
 my $client = 1;
 
-# An address that no test has used yet: a client with its whole quota.
+# An address that no test has used yet, so its whole quota is left.
 sub fresh { $client++; return sprintf '127.6.%d.%d', $client / 200, 1 + $client % 200 }
 
 my ($httpd, $redis);
 
-# The status of the response to these bytes; \n is a line's end here.
+# The status of the response to these bytes, in which \n stands for \r\n.
 sub bytes {
     my ($bytes, %opt) = @_;
     $bytes =~ s/\n/\r\n/g;
@@ -190,7 +189,7 @@ sub get {
     return bytes("GET $path HTTP/1.1\nHost: localhost\n" . ($opt{with} // '') . "Connection: close\n\n", %opt);
 }
 
-# A way that was tried: what it led to, and what it should.
+# Checks the result of a way and notes that it was tried.
 sub way {
     my ($way, $got, $expected, $what) = @_;
     $tried{$way}++;
@@ -215,7 +214,7 @@ sub spellings {
             my $from = fresh();
             my $ok = get('/login', from => $from) . ' ' . get($path, from => $from);
             way($way, $ok, '404 429', "path= and $path");
-            # everybody shares a page: one of its own for each spelling
+            # all clients share the count of a page, so each spelling gets a page of its own
             (my $page = $path) =~ s/^/\/n$client/;
             my $plain = get("/n$client/login", from => $from, at => 1);
             way($way, "$plain " . get($page, from => $from, at => 1), '404 429', "key=path and $page");
@@ -223,8 +222,8 @@ sub spellings {
     }
 }
 
-# An application may find its route behind the name of a script, decode what httpd left
-# encoded, or serve a path that httpd has rewritten.
+# An application may route by PATH_INFO, decode what httpd left encoded, or serve a path that httpd has
+# rewritten.
 sub applications {
     my @tries = (
         ['PATH_INFO', 4, '/form', qw(/index.php/form /hello.txt/form /form/x /index.php/Form;a=b)],
@@ -243,10 +242,10 @@ sub applications {
         way($way, get($_, from => $from, at => $at), 429, $_) for @others;
     }
     my @other = map { get($_, from => fresh(), at => 4) } ('/other/x') x 2;
-    is "@other", '404 404', 'another path is not concerned';
+    is "@other", '404 404', 'another path is not limited';
     is get('/' . 'a' x 9000, from => fresh(), at => 4), 414,
-        'a request that httpd cannot read has no path, in expressions of a log and of a header either';
-    is scalar($httpd->crashes), 0, 'and ends no child';
+        'a request line that is too long is answered, with expressions over its missing path in a log and a header';
+    is scalar($httpd->crashes), 0, 'and crashes no child';
 }
 
 sub methods {
@@ -256,7 +255,7 @@ sub methods {
     $from = fresh();
     get('/post', from => $from);
     my $post = "POST /post HTTP/1.1\nHost: a\nContent-Length: 0\n";
-    is bytes("$post\n", from => $from), 404, 'a POST passes';
+    is bytes("$post\n", from => $from), 404, 'the first POST passes';
     for my $name ('X-HTTP-Method-Override', 'X-HTTP-Method', 'X-Method-Override') {
         way('method override', bytes("$post$name: GET\n\n", from => $from), 429, $name);
     }
@@ -290,12 +289,12 @@ sub addresses {
     my $host = $redis ? 10 : 20;
     $as->("203.0.113.$host");
     way('spoofed X-Forwarded-For', $as->("192.0.2.$_, 203.0.113.$host"), 429,
-        "in front of what the load balancer says ($_)") for 1 .. 3;
-    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 429, 'is the same client');
+        "in front of the address from the load balancer ($_)") for 1 .. 3;
+    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 429, 'the mapped address is the same client');
     $host++;
-    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 404, 'and no other');
-    way('::ffff:a.b.c.d', $as->("::FFFF:203.0.113.$host"), 429, 'in whatever case');
-    way('::ffff:a.b.c.d', $as->("203.0.113.$host"), 429, 'nor is the plain form');
+    way('::ffff:a.b.c.d', $as->("::ffff:203.0.113.$host"), 404, 'another mapped address is not');
+    way('::ffff:a.b.c.d', $as->("::FFFF:203.0.113.$host"), 429, 'upper case is the same');
+    way('::ffff:a.b.c.d', $as->("203.0.113.$host"), 429, 'the plain form is the same');
     my @rotating = map { $as->(sprintf '2001:db8:%x:1:%x::%x', $net, $_, $_) } 1 .. 10;
     way('rotating within a /64', "@rotating", join ' ', 404, (429) x 9);
 }
@@ -304,20 +303,20 @@ sub keys_of_clients {
     my $from = fresh();
     my @got = map { get('/key', from => $from) } 1 .. 4;
     way('omitting the API key', "@got", '404 404 429 429');
-    way('omitting the API key', get('/key', from => $from, with => "X-Api-Key:\n"), 429, 'empty');
-    way('omitting the API key', get('/key', from => $from, with => "X_Api_Key: x\n"), 429, 'misspelt');
+    way('omitting the API key', get('/key', from => $from, with => "X-Api-Key:\n"), 429, 'an empty key');
+    way('omitting the API key', get('/key', from => $from, with => "X_Api_Key: x\n"), 429, 'a misspelt header');
     $from = fresh();
     @got = map { get('/key', from => $from, with => "X-Api-Key: " . rand() . "\n") } 1 .. 20;
-    way('random API keys', "@got", join(' ', (404) x 5, (429) x 15), 'the rule beside it holds');
+    way('random API keys', "@got", join(' ', (404) x 5, (429) x 15), 'the rule by address beside it limits the client');
     $from = fresh();
     my $one = "GET / HTTP/1.1\nHost: one.test\n\n";
-    is bytes($one, from => $from, at => 3), 200, 'one host';
+    is bytes($one, from => $from, at => 3), 200, 'the first request passes';
     for my $host ('evil.test', 'one.test:81', 'ONE.test', 'one.test.', 'h' . int(rand 1e9) . '.test') {
         way('attacker-chosen Host', bytes($one =~ s/one\.test/$host/r, from => $from, at => 3), 429, $host);
     }
     way('attacker-chosen Host', bytes("GET http://two.test/ HTTP/1.1\nHost: x\n\n", from => $from, at => 3),
         429, 'in the request line');
-    way('attacker-chosen Host', bytes("GET / HTTP/1.0\n\n", from => $from, at => 3), 429, 'none');
+    way('attacker-chosen Host', bytes("GET / HTTP/1.0\n\n", from => $from, at => 3), 429, 'no Host at all');
 }
 
 sub costs {
@@ -325,12 +324,12 @@ sub costs {
     my $cost = sub { get('/cost', from => $from, with => "X-Cost: $_[0]\n") };
     is $cost->(7), 404, 'seven of ten are used';
     way('dearer than the quota', $cost->(11), 429);
-    way('dearer than the quota', $cost->('99999999999999999999'), 429, 'by far');
+    way('dearer than the quota', $cost->('99999999999999999999'), 429, 'a cost of 20 digits');
     my @denied = map { $cost->(4) } 1 .. 3;
-    is "@denied", '429 429 429', 'four do not fit';
+    is "@denied", '429 429 429', 'a cost of four does not fit';
     way('cheaper than the cached denial', join(' ', map { $cost->($_) } 3, 1), '404 429',
-        'what fits passes, what does not does not');
-    way('cheaper than the cached denial', $cost->(-5), 429, 'nothing is given back for less than nothing');
+        'a cost of three fits and passes, then a cost of one does not');
+    way('cheaper than the cached denial', $cost->(-5), 429, 'a negative cost gives nothing back');
 }
 
 sub httpds_own {
@@ -352,17 +351,17 @@ sub httpds_own {
     }
     $from = fresh();
     way('ErrorDocument', join(' ', map { get('/document', from => $from) } 1 .. 3), '404 429 429',
-        'of the denial');
-    way('ErrorDocument', get('/document/other', from => $from), 429, 'of what is not there');
+        'that of the denial');
+    way('ErrorDocument', get('/document/other', from => $from), 429, 'that of a missing page');
 }
 
-# Requests that are charged, then held, and denied when the window is over: what
-# they were charged must not be given back to a later one.
+# Requests are charged, delayed, and denied when the window is over. Their charge must not be given back to a
+# later window.
 sub refunds {
     my $from = fresh();
-    is get('/refund/kept', from => $from), 404, 'one passes at once, the next ones are held';
-    my @held = map { Client->connect(port => $httpd->port, from => $from) } 1 .. 5;
-    $_->syswrite("GET /refund/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") for @held;
+    is get('/refund/kept', from => $from), 404, 'one passes at once, so the next ones are delayed';
+    my @delayed = map { Client->connect(port => $httpd->port, from => $from) } 1 .. 5;
+    $_->syswrite("GET /refund/x HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n") for @delayed;
     my $window = sub { int(2 * $_[0]) };
     my $now    = $window->(time);
     sleep 0.01 while $window->(time) == $now;
@@ -371,15 +370,16 @@ sub refunds {
     while (time < $start + 2.6) {
         $passed++ if $plain->request(path => '/refund/plain/x')->status == 404;
     }
-    # this clock may differ a little from the one that counts
+    # the clock of the test may differ a little from that of the counter
     my $windows = $window->(time + 0.02) - $window->($start) + 1;
-    cmp_ok $passed, '<=', 5 * $windows, "refunds after the window: $passed passed in $windows windows";
-    cmp_ok $passed, '>=', 5, 'some did';
-    is join(' ', map { (<$_> // '') =~ m{^HTTP/1\.1 (\d+)} } @held), '429 429 429 429 429', 'the held were denied';
+    cmp_ok $passed, '<=', 5 * $windows, "refunds after the window: only $passed passed in $windows windows";
+    cmp_ok $passed, '>=', 5, 'at least one quota passed';
+    is join(' ', map { (<$_> // '') =~ m{^HTTP/1\.1 (\d+)} } @delayed), '429 429 429 429 429',
+        'the delayed requests were denied';
     $tried{'refunds after the window'}++;
 }
 
-# Many clients, who come through a load balancer.
+# Many clients behind a load balancer.
 sub crowd {
     my ($path) = @_;
     my $capacity = Status->of($httpd)->{LocalCapacity};
@@ -395,7 +395,7 @@ sub floods {
     my $before = Status->of($httpd)->{LocalEvictions};
     cmp_ok crowd('/crowd'), '>', 500, 'a crowd passes';
     my $evicted = Status->of($httpd)->{LocalEvictions} - $before;
-    cmp_ok $evicted, '>', 0, 'and fills the table';
+    cmp_ok $evicted, '>', 0, 'and overfills the table';
     way('flooding the table', get('/ip', from => $from), 429);
     $httpd->graceful;
     way('a graceful reload', get('/ip', from => $from), 429);
@@ -404,9 +404,9 @@ sub floods {
     $httpd = start();
     way('a restart', get('/ip', from => $from), 429);
     $redis->kill9;
-    way('killing Redis', get('/ip', from => $from), 429, 'who was denied is denied');
+    way('killing Redis', get('/ip', from => $from), 429, 'a denied client stays denied');
     my @got = map { get('/ip', from => $from = fresh()), get('/ip', from => $from) } 1 .. 3;
-    way('killing Redis', "@got", '404 429 404 429 404 429', 'others are counted by this host');
+    way('killing Redis', "@got", '404 429 404 429 404 429', 'other clients are counted by this host');
 }
 
 sub start {
@@ -418,8 +418,8 @@ sub start {
     );
 }
 
-# Who meets whom in the table is not to be computed: two servers that had the same
-# clients do not remember the same ones.
+# Clients cannot compute which of them collide in the table: two servers with the same clients forget
+# different ones.
 sub collisions {
     my @remembered = map {
         $httpd = start();
@@ -428,24 +428,24 @@ sub collisions {
             get('/once', from => '127.0.7.1', with => "X-Forwarded-For: 10.0.$_.1\n") == 429 ? 1 : 0
         } 1 .. 100;
     } 1, 2;
-    cmp_ok $_ =~ tr/0//, '>', 5, 'a table forgets some of too many' for @remembered;
+    cmp_ok $_ =~ tr/0//, '>', 5, 'a table that is too small forgets some clients' for @remembered;
     $tried{'collisions in the table'}++;
-    isnt $remembered[0], $remembered[1], 'collisions in the table: no two servers have the same';
+    isnt $remembered[0], $remembered[1], 'collisions in the table: two servers forget different clients';
 }
 
-subtest 'collisions' => \&collisions;
+subtest 'collisions in the table' => \&collisions;
 
 for my $where ('by this host', 'by Redis') {
     $redis = $where eq 'by Redis' ? RedisServer->start : undef;
     $httpd = start();
-    subtest "$where: the path"            => \&spellings;
-    subtest "$where: the application"     => \&applications;
-    subtest "$where: the method"          => \&methods;
-    subtest "$where: what comes below"    => \&paths;
-    subtest "$where: the address"         => \&addresses;
-    subtest "$where: what clients choose" => \&keys_of_clients;
-    subtest "$where: what it costs"       => \&costs;
-    subtest "$where: httpd's own ways"    => \&httpds_own;
+    subtest "$where: spellings of the path"            => \&spellings;
+    subtest "$where: routes of applications"     => \&applications;
+    subtest "$where: methods"          => \&methods;
+    subtest "$where: fresh path segments"    => \&paths;
+    subtest "$where: addresses"         => \&addresses;
+    subtest "$where: keys that clients choose" => \&keys_of_clients;
+    subtest "$where: costs"       => \&costs;
+    subtest "$where: features of httpd"    => \&httpds_own;
     subtest "$where: refunds"             => \&refunds;
     subtest "$where: floods and restarts" => \&floods;
 }

@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Keys of client certificates: mod_ssl asks for one after phase=access where a section
-# wants it, by renegotiation or after the handshake. Each certificate has a count of its
-# own there, as it has where the whole virtual host wants one.
+# Keys can be client certificates. Each certificate has its own count, both where a whole virtual host
+# requires one and where only a section does: there mod_ssl asks for it after phase=access, by
+# renegotiation or after the handshake.
 
 use strict;
 use warnings;
@@ -61,12 +61,13 @@ SSLSessionCache shmcb:@DIR@/run/ssl_scache(512000)
 </VirtualHost>
 EOF
 
-# The status a client with a certificate gets, asked under this version of TLS.
+# The status that a client with a certificate gets under a version of TLS.
 sub asked {
     my ($version, $name, $path, $port) = @_;
-    my $who = $of{$name};
+    my $certificate = $of{$name};
     my @command = ('openssl', 's_client', '-quiet', "-$version", $version eq 'tls1_3' ? '-enable_pha' : (),
-        -connect => '127.0.0.1:' . $httpd->port($port), $who ? (-cert => $who->{cert}, -key => $who->{key}) : ());
+        -connect => '127.0.0.1:' . $httpd->port($port),
+        $certificate ? (-cert => $certificate->{cert}, -key => $certificate->{key}) : ());
     my $request = $httpd->file("$httpd->{dir}/request", "GET $path HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     my $answer = $httpd->file("$httpd->{dir}/answer", '');
     my $pid = Process::spawn(name => 'openssl', log => $answer,
@@ -86,28 +87,29 @@ sub thrice { my (@how) = @_; return join ' ', map { asked(@how) } 1 .. 3 }
 
 for (['tls1_2', qw(ann bob)], ['tls1_3', qw(eve guy)]) {
     my ($version, $one, $other) = @$_;
-    subtest "where a section asks for it, $version" => sub {
+    subtest "a section requires a certificate, $version" => sub {
         for my $path ('/certified', '/env') {
-            is thrice($version, $one, "$path/x", 1), '200 200 429', "$path: one has a count of her own";
-            is thrice($version, $other, "$path/x", 1), '200 200 429', 'and so has another one at the same address';
+            is thrice($version, $one, "$path/x", 1), '200 200 429', "$path: a certificate has a quota";
+            is thrice($version, $other, "$path/x", 1), '200 200 429', 'another at the same address has its own';
         }
-        like asked($version, 'nobody', '/certified/x', 1), qr/^(?:403|none)$/, 'who has none gets no further';
-        is asked($version, $one, '/when/x', 1), '200', 'a condition is false for one';
-        is asked($version, $other, '/when/x', 1), '429', 'and true for the other';
+        like asked($version, 'nobody', '/certified/x', 1), qr/^(?:403|none)$/,
+            'a client without a certificate is refused';
+        is asked($version, $one, '/when/x', 1), '200', 'when= is false for one certificate';
+        is asked($version, $other, '/when/x', 1), '429', 'and true for another';
     };
-    subtest "where the whole virtual host asks for it, $version" => sub {
+    subtest "a virtual host requires a certificate, $version" => sub {
         for my $path ('/access', '/early') {
-            is thrice($version, $one, "$path/x", 2), '200 200 429', "phase=$path: one has a count of her own";
-            is thrice($version, $other, "$path/x", 2), '200 200 429', 'and so has another one at the same address';
+            is thrice($version, $one, "$path/x", 2), '200 200 429', "phase=$path: a certificate has a quota";
+            is thrice($version, $other, "$path/x", 2), '200 200 429', 'another at the same address has its own';
         }
     };
 }
 
-subtest 'tiers and costs' => sub {
-    is thrice('tls1_2', 'bob', '/tier/x', 1), '200 200 200', 'a tier';
-    is thrice('tls1_2', 'ann', '/tier/x', 1), '200 200 429', 'not of this one';
-    is asked('tls1_2', 'ann', '/cost/x', 1), '200', 'a cost';
-    is asked('tls1_2', 'ann', '/cost/x', 1), '429', 'was more than 1';
+subtest 'tier= and cost= can read the certificate' => sub {
+    is thrice('tls1_2', 'bob', '/tier/x', 1), '200 200 200', 'the tier of a certificate is unlimited';
+    is thrice('tls1_2', 'ann', '/tier/x', 1), '200 200 429', 'another certificate has the quota of the rule';
+    is asked('tls1_2', 'ann', '/cost/x', 1), '200', 'the first request passes';
+    is asked('tls1_2', 'ann', '/cost/x', 1), '429', 'the second does not: its cost is more than 1';
 };
 
 done_testing;

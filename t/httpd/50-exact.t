@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# One limit for two hosts is exact: of a flood over both, the quota passes, not
-# one request more and not one less, whichever MPM serves and however rules are
-# combined. RL_RUNS=20 repeats the main case as often.
+# A limit that two hosts share is exact: of a flood over both, the quota passes, not one request more and not
+# one less, under every MPM and for every combination of rules. RL_RUNS=20 repeats the main case 20 times.
 
 use strict;
 use warnings;
@@ -21,7 +20,7 @@ use Status;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-# Exact is what Redis decided: on a slow machine too it must be given the time.
+# Only decisions of Redis are exact, so it gets a long time to answer on a slow machine.
 my $common = <<'EOT' . Status::CONFIG;
 RateLimitRedisTimeout 10s connect=10s
 RateLimitOnFailure closed
@@ -29,7 +28,7 @@ EOT
 
 my $redis = RedisServer->start;
 
-# Two hosts with this configuration; prefork with a process for each client.
+# Two hosts with this configuration. Under prefork each has a process for each of its clients.
 sub two_hosts {
     my ($config, %opt) = @_;
     my @size = ($opt{mpm} // $ENV{RL_MPM} // '') eq 'prefork' ? (children => 34) : (threads => 40);
@@ -39,14 +38,14 @@ sub two_hosts {
     } 1, 2;
 }
 
-# 2,000 requests by 64 clients with one address, half of them to each host.
+# 2,000 requests over 64 connections from one address, half of them to each host.
 sub flood {
     my ($hosts, %opt) = @_;
     return Client->flood(targets => [map { $_->port } @$hosts], connections => 64,
         requests => 2000, path => '/hello.txt', %opt);
 }
 
-# What Redis holds: units in the window, and in the one before.
+# The units in a key: those of the current window and of the one before.
 sub counted {
     my ($key) = @_;
     my $state = $redis->cmd('GET', $key) // return undef;
@@ -67,16 +66,16 @@ for my $case (['event', $ENV{RL_RUNS} || 3], map { [$_, $ENV{RL_RUNS} || 1] } 'w
             my $address = fresh_address();
             my $sum = flood(\@hosts, from => $address);
             is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, "run $run: exactly the quota passes";
-            is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'Redis counted the passes';
+            is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'Redis counted the requests that passed';
             my $lives = $redis->cmd('PTTL', "rl:{ip:$address}:shared:sliding-window:1h");
-            ok $lives > 0 && $lives <= 7_200_000, 'under a key that expires';
+            ok $lives > 0 && $lives <= 7_200_000, 'in a key that expires';
         }
-        ok $_->rule("shared")->{Passed}, "each host had its part" for map { Status->of($_) } @hosts;
+        ok $_->rule("shared")->{Passed}, "each host admitted a part" for map { Status->of($_) } @hosts;
         no_failure(@hosts);
     };
 }
 
-subtest 'all or nothing: two rules of one section' => sub {
+subtest 'two rules of one section: both are charged, or neither is' => sub {
     my @hosts = two_hosts(<<'EOT');
 RateLimit wide 250/1h key=server algorithm=fixed-window
 RateLimit narrow 100/1h
@@ -87,8 +86,9 @@ EOT
         my $sum = flood(\@hosts, from => $address);
         is_deeply $sum->{status}, { 200 => $passes, 429 => 2000 - $passes }, "$passes pass";
         $left -= $passes;
-        is counted("rl:{ip:$address}:narrow:sliding-window:1h"), $passes, 'the narrow rule counts these';
-        is counted('rl:{server}:wide:fixed-window:1h'), 250 - $left, 'and the wide one: denials cost nothing';
+        is counted("rl:{ip:$address}:narrow:sliding-window:1h"), $passes,
+            'the narrow rule counts the admitted requests';
+        is counted('rl:{server}:wide:fixed-window:1h'), 250 - $left, 'so does the wide rule: denials cost nothing';
     }
     no_failure(@hosts);
 };
@@ -107,16 +107,16 @@ EOT
     my $path = sub { $_[0] % 4 < 2 ? '/hello.txt' : '/page.html' };
     my $sum = flood(\@hosts, from => $address, path => $path,
         on_response => sub { $passed{ $path->($_[0]) }++ if $_[1]->status == 200 });
-    is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'the larger quota passes in all';
-    ok $passed{'/page.html'} > 0 && $passed{'/page.html'} <= 60, 'the smaller one at most in its section';
-    ok $passed{'/hello.txt'} >= 40, 'the rest in the other';
-    is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'there is one count';
+    is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'the larger quota passes in total';
+    ok $passed{'/page.html'} > 0 && $passed{'/page.html'} <= 60, 'at most the smaller quota in its section';
+    ok $passed{'/hello.txt'} >= 40, 'the rest in the other section';
+    is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'both use one counter';
     is_deeply $redis->cmd('KEYS', "rl:{ip:$address}:*"),
-        ["rl:{ip:$address}:shared:sliding-window:1h"], 'under one key';
+        ["rl:{ip:$address}:shared:sliding-window:1h"], 'with one key';
     no_failure(@hosts);
 };
 
-subtest 'a fixed window, a database, one host by TCP and one by a Unix socket' => sub {
+subtest 'two hosts share a database, one by TCP and one by a Unix socket' => sub {
     my @hosts = map {
         Httpd->start(modules => ['status'],
             config => "$common\nRateLimitRedis $_\nRateLimit fixed 100/1h algorithm=fixed-window\n")
@@ -126,13 +126,13 @@ subtest 'a fixed window, a database, one host by TCP and one by a Unix socket' =
     is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, 'exactly the quota passes';
     no_failure(@hosts);
     my $key = "rl:{ip:$address}:fixed:fixed-window:1h";
-    is $redis->cmd('EXISTS', $key), 0, 'database 0 holds nothing of it';
+    is $redis->cmd('EXISTS', $key), 0, 'the key is not in database 0';
     $redis->cmd('SELECT', 5);
-    is counted($key), 100, 'database 5 does';
+    is counted($key), 100, 'it is in database 5';
     $redis->cmd('SELECT', 0);
 };
 
-# One reply of any kind, as its bytes.
+# The bytes of one reply of any type.
 sub whole_reply {
     my ($redis) = @_;
     my $bytes = <$redis> // die "Redis is gone\n";
@@ -175,19 +175,19 @@ subtest 'one connection of a child carries many requests at once' => sub {
         on_response => sub { $remaining{ $_[0] } = $_[1]->header('X-RateLimit-Remaining') });
     is_deeply $sum->{status}, { 200 => 8 }, 'eight requests are answered by a Redis that waits for eight';
     is $fake->connections, 1, 'over one connection';
-    is_deeply \%remaining, { map { $_ => 99 - $_ } 0 .. 7 }, 'and each gets its own reply';
+    is_deeply \%remaining, { map { $_ => 99 - $_ } 0 .. 7 }, 'each gets its own reply';
     no_failure($host);
 };
 
-subtest 'each child has one connection' => sub {
+subtest 'each child has one connection to Redis' => sub {
     my ($host) = two_hosts('RateLimit shared 1000000/1h', mpm => 'event');
     flood([$host], from => fresh_address());
     my @links = grep { /cmd=evalsha/ } split /\n/, $redis->cmd(qw(CLIENT LIST));
-    my %held = map { /addr=(\S+)/ ? ($1 => 1) : () } @links;
-    ok %held >= 1 && %held <= 2, 'two children, two connections at most';
+    my %open = map { /addr=(\S+)/ ? ($1 => 1) : () } @links;
+    ok %open >= 1 && %open <= 2, 'two children have at most two connections';
 };
 
-subtest 'who waits as long as Retry-After says is admitted' => sub {
+subtest 'a client that waits as long as Retry-After says is admitted' => sub {
     for my $algorithm (qw(sliding-window fixed-window)) {
         my @hosts = two_hosts("RateLimit short 3/1500ms algorithm=$algorithm");
         my $address = fresh_address();
@@ -199,10 +199,10 @@ subtest 'who waits as long as Retry-After says is admitted' => sub {
                 $answer = $ask->();
                 last if $answer->status == 429;
             }
-            is $answer->status, 429, "$algorithm, round $round: the quota ends";
+            is $answer->status, 429, "$algorithm, round $round: the quota is used up";
             my $said = decode_json($answer->body)->{retry_after_ms};
             cmp_ok $said, '<=', 3000, 'the wait is not longer than two windows';
-            is $answer->header('Retry-After'), int(($said + 999) / 1000), 'seconds are rounded up';
+            is $answer->header('Retry-After'), int(($said + 999) / 1000), 'Retry-After is rounded up to seconds';
             sleep $said / 1000;
             is $ask->()->status, 200, "after $said ms the client is admitted, by either host";
         }

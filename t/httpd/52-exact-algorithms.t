@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Exact for every algorithm: two hosts, requests of mixed costs, two rules of which
-# one is shared by all clients. The units that pass are the quota, not one more and
-# not one less, and what was denied has charged neither rule.
+# Every algorithm is exact: under requests of mixed costs to two hosts and two rules, one of them shared by
+# all clients, exactly the quota passes, and denied requests are charged to neither rule.
 
 use strict;
 use warnings;
@@ -21,8 +20,8 @@ use constant WEEK_MS => 7 * 86_400_000;
 
 my @algorithms = qw(sliding-window fixed-window sliding-log token-bucket leaky-bucket);
 
-# Exact is what Redis decided: on a slow machine too it must be given the time. A
-# bucket of so long a window gives nothing back while a test counts.
+# Only decisions of Redis are exact, so it gets a long time to answer on a slow machine. With a window of a
+# week, buckets drain less than a unit during the test.
 my $config = <<'EOT' . Status::CONFIG . join '', map { <<"EOT" } @algorithms;
 RateLimitRedis @REDIS@
 RateLimitRedisTimeout 10s connect=10s
@@ -36,7 +35,7 @@ EOT
 
 my $redis = RedisServer->start;
 
-# The units that a key of Redis holds, as decide.lua stores them.
+# The units in a key of Redis, in the format of decide.lua.
 sub units {
     my ($algorithm, $key) = @_;
     my $value = $redis->cmd('GET', "$key:$algorithm:1w") // return undef;
@@ -47,7 +46,7 @@ sub units {
     return unpack 'V', $value if $algorithm eq 'sliding-log';
     my ($low, $middle, $high) = unpack 'x7 V v C', $value;
     my $level = $low + $middle * 2**32 + $high * 2**48;
-    return int($level / WEEK_MS) + ($level % WEEK_MS ? 1 : 0);    # it drains
+    return int($level / WEEK_MS) + ($level % WEEK_MS ? 1 : 0);    # it has drained a little
 }
 
 for my $case (['event', @algorithms], ['prefork', 'sliding-log', 'token-bucket']) {
@@ -55,7 +54,7 @@ for my $case (['event', @algorithms], ['prefork', 'sliding-log', 'token-bucket']
     my @hosts = map { Httpd->start(redis => $redis, mpm => $mpm, modules => ['status'], config => $config,
         $mpm eq 'prefork' ? (children => 34) : (threads => 40)) } 1, 2;
     for my $algorithm (@those) {
-        subtest "$algorithm ($mpm)" => sub {
+        subtest "two hosts admit exactly the quota: $algorithm ($mpm)" => sub {
             $redis->cmd('FLUSHALL');
             my $spent = 0;
             for my $quota (100, 100, 50) {
@@ -72,9 +71,9 @@ for my $case (['event', @algorithms], ['prefork', 'sliding-log', 'token-bucket']
                     });
                 is_deeply [sort keys %{ $sum->{status} }], [404, 429], 'each request has a verdict';
                 is $passed, $quota, "exactly $quota units pass";
-                cmp_ok $dear, '>', 0, 'dear requests among them';
-                is units($algorithm, "rl:{ip:$address}:narrow"), $quota, 'as many are charged to the client';
-                is units($algorithm, 'rl:{server}:wide'), $spent += $quota, 'and to all together';
+                cmp_ok $dear, '>', 0, 'some of them by requests that cost more than one';
+                is units($algorithm, "rl:{ip:$address}:narrow"), $quota, 'the rule by address is charged as many';
+                is units($algorithm, 'rl:{server}:wide'), $spent += $quota, 'the shared rule is charged as many';
             }
             is $_->redis_failures, 0, 'Redis decided every request' for map { Status->of($_) } @hosts;
         };

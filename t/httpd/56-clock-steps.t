@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Redis's clock may step back, by hand, by NTP or because a replica with another
-# clock took over: nobody gets a quota back by that, and nobody is denied for as
-# long as the step was. What clients are told is of the host's clock.
+# The clock of Redis may step back: by hand, by NTP, or because a replica with another clock takes over. That
+# gives no quota back, and denies no client for as long as the step was. X-RateLimit-Reset is by the clock of
+# the host.
 
 use strict;
 use warnings;
@@ -39,12 +39,12 @@ RateLimitRedisTimeout 10s connect=10s
 </Location>
 EOT
 
-# A little-endian number of so many bytes, as the values of keys hold it.
+# A little-endian number of some bytes, as in the values of keys.
 sub number { my ($n, $bytes) = @_; return substr pack('Q<', $n), 0, $bytes }
 sub number_at { my ($value, $at, $bytes) = @_; return unpack 'Q<', substr($value, $at, $bytes) . "\0" x 8 }
 
-# Makes what a key holds an hour older than it is: as if the clock had been set
-# back by that hour. Times are at these offsets, with their bytes and units a ms.
+# Moves the times in a key an hour ahead, as if the clock had been set back by an hour since. Each time is
+# given by its offset, its number of bytes and its units per ms.
 sub set_back {
     my ($key, @times) = @_;
     my $value = $redis->cmd('GET', $key);
@@ -53,7 +53,7 @@ sub set_back {
         my $then = number_at($value, $at, $bytes) or next;
         substr $value, $at, $bytes, number($then + HOUR_MS * $per_ms, $bytes);
     }
-    $redis->cmd('SET', $key, $value, 'PX', HOUR_MS);    # it lives longer, too
+    $redis->cmd('SET', $key, $value, 'PX', HOUR_MS);    # its expiry moves as well
 }
 
 my $count = 0;
@@ -68,23 +68,23 @@ my @cases = (
 
 for my $case (@cases) {
     my ($what, $path, $key, @times) = @$case;
-    subtest "$what, and Redis's clock an hour back" => sub {
+    subtest "$what, with the clock of Redis set back by an hour" => sub {
         my $from = '127.0.0.' . (10 + $count++);
         my $get = sub { $host->get($path, from => $from)->status };
         for (1 .. 50) {
             last if $get->() == 429;
         }
         set_back("rl:{ip:$from}:$key:2s", @times);
-        is $get->(), 429, 'it refills nothing';
+        is $get->(), 429, 'the client is still denied';
         Process::wait_until(sub { $get->() != 429 }, what => 'the denial to end', within => 60);
-        pass 'and denies nobody for an hour';
+        pass 'the denial ends long before an hour is over';
     };
 }
 
 
 
-subtest 'X-RateLimit-Reset is of the clock that Date is of' => sub {
-    my $ahead = 1825000;    # ms, of Redis's clock before the host's
+subtest 'X-RateLimit-Reset is by the same clock as Date' => sub {
+    my $ahead = 1825000;    # by so many ms the clock of Redis is ahead
     my $fake = FakeRedis->start(sub {
         my ($conn) = @_;
         while (my $words = $conn->command) {
@@ -107,7 +107,7 @@ EOT
         $differ++ if $denied->status != 429 || $less < 0 || $less > 10;
         sleep 0.1;
     }
-    is $differ, 0, 'it is not before Date and Retry-After together, nor long after';
+    is $differ, 0, 'it is Date plus Retry-After, or at most ten seconds later';
 };
 
 done_testing;
