@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Whatever happens to Redis while 32 clients ask: nobody gets an error but the 503
-# of on-failure=closed, nobody waits past the deadline, soon nobody waits at all,
-# this host counts by itself, no limit lets through more than OPERATING.md says, and
-# when it is over the limit is exact again. The faults are the rows of Fault.pm.
+# Whatever happens to Redis while 32 clients send requests: no client gets an error except the 503 of
+# on-failure=closed, no request waits past the deadline, and soon none waits at all. The host counts alone, no
+# limit admits more than OPERATING.md says, and after the fault the limit is exact again. The faults are the
+# rows of Fault.pm.
 
 use strict;
 use warnings;
@@ -34,7 +34,7 @@ my $rules = <<"EOT";
 </Location>
 EOT
 
-# How many of so many requests for the limited page passed; each of the others was denied.
+# The number of requests for the limited page that passed. All others must have been denied.
 sub admitted {
     my ($sum, $requests) = @_;
     my $status = $sum->{path}{'/page.html'};
@@ -43,7 +43,7 @@ sub admitted {
     return $status->{200} // 0;
 }
 
-# The fault begins among the requests of one client, half of whose quota is left.
+# The fault begins in the middle of the requests of a client that has half of its quota left.
 sub begins_under_load {
     my ($fault, $host) = @_;
     my @at  = map { 8 * QUOTA / 2 + 100 * $_ } 0 .. ($fault->{often} ? 15 : 0);
@@ -54,23 +54,23 @@ sub begins_under_load {
     return admitted($sum, 300);
 }
 
-# Each rule of a client that comes while the fault lasts holds as it says.
+# A client that comes during the fault meets each rule as configured.
 sub holds_meanwhile {
     my ($fault, $host, $nothing) = @_;
     my @path = qw(/page.html /hello.txt /login.html /index.html);
     my $sum = Fallback::load($host, 800, from => '127.0.0.3', path => sub { $path[$_[0] % 4] });
     my $admitted = admitted($sum, 200);
-    is_deeply $sum->{path}{'/hello.txt'}, { 200 => 200 }, 'who has quota left passes';
-    is_deeply $sum->{path}{'/index.html'}, { 200 => 200 }, 'open lets pass';
+    is_deeply $sum->{path}{'/hello.txt'}, { 200 => 200 }, 'a client with quota left is not denied';
+    is_deeply $sum->{path}{'/index.html'}, { 200 => 200 }, 'on-failure=open admits all';
     my $closed = $sum->{path}{'/login.html'};
     if ($nothing) {
         is $admitted, QUOTA, 'this host admits the quota by its own count';
-        is_deeply $closed, { 503 => 200 }, 'closed answers 503';
+        is_deeply $closed, { 503 => 200 }, 'on-failure=closed answers 503';
     }
     else {
-        is_deeply [grep { !/^(?:200|503)$/ } keys %$closed], [], 'closed answers 503 or lets pass';
-        cmp_ok $admitted, '>=', QUOTA, 'a client gets its quota';
-        cmp_ok $admitted, '<=', 2 * QUOTA, 'or that of the host and that of Redis';
+        is_deeply [grep { !/^(?:200|503)$/ } keys %$closed], [], 'on-failure=closed admits or answers 503';
+        cmp_ok $admitted, '>=', QUOTA, 'the client gets its quota';
+        cmp_ok $admitted, '<=', 2 * QUOTA, 'at most once from the host and once from Redis';
     }
 }
 
@@ -84,33 +84,33 @@ sub opens {
     return Status->of($host);
 }
 
-# A Redis that decides nothing costs nothing.
+# Once the breaker is open, a Redis that decides nothing delays no request.
 sub stays_open {
     my ($fault, $host, $since) = @_;
     my $open = opens($host);
-    cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests waited in vain';
+    cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests have waited in vain';
     holds_meanwhile($fault, $host, 1);
     while (time - $since < ($fault->{lasts} // 0)) {
         Fallback::no_error(Fallback::load($host, 2000, from => '127.0.0.4'), 2000);
     }
     my $then = Status->of($host);
-    is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and then no other';
-    is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is believed';
-    is $then->{RedisBreakerOpen}, 1, 'as long as that lasts';
+    is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'after that no other request waits';
+    is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is accepted';
+    is $then->{RedisBreakerOpen}, 1, 'the breaker stays open during the fault';
     return unless $fault->{says};
     my @why = $host->error_log_lines(qr/breaker open/);
-    is scalar(@why), 1, 'one line of the log says it';
-    like $why[0], qr/: it .*$fault->{says}/, 'and why';
+    is scalar(@why), 1, 'the log reports the open breaker once';
+    like $why[0], qr/: it .*$fault->{says}/, 'with the reason';
 }
 
-# While the fault lasts the log says once that Redis is gone. What fails afterwards began during
-# the fault, or waited for this machine: on a busy one that can be enough to open the breaker
-# again, and then the log has to say as often that it closed.
-sub is_told {
+# During the fault the log reports once that Redis is gone. Calls that began during the fault can fail
+# afterwards; on a busy machine they can be enough to open the breaker again. Then the log must report as
+# often that it closed.
+sub logs_both_ends {
     my ($host, $meanwhile) = @_;
-    is $meanwhile, 1, 'the log says once that Redis is gone';
+    is $meanwhile, 1, 'the log reports once that Redis is gone';
     my $opened = $host->error_log_lines(qr/breaker open/);
-    is scalar($host->error_log_lines(qr/breaker closed/)), $opened, 'and as often that it is back'
+    is scalar($host->error_log_lines(qr/breaker closed/)), $opened, 'and reports each time that it is back'
         or diag join "\n", $host->error_log_lines(qr/breaker/);
 }
 
@@ -131,18 +131,18 @@ sub endures {
     Fallback::bounded_wait($after);
     my $failed = $after->redis_failures;
     if ($fault->{answers} eq 'all') { is $failed, 0, 'no call to Redis failed' }
-    else                            { cmp_ok $failed, '>', 0, 'it is counted what failed' }
-    is_told($host, $opened) if $fault->{answers} eq 'none';
+    else                            { cmp_ok $failed, '>', 0, 'failed calls are counted' }
+    logs_both_ends($host, $opened) if $fault->{answers} eq 'none';
 
     my $sum = Fallback::load($host, 400, from => '127.0.0.5', path => '/page.html');
     is admitted($sum, 400), QUOTA, 'afterwards the limit is exact again';
-    is +(Status->of($host))->redis_failures, $failed, 'by Redis alone';
+    is +(Status->of($host))->redis_failures, $failed, 'and no further call has failed';
     my $total = $first + admitted(
         Fallback::load($host, 200, from => '127.0.0.2', path => '/page.html'), 200);
     my $counts = $fault->{answers} eq 'all' ? 1 : $fault->{forgets} ? 3 : 2;
-    cmp_ok $total, '>=', QUOTA, 'who met the fault got the quota';
-    cmp_ok $total, '<=', $counts * QUOTA, "and it was counted $counts times at most";
-    is_deeply [sort $host->children], \@children, 'no child of httpd was lost';
+    cmp_ok $total, '>=', QUOTA, 'the client of the beginning got its quota';
+    cmp_ok $total, '<=', $counts * QUOTA, "at most $counts times";
+    is_deeply [sort $host->children], \@children, 'no child of httpd has ended';
     diag sprintf '%-45s %4.1f s, late %d, total %d', "$name ($mpm)", time - $start,
         $after->{RedisFailedLate}, $total if $ENV{RL_VERBOSE};
 }

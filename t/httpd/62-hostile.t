@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Whatever answers on Redis's port, requests get a verdict: nobody gets an error,
-# nobody waits past the deadline, this host counts by itself, and when a real Redis
-# takes over the port it decides. What can happen to a Redis that was good:
-# 61-faults.t.
+# Whatever answers on the port of Redis, every request gets a verdict by the deadline and no client gets an
+# error: the host counts alone, and a real Redis that takes over the port decides. 61-faults.t shows faults
+# of a Redis that worked before.
 
 use strict;
 use warnings;
@@ -24,7 +23,7 @@ use Time::HiRes qw(sleep time);
 use constant {
     LIMIT       => "<Location />\nRateLimit one 20/1h\n</Location>\n",
     DEADLINE_MS => Fallback::DEADLINE_MS,
-    MEMORY_KB   => 100_000,    # what a child may ever have: it needs a fifth of it
+    MEMORY_KB   => 100_000,    # the most that a child may use; it needs a fifth of it
     HUGE        => 2**31 - 1,
 };
 
@@ -33,20 +32,20 @@ sub host {
     return Fallback::host(url => $url, config => LIMIT, %opt);
 }
 
-# What must be true of a host whose Redis is no good.
+# What must be true of a host whose Redis does not work.
 sub counts_by_itself {
     my ($host) = @_;
     is_deeply Fallback::load($host, 200)->{status}, { 200 => 20, 429 => 180 },
-        'exactly the quota passes, by its own count';
+        'exactly the quota passes, by the count of the host';
     my $status = Status->of($host);
     Fallback::bounded_wait($status);
-    is $status->{RedisAnswered}, 0, 'no answer was believed';
-    cmp_ok $status->redis_failures, '>=', 1, 'that is seen';
-    unlike $host->error_log, qr/exit signal/, 'no child died of it';
-    cmp_ok most_memory($host), '<', MEMORY_KB, 'no child took much memory' unless $ENV{RL_LD_PRELOAD};
+    is $status->{RedisAnswered}, 0, 'no answer is accepted';
+    cmp_ok $status->redis_failures, '>=', 1, 'failures are counted';
+    unlike $host->error_log, qr/exit signal/, 'no child crashes';
+    cmp_ok most_memory($host), '<', MEMORY_KB, 'no child uses much memory' unless $ENV{RL_LD_PRELOAD};
 }
 
-# The most memory that any child of a host ever had, in KB.
+# The most memory that any child of a host has used so far, in KB.
 sub most_memory {
     my ($host) = @_;
     my $most = 0;
@@ -58,7 +57,7 @@ sub most_memory {
     return $most;
 }
 
-# Sends the same bytes until nobody reads them any more.
+# Sends the same bytes until the other side stops reading.
 sub flood {
     my ($conn, $head, $bytes) = @_;
     $conn->send($head);
@@ -66,7 +65,7 @@ sub flood {
     return 0;
 }
 
-# A Redis that shakes hands and then answers decisions as the function does.
+# A Redis that completes the handshake and then answers decisions by a function.
 sub after_handshake {
     my ($answer) = @_;
     return sub {
@@ -78,7 +77,7 @@ sub after_handshake {
     };
 }
 
-# A reply as the script gives it: whether all was charged, then the time, prev and cur of a rule.
+# A reply in the format of decide.lua: whether all rules were charged, then time, prev and cur of one rule.
 sub reply {
     my ($charged, $cur) = @_;
     my $now = int(time * 1000);
@@ -88,7 +87,7 @@ sub reply {
 
 sub says { my ($bytes) = @_; return after_handshake(sub { $_[0]->send($bytes) }) }
 
-# Answers all that a client says first, until the second script, and closes.
+# Answers the handshake until the second script, and closes.
 sub greet_and_close {
     my ($conn) = @_;
     my $scripts = 0;
@@ -100,34 +99,34 @@ sub greet_and_close {
 }
 
 my %hostile = (
-    'accepts and says nothing' => sub { $_[0]->silence },
+    'accepts and sends nothing' => sub { $_[0]->silence },
     'accepts and closes'       => sub { },
-    'shakes hands and says nothing' => after_handshake(sub { $_[0]->silence; 0 }),
-    'drips its handshake' => sub { $_[0]->drip('$40' . "\r\n" . 'a' x 40 . "\r\n", 0.05) },
+    'completes the handshake and sends nothing' => after_handshake(sub { $_[0]->silence; 0 }),
+    'sends its handshake byte by byte' => sub { $_[0]->drip('$40' . "\r\n" . 'a' x 40 . "\r\n", 0.05) },
     'greets with garbage' => sub { $_[0]->send("HTTP/1.0 400 Bad\r\n\r\n\0\xff"); $_[0]->silence },
-    'greets like a Redis that nobody asked' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
+    'sends replies before any command' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
     'answers a number' => says(":1\r\n"),
     'answers nil' => says("\$-1\r\n"),
     'answers a status' => says("+1\r\n"),
-    'answers nested arrays without end' => says("*1\r\n" x 1000),
-    'answers too little' => says("\$3\r\n1ab\r\n"),
-    'answers too much' => says("\$29\r\n1" . 'x' x 28 . "\r\n"),
+    'answers with arrays nested 1,000 deep' => says("*1\r\n" x 1000),
+    'answers with too few bytes' => says("\$3\r\n1ab\r\n"),
+    'answers with too many bytes' => says("\$29\r\n1" . 'x' x 28 . "\r\n"),
     'answers counts out of range' => says("\$15\r\n1" . "\xff" x 14 . "\r\n"),
     'answers twice' => says("-ERR no\r\n-ERR no\r\n"),
     'never knows the script' => says("-NOSCRIPT No matching script. Please use EVAL.\r\n"),
-    'promises a bulk and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
-    'shakes hands and closes' => \&greet_and_close,
+    'announces a string and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
+    'completes the handshake and closes' => \&greet_and_close,
     'closes at each decision' => after_handshake(sub { 0 }),
     'claims 2,147,483,647 elements' => says('*' . HUGE . "\r\n"),
-    'claims as many in an array within' => says("*1\r\n*" . HUGE . "\r\n"),
-    'claims them in the handshake' => sub { $_[0]->send('*' . HUGE . "\r\n"); $_[0]->silence },
+    'claims as many in a nested array' => says("*1\r\n*" . HUGE . "\r\n"),
+    'claims as many in the handshake' => sub { $_[0]->send('*' . HUGE . "\r\n"); $_[0]->silence },
     'claims many numbers and sends them' => after_handshake(sub {
         flood($_[0], "*50000000\r\n", ":1\r\n" x 16_384);
     }),
-    'claims a text without end and sends it' => after_handshake(sub {
+    'claims a huge string and sends it' => after_handshake(sub {
         flood($_[0], '$' . HUGE . "\r\n", 'x' x 65_536);
     }),
-    'refuses the handshake in a format string' => sub {
+    'refuses the handshake with a format string' => sub {
         my ($conn) = @_;
         while ($conn->command) { $conn->send('-ERR ' . '%s%n' x 12 . "\r\n") }
     },
@@ -145,24 +144,24 @@ sub hostile {
     is_deeply Fallback::load($host, 100, from => '127.0.0.2')->{status}, { 200 => 20, 429 => 80 },
         'a real Redis that takes over decides';
     my $state = $redis->cmd('GET', 'rl:{ip:127.0.0.2}:one:sliding-window:1h');
-    is unpack('x10 V', $state // ("\0" x 14)), 20, 'and counts';
+    is unpack('x10 V', $state // ("\0" x 14)), 20, 'and counts the quota';
 }
 
 subtest "a Redis that $_" => sub { hostile($_, 'event') } for sort keys %hostile;
 subtest "a Redis that $_ (prefork)" => sub { hostile($_, 'prefork') }
-    for 'accepts and says nothing', 'shakes hands and says nothing', 'drips its handshake',
-        'answers too little', 'closes at each decision', 'shakes hands and closes',
-        'claims 2,147,483,647 elements', 'claims as many in an array within',
-        'claims them in the handshake', 'claims many numbers and sends them',
-        'claims a text without end and sends it', 'refuses the handshake in a format string';
+    for 'accepts and sends nothing', 'completes the handshake and sends nothing', 'sends its handshake byte by byte',
+        'answers with too few bytes', 'closes at each decision', 'completes the handshake and closes',
+        'claims 2,147,483,647 elements', 'claims as many in a nested array',
+        'claims as many in the handshake', 'claims many numbers and sends them',
+        'claims a huge string and sends it', 'refuses the handshake with a format string';
 
-# What a cluster's or a sentinel's answers may have is more, but no less bounded.
+# Replies of clusters and sentinels may be larger, and are bounded as well.
 my %lie = (
     'claims 2,147,483,647 elements'      => sub { $_[0]->send('*' . HUGE . "\r\n") },
-    'claims as many in an array within'  => sub { $_[0]->send("*1\r\n*3\r\n:0\r\n:9\r\n*" . HUGE . "\r\n") },
+    'claims as many in a nested array'  => sub { $_[0]->send("*1\r\n*3\r\n:0\r\n:9\r\n*" . HUGE . "\r\n") },
     'claims many numbers and sends them' => sub { flood($_[0], "*50000000\r\n", ":1\r\n" x 16_384) },
     'claims few and sends many in them'  => sub { flood($_[0], "*1000\r\n", "*1000\r\n" . ":1\r\n" x 1000) },
-    'tells of all slots again and again' => sub {
+    'repeats all slots 40,000 times' => sub {
         $_[0]->send("*40000\r\n" . "*3\r\n:0\r\n:16383\r\n*2\r\n+127.0.0.1\r\n:1\r\n" x 40_000);
     },
 );
@@ -188,8 +187,8 @@ for my $lie (sort keys %lie) {
     }
 }
 
-# A handshake proves nothing: whoever is good at nothing else is asked less and less often, and the
-# log says it less and less often.
+# A handshake does not prove that a Redis works. One that fails after each handshake is connected to less and
+# less often, and logged less and less often.
 use constant WATCHED_S => 4;
 
 sub is_left_alone {
@@ -197,19 +196,19 @@ sub is_left_alone {
     my $before = $fake->connections;
     sleep WATCHED_S;
     my $made = $fake->connections - $before;
-    cmp_ok $made, '<=', 2 * (WATCHED_S / 0.3 + 5), "few connections of two children ($made)";
+    cmp_ok $made, '<=', 2 * (WATCHED_S / 0.3 + 5), "two children make few connections ($made)";
     cmp_ok scalar($host->error_log_lines(qr/lost the connection|breaker/)), '<=', 2 * 5 + 2,
-        'few lines in the log';
+        'and log few lines';
 }
 
-subtest 'a Redis that shakes hands and closes is left alone, without any request' => sub {
+subtest 'a Redis that closes after the handshake is connected to less often, even without requests' => sub {
     my $fake = FakeRedis->start(\&greet_and_close);
     my $host = host($fake->url);
     Process::wait_until(sub { $fake->connections >= 4 }, what => 'a child to connect again');
     is_left_alone($host, $fake);
 };
 
-subtest 'a sentinel that names the primary and closes, likewise' => sub {
+subtest 'so is a sentinel that names the primary and closes' => sub {
     my $redis = RedisServer->start;
     my $port = $redis->port;
     my $fake = FakeRedis->start(sub {
@@ -229,10 +228,10 @@ subtest 'a sentinel that names the primary and closes, likewise' => sub {
     is_deeply Fallback::load($host, 100)->{status}, { 200 => 20, 429 => 80 }, 'the primary decides';
 };
 
-# Too few calls to fail often in one second: what counts is that they fail in a row.
+# The calls are too few to fail often within a second, so the breaker counts failures in a row.
 for my $mpm (qw(event prefork)) {
-    subtest "a Redis that shakes hands and decides nothing, and a client now and then ($mpm)" => sub {
-        my $fake = FakeRedis->start($hostile{'shakes hands and says nothing'});
+    subtest "the breaker opens even with few requests ($mpm)" => sub {
+        my $fake = FakeRedis->start($hostile{'completes the handshake and sends nothing'});
         my $host = host($fake->url, mpm => $mpm, children => 2);
         my $asked = 0;
         my $open = Status->wait_until($host, sub {
@@ -241,17 +240,17 @@ for my $mpm (qw(event prefork)) {
             $host->get('/hello.txt');
             return 0;
         }, what => 'the breaker to open', within => 30);
-        cmp_ok $open->{RedisFailedLate}, '<=', 20, 'few requests waited in vain';
+        cmp_ok $open->{RedisFailedLate}, '<=', 20, 'few requests have waited in vain';
         is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'requests pass' for 1 .. 10;
         my $then = Status->of($host);
-        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and no other waits';
-        is $then->{RedisBreakerOpen}, 1, 'as long as that lasts';
+        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'after that no other request waits';
+        is $then->{RedisBreakerOpen}, 1, 'the breaker stays open';
     };
 }
 
-subtest 'a late reply is never taken for the next one' => sub {
+subtest 'a late reply is never used for another request' => sub {
     for my $mpm (qw(event prefork)) {
-        # the first client is told 'denied' after its deadline, the second 'passed' at once
+        # "denied" for the first client, after its deadline; "passed" for the second, at once
         my $fake = FakeRedis->start(after_handshake(sub {
             my ($conn, $words) = @_;
             return $conn->send(reply(1, 5)) unless "@$words" =~ /127\.0\.0\.2/;
@@ -260,21 +259,21 @@ subtest 'a late reply is never taken for the next one' => sub {
         }));
         my $host = host($fake->url, mpm => $mpm, children => 1);
         my $late = Client->new(port => $host->port, from => '127.0.0.2')->request(path => '/hello.txt');
-        is $late->status, 200, "$mpm: who got no reply in time passes by this host's count";
-        is $late->header('X-RateLimit-Remaining'), 19, 'which is at its start';
+        is $late->status, 200, "$mpm: a request without a reply in time passes by this host's count";
+        is $late->header('X-RateLimit-Remaining'), 19, 'of which it is the first';
         my @remaining;
         for (1 .. 40) {
             my $next = $host->get('/hello.txt', from => '127.0.0.3');
-            is $next->status, 200, 'the next one passes' if $_ == 1;
+            is $next->status, 200, 'the next client passes' if $_ == 1;
             push @remaining, $next->header('X-RateLimit-Remaining');
             last if $remaining[-1] == 14;
         }
-        is $remaining[-1], 14, 'and in the end gets the reply that is its own';
-        is scalar(grep { $_ < 14 } @remaining), 0, 'never the other one';
+        is $remaining[-1], 14, 'and in the end gets the reply for its own request';
+        is scalar(grep { $_ < 14 } @remaining), 0, 'never the reply for the other client';
     }
 };
 
-subtest 'a name that has no address' => sub {
+subtest 'a Redis whose name has no address' => sub {
     my $host = host('redis://redis.invalid:6379');
     counts_by_itself($host);
 };

@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Behind Sentinel the limit follows the primary: when it dies, hangs or hands over
-# under load nobody gets an error, the hosts find the new one by themselves, and
-# what passes beyond the quota on the way is less than one quota more.
+# With Sentinel the limit follows the primary. When the primary dies, hangs or hands over under load, no
+# client gets an error, each host finds the new primary without a reload, and at most one quota more passes
+# meanwhile.
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ use Time::HiRes qw(time);
 
 use constant CLIENTS => 32;
 
-# A page beside the tested limits that says who decided.
+# A page under another rule, whose responses show whether Redis decided.
 my $noted = <<'EOT' . Status::CONFIG;
 Alias /noted @DOCROOT@/hello.txt
 <Location /noted>
@@ -43,7 +43,7 @@ sub host {
         config => "RateLimitRedis \@URL\@\nRateLimitRedisTimeout $wait\n$config\n$noted");
 }
 
-# Requests by 32 clients, and what happens after so many responses.
+# Requests over 32 connections. `at` gives functions to call after a number of responses.
 sub load {
     my ($host, $requests, %opt) = @_;
     my ($seen, $at) = (0, delete $opt{at} || {});
@@ -55,15 +55,15 @@ sub load {
 sub no_error {
     my ($sum, $requests) = @_;
     my $status = $sum->{status};
-    is_deeply [grep { !/^(?:200|429)$/ } keys %$status], [], 'nobody gets an error'
+    is_deeply [grep { !/^(?:200|429)$/ } keys %$status], [], 'no client gets an error'
         or diag explain $status;
-    is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'everybody gets an answer';
+    is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'every request is answered';
 }
 
 sub source { my ($host) = @_; return $host->get('/noted')->header('X-Source') }
 
-# Waits until Redis decides everything again, in every child: a load that keeps all of them busy
-# falls back no more. (A breaker that closes lets a growing share of eight through.)
+# Waits until Redis decides everything again in every child: a load that keeps all of them busy has no
+# fallback any more. (A breaker that closes admits a growing share of calls.)
 sub recovered {
     my ($host) = @_;
     my $fallen = sub { return Status->of($host)->rule('noted')->{Fallback} };
@@ -78,7 +78,7 @@ sub recovered {
     );
 }
 
-# Waits until no child asks a server that lives any more.
+# Waits until no child has a connection to a server that is still running.
 sub all_left {
     my ($server) = @_;
     Process::wait_until(
@@ -115,20 +115,20 @@ for my $case (['event', sort keys %trouble], ['prefork', 'the primary is killed'
             $sum = load($host, 1000, from => '127.0.0.2');
             no_error($sum, 1000);
             $passed += $sum->{status}{200} // 0;
-            cmp_ok $passed, '>=', 300, 'the quota passes';
-            cmp_ok $passed, '<=', 600, 'and at most one quota more';
+            cmp_ok $passed, '>=', 300, 'at least the quota passes';
+            cmp_ok $passed, '<=', 600, 'and at most twice the quota';
             diag "$passed of a quota of 300 passed in all";
             $sum = load($host, 1500, from => '127.0.0.3');
             is_deeply $sum->{status}, { 200 => 300, 429 => 1200 }, 'then the limit is exact again';
             my $new = $site->primary;
-            delete $new->{link};    # a server that changes its role closes its connections
-            ok $new->cmd('EXISTS', 'rl:{ip:127.0.0.3}:one:fixed-window:1h'), 'counted by the new primary';
-            is scalar($host->error_log_lines(qr/notice\].*resuming normal/)), 1, 'without a restart';
+            delete $new->{link};    # a server closes its connections when its role changes
+            ok $new->cmd('EXISTS', 'rl:{ip:127.0.0.3}:one:fixed-window:1h'), 'the new primary has the count';
+            is scalar($host->error_log_lines(qr/notice\].*resuming normal/)), 1, 'httpd was not restarted';
         };
     }
 }
 
-subtest 'a primary that hangs while nobody asks' => sub {
+subtest 'a failover without requests is noticed before the next one' => sub {
     my $site = RedisSentinel->start;
     my $host = host($site->url, 'RateLimit one 1000/1h', log_level => 'notice', children => 1);
     recovered($host);
@@ -139,10 +139,10 @@ subtest 'a primary that hangs while nobody asks' => sub {
     $host->wait_for_log(qr/the primary of limits is now/);
     recovered($host);
     is +(Status->of($host))->{RedisFailedLate}, $before->{RedisFailedLate},
-        'the sentinels told of the new one before anybody had to wait';
+        'the sentinels announced the new primary, so no request had to wait';
 };
 
-subtest 'sentinels that are dead, dumb or wrong' => sub {
+subtest 'one working sentinel among broken ones is enough' => sub {
     my $site = RedisSentinel->start(replicas => 1);
     my ($dead, $dumb, $good) = $site->sentinels;
     my ($primary, $replica) = $site->servers;
@@ -165,30 +165,30 @@ subtest 'sentinels that are dead, dumb or wrong' => sub {
         my $host = host($url->($dead, $dumb, $wrong, $deaf, $good), 'RateLimit one 200/1h',
             mpm => $mpm, children => $mpm eq 'event' ? 5 : 10, wait => '10s connect=300ms');
         my $sum = load($host, 1000, from => "127.0.0." . length $mpm);
-        is_deeply $sum->{status}, { 200 => 200, 429 => 800 }, "one that is right is enough ($mpm)";
+        is_deeply $sum->{status}, { 200 => 200, 429 => 800 }, "the quota is exact with one that works ($mpm)";
     }
-    ok $wrong->connections && $deaf->connections, 'the others were asked as well';
+    ok $wrong->connections && $deaf->connections, 'the broken ones were asked as well';
     my $host = host($url->($dead, $wrong, $deaf), 'RateLimit one 200/1h', wait => '10s connect=300ms');
     my $sum = load($host, 1000, from => '127.0.0.9');
-    is_deeply $sum->{status}, { 200 => 200, 429 => 800 }, 'with none that is right each host counts alone';
-    isnt source($host), 'redis', 'without a replica';
-    is +(Status->of($host))->{RedisFailedLate}, 0, 'without waiting';
+    is_deeply $sum->{status}, { 200 => 200, 429 => 800 }, 'without a working sentinel the host counts alone';
+    isnt source($host), 'redis', 'a replica does not decide';
+    is +(Status->of($host))->{RedisFailedLate}, 0, 'no request waits';
     $dead->restart;
     recovered($host);
-    pass 'until one is back';
+    pass 'Redis decides again when a sentinel is back';
 };
 
-subtest 'a database and a name with a dot' => sub {
+subtest 'a sentinel URL can name a database' => sub {
     my $site = RedisSentinel->start(replicas => 0, sentinels => 1);
     my $host = host($site->url('/3'), 'RateLimit one 5/1h');
-    is $host->get('/hello.txt')->status, $_, "a $_" for (200) x 5, 429;
+    is $host->get('/hello.txt')->status, $_, "the status is $_" for (200) x 5, 429;
     my $primary = $site->primary;
-    is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 0, 'database 0 holds nothing';
+    is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 0, 'the key is not in database 0';
     $primary->cmd('SELECT', 3);
-    is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 1, 'database 3 does';
+    is scalar(@{ $primary->cmd('KEYS', '*:one:*') }), 1, 'it is in database 3';
 };
 
-# Writes a file with a password, which only root may read.
+# Writes a file with a password that only root may read.
 sub secret {
     my ($text) = @_;
     my $file = Process::tempdir('secret') . '/sentinel';
@@ -199,9 +199,9 @@ sub secret {
     return $file;
 }
 
-subtest 'sentinels that want to know who asks' => sub {
+subtest 'sentinels can require a password or a user' => sub {
     my $site = RedisSentinel->start(replicas => 1, auth => 'Zq7-s3cret');
-    for my $sentinel ($site->sentinels) {    # what OPERATING.md says a user needs there
+    for my $sentinel ($site->sentinels) {    # the rights that OPERATING.md gives for a user of sentinels
         $sentinel->cmd(qw(ACL SETUSER watcher on >Zq8-s3cret resetchannels &+switch-master -@all),
             qw(+client|setname +sentinel|get-master-addr-by-name +subscribe));
     }
@@ -212,7 +212,7 @@ subtest 'sentinels that want to know who asks' => sub {
         is source($host), 'redis', 'with the right password Redis decides';
         $site->fail_over;
         recovered($host);
-        is source($host), 'redis', 'and the new primary after a failover';
+        is source($host), 'redis', 'the new primary decides after a failover';
     }
     my $host = host($site->url, "RateLimitRedisAuth sentinel=file:@{[secret('wrong')]}\n"
         . 'RateLimit one 1000000/1h');
@@ -220,12 +220,12 @@ subtest 'sentinels that want to know who asks' => sub {
         what => 'the breaker to open');
     my ($line) = $host->error_log_lines(qr/breaker open/);
     like $line, qr/no sentinel names a primary.*does not accept the user or the password/,
-        'with a wrong one the log says why not';
-    unlike $host->error_log, qr/Zq|s3cret/, 'and shows none';
+        'with a wrong password the log has the reason';
+    unlike $host->error_log, qr/Zq|s3cret/, 'no password is logged';
 };
 
-# Threads and descriptors of all children of a server.
-sub held_by {
+# The numbers of threads and descriptors of all children of a server.
+sub threads_and_files {
     my ($host) = @_;
     my ($threads, $files) = (0, 0);
     for my $pid ($host->children) {
@@ -236,7 +236,7 @@ sub held_by {
 }
 
 for my $mpm (qw(event prefork)) {
-    subtest "sentinels by names whose DNS hangs ($mpm)" => sub {
+    subtest "names of sentinels whose DNS hangs use few threads and descriptors ($mpm)" => sub {
         my $fault = Fault->new('a name whose resolver hangs');
         plan skip_all => $fault->{skip} if $fault->{skip};
         $fault->begin;
@@ -245,15 +245,16 @@ for my $mpm (qw(event prefork)) {
             mpm => $mpm, children => 1, threads => 4, wait => '25ms connect=50ms',
             $fault->host_options);
         is $host->get('/hello.txt')->status, 200, 'a request passes';
-        my ($threads, $files) = held_by($host);
+        my ($threads, $files) = threads_and_files($host);
         my ($until, $most_threads, $most_files) = (time + 4, 0, 0);
         while (time < $until) {    # each sentinel is tried many times
-            my @held = ($host->get('/hello.txt') && held_by($host));
-            $most_threads = $held[0] if $held[0] > $most_threads;
-            $most_files   = $held[1] if $held[1] > $most_files;
+            my @now = ($host->get('/hello.txt') && threads_and_files($host));
+            $most_threads = $now[0] if $now[0] > $most_threads;
+            $most_files   = $now[1] if $now[1] > $most_files;
         }
-        cmp_ok $most_threads, '<=', $threads + 6, 'a thread for each name, not for each attempt';
-        cmp_ok $most_files, '<=', $files + 15, 'with a descriptor of ours and a socket of the resolver';
+        cmp_ok $most_threads, '<=', $threads + 6, 'there is a thread for each name, not for each attempt';
+        cmp_ok $most_files, '<=', $files + 15,
+            'with one descriptor of the module and one socket of the resolver each';
     };
 }
 

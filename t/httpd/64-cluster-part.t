@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A Redis Cluster of which one primary is gone, with no replica to follow it:
-# rules whose counts the others hold are Redis's to decide as before, on all hosts
-# together; only those of the lost slots fall back. All or nothing holds for both.
+# A Redis Cluster has lost one primary that has no replica. Rules whose counts are on the other primaries are
+# still decided by Redis, for all hosts together; only rules of the lost slots fall back. Rules of both kinds
+# are still charged together or not at all.
 
 use strict;
 use warnings;
@@ -39,7 +39,7 @@ RateLimit own 4/1h algorithm=fixed-window
 </Location>
 EOT
 
-# Addresses whose counts are at a primary that lives.
+# An address whose counts are on a running primary.
 my $last = 0;
 sub client {
     my $address;
@@ -59,7 +59,7 @@ sub counted {
     return (unpack 'V v V V', $state)[3];
 }
 
-# What is given back is on its way while the client has its answer already.
+# Waits for a count, because a give-back may reach Redis after the client has its response.
 sub is_counted {
     my ($client, $count, $what) = @_;
     eval { Process::wait_until(sub { counted($client) == $count }, what => 'the give-back') };
@@ -73,29 +73,29 @@ $dead->kill9;
 subtest 'a client has one quota on all hosts' => sub {
     my $client = shift @clients;
     my @status = map { get($_ % 2, '/hello.txt', $client) } 1 .. 12;
-    is "@status[0 .. 3]", '200 200 200 200', 'it is admitted up to it';
-    is scalar(grep { $_ == 429 } @status), 8, 'and not once more';
-    is_counted($client, 4, 'Redis counts what passed');
+    is "@status[0 .. 3]", '200 200 200 200', 'the quota passes';
+    is scalar(grep { $_ == 429 } @status), 8, 'and not one request more';
+    is_counted($client, 4, 'Redis has counted the requests that passed');
 };
 
 subtest 'a denial by a rule that falls back gives back what Redis was charged' => sub {
     my $client = shift @clients;
     my @status = map { get(0, '/page.html', $client) } 1 .. 3;
-    is "@status", '200 200 429', 'a host counts the lost rule by itself';
-    is_counted($client, 2, 'and the client is charged for what passed');
+    is "@status", '200 200 429', 'the host counts the lost rule alone';
+    is_counted($client, 2, 'the client is charged for the requests that passed');
 };
 
-subtest 'so does on-failure=closed' => sub {
+subtest 'a denial by on-failure=closed gives back as well' => sub {
     my $client = shift @clients;
-    is get(0, '/index.html', $client), 503, 'a rule that cannot be decided closes';
-    is_counted($client, 0, 'and the client is not charged');
+    is get(0, '/index.html', $client), 503, 'a rule that cannot be decided denies with 503';
+    is_counted($client, 0, 'the client is not charged');
 };
 
-subtest 'a denial by Redis charges no count of the host' => sub {
+subtest 'a denial by Redis charges no count on the host' => sub {
     my ($client, $other) = splice @clients, 0, 2;
     get(1, '/hello.txt', $client) for 1 .. 4;
-    is get(1, '/page.html', $client), 429, 'a client over its own limit is denied' for 1 .. 5;
-    is get(1, '/page.html', $other), 200, 'another has all of the lost rule' for 1 .. 2;
+    is get(1, '/page.html', $client), 429, 'a client above its own limit is denied' for 1 .. 5;
+    is get(1, '/page.html', $other), 200, 'another client has the whole quota of the lost rule' for 1 .. 2;
     is get(1, '/page.html', $other), 429, 'and no more';
 };
 

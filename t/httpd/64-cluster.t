@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# On a Redis Cluster the limit is exact for every client, wherever his slot is and
-# while slots move; rules of several slots are charged together or not at all; and
-# when a primary dies only those wait for its replica whose counts it held.
+# On a Redis Cluster the limit is exact for every client, whichever node has its slot and while slots move.
+# Rules of several slots are charged together or not at all. When a primary dies, only clients whose counts
+# it had fall back until its replica takes over.
 
 use strict;
 use warnings;
@@ -22,7 +22,7 @@ use Time::HiRes qw(time);
 
 use constant { CLIENTS => 32, IDENTITIES => $ENV{RL_IDENTITIES} || 20_000, RESHARDED => 2_000 };
 
-# Exact is what Redis decided: on a slow machine too it must be given the time.
+# Only decisions of Redis are exact, so it gets a long time to answer on a slow machine.
 my $common = Status::CONFIG . <<'EOT';
 RateLimitRedisTimeout 10s connect=10s
 RemoteIPHeader X-Client
@@ -31,7 +31,7 @@ RateLimitNotes all
 Header always set X-Source %{RATELIMIT_SOURCE}e
 EOT
 
-# The nodes that live serve their slots while another is replaced.
+# The other nodes serve their slots while one is replaced.
 my $cluster = RedisCluster->start(conf => ['cluster-require-full-coverage no']);
 
 sub host {
@@ -48,7 +48,7 @@ sub flood {
         path => '/hello.txt', %opt);
 }
 
-# The address of a client, by number, and the slot its counts are in.
+# The address of a client by its number, and the slot of its counts.
 sub address { my ($n) = @_; return sprintf '10.%d.%d.%d', $n >> 16, $n >> 8 & 255, $n & 255 }
 sub slot_of { my ($n) = @_; return $cluster->slot('{ip:' . address($n) . '}') }
 
@@ -73,10 +73,10 @@ sub connections {
         $node->cmd(qw(CLIENT LIST));
 }
 
-my $fresh = 1 << 20;    # numbers of clients that nobody has had
+my $fresh = 1 << 20;    # the next number that no client has had
 
 for my $mpm (qw(event prefork)) {
-    subtest "two hosts, one limit for each client ($mpm)" => sub {
+    subtest "two hosts share the limit of each client ($mpm)" => sub {
         my @primaries = $cluster->primaries;
         my @replicas = grep { my $node = $_; !grep { $_ == $node } @primaries } $cluster->nodes;
         my $seeds = 'cluster://' . join ',', map { '127.0.0.1:' . $_->port } @replicas;
@@ -91,24 +91,24 @@ for my $mpm (qw(event prefork)) {
         is_deeply $sum->{status}, { 200 => 500, 429 => 1500 }, 'exactly the quotas pass';
         no_failure(@hosts);
         my %slots = map { slot_of($_) => 1 } $first .. $first + 99;
-        cmp_ok scalar(keys %slots), '>', 50, 'clients of many slots';
+        cmp_ok scalar(keys %slots), '>', 50, 'the clients are in many slots';
         my $ip = address($first);
         is_deeply [$cluster->keys_like("*{ip:$ip}*")],
-            ["rl:{ip:$ip}:one:sliding-window:1h", "rl:{ip:$ip}:two:fixed-window:1h"], 'under their keys';
-        is counted("rl:{ip:$ip}:two:fixed-window:1h"), 5, 'both rules of a client count together';
+            ["rl:{ip:$ip}:one:sliding-window:1h", "rl:{ip:$ip}:two:fixed-window:1h"], 'in the expected keys';
+        is counted("rl:{ip:$ip}:two:fixed-window:1h"), 5, 'both rules of a client are charged together';
         Process::wait_until(
             sub { $_->get('/hello.txt') for @hosts; !sum(map { connections($_) } @replicas) },
-            what => 'the connections to seeds to be let go'
+            what => 'the connections to the seeds to be closed'
         ) if $mpm eq 'event';
         my $children = $mpm eq 'event' ? 4 : 2 * (CLIENTS + 2);
-        my @held = map { connections($_) } @primaries;
-        is scalar(grep { $_ < 1 || $_ > $children } @held), 0,
-            'each child has a connection to each primary, not more';
+        my @open = map { connections($_) } @primaries;
+        is scalar(grep { $_ < 1 || $_ > $children } @open), 0,
+            'each primary has at most one connection of each child';
     };
 }
 
 for my $mpm (qw(event prefork)) {
-    subtest "rules of several slots: all or nothing ($mpm)" => sub {
+    subtest "rules of several slots are charged together or not at all ($mpm)" => sub {
         $cluster->cmd_at($_, 'DEL', $_) for $cluster->keys_like('*{server}*'), $cluster->keys_like('*{path:*');
         my ($host) = host(<<'EOT', mpm => $mpm);
 RateLimit narrow 3/1h algorithm=fixed-window
@@ -120,13 +120,13 @@ EOT
         $fresh += 200;
         my $sum = flood([$host], requests => 2000,
             headers => sub { +{ 'X-Client' => address($first + $_[0] % 200) } });
-        is_deeply $sum->{status}, { 200 => 400, 429 => 1600 }, 'what the wide rule allows passes';
+        is_deeply $sum->{status}, { 200 => 400, 429 => 1600 }, 'the quota of the wide rule passes';
         my $narrow = sub {
             sum(map { counted('rl:{ip:' . address($_) . '}:narrow:fixed-window:1h') } $first .. $first + 199)
         };
         eval { Process::wait_until(sub { $narrow->() == 400 }, what => 'the last give-back') };
-        is $narrow->(), 400, 'and was charged to the clients, not one unit more';
-        is counted('rl:{server}:wide:fixed-window:1h'), 400, 'as to all';
+        is $narrow->(), 400, 'the clients are charged for it, and not for one unit more';
+        is counted('rl:{server}:wide:fixed-window:1h'), 400, 'so is the wide rule';
         is counted('rl:{path:/hello.txt}:dry:fixed-window:1h'), 100, 'a shadow rule counts up to its quota';
         no_failure($host);
     };
@@ -139,12 +139,12 @@ RateLimit wide 1/31d key=method algorithm=fixed-window
 EOT
     my $get = sub { $host->get('/hello.txt', headers => { 'X-Client' => address($fresh) }) };
     Process::wait_until(sub { time % 10 < 5 }, what => 'a window');
-    is $get->()->status, 200, 'one passes';
-    cmp_ok $get->()->header('Retry-After'), '>', 10, 'both deny, and the longer wait is told';
+    is $get->()->status, 200, 'the first request passes';
+    cmp_ok $get->()->header('Retry-After'), '>', 10, 'both rules deny, and Retry-After is the longer wait';
     $fresh++;
 };
 
-# Moves a slot in steps, some responses apart, so that requests meet each of them.
+# Moves slots in steps. The steps are some responses apart, so requests meet every state of a move.
 sub mover {
     my ($from, $to, @slots) = @_;
     my @open;
@@ -164,12 +164,12 @@ sub mover {
     };
 }
 
-subtest sprintf('%d identities while %d slots move', IDENTITIES, RESHARDED) => sub {
+subtest sprintf('%d clients have exact limits while %d slots move', IDENTITIES, RESHARDED) => sub {
     my @hosts = (host("RateLimit one 2/1h algorithm=fixed-window\nRateLimit two 1000/1h algorithm=fixed-window"));
     my $first = $fresh;
     $fresh += IDENTITIES;
     my $requests = 3 * IDENTITIES;
-    # each client comes three times, the third time over the quota, far apart
+    # each client sends three requests far apart, the third above its quota
     my $client = sub { $first + $_[0] % IDENTITIES };
     my ($from, $to) = $cluster->primaries;
     my $step = mover($from, $to, ($cluster->slots_of($from))[0 .. RESHARDED - 1]);
@@ -183,13 +183,13 @@ subtest sprintf('%d identities while %d slots move', IDENTITIES, RESHARDED) => s
         });
     diag sprintf '%d requests in %.1f s', $requests, $sum->{seconds};
     1 while $moving && $step->();
-    is_deeply $sum->{status}, { 200 => 2 * IDENTITIES, 429 => IDENTITIES }, 'two of three pass';
-    is scalar(grep { $_ != 2 } values %passed), 0, 'of each client';
+    is_deeply $sum->{status}, { 200 => 2 * IDENTITIES, 429 => IDENTITIES }, 'two of three requests pass';
+    is scalar(grep { $_ != 2 } values %passed), 0, 'of every client';
     no_failure(@hosts);
     $cluster->wait_until_ok;
 };
 
-subtest 'a slot whose move takes long' => sub {
+subtest 'limits are exact while a move takes long' => sub {
     my $host = host("RateLimit one 3/1h algorithm=fixed-window\nRateLimit two 2/1h algorithm=fixed-window");
     my ($old, $new) = ($fresh, $fresh + 1);
     $new++ while slot_of($new) == slot_of($old) || $cluster->owner(slot_of($new)) != $cluster->owner(slot_of($old));
@@ -201,25 +201,25 @@ subtest 'a slot whose move takes long' => sub {
     my $before = $sent_away->();
     is $get->($old), 200, 'a client is counted';
     $cluster->open_slot($from, $to, slot_of($_)) for $old, $new;
-    is $get->($old), 200, 'and still when his slot begins to move';
-    is $get->($new), 200, 'so is one whose slot moves before he comes';
+    is $get->($old), 200, 'and still after its slot has begun to move';
+    is $get->($new), 200, 'so is a client that comes after its slot has begun to move';
     my $one = 'rl:{ip:' . address($old) . '}:one:fixed-window:1h';
     $from->cmd('MIGRATE', '127.0.0.1', $to->port, $one, 0, 5000);
-    is $get->($old), 429, 'with one key here and one there the limit holds';
-    is $get->($new), 200, 'for both';
-    is $get->($new), 429, 'of them';
-    is counted_in($to, $one), 2, 'what was charged before the denial was given back';
-    is $get->($get->($new) == 429 ? $new : $old), 429, 'again';
-    is $sent_away->(), $before, 'ASK sends one call to the new node, and no other';
+    is $get->($old), 429, 'a client with one key on each node is denied at its quota';
+    is $get->($new), 200, 'the other client has its quota';
+    is $get->($new), 429, 'and is denied beyond it';
+    is counted_in($to, $one), 2, 'the charge before the denial was given back';
+    is $get->($get->($new) == 429 ? $new : $old), 429, 'the client is denied again';
+    is $sent_away->(), $before, 'ASK redirects single calls: no call reached the new node without ASKING';
     for my $n ($old, $new) {
         $cluster->move_keys($from, $to, slot_of($n));
         $cluster->close_slot($from, $to, slot_of($n));
     }
-    is $get->($old), 429, 'and after the move';
+    is $get->($old), 429, 'the client is denied after the move';
     no_failure($host);
 };
 
-# A count by its node: while a slot moves its key may be at either.
+# A count on a given node. While a slot moves, its keys can be on either node.
 sub counted_in {
     my ($node, $key) = @_;
     $node->cmd('ASKING');
@@ -228,7 +228,7 @@ sub counted_in {
     return $cur + $prev;
 }
 
-subtest 'a primary is killed under load' => sub {
+subtest 'the death of a primary affects only its clients' => sub {
     my $host = host('RateLimit one 2/1h algorithm=fixed-window');
     $cluster->replace_nodes_after(1500);
     my ($dead) = $cluster->primaries;
@@ -256,7 +256,7 @@ subtest 'a primary is killed under load' => sub {
                 $began = time;
                 $dead->kill9;
             });
-        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'nobody gets an error';
+        is_deeply [grep { !/^(?:200|429)$/ } keys %{ $sum->{status} }], [], 'no client gets an error';
     };
     $step->(\%passed);
     $step->(\%passed) while !$done && ++$times < 20 && !($done = $is_back->());
@@ -264,17 +264,17 @@ subtest 'a primary is killed under load' => sub {
     Process::wait_until(sub { $done ||= $is_back->() }, what => 'the limit to come back', within => 20);
     diag sprintf 'exact again after %.1f s at the latest', time - $began;
     is scalar(grep { $passed{$_} != 2 && !$killed->($_) } keys %passed), 0,
-        'clients whose counts are elsewhere notice nothing';
+        'clients with counts on other nodes keep exact limits';
     is scalar(grep { $passed{$_} < 2 || $passed{$_} > 4 } keys %passed), 0,
         'the others get at most one quota more';
     recovered($host, \%lost);
     my %after;
     $step->(\%after);
-    is scalar(grep { $_ != 2 } values %after), 0, 'then all are exact again';
-    is +(Status->of($host))->{RedisBreakerOpen}, 0, 'and no breaker stays open for a server that is gone';
+    is scalar(grep { $_ != 2 } values %after), 0, 'afterwards the limits of all clients are exact';
+    is +(Status->of($host))->{RedisBreakerOpen}, 0, 'no breaker stays open for the dead server';
 };
 
-# Waits until clients of the lost slots are asked about in each child.
+# Waits until Redis decides about clients of the lost slots in every child.
 sub recovered {
     my ($host, $lost) = @_;
     Process::wait_until(sub {
@@ -287,7 +287,7 @@ sub recovered {
     }, what => 'Redis to decide again', within => 60);
 }
 
-subtest 'seeds' => sub {
+subtest 'one working seed is enough' => sub {
     my ($dead) = grep { !$_->pid } $cluster->nodes;
     my ($alive) = grep { $_->pid } $cluster->nodes;
     my $lonely = RedisServer->start;
@@ -298,13 +298,13 @@ subtest 'seeds' => sub {
             vars => { URL => $url->($dead, $lonely, $silent, $alive) });
         my $n = $fresh++;
         my @status = map { $host->get('/hello.txt', headers => { 'X-Client' => address($n) })->status } 1 .. 4;
-        is "@status", '200 200 200 429', "one that is good is enough ($mpm)";
+        is "@status", '200 200 200 429', "Redis decides with one that works ($mpm)";
         no_failure($host);
     }
     my $host = host('RateLimit one 3/1h', vars => { URL => $url->($lonely) });
     my @status = map { $host->get('/hello.txt')->status } 1 .. 4;
-    is "@status", '200 200 200 429', 'without one each host counts alone';
-    # A child that no request comes to asks for the table as well, in its own time.
+    is "@status", '200 200 200 429', 'without one the host counts alone';
+    # a child without requests asks for the table of slots, too
     my $told = sub { map { /\[pid (\d+)/ } $host->error_log_lines(qr/no table of slots/) };
     my $asked = sub {
         return ($lonely->cmd(qw(INFO commandstats)) =~ /^cmdstat_cluster\S*:calls=(\d+)/m)[0];
@@ -313,9 +313,9 @@ subtest 'seeds' => sub {
     Process::wait_until(sub { $children->() == 2 }, what => 'both children to have tried');
     my $before = $asked->();
     Process::wait_until(sub { $asked->() >= $before + 10 }, what => 'more tries');
-    is scalar(() = $told->()), 2, 'and each child says why, once';
+    is scalar(() = $told->()), 2, 'each child logs the reason once';
     like +($host->error_log_lines(qr/no table of slots/))[0], qr/cluster support disabled/,
-        'in the words of Redis';
+        'with the error text of Redis';
 };
 
 done_testing;

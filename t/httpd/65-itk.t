@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# mpm-itk forks a process for each connection, long after httpd has started its
-# children. Such a process must not speak over a connection to Redis that others
-# hold too: it makes its own, so that limits are as exact as under any other MPM,
-# survive a restart of Redis, and nobody gets a reply that is for someone else.
+# mpm-itk forks a process for each connection, long after httpd has started its children. Such a process must
+# not use a connection to Redis that it has inherited. It opens its own, so limits are as exact as under
+# other MPMs and survive a restart of Redis, and no request gets the reply for another one.
 
 use strict;
 use warnings;
@@ -21,7 +20,7 @@ use Test::More;
 use Time::HiRes qw(sleep time);
 
 my $itk = Httpd::_libexecdir() . '/mpm_itk.so';
-plan skip_all => 'it takes root to start mpm-itk' if $> != 0;
+plan skip_all => 'only root can start mpm-itk' if $> != 0;
 plan skip_all => 'mpm-itk is not installed (libapache2-mpm-itk)' if !-e $itk;
 
 use constant QUOTA => 20;
@@ -44,28 +43,28 @@ RateLimitNotes all
 EOT
 }
 
-# How many connections Redis has, beside the one that asks.
+# The number of connections to Redis, except that of the test.
 sub connections {
     my ($redis) = @_;
     my @lines = split /\n/, $redis->cmd(qw(CLIENT LIST));
     return @lines - 1;
 }
 
-subtest 'many connections at once share one exact limit' => sub {
+subtest 'concurrent connections share one exact limit' => sub {
     my $redis = RedisServer->start;
     my $host = host($redis->url);
     my %source;
     my $sum = Client->flood(targets => [$host->port], connections => 8, requests => 200,
         path => '/hello.txt', on_response => sub { $source{ $_[1]->header('X-Source') // '' }++ });
-    is_deeply $sum->{status}, { 200 => QUOTA, 429 => 200 - QUOTA }, 'the quota passes, no more';
-    is $source{fallback} // 0, 0, 'and Redis alone has decided';
+    is_deeply $sum->{status}, { 200 => QUOTA, 429 => 200 - QUOTA }, 'exactly the quota passes';
+    is $source{fallback} // 0, 0, 'Redis has decided every request';
     my $kept = Client->new(port => $host->port, from => '127.0.0.2');
     is $kept->request(path => '/hello.txt')->header('X-Source'), 'redis',
-        'it decides each request of a connection' for 1 .. 3;
-    cmp_ok connections($redis), '<=', 1, 'only a process that serves somebody is connected';
+        'Redis decides each request of a kept connection' for 1 .. 3;
+    cmp_ok connections($redis), '<=', 1, 'only a process that serves a client is connected to Redis';
     $kept->disconnect;
     Process::wait_until(sub { connections($redis) == 0 }, what => 'its connection to end with it');
-    pass 'and no longer than it does';
+    pass 'the connection to Redis ends with that of the client';
 };
 
 subtest 'Redis is used again after it was restarted' => sub {
@@ -73,18 +72,17 @@ subtest 'Redis is used again after it was restarted' => sub {
     my $host = host($redis->url);
     is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides' for 1 .. 4;
     my $kept = Client->new(port => $host->port, from => '127.0.0.2');
-    is $kept->request(path => '/hello.txt')->header('X-Source'), 'redis', 'a client has a connection';
+    is $kept->request(path => '/hello.txt')->header('X-Source'), 'redis', 'a client keeps its connection';
     $redis->restart;
     Process::wait_until(sub { $kept->request(path => '/hello.txt')->header('X-Source') eq 'redis' },
-        what => 'Redis to decide again for a connection that was there before');
+        what => 'Redis to decide again for the kept connection');
     is $host->get('/hello.txt', from => '127.0.0.3')->header('X-Source'), 'redis',
-        'and for new ones' for 1 .. 8;
-    $kept->disconnect;    # httpd would wait for it when it ends
-    is scalar($host->crashes), 0, 'no process was lost';
+        'Redis decides for new connections' for 1 .. 8;
+    $kept->disconnect;    # otherwise httpd would wait for it when it stops
+    is scalar($host->crashes), 0, 'no process has crashed';
 };
 
-# One that is asked for 127.0.0.2 answers after the request's deadline that nothing is left, others
-# at once that there is.
+# A Redis that denies 127.0.0.2, after the deadline of the request, and admits other clients at once.
 sub slow_for_one {
     my ($conn) = @_;
     while (my $words = $conn->command) {
@@ -96,7 +94,7 @@ sub slow_for_one {
     }
 }
 
-# As decide.lua answers one ask: whether all was charged, the time, and the counts of the windows.
+# A reply in the format of decide.lua: whether all rules were charged, then time, prev and cur of one rule.
 sub reply {
     my ($charged, $cur) = @_;
     my $now = int(time * 1000);
@@ -104,16 +102,16 @@ sub reply {
     return '$' . length($text) . "\r\n$text\r\n";
 }
 
-subtest 'a late reply is never taken for that of another client' => sub {
+subtest 'a late reply is never used for another client' => sub {
     my $fake = FakeRedis->start(\&slow_for_one);
     my $host = host($fake->url, timeout => '1s', children => 1);
     my $late = Client->new(port => $host->port, from => '127.0.0.2');
-    is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'one reply is late';
-    $late->disconnect;    # httpd's one process is free again
+    is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'the reply for a client is late';
+    $late->disconnect;    # the only process of httpd is free again
     my @next = map { $host->get('/hello.txt', from => '127.0.0.3') } 1 .. 10;
     is_deeply [map { $_->status } @next], [(200) x 10], 'the next clients pass';
     my $commands = grep { /^EVALSHA.*127\.0\.0\.3/ } $fake->commands;
-    is $commands, 10, 'each by a call of its own';
+    is $commands, 10, 'Redis was called once for each';
 };
 
 done_testing;

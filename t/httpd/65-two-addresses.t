@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A name may stand for several servers, as that of a headless service does for the
-# primary and its replicas: the primary is found among them, whichever comes first, and
-# found again when another one takes over.
+# A name can have the addresses of several servers, as the headless service of a primary and its replicas
+# has. The module finds the primary among them, in any order, and finds the new one after a change of roles.
 
 use strict;
 use warnings;
@@ -18,12 +17,12 @@ use RedisServer;
 use Status;
 use Test::More;
 
-plan skip_all => 'names cannot be replaced here' unless my @named = Fault->named('127.0.0.1');
+plan skip_all => 'the test cannot set names on this machine' unless my @named = Fault->named('127.0.0.1');
 
 sub exact {
     my ($host, $from) = @_;
     return is_deeply Fallback::load($host, 100, from => $from)->{status}, { 200 => 20, 429 => 80 },
-        'a limit is exact';
+        'the limit is exact';
 }
 
 for my $mpm (qw(event prefork)) {
@@ -48,7 +47,7 @@ for my $mpm (qw(event prefork)) {
             Fallback::recovered($host);
             exact($host, '127.0.0.5');
             is unpack('x10 V', $replica->cmd('GET', 'rl:{ip:127.0.0.5}:one:fixed-window:1h')), 20,
-                'and when they change places, the other one';
+                'after a change of roles the other server has counted';
         };
     }
 }

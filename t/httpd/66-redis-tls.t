@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Redis over TLS, where hiredis has it: Redis's certificate and the name in it are
-# verified, a client certificate is shown where one is asked for, and a handshake
-# that never ends costs no request more than its deadline.
+# Redis over TLS, if hiredis supports it: the certificate of Redis and the name in it are verified, a client
+# certificate is sent if Redis requires one, and a handshake that never ends delays no request beyond its
+# deadline.
 
 use strict;
 use warnings;
@@ -69,26 +69,26 @@ sub redis_decides {
     my ($host, $how) = @_;
     is_deeply flood($host), { 200 => 20, 429 => 180 }, "$how: exactly the quota passes";
     my $status = Status->of($host);
-    cmp_ok $status->{RedisAnswered}, '>=', 20, 'by Redis';
+    cmp_ok $status->{RedisAnswered}, '>=', 20, 'Redis has decided';
     is $status->redis_failures, 0, 'without a failure';
 }
 
 sub counts_by_itself {
     my ($host, $says) = @_;
-    is_deeply flood($host), { 200 => 20, 429 => 180 }, 'exactly the quota passes, by its own count';
+    is_deeply flood($host), { 200 => 20, 429 => 180 }, 'exactly the quota passes, by the count of the host';
     my $status = Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
         what => 'the breaker to open');
-    is $status->{RedisAnswered}, 0, 'Redis was not asked';
-    like +($host->error_log_lines(qr/breaker open/))[0], $says, 'the log says why';
+    is $status->{RedisAnswered}, 0, 'Redis has decided nothing';
+    like +($host->error_log_lines(qr/breaker open/))[0], $says, 'the log has the reason';
 }
 
 my $trust = 'ca=' . $ca->file;
 
 for my $mpm (qw(event prefork)) {
-    subtest "a certificate that is good ($mpm)" => sub {
+    subtest "a valid certificate is accepted ($mpm)" => sub {
         my ($redis, $url) = redis('no');
         my $host = host($url, $trust, mpm => $mpm);
-        redis_decides($host, 'by its address');
+        redis_decides($host, 'verified by address');
         $redis->kill9;
         is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
         $redis->restart;
@@ -96,38 +96,38 @@ for my $mpm (qw(event prefork)) {
             $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source')
                 eq 'redis'
         }, what => 'Redis to decide again', within => 30);
-        pass 'and Redis decides again when it is back';
+        pass 'Redis decides again when it is back';
     };
 }
 
 for my $mpm (qw(event prefork)) {
-    subtest "Redis closes idle connections ($mpm)" => sub {
+    subtest "connections that Redis closes when idle are opened again ($mpm)" => sub {
         my ($redis, $url) = redis('no', 'timeout 1');
         my $host = host($url, $trust, mpm => $mpm, children => 1);
         for (1 .. 3) {
-            is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides all the same';
+            is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides';
             sleep 2.5;
         }
         is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
     };
 }
 
-subtest 'a name of its own' => sub {
+subtest 'name= is verified instead of the host' => sub {
     my ($redis, $url) = redis('no');
-    redis_decides(host($url, "$trust name=redis.test"), 'that is in the certificate');
+    redis_decides(host($url, "$trust name=redis.test"), 'a name that is in the certificate');
     counts_by_itself(host($url, "$trust name=other.test"), qr/certificate is not good: .*mismatch/);
 };
 
-subtest 'a certificate that nobody vouches for' => sub {
+subtest 'a certificate of an unknown authority is refused' => sub {
     my ($redis, $url) = redis('no');
     counts_by_itself(host($url, ''), qr/certificate is not good: .*self.signed|unable to get/);
     counts_by_itself(host($url, 'ca=' . $stranger->file), qr/certificate is not good/);
 };
 
-subtest 'a client certificate' => sub {
+subtest 'a client certificate is sent' => sub {
     my ($redis, $url) = redis('yes');
     my $known = "$trust cert=$client->{cert} key=$client->{key}";
-    redis_decides(host($url, $known), 'shown');
+    redis_decides(host($url, $known), 'with a client certificate');
     counts_by_itself(host($url, $trust), qr/TLS|closed|reset|error/i);
     my $other = $stranger->issue('other', 'DNS:client.test');
     counts_by_itself(host($url, "$trust cert=$other->{cert} key=$other->{key}"),
@@ -144,12 +144,12 @@ my @tls_files = ("tls-cert-file $server->{cert}", "tls-key-file $server->{key}",
 sub named { my ($redis) = @_; return grep { / name=ratelimit:/ } split /\n/, $redis->cmd(qw(CLIENT LIST)) }
 
 for my $mpm (qw(event prefork)) {
-    subtest "sentinels, and the servers they name ($mpm)" => sub {
+    subtest "sentinels and the servers that they name are used over TLS ($mpm)" => sub {
         my $site = RedisSentinel->start(replicas => 1, tls => \@tls_files);
         my $host = host($site->url, $trust, mpm => $mpm);
         redis_decides($host, 'over TLS');
         for my $server ($site->servers, $site->sentinels) {
-            is scalar(grep { !/laddr=\S+:$server->{tls_port} / } named($server)), 0, 'never in clear';
+            is scalar(grep { !/laddr=\S+:$server->{tls_port} / } named($server)), 0, 'no connection is unencrypted';
         }
         my $new = $site->fail_over;
         Process::wait_until(sub {
@@ -158,18 +158,18 @@ for my $mpm (qw(event prefork)) {
         }, what => 'the new primary to decide', within => 60);
         pass 'the new primary decides after a failover';
     };
-    subtest "a cluster ($mpm)" => sub {
+    subtest "all nodes of a cluster are used over TLS ($mpm)" => sub {
         my $cluster = RedisCluster->start(replicas => 0, tls => \@tls_files);
         my $host = host($cluster->url(1), $trust, mpm => $mpm);
-        redis_decides($host, 'by one of its nodes');
+        redis_decides($host, 'by one node of the cluster');
         for my $client (2 .. 40) {
             my $r = $host->get('/hello.txt', from => "127.0.0.$client");
-            is $r->header('X-Source'), 'redis', 'and by the others' if $client == 40;
+            is $r->header('X-Source'), 'redis', 'by the other nodes' if $client == 40;
         }
         my @of = map { scalar(named($_)) } $cluster->nodes;
-        cmp_ok +(sort { $a <=> $b } @of)[0], '>', 0, 'all of them are connected';
+        cmp_ok +(sort { $a <=> $b } @of)[0], '>', 0, 'every node has a connection';
         for my $node ($cluster->nodes) {
-            is scalar(grep { !/laddr=\S+:$node->{tls_port} / } named($node)), 0, 'never in clear';
+            is scalar(grep { !/laddr=\S+:$node->{tls_port} / } named($node)), 0, 'no connection is unencrypted';
         }
         is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
     };
@@ -177,20 +177,20 @@ for my $mpm (qw(event prefork)) {
 
 for my $mpm (qw(event prefork)) {
     my %hostile = (
-        'says nothing' => sub { $_[0]->silence },
-        'drips'        => sub { $_[0]->drip("\x16\x03\x03\x02\x00" . "\0" x 512, 0.02) },
-        'says garbage' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
-        'closes'       => sub { },
+        'sends nothing' => sub { $_[0]->silence },
+        'is sent byte by byte' => sub { $_[0]->drip("\x16\x03\x03\x02\x00" . "\0" x 512, 0.02) },
+        'sends garbage' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
+        'closes' => sub { },
     );
     for my $name (sort keys %hostile) {
-        subtest "a handshake that $name ($mpm)" => sub {
+        subtest "a handshake that $name delays no request ($mpm)" => sub {
             my $fake = FakeRedis->start($hostile{$name});
             my $host = host('rediss://127.0.0.1:' . $fake->port, $trust, mpm => $mpm,
                 children => $mpm eq 'prefork' ? 10 : 2, time => DEADLINE_MS . 'ms connect=250ms');
             counts_by_itself($host, qr/TLS|in time|closed|reset/i);
-            # a handshake that blocked would take ten seconds, or for ever
+            # a blocking handshake would take ten seconds or never end
             cmp_ok +(Status->of($host))->{RedisWaitP999Us}, '<', 5 * DEADLINE_MS * 1000,
-                'nobody waits for it';
+                'no request waits for it';
         };
     }
 }
