@@ -2,7 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 # The documents say what is so. Every example passes httpd -t. DIRECTIVES.md has each directive,
 # option, algorithm, key component and phase that the module takes, and no other; its defaults and
-# contexts, the effect of its examples, and what it says is refused are tried. Every link leads somewhere.
+# contexts, the effect of its examples, and what it says is refused are tried. Every link leads
+# somewhere.
 
 use strict;
 use warnings;
@@ -305,7 +306,8 @@ sub contexts {
     my @taken;
     for my $where ('server config', 'virtual host', 'directory') {
         my ($code, $said) = check(sprintf $context{$where}, $line);
-        push @taken, $where unless $said =~ /cannot occur within|not allowed in|is for the server and/;
+        push @taken, $where
+            unless $said =~ /cannot occur within|not allowed in|is for the server and/;
     }
     return @taken;
 }
