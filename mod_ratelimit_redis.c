@@ -122,6 +122,7 @@ static void child_init(apr_pool_t *pchild, server_rec *s)
 
 static int decide(request_rec *r, rl_phase phase)
 {
+    rl_chain *chain;
     int verdict;
 
     if (!context.local)
@@ -134,8 +135,10 @@ static int decide(request_rec *r, rl_phase phase)
     verdict = rl_decide(r, &context, phase);
     if (verdict == DECLINED)
         return DECLINED;
-    rl_violation(r, &context);
-    return rl_reply(r, verdict);
+    chain = rl_chain_of(r);
+    if (chain->denial || chain->shadow)
+        rl_violation(r, &context, chain);
+    return rl_reply(r, chain, verdict);
 }
 
 static int quick_handler(request_rec *r, int is_lookup)

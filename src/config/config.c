@@ -17,8 +17,6 @@
 
 #include "config/config.h"
 
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
-
 static apr_array_header_t *all_rules; /* of rl_written_rule */
 static apr_array_header_t *all_logs;  /* of rl_log * */
 
@@ -151,21 +149,11 @@ void *rl_config_merge_server(apr_pool_t *pool, void *outer_settings, void *inner
 
 /* --- Look up ------------------------------------------------------------------------------- */
 
-const rl_settings *rl_config_settings(const server_rec *server)
-{
-    return ap_get_module_config(server->module_config, &ratelimit_redis_module);
-}
-
 const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings)
 {
     const rl_settings *own = rl_config_settings(server);
 
     return own->log ? own->log : settings->log;
-}
-
-const rl_section *rl_config_section(const request_rec *r)
-{
-    return ap_get_module_config(r->per_dir_config, &ratelimit_redis_module);
 }
 
 unsigned rl_config_normalize(const rl_section *section)

@@ -20,6 +20,8 @@
 #include "redis/url.h"
 #include "rule/rule.h"
 
+extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
+
 /* RateLimitHeaders: families, and what to do with a header that is already there. */
 enum {
     RL_HEADERS_X_RATELIMIT = 1,
@@ -107,13 +109,19 @@ apr_array_header_t *rl_config_rules(void);
 apr_array_header_t *rl_config_logs(void);
 
 /* The settings of a server. Those of a virtual host hold its scope and log only. */
-const rl_settings *rl_config_settings(const server_rec *server);
+static inline const rl_settings *rl_config_settings(const server_rec *server)
+{
+    return ap_get_module_config(server->module_config, &ratelimit_redis_module);
+}
 
 /* The violation log of a server, or NULL if it has none; settings are the main server's. */
 const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings);
 
-/* The section that holds for a request, or NULL if no directive was given there. */
-const rl_section *rl_config_section(const request_rec *r);
+/* The section that applies to a request, or NULL if no directive was given there. */
+static inline const rl_section *rl_config_section(const request_rec *r)
+{
+    return ap_get_module_config(r->per_dir_config, &ratelimit_redis_module);
+}
 
 /* A section's rule of this name, which may be off; NULL if it has none. */
 const rl_rule *rl_config_rule_named(const rl_section *section, const char *name);

@@ -10,19 +10,6 @@
 
 #include "decide/chain.h"
 
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
-
-rl_chain *rl_chain_of(const request_rec *r)
-{
-    for (; r; r = r->prev ? r->prev : r->main) {
-        rl_chain *chain = ap_get_module_config(r->request_config, &ratelimit_redis_module);
-
-        if (chain)
-            return chain;
-    }
-    return NULL;
-}
-
 rl_chain *rl_chain_create(request_rec *r)
 {
     rl_chain *chain = apr_pcalloc(r->pool, sizeof(*chain));
@@ -52,30 +39,6 @@ void rl_chain_bind_request(rl_chain *chain, request_rec *r, const rl_context *co
     terms->settings = context->settings;
     terms->local = context->local;
     terms->normalize = rl_config_normalize(section);
-}
-
-int rl_chain_has(const rl_chain *chain, const rl_rule *rule)
-{
-    for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (o->rule == rule)
-            return 1;
-    }
-    return 0;
-}
-
-int rl_chain_is_charged(const rl_chain *chain, uint64_t counter, int on_response)
-{
-    for (const rl_outcome *o = chain->first; o; o = o->next) {
-        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
-            return 1;
-    }
-    return 0;
-}
-
-void rl_chain_add(rl_chain *chain, rl_outcome *o)
-{
-    *chain->end = o;
-    chain->end = &o->next;
 }
 
 const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *o)

@@ -73,7 +73,16 @@ typedef struct {
 } rl_chain;
 
 /* The chain a request belongs to, or NULL if nothing was decided yet. */
-rl_chain *rl_chain_of(const request_rec *r);
+static inline rl_chain *rl_chain_of(const request_rec *r)
+{
+    for (; r; r = r->prev ? r->prev : r->main) {
+        rl_chain *chain = ap_get_module_config(r->request_config, &ratelimit_redis_module);
+
+        if (chain)
+            return chain;
+    }
+    return NULL;
+}
 
 /* An empty chain in the request's pool, which rl_chain_of() does not find. */
 rl_chain *rl_chain_create(request_rec *r);
@@ -86,12 +95,30 @@ void rl_chain_bind_request(rl_chain *chain, request_rec *r, const rl_context *co
                            const rl_section *section);
 
 /* Whether the chain has an outcome of the rule. */
-int rl_chain_has(const rl_chain *chain, const rl_rule *rule);
+static inline int rl_chain_has(const rl_chain *chain, const rl_rule *rule)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->rule == rule)
+            return 1;
+    }
+    return 0;
+}
 
 /* Whether an outcome of the chain has charged the counter, or made it pending if on_response. */
-int rl_chain_is_charged(const rl_chain *chain, uint64_t counter, int on_response);
+static inline int rl_chain_is_charged(const rl_chain *chain, uint64_t counter, int on_response)
+{
+    for (const rl_outcome *o = chain->first; o; o = o->next) {
+        if (o->counter == counter && o->charged && o->limit.on_response == on_response)
+            return 1;
+    }
+    return 0;
+}
 
-void rl_chain_add(rl_chain *chain, rl_outcome *outcome);
+static inline void rl_chain_add(rl_chain *chain, rl_outcome *outcome)
+{
+    *chain->end = outcome;
+    chain->end = &outcome->next;
+}
 
 /* The text of an outcome's identity, in the pool of the request that is bound: see identity.h. */
 const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *outcome);

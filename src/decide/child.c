@@ -13,7 +13,6 @@
 
 #include "decide/child.h"
 
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
 static apr_pool_t *child_pool; /* in which a forked process makes its client */

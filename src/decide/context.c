@@ -16,7 +16,6 @@
 #include "decide/context.h"
 #include "httpd/segment.h"
 
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
 /*

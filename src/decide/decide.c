@@ -28,7 +28,6 @@
 #include "decide/decide.h"
 #include "decide/step.h"
 
-extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
 /* --- Preparing ---------------------------------------------------------------------------- */
@@ -74,7 +73,7 @@ static int collect(rl_step *s, const rl_section *section, rl_phase phase)
     const rl_chain *chain = s->chain;
     int is_known = chain->section == section && chain->uri == s->r->uri;
 
-    s->count = s->shadows = 0;
+    s->count = s->shadows = s->no_place = 0;
     s->delay_ms = 0;
     for (int i = 0; i < section->rule_count && s->count < RL_ASKS_MAX; i++) {
         const rl_rule *rule = section->rules[i];
@@ -244,7 +243,8 @@ static int is_aftermath(const request_rec *r)
 static int decide_step(rl_step *s)
 {
     s->host_ms = rl_local_clock();
-    rl_step_check_places(s);
+    if (s->delay_ms > 0)
+        rl_step_check_places(s);
     consult_memory(s);
     rl_step_ask_redis(s);
     if (!rl_step_is_denied(s) && !s->chain->closed)
@@ -301,7 +301,6 @@ rl_chain *rl_decide_peek(request_rec *r, const rl_context *context)
     s.r = r;
     s.context = context;
     s.peek = 1;
-    s.no_place = 0;
     s.chain = rl_chain_create(r);
     rl_chain_bind_request(s.chain, r, context, section);
     do {

@@ -21,8 +21,7 @@ static int places(const rl_step *s)
 
 void rl_step_check_places(rl_step *s)
 {
-    s->no_place = s->delay_ms > 0
-        && !rl_delayed_has_room(s->context->delayed, s->host_ms, places(s));
+    s->no_place = !rl_delayed_has_room(s->context->delayed, s->host_ms, places(s));
     for (int i = 0; i < s->count && s->no_place; i++)
         s->outcomes[i]->limit.delay_ms = 0;
 }

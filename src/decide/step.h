@@ -34,31 +34,59 @@ typedef struct {
 /* --- step.c: one outcome, and the step ---------------------------------------------------- */
 
 /* ms in ticks of an outcome's limit. */
-int64_t rl_step_ticks(const rl_outcome *o, int64_t ms);
+static inline int64_t rl_step_ticks(const rl_outcome *o, int64_t ms)
+{
+    return ms * rl_limiter_ticks(&o->limit);
+}
 
 /* The key of an outcome's entry in the local tier. */
-uint64_t rl_step_key(const rl_step *s, const rl_outcome *o);
+static inline uint64_t rl_step_key(const rl_step *s, const rl_outcome *o)
+{
+    return rl_local_key(s->context->local, o->kind,
+                        o->rule->counter ^ rl_config_settings(s->r->server)->scope_hash,
+                        o->identity.raw, o->identity.length);
+}
 
 /* The clock that the local tier counts by where it decides an outcome. */
-rl_clock rl_step_clock(const rl_outcome *o);
+static inline rl_clock rl_step_clock(const rl_outcome *o)
+{
+    return o->kind == RL_LOCAL_COUNT ? RL_CLOCK_HOST : RL_CLOCK_REDIS;
+}
 
 /* Sets whether an outcome denies, by its state. */
-void rl_step_judge(rl_outcome *o);
+static inline void rl_step_judge(rl_outcome *o)
+{
+    o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
+}
 
 /* Denies by what memory holds, without asking Redis. */
-void rl_step_deny_from_memory(rl_outcome *o);
+static inline void rl_step_deny_from_memory(rl_outcome *o)
+{
+    o->source = RL_SOURCE_LOCAL;
+    o->denies = 1;
+}
 
 /* Adds to an outcome's state the charge that its count was given, and keeps where that went. */
 void rl_step_mark_charged(rl_outcome *o);
 
 /* Whether a live rule of the step denies. */
-int rl_step_is_denied(const rl_step *s);
+static inline int rl_step_is_denied(const rl_step *s)
+{
+    for (int i = 0; i < s->count; i++) {
+        if (s->outcomes[i]->denies && !s->outcomes[i]->shadow)
+            return 1;
+    }
+    return 0;
+}
 
 /* Appends an ask about an outcome; members that only a decision needs are zero. */
 rl_ask *rl_step_add_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind);
 
 /* µs that the chain may still wait for Redis; 0 or less: none. */
-int64_t rl_step_time_left_us(const rl_step *s);
+static inline int64_t rl_step_time_left_us(const rl_step *s)
+{
+    return s->context->settings->timeout_ms * 1000 - s->chain->waited_us;
+}
 
 /* --- ask_redis.c -------------------------------------------------------------------------- */
 

@@ -305,11 +305,9 @@ static void report_outcome(request_rec *r, const rl_context *context, rl_chain *
         to_error_log(r, &said);
 }
 
-void rl_violation(request_rec *r, const rl_context *context)
+void rl_violation(request_rec *r, const rl_context *context, rl_chain *chain)
 {
-    rl_chain *chain = rl_chain_of(r);
-
-    for (rl_outcome *o = chain ? chain->first : NULL; o; o = o->next) {
+    for (rl_outcome *o = chain->first; o; o = o->next) {
         if (!o->denies || o->reported)
             continue;
         o->reported = 1;

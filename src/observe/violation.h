@@ -12,10 +12,10 @@
 
 /*
  * Reports each outcome of the request's chain that denies the request or, as a shadow rule's, would
- * deny it, once: to be called after each decision. Client bytes in the log are escaped, secrets
- * digested. Thread-safe.
+ * deny it, once: to be called after each decision that has a denial or a shadow denial. Client bytes
+ * in the log are escaped, secrets digested. Thread-safe.
  */
-void rl_violation(request_rec *r, const rl_context *context);
+void rl_violation(request_rec *r, const rl_context *context, rl_chain *chain);
 
 /*
  * Writes the counts of those that have been denied since their last line and then went away: a line

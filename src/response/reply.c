@@ -437,9 +437,8 @@ static int has_error_document(request_rec *r, int status)
     return ap_response_code_string(r, ap_index_of_response(status)) != NULL;
 }
 
-int rl_reply(request_rec *r, int status)
+int rl_reply(request_rec *r, rl_chain *chain, int status)
 {
-    rl_chain *chain = rl_chain_of(r);
     const char *seconds = NULL;
     int64_t wait_ms;
 

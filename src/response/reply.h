@@ -13,11 +13,11 @@
 void rl_reply_register(apr_pool_t *pool);
 
 /*
- * Puts the headers, notes and environment of what was decided on r: with status OK those of a
+ * Puts the headers, notes and environment of what its chain decided on r: with status OK those of a
  * request that passes, else those of a denial with that status. Returns what the hook is to return:
  * DECLINED for one that passes, else status, or DONE where the response has been made here.
  */
-int rl_reply(request_rec *r, int status);
+int rl_reply(request_rec *r, rl_chain *chain, int status);
 
 /*
  * The weight in thousandths that the parameters of a media range give it, as ap_get_list_item()
