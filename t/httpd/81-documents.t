@@ -213,19 +213,23 @@ subtest 'each has an example of its own' => sub {
     }
 };
 
-# One server, with a virtual host for each example of an option, an algorithm, a key component or a
-# phase. The request is one that the first rule of the example is about.
+# One server, with a virtual host for each example with a rule. The request is one that the first
+# rule of the example is about. Directives for the server config stand outside.
 subtest 'examples apply to the requests that they are about' => sub {
-    my $config = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n"
+    my $config = "Define APACHE_LOG_DIR \@DIR\@\n"
+        . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n"
         . "RateLimitAdaptive 80 0.25\nRateLimitNotes all\n"
         . qq{Header always set X-Decision "%{RATELIMIT_VERDICT}e %{RATELIMIT_RULE}e"\n};
+    my %row = map { my %rows = rows($_); $_ => \%rows } @directives;
+    my $server_wide = join '|', grep { $row{$_}{Context} eq 'server config' } @directives;
     my %host;
-    for my $under ('Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
+    for my $under ('Directives', 'Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
         for my $heading (grep { !/ / || /^key=/ } $manual->headings(3, $under)) {
             my $name = 'e' . keys(%host) . '.test';
+            next if $text{$heading} =~ /<VirtualHost/ || $text{$heading} !~ /^RateLimit \S+ \d/m;
             $host{$name} = [$heading, $text{$heading}];
             $config .= "<VirtualHost *>\nServerName $name\nRateLimitScope $name\n"
-                . $text{$heading} =~ s/^RateLimit(?:Redis|Adaptive) .*\n//mgr . "</VirtualHost>\n";
+                . $text{$heading} =~ s/^(?:$server_wide) .*\n//mgr . "</VirtualHost>\n";
         }
     }
     my $redis = RedisServer->start;
