@@ -177,8 +177,8 @@ static void fall_back(rl_step *s, rl_outcome *o)
         count_here(s, o);
     else
         o->open = 1;
-    o->closes = on_failure == RL_FAIL_CLOSED && !o->shadow;
-    if (o->closes)
+    o->fail_closed = on_failure == RL_FAIL_CLOSED && !o->shadow;
+    if (o->fail_closed)
         s->chain->closed = o;
 }
 

@@ -52,7 +52,7 @@ typedef struct rl_outcome {
     const rl_limit *remembered; /* then: the limit with which memory denies */
     int starts_block;      /* or for Redis to start a block */
     int open;              /* Redis did not answer, and the rule does not count by itself */
-    int closes;            /* and says on-failure=closed */
+    int fail_closed;       /* and says on-failure=closed */
     struct rl_outcome *next;
 } rl_outcome;
 

@@ -189,7 +189,7 @@ static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
     int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->open;
     rl_verdict verdict = RL_PASSED;
 
-    if (o->denies || o->closes)
+    if (o->denies || o->fail_closed)
         verdict = o->shadow ? RL_SHADOWED : RL_DENIED;
     else if (o->exempt)
         verdict = RL_EXEMPT;
