@@ -176,7 +176,7 @@ static void fall_back(rl_step *s, rl_outcome *o)
     if (on_failure == RL_FAIL_LOCAL)
         count_here(s, o);
     else
-        o->open = 1;
+        o->uncounted = 1;
     o->fail_closed = on_failure == RL_FAIL_CLOSED && !o->shadow;
     if (o->fail_closed)
         s->chain->closed = o;

@@ -51,7 +51,7 @@ typedef struct rl_outcome {
     int renews;            /* memory denies, and this request is to ask whether Redis still does */
     const rl_limit *remembered; /* then: the limit with which memory denies */
     int starts_block;      /* or for Redis to start a block */
-    int open;              /* Redis did not answer, and the rule does not count by itself */
+    int uncounted;         /* Redis did not answer, and the rule does not count by itself */
     int fail_closed;       /* and says on-failure=closed */
     struct rl_outcome *next;
 } rl_outcome;

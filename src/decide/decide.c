@@ -158,7 +158,7 @@ static void charge_host(rl_step *s, int shadow)
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
-        if (o->kind == RL_LOCAL_SNAPSHOT || o->exempt || o->open || o->denies
+        if (o->kind == RL_LOCAL_SNAPSHOT || o->exempt || o->uncounted || o->denies
             || o->shadow != shadow)
             continue;
         if (o->kind == RL_LOCAL_COUNT)
@@ -186,7 +186,7 @@ static int waits_longer(const rl_outcome *o, const rl_outcome *than)
 
 static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
 {
-    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->open;
+    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->uncounted;
     rl_verdict verdict = RL_PASSED;
 
     if (o->denies || o->fail_closed)

@@ -45,7 +45,7 @@ static void print_quota(request_rec *r, const rl_outcome *o, const char *separat
     int64_t wait_ms = 0, remaining = -1, reset_ms = -1, used = -1;
     int64_t capacity = rl_limiter_capacity(&o->limit);
 
-    if (!o->exempt && !o->open) {
+    if (!o->exempt && !o->uncounted) {
         wait_ms = rl_outcome_retry_after(o);
         remaining = wait_ms ? 0 : rl_limiter_remaining(&o->limit, &o->state, o->now);
         reset_ms = rl_limiter_reset(&o->limit, &o->state, o->now);

@@ -76,7 +76,7 @@ static int64_t retry_after_s(int64_t wait_ms)
 
 static int shows(const rl_outcome *o)
 {
-    return o->rule->headers && !o->shadow && !o->open && !o->exempt;
+    return o->rule->headers && !o->shadow && !o->uncounted && !o->exempt;
 }
 
 /* In fallback a host's share is less than the rule says; a tier or an override may say more. */
