@@ -233,8 +233,8 @@ static int conclude(rl_step *s)
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
 }
 
-/* Subrequests, and the error document of a request: what led to them was decided already. */
-static int is_aftermath(const request_rec *r)
+/* Then the request that led to it has been decided already. */
+static int is_subrequest_or_error_page(const request_rec *r)
 {
     return r->main || (r->prev && r->prev->status != HTTP_OK);
 }
@@ -261,7 +261,7 @@ int rl_decide_is_due(const request_rec *r, rl_phase phase)
     const rl_chain *chain;
 
     if (!section || !(section->phases & phases) || section->engine == RL_ENGINE_OFF
-        || is_aftermath(r))
+        || is_subrequest_or_error_page(r))
         return 0;
     chain = rl_chain_of(r);
     if (chain && chain->section == section && chain->uri == r->uri)
