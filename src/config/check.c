@@ -133,7 +133,7 @@ static void share_tails(void)
             rl_rule *other = APR_ARRAY_IDX(rules, j, rl_written_rule).rule;
 
             if (other->counter == one->counter && (one->limit.block_ms || one->limit.on_response))
-                other->has_tail = 1;
+                other->has_block_or_pending = 1;
         }
     }
 }

@@ -24,7 +24,7 @@ rl_ask *rl_step_add_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind)
     ask->kind = kind;
     ask->cost = o->cost;
     ask->position = o->position;
-    ask->has_tail = o->rule->has_tail;
+    ask->has_block_or_pending = o->rule->has_block_or_pending;
     s->asked[s->ask_count++] = o;
     return ask;
 }

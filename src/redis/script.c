@@ -109,7 +109,7 @@ static int kind_of(const rl_ask *ask)
     return rl_algorithms[ask->limit->algorithm].wire
         + (rl_limiter_ticks(ask->limit) > 1 ? KIND_US : 0)
         + (ask->limit->on_response ? KIND_ON_RESPONSE : 0)
-        + (ask->limit->block_ms || ask->has_tail ? KIND_BLOCKS : 0)
+        + (ask->limit->block_ms || ask->has_block_or_pending ? KIND_BLOCKS : 0)
         + (ask->override_key ? KIND_OVERRIDES : 0);
 }
 

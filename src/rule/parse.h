@@ -5,7 +5,7 @@
  *     NAME QUOTA/WINDOW [option]...        NAME off        NAME TIER QUOTA|unlimited [burst=N]
  *
  * Called only while the configuration is read. A rule is complete when its line is parsed, except
- * for its tiers, and for has_tail and row, which need all rules. Errors are texts for the
+ * for its tiers, and for has_block_or_pending and row, which need all rules. Errors are texts for the
  * administrator, in the pool given: they quote what was read and show an example of what is valid.
  */
 #ifndef RL_PARSE_H

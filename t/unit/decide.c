@@ -513,7 +513,7 @@ static int next_call(rng *r, sent_call *call)
         chosen[i] = &counters[(first + 7 * i) % COUNTERS];
         call->asks[i].key = chosen[i]->key;
         call->asks[i].limit = &call->limits[i];
-        call->asks[i].has_tail = chosen[i]->use != PLAIN;
+        call->asks[i].has_block_or_pending = chosen[i]->use != PLAIN;
     }
     call->is_undo = rng_one_in(r, 8);
     if (!call->is_undo)

@@ -54,9 +54,9 @@ static int decide_fully(rl_ask *a)
 {
     int said;
 
-    a->has_tail = 1;
+    a->has_block_or_pending = 1;
     said = decide(a);
-    a->has_tail = 0;
+    a->has_block_or_pending = 0;
     return said;
 }
 
@@ -394,7 +394,7 @@ static void test_blocks(void)
         a.cost = 0;
         is_int(decide(&a), 0, "a cost of nothing does not pass either");
         other = ask_of("k", &plain, 1);
-        other.has_tail = 1;
+        other.has_block_or_pending = 1;
         ok(decide(&other) == 0 && other.state.blocked_until > other.now,
            "another rule of the same counter is bound by it");
         a.cost = 1;

@@ -181,7 +181,7 @@ static void test_full(void)
     record(&want, 0, (fields){.kind = 16, .window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
     asks[0] = ask_of("a", &sliding, 1);
-    asks[0].has_tail = 1;
+    asks[0].has_block_or_pending = 1;
     got = rl_script_decide(&names, asks, 1, 0, &length);
     is_command(got, length, &want, "so does a plain rule whose counter others block");
 
@@ -190,7 +190,7 @@ static void test_full(void)
     number(&want, -2);
     record(&want, 0, (fields){.window = 60000, .quota = 10, .cost = 1, .capacity = 10});
     number(&want, 120000);
-    asks[0].has_tail = 0;
+    asks[0].has_block_or_pending = 0;
     got = rl_script_decide(&names, asks, 1, 1, &length);
     is_command(got, length, &want, "and who only looks, at one live rule");
 
