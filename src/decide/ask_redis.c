@@ -31,7 +31,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
     rl_ask *ask;
 
     o->redis_key = redis_key_of(s, o);
-    if (o->renews) { /* without the override that memory knew */
+    if (o->revalidates) { /* without the override that memory knew */
         o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
         rl_terms_limit(&s->chain->terms, o->rule, &o->limit);
         o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
@@ -167,7 +167,7 @@ static void fall_back(rl_step *s, rl_outcome *o)
 
     s->chain->fallback = 1;
     o->redis_key = NULL;
-    if (o->renews) {
+    if (o->revalidates) {
         o->limit = *o->remembered;
         rl_step_deny_from_memory(o);
         return;

@@ -48,7 +48,7 @@ typedef struct rl_outcome {
     int reported;          /* denies, and has been counted by rl_violation() */
     int charged;           /* or pending, and then not settled yet */
     rl_kept *kept;         /* while it is pending; knows better than position where */
-    int renews;            /* memory denies, and this request is to ask whether Redis still does */
+    int revalidates;       /* memory denies, and this request is to ask whether Redis still does */
     const rl_limit *remembered; /* then: the limit with which memory denies */
     int starts_block;      /* or for Redis to start a block */
     int uncounted;         /* Redis did not answer, and the rule does not count by itself */

@@ -108,9 +108,9 @@ static void recall_snapshot(rl_step *s, rl_outcome *o)
         return;
     /* A block starts in Redis, and so does the denial that starts it. */
     o->starts_block = rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
-    o->renews = recall == RL_RECALL_ASK || o->starts_block;
+    o->revalidates = recall == RL_RECALL_ASK || o->starts_block;
     o->limit = limit;
-    if (!o->renews)
+    if (!o->revalidates)
         rl_step_deny_from_memory(o);
 }
 
@@ -118,17 +118,17 @@ static void recall_snapshot(rl_step *s, rl_outcome *o)
  * Denials that are due for renewal are taken on only by a request that will ask: where another rule
  * denies as well, or somebody only looks, they stand, and the next client's request renews them.
  */
-static void take_on_renewals(rl_step *s)
+static void take_on_revalidations(rl_step *s)
 {
     int denied = rl_step_is_denied(s);
 
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
-        if (o->renews
+        if (o->revalidates
             && (s->peek || (denied && !o->shadow)
                 || !(o->starts_block || rl_local_renew(s->context->local, o->key, s->host_ms)))) {
-            o->renews = 0;
+            o->revalidates = 0;
             rl_step_deny_from_memory(o);
         }
     }
@@ -147,7 +147,7 @@ static void consult_memory(rl_step *s)
         else if (s->count > 1 || s->peek)
             peek_at_count(s, o);
     }
-    take_on_renewals(s);
+    take_on_revalidations(s);
 }
 
 /* --- Counts of this host ------------------------------------------------------------------ */
