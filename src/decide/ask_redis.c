@@ -33,7 +33,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
     o->redis_key = redis_key_of(s, o);
     if (o->revalidates) { /* without the override that memory knew */
         o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
-        rl_terms_limit(&s->chain->terms, o->rule, &o->limit);
+        rl_evaluation_limit(&s->chain->evaluation, o->rule, &o->limit);
         o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
     }
     ask = rl_step_add_ask(s, o, RL_ASK_DECIDE);

@@ -32,13 +32,13 @@ rl_chain *rl_chain_begin(request_rec *r)
 void rl_chain_bind_request(rl_chain *chain, request_rec *r, const rl_context *context,
                            const rl_section *section)
 {
-    rl_terms *terms = &chain->terms;
+    rl_evaluation *e = &chain->evaluation;
 
-    terms->path = NULL; /* even for the same r: httpd decodes r->uri in place */
-    terms->r = r;
-    terms->settings = context->settings;
-    terms->local = context->local;
-    terms->normalize = rl_config_normalize(section);
+    e->path = NULL; /* even for the same r: httpd decodes r->uri in place */
+    e->r = r;
+    e->settings = context->settings;
+    e->local = context->local;
+    e->normalize = rl_config_normalize(section);
 }
 
 const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *o)
@@ -48,7 +48,7 @@ const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *o)
             o->identity_text = other->identity_text;
     }
     if (!o->identity_text)
-        o->identity_text = rl_identity_text(&chain->terms, &o->identity);
+        o->identity_text = rl_identity_text(&chain->evaluation, &o->identity);
     return o->identity_text;
 }
 

@@ -65,7 +65,7 @@ typedef struct {
     const rl_section *section; /* where the last decision was made */
     const char *uri;     /* for what path */
     rl_phase phase;      /* and for rules up to which phase */
-    rl_terms terms;      /* of the request that is decided over */
+    rl_evaluation evaluation; /* of the request that is decided over */
     int64_t waited_us;   /* for Redis: before the response, and again after it */
     int fallback;        /* Redis did not answer */
     int on_response;     /* something is pending until the response is known */

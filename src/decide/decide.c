@@ -35,14 +35,14 @@ APLOG_USE_MODULE(ratelimit_redis);
 /* An outcome for a rule that applies; none if the request is not to be counted under it. */
 static void prepare(rl_step *s, const rl_rule *rule, int shadow)
 {
-    int64_t cost = s->peek ? 1 : rl_terms_cost(&s->chain->terms, rule);
+    int64_t cost = s->peek ? 1 : rl_evaluation_cost(&s->chain->evaluation, rule);
     rl_outcome *o;
 
     if (cost == 0)
         return;
     o = apr_pcalloc(s->r->pool, sizeof(*o));
     o->rule = rule;
-    o->exempt = !rl_terms_limit(&s->chain->terms, rule, &o->limit);
+    o->exempt = !rl_evaluation_limit(&s->chain->evaluation, rule, &o->limit);
     o->shadow = shadow || rule->shadow;
     s->shadows += o->shadow;
     if (s->context->client && rule->sync == RL_SYNC_REQUEST) {
@@ -54,7 +54,7 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
         o->source = RL_SOURCE_LOCAL;
         o->limit.algorithm = rl_algorithms[o->limit.algorithm].local;
     }
-    rl_identity_find(&s->chain->terms, rule, &o->identity);
+    rl_identity_find(&s->chain->evaluation, rule, &o->identity);
     o->key = o->counter = rl_step_key(s, o);
     o->cost = rl_chain_is_charged(s->chain, o->counter, o->limit.on_response) ? 0 : cost;
     if (o->limit.delay_ms > s->delay_ms && !o->shadow)
@@ -79,7 +79,7 @@ static int collect(rl_step *s, const rl_section *section, rl_phase phase)
         const rl_rule *rule = section->rules[i];
 
         if (!rule->off && rule->phase <= phase && !(is_known && rule->phase <= chain->phase)
-            && !rl_chain_has(chain, rule) && rl_terms_apply(&s->chain->terms, rule))
+            && !rl_chain_has(chain, rule) && rl_evaluation_applies(&s->chain->evaluation, rule))
             prepare(s, rule, section->engine == RL_ENGINE_SHADOW);
     }
     return s->count;

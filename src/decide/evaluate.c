@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * terms: what a rule means for one request.
+ * evaluate: what a rule means for one request.
  *
  * The cheap conditions come first: most rules that do not apply fall to a method or a path. A
  * path is normalised once for all rules of a request that ask for it.
@@ -19,53 +19,53 @@
 
 /* --- Expressions -------------------------------------------------------------------------- */
 
-static void complain(rl_terms *terms, const rl_expr *expr, const char *error)
+static void complain(rl_evaluation *e, const rl_expr *expr, const char *error)
 {
-    request_rec *r = terms->r;
+    request_rec *r = e->r;
 
-    rl_complain(r, terms->local, apr_pstrcat(r->pool, "expression \"", expr->text, "\" failed: ",
-                                             error, NULL));
+    rl_complain(r, e->local, apr_pstrcat(r->pool, "expression \"", expr->text, "\" failed: ", error,
+                                         NULL));
 }
 
-const char *rl_terms_string(rl_terms *terms, const rl_expr *expr)
+const char *rl_evaluation_string(rl_evaluation *e, const rl_expr *expr)
 {
     const char *error = NULL;
-    const char *value = ap_expr_str_exec(terms->r, expr->compiled, &error);
+    const char *value = ap_expr_str_exec(e->r, expr->compiled, &error);
 
     if (!error)
         return value;
-    complain(terms, expr, error);
+    complain(e, expr, error);
     return NULL;
 }
 
 /* Whether a condition is met; whichever is given if it fails, and if there is none. */
-static int is_met(rl_terms *terms, const rl_expr *expr, int otherwise)
+static int is_met(rl_evaluation *e, const rl_expr *expr, int otherwise)
 {
     const char *error = NULL;
     int met;
 
     if (!expr->text)
         return otherwise;
-    met = ap_expr_exec(terms->r, expr->compiled, &error);
+    met = ap_expr_exec(e->r, expr->compiled, &error);
     if (met >= 0 && !error)
         return met;
-    complain(terms, expr, error ? error : "no result");
+    complain(e, expr, error ? error : "no result");
     return otherwise;
 }
 
 /* --- Whether it applies ------------------------------------------------------------------- */
 
-const char *rl_terms_path(rl_terms *terms)
+const char *rl_evaluation_path(rl_evaluation *e)
 {
-    apr_size_t length = strlen(terms->r->uri);
+    apr_size_t length = strlen(e->r->uri);
     char *path;
 
-    if (!terms->path) {
-        path = apr_palloc(terms->r->pool, length + 2);
-        path[rl_path_normalise(path, terms->r->uri, length, terms->normalize)] = '\0';
-        terms->path = path;
+    if (!e->path) {
+        path = apr_palloc(e->r->pool, length + 2);
+        path[rl_path_normalise(path, e->r->uri, length, e->normalize)] = '\0';
+        e->path = path;
     }
-    return terms->path;
+    return e->path;
 }
 
 /* HEAD is GET, and post is POST: a client could send the one in place of the other. */
@@ -81,36 +81,36 @@ static int is_method(const request_rec *r, const char *const *methods)
 }
 
 /* The pattern is normalised like the paths it is held against. */
-static int is_path(rl_terms *terms, const rl_rule *rule)
+static int is_path(rl_evaluation *e, const rl_rule *rule)
 {
-    const char *path = rl_terms_path(terms), *pattern = rule->path_normal;
+    const char *path = rl_evaluation_path(e), *pattern = rule->path_normal;
     size_t length = strlen(rule->path);
     char *other;
 
-    if (terms->normalize != RL_PATH_ALL) {
-        pattern = other = apr_palloc(terms->r->pool, length + 2);
-        other[rl_path_normalise(other, rule->path, length, terms->normalize)] = '\0';
+    if (e->normalize != RL_PATH_ALL) {
+        pattern = other = apr_palloc(e->r->pool, length + 2);
+        other[rl_path_normalise(other, rule->path, length, e->normalize)] = '\0';
     }
     return rl_path_match(pattern, path, strlen(path));
 }
 
-int rl_terms_apply(rl_terms *terms, const rl_rule *rule)
+int rl_evaluation_applies(rl_evaluation *e, const rl_rule *rule)
 {
-    return (!rule->methods || is_method(terms->r, rule->methods))
-        && (!rule->path || is_path(terms, rule))
-        && is_met(terms, &rule->when, 1) && !is_met(terms, &rule->unless, 0);
+    return (!rule->methods || is_method(e->r, rule->methods))
+        && (!rule->path || is_path(e, rule))
+        && is_met(e, &rule->when, 1) && !is_met(e, &rule->unless, 0);
 }
 
 /* --- What it costs ------------------------------------------------------------------------ */
 
-int64_t rl_terms_cost(rl_terms *terms, const rl_rule *rule)
+int64_t rl_evaluation_cost(rl_evaluation *e, const rl_rule *rule)
 {
     const char *text, *s;
     int64_t cost = 0;
 
     if (!rule->cost_expr.text)
         return rule->cost;
-    text = rl_terms_string(terms, &rule->cost_expr);
+    text = rl_evaluation_string(e, &rule->cost_expr);
     if (!text)
         return 1;
     for (s = text; apr_isdigit(*s); s++) {
@@ -118,8 +118,8 @@ int64_t rl_terms_cost(rl_terms *terms, const rl_rule *rule)
             cost = cost * 10 + (*s - '0');
     }
     if (*s || s == text) {
-        rl_complain(terms->r, terms->local,
-                    apr_pstrcat(terms->r->pool, "rule=", rule->name, ": cost=",
+        rl_complain(e->r, e->local,
+                    apr_pstrcat(e->r->pool, "rule=", rule->name, ": cost=",
                                 rule->cost_expr.text, " gave no whole number, so 1 is charged",
                                 NULL));
         return 1;
@@ -129,9 +129,9 @@ int64_t rl_terms_cost(rl_terms *terms, const rl_rule *rule)
 
 /* --- Which quota holds -------------------------------------------------------------------- */
 
-static const rl_tier *tier_of(rl_terms *terms, const rl_rule *rule)
+static const rl_tier *tier_of(rl_evaluation *e, const rl_rule *rule)
 {
-    const char *name = rule->tier.text ? rl_terms_string(terms, &rule->tier) : NULL;
+    const char *name = rule->tier.text ? rl_evaluation_string(e, &rule->tier) : NULL;
 
     return name ? rl_rule_tier(rule, name) : NULL;
 }
@@ -156,9 +156,9 @@ static void adapt(const rl_settings *settings, rl_limit *limit)
     limit->burst = scale(limit->burst, per_mille);
 }
 
-int rl_terms_limit(rl_terms *terms, const rl_rule *rule, rl_limit *limit)
+int rl_evaluation_limit(rl_evaluation *e, const rl_rule *rule, rl_limit *limit)
 {
-    const rl_tier *tier = tier_of(terms, rule);
+    const rl_tier *tier = tier_of(e, rule);
 
     *limit = rule->limit;
     if (tier && tier->unlimited)
@@ -167,7 +167,7 @@ int rl_terms_limit(rl_terms *terms, const rl_rule *rule, rl_limit *limit)
         limit->quota = tier->quota;
         limit->burst = tier->burst;
     }
-    if (rule->adaptive && terms->settings->adaptive_count)
-        adapt(terms->settings, limit);
+    if (rule->adaptive && e->settings->adaptive_count)
+        adapt(e->settings, limit);
     return 1;
 }

@@ -37,10 +37,10 @@ typedef struct {
     unsigned char bytes[16];
 } network;
 
-static void network_of(const rl_terms *terms, const rl_key_part *part, network *n)
+static void network_of(const rl_evaluation *e, const rl_key_part *part, network *n)
 {
     static const unsigned char mapped[12] = {0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0xff, 0xff};
-    const apr_sockaddr_t *address = terms->r->useragent_addr;
+    const apr_sockaddr_t *address = e->r->useragent_addr;
     const unsigned char *bytes = address->ipaddr_ptr;
     int size = address->ipaddr_len;
 
@@ -50,7 +50,7 @@ static void network_of(const rl_terms *terms, const rl_key_part *part, network *
         size = 4;
     }
     n->family = size == 4 ? 4 : 6;
-    n->prefix = size == 4 ? 32 : terms->settings->ipv6_prefix;
+    n->prefix = size == 4 ? 32 : e->settings->ipv6_prefix;
     /* ip/24 speaks of IPv4: a /24 of IPv6 would be a whole provider. */
     if (part->number && (part->number <= 32) == (n->family == 4))
         n->prefix = part->number;
@@ -63,14 +63,14 @@ static void network_of(const rl_terms *terms, const rl_key_part *part, network *
     }
 }
 
-static const char *network_text(const rl_terms *terms, const network *n)
+static const char *network_text(const rl_evaluation *e, const network *n)
 {
-    apr_pool_t *pool = terms->r->pool;
+    apr_pool_t *pool = e->r->pool;
     char text[INET6_ADDRSTRLEN];
 
     /* A whole IPv4 address is what httpd has printed already. */
-    if (n->prefix == 32 && terms->r->useragent_addr->ipaddr_len == 4)
-        return apr_pstrcat(pool, "ip:", terms->r->useragent_ip, NULL);
+    if (n->prefix == 32 && e->r->useragent_addr->ipaddr_len == 4)
+        return apr_pstrcat(pool, "ip:", e->r->useragent_ip, NULL);
     inet_ntop(n->family == 4 ? AF_INET : AF_INET6, n->bytes, text, sizeof(text));
     if (n->prefix == (n->family == 4 ? 32 : 128))
         return apr_pstrcat(pool, "ip:", text, NULL);
@@ -97,27 +97,27 @@ static const char *method_of(const request_rec *r)
     return r->header_only && r->method_number == M_GET ? "GET" : r->method;
 }
 
-static const char *path_of(rl_terms *terms, const rl_key_part *part)
+static const char *path_of(rl_evaluation *e, const rl_key_part *part)
 {
-    const char *path = rl_terms_path(terms);
+    const char *path = rl_evaluation_path(e);
 
     if (!part->number)
         return path;
-    return apr_pstrmemdup(terms->r->pool, path,
+    return apr_pstrmemdup(e->r->pool, path,
                           rl_path_segments(path, strlen(path), (unsigned)part->number));
 }
 
-static const char *evaluate(rl_terms *terms, const rl_key_part *part)
+static const char *evaluate(rl_evaluation *e, const rl_key_part *part)
 {
     rl_expr expr = {part->name, part->expr};
 
-    return rl_terms_string(terms, &expr);
+    return rl_evaluation_string(e, &expr);
 }
 
 /* The value of any part but an address; NULL or "" where there is none. */
-static const char *value_of(rl_terms *terms, const rl_key_part *part)
+static const char *value_of(rl_evaluation *e, const rl_key_part *part)
 {
-    request_rec *r = terms->r;
+    request_rec *r = e->r;
     const char *cookie = NULL;
 
     switch (part->component) {
@@ -135,11 +135,11 @@ static const char *value_of(rl_terms *terms, const rl_key_part *part)
     case RL_KEY_HOST:
         return r->server->server_hostname ? r->server->server_hostname : "default";
     case RL_KEY_PATH:
-        return path_of(terms, part);
+        return path_of(e, part);
     case RL_KEY_SERVER:
         return "all";
     case RL_KEY_EXPR:
-        return evaluate(terms, part);
+        return evaluate(e, part);
     case RL_KEY_IP:
     case RL_KEY_COMPONENTS:
         break;
@@ -193,11 +193,11 @@ static int is_address(const rl_key *key)
     return key->count == 1 && key->parts[0].component == RL_KEY_IP;
 }
 
-static void address_identity(const rl_terms *terms, const rl_key *key, rl_identity *identity)
+static void address_identity(const rl_evaluation *e, const rl_key *key, rl_identity *identity)
 {
     network n;
 
-    network_of(terms, &key->parts[0], &n);
+    network_of(e, &key->parts[0], &n);
     identity->key = key;
     identity->raw = identity->address;
     identity->length = network_raw(&n, identity->address);
@@ -207,7 +207,7 @@ static void address_identity(const rl_terms *terms, const rl_key *key, rl_identi
  * Joins the parts, each as kind, name, length and value, so that no two lists of parts give the
  * same bytes. Returns 0 if a part is empty.
  */
-static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *identity)
+static int joined_identity(rl_evaluation *e, const rl_key *key, rl_identity *identity)
 {
     const char *raw = "";
     apr_size_t length = 0;
@@ -223,19 +223,19 @@ static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *iden
         if (part->component == RL_KEY_IP) {
             network n;
 
-            network_of(terms, part, &n);
+            network_of(e, part, &n);
             value_size = network_raw(&n, address);
             value = (const char *)address;
         }
         else {
-            value = value_of(terms, part);
+            value = value_of(e, part);
             if (!value || !*value)
                 return 0;
             value_size = strlen(value);
         }
         head[0] = (apr_uint32_t)part->component;
         head[1] = (apr_uint32_t)value_size;
-        longer = apr_palloc(terms->r->pool, length + sizeof(head) + name_size + value_size);
+        longer = apr_palloc(e->r->pool, length + sizeof(head) + name_size + value_size);
         memcpy(longer, raw, length);
         memcpy(longer + length, head, sizeof(head));
         memcpy(longer + length + sizeof(head), name, name_size);
@@ -249,17 +249,17 @@ static int joined_identity(rl_terms *terms, const rl_key *key, rl_identity *iden
     return 1;
 }
 
-void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity)
+void rl_identity_find(rl_evaluation *e, const rl_rule *rule, rl_identity *identity)
 {
     for (int i = 0; i < rule->key_count; i++) {
         if (is_address(&rule->keys[i])) {
-            address_identity(terms, &rule->keys[i], identity);
+            address_identity(e, &rule->keys[i], identity);
             return;
         }
-        if (joined_identity(terms, &rule->keys[i], identity))
+        if (joined_identity(e, &rule->keys[i], identity))
             return;
     }
-    address_identity(terms, &address_key, identity);
+    address_identity(e, &address_key, identity);
 }
 
 int rl_identity_equal(const rl_identity *a, const rl_identity *b)
@@ -267,31 +267,31 @@ int rl_identity_equal(const rl_identity *a, const rl_identity *b)
     return a->length == b->length && !memcmp(a->raw, b->raw, a->length);
 }
 
-static const char *part_text(rl_terms *terms, const rl_key_part *part)
+static const char *part_text(rl_evaluation *e, const rl_key_part *part)
 {
-    apr_pool_t *pool = terms->r->pool;
+    apr_pool_t *pool = e->r->pool;
     const char *value, *text;
     network n;
 
     if (part->component == RL_KEY_IP) {
-        network_of(terms, part, &n);
-        return network_text(terms, &n);
+        network_of(e, part, &n);
+        return network_text(e, &n);
     }
     if (part->component == RL_KEY_SERVER)
         return "server";
-    value = value_of(terms, part);
+    value = value_of(e, part);
     if (!value)
         value = ""; /* it was there when the identity was found */
     text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
     return rl_key_rows[part->component].may_be_secret || !is_plain(value) ? digest(pool, text) : text;
 }
 
-const char *rl_identity_text(rl_terms *terms, const rl_identity *identity)
+const char *rl_identity_text(rl_evaluation *e, const rl_identity *identity)
 {
-    const char *text = part_text(terms, &identity->key->parts[0]);
+    const char *text = part_text(e, &identity->key->parts[0]);
 
     for (int i = 1; i < identity->key->count; i++)
-        text = apr_pstrcat(terms->r->pool, text, "+", part_text(terms, &identity->key->parts[i]),
+        text = apr_pstrcat(e->r->pool, text, "+", part_text(e, &identity->key->parts[i]),
                            NULL);
     return text;
 }

@@ -26,7 +26,7 @@ typedef struct {
  * Finds the identity of a request under a rule. It points into the request's pool and into
  * itself, so it must not be copied. Nothing is allocated for key=ip.
  */
-void rl_identity_find(rl_terms *terms, const rl_rule *rule, rl_identity *identity);
+void rl_identity_find(rl_evaluation *e, const rl_rule *rule, rl_identity *identity);
 
 /* Whether two identities of a request are one: then their texts are, too. */
 int rl_identity_equal(const rl_identity *a, const rl_identity *b);
@@ -38,6 +38,6 @@ int rl_identity_equal(const rl_identity *a, const rl_identity *b);
  * of the SHA-256 of header:name:VALUE, cookie:NAME:VALUE, env:NAME:VALUE, EXPRESSION:VALUE,
  * user:NAME or path:PATH. Only printable ASCII without blanks, quotes and braces.
  */
-const char *rl_identity_text(rl_terms *terms, const rl_identity *identity);
+const char *rl_identity_text(rl_evaluation *e, const rl_identity *identity);
 
 #endif

@@ -19,14 +19,14 @@
 static const char *path_of(ap_expr_eval_ctx_t *context, const void *data)
 {
     const rl_section *section;
-    rl_terms terms = {.r = context->r};
+    rl_evaluation e = {.r = context->r};
 
     (void)data;
     if (!context->r || !context->r->uri)
         return "";
     section = rl_config_section(context->r);
-    terms.normalize = section ? rl_config_normalize(section) : RL_PATH_ALL;
-    return rl_terms_path(&terms);
+    e.normalize = section ? rl_config_normalize(section) : RL_PATH_ALL;
+    return rl_evaluation_path(&e);
 }
 
 static int look_up(ap_expr_lookup_parms *parms)

@@ -274,7 +274,7 @@ static void to_log(request_rec *r, const rl_log *log, const rl_context *context,
 {
     said->method = r->method;
     said->host = r->hostname ? r->hostname : r->server->server_hostname;
-    said->path = rl_terms_path(&chain->terms);
+    said->path = rl_evaluation_path(&chain->evaluation);
     said->request_id = apr_table_get(r->subprocess_env, "UNIQUE_ID");
     write_line(log, context, said);
 }
