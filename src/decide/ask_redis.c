@@ -72,8 +72,8 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
     static const char *const why[RL_OVERRIDES] = {
         [RL_OVERRIDE_GARBAGE] = " is neither a quota, nor a tier of the rule, nor unlimited: it is "
                                 "ignored",
-        [RL_OVERRIDE_WRONG_TYPE] = " is ignored: its key is not a hash; delete the key, then set the "
-                                   "override with HSET"};
+        [RL_OVERRIDE_WRONG_TYPE] = " is ignored: its key is not a hash; delete the key, then set "
+                                   "the override with HSET"};
     apr_pool_t *pool = s->r->pool;
 
     if (override == RL_OVERRIDE_REFUSED)
@@ -152,7 +152,8 @@ static void count_here(rl_step *s, rl_outcome *o)
     rl_step_judge(o);
     if (o->denies && !s->peek) { /* Redis's clock may have stepped since the last fallback */
         rl_local_anchor(s->context->local, o->key, &o->limit, o->now);
-        rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
+        rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, o->now,
+                       &o->state);
     }
 }
 

@@ -73,8 +73,8 @@ static void move_counts(server_rec *s, rl_local *to, const rl_segment *to_segmen
 
     ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: RateLimitSharedMemory is %"
                  APR_SIZE_T_FMT " bytes now and was %" APR_SIZE_T_FMT ": %" APR_UINT64_T_FMT " of %"
-                 APR_UINT64_T_FMT " counts, blocks and denials of this host go on, the others start "
-                 "anew", to_segment->size, from_segment->size, moved, live);
+                 APR_UINT64_T_FMT " counts, blocks and denials of this host go on, the others "
+                 "start anew", to_segment->size, from_segment->size, moved, live);
 }
 
 /* The local tier: the one that there is, or one of another size. */
@@ -169,8 +169,8 @@ static apr_hash_t *by_name(const apr_array_header_t *rules, apr_pool_t *pool)
 static void warn_of_names(server_rec *s, int level, unsigned sharing, unsigned names)
 {
     ap_log_error(APLOG_MARK, level, 0, s, "ratelimit: %u of %u names of rules share the row "
-                 "\"(others)\" of server-status and metrics, which have rows for %d names; names of "
-                 "earlier configurations keep theirs until httpd is stopped", sharing, names,
+                 "\"(others)\" of server-status and metrics, which have rows for %d names; names "
+                 "of earlier configurations keep theirs until httpd is stopped", sharing, names,
                  RL_STATS_ROWS - 1);
 }
 

@@ -283,7 +283,8 @@ static const char *part_text(rl_evaluation *e, const rl_key_part *part)
     if (!value)
         value = ""; /* it was there when the identity was found */
     text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
-    return rl_key_rows[part->component].may_be_secret || !is_plain(value) ? digest(pool, text) : text;
+    return rl_key_rows[part->component].may_be_secret || !is_plain(value) ? digest(pool, text)
+                                                                          : text;
 }
 
 const char *rl_identity_text(rl_evaluation *e, const rl_identity *identity)

@@ -152,7 +152,8 @@ static void give_back(decision *d)
 
         if (d->taken[i])
             backs[i] = (rl_ask){
-                .key = ask->key, .limit = ask->limit, .cost = ask->cost, .has_block_or_pending = ask->has_block_or_pending,
+                .key = ask->key, .limit = ask->limit, .cost = ask->cost,
+                .has_block_or_pending = ask->has_block_or_pending,
                 .kind = ask->limit->on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK,
                 .position = rl_limiter_position(ask->limit, &ask->state, ask->now)};
     }

@@ -57,7 +57,7 @@ typedef struct {
     rl_ask_kind kind;
     int64_t cost;
     int shadow;
-    int has_block_or_pending;     /* rules of this counter block or charge on response: the full script */
+    int has_block_or_pending; /* a rule of this counter has block= or charge-on=: the full script */
     int64_t position; /* for all kinds but decide: see rl_limiter_position() */
     int answered;     /* out: the rest says what Redis reports, before the charge, if there was one */
     int64_t now; /* the tick that counts, by Redis's clock */

@@ -80,7 +80,8 @@ typedef struct {
     const uint64_t *statuses; /* charge-on=: bit n is status n; NULL: every request is charged */
     int adaptive;
     int is_shared; /* no part of its key tells one client from another */
-    int has_block_or_pending;  /* a rule of this counter blocks or charges on response; set when all are read */
+    /* a rule of this counter has block= or charge-on=; set when all rules are read */
+    int has_block_or_pending;
     int status;    /* of a denial: 400 to 599 */
     rl_on_failure on_failure; /* RL_FAIL_UNSET: as RateLimitOnFailure says */
     rl_sync sync;
