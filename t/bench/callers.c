@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * callers: what a decision costs those who ask, by themselves or through the client of a child.
+ * callers: the cost of a decision for its callers, over blocking connections or through the client
+ * of a child.
  *
  *     callers blocking|client PORT CALLERS SECONDS
  *
- * blocking: each caller has a hiredis connection of his own and waits in read(), the plain way to
- * use hiredis from a threaded server and the yardstick. client: all callers share the client, as the
- * threads of a child of httpd do. Script, keys and work beside are the same. Prints decisions, µs
- * they lasted in all, µs of CPU, and the µs that half and 99 % of the decisions did not exceed.
+ * blocking: each caller has its own hiredis connection and waits in read(), the simplest way to
+ * use hiredis from a threaded server. client: all callers share the client, as the threads of a
+ * child of httpd do. Script, keys and other work are the same. Prints the decisions, their total
+ * duration in µs, the CPU time in µs, and the median and the 99th percentile of the duration in µs.
  */
 #include <pthread.h>
 #include <string.h>
@@ -94,7 +95,7 @@ static void *run(void *data)
     return NULL;
 }
 
-/* The µs that so many in 100 of the decisions of all callers did not exceed. */
+/* A percentile of the duration of the decisions of all callers, in µs. */
 static int quantile(const caller *callers, int n, long decisions, int percent)
 {
     long seen = 0;

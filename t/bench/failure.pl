@@ -1,9 +1,9 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What requests wait when Redis fails. For each fault of Fault.pm a second of 32 clients without it,
-# two with it and one after it: the verdicts, what became of the calls, and the wait for Redis by
-# the module's own histogram. Then a Redis that says nothing and 16 children of httpd: how many
-# requests waited for it in vain, and what clients saw before, during and after.
+# How long requests wait when Redis fails. For each fault of Fault.pm, 32 clients send requests for one second
+# before it, two seconds during it and one second after it. Printed are the statuses, the outcomes of calls to
+# Redis, and the wait for Redis by the module's own histogram. Then Redis hangs under 16 children of httpd:
+# printed are the requests that waited in vain, and the response times before, during and after.
 #
 #   perl -It/lib t/bench/failure.pl [fault...] [blackhole]
 
@@ -20,7 +20,7 @@ use Time::HiRes qw(time);
 
 my $rules = "<Location /hello.txt>\nRateLimit page 1000000000/1s\n</Location>\n";
 
-# So many seconds of requests: what they saw, in ms, and their statuses.
+# Sends requests for some seconds. Returns the response times in ms, sorted, and the statuses.
 sub phase {
     my ($host, $seconds, $connections) = @_;
     my ($start, @elapsed, %status) = (time);
@@ -46,8 +46,8 @@ sub statuses {
     return join ' ', map { "$_: $sum{$_}" } sort keys %sum;
 }
 
-# A second before, the fault, a second after it; beginning and end fall between requests, as those
-# that are under way do not matter where thousands follow.
+# A second before the fault, two during it, a second after it. It begins and ends between requests: the few
+# that would be under way do not matter among thousands.
 sub endure {
     my ($fault, $host, $connections) = @_;
     my @phases = phase($host, 1, $connections);
@@ -92,7 +92,7 @@ for my $name (grep { $_ ne 'blackhole' } @only) {
 
 exit unless grep { $_ eq 'blackhole' } @only;
 
-print "\nRedis says nothing any more, 16 children, 64 connections, deadline ",
+print "\nRedis hangs, 16 children, 64 connections (16 under prefork), deadline ",
     Fallback::DEADLINE_MS, " ms\n";
 for my $mpm ('event', 'prefork') {
     my $fault = Fault->new('SIGSTOP');

@@ -1,10 +1,10 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Instructions per request, counted by callgrind: repeatable, whatever else the machine does.
+# Instructions per request, counted by callgrind. The numbers do not depend on the load of the machine.
 #
-# Each scene is an httpd of one process that answers N and then 2N requests of one keep-alive
-# connection; the difference, divided by N, is a request without the start of the server. The first
-# requests of each run create the entries and fill the caches and so fall out of the difference.
+# In each scene an httpd of one process answers N, and in a second run 2N requests of one keep-alive
+# connection. The difference, divided by N, is the cost of a request without the start of the server and
+# without the first requests, which create entries and fill caches.
 #
 #   perl -It/lib t/bench/instructions.pl [N] [scene...]
 
@@ -25,14 +25,14 @@ my $rule = "<Location /hello.txt>\nRateLimit page %s\n%s\n</Location>\n";
 my $local = sprintf $rule, '1000000/1h', 'RateLimitHeaders off';
 my $redis = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s\n";
 
-# Many rules in one section, each of its own counter.
+# Many rules in one section, each with its own counter.
 sub rules {
     my ($count, $options) = @_;
     return "<Location /hello.txt>\nRateLimitHeaders off\n"
         . join('', map { "RateLimit page$_ 1000000/1h $options\n" } 1 .. $count) . "</Location>\n";
 }
 
-# name, does it need Redis, configuration, modules
+# name, whether it needs Redis, configuration, whether the module is loaded
 my @scenes = (
     ['bare',             0, '',                                                           0],
     ['redirect-429',     0, "Redirect 429 /hello.txt\n",                                  0],

@@ -1,12 +1,12 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What asking Redis for every decision costs. First the client library itself, with 1, 8, 32 and 64
-# callers, against one blocking connection for each of them: round by round, the same script, the
-# same Redis. Then a whole httpd under wrk, beyond one without the module.
+# The cost of asking Redis for every decision. First the client of the module with 1, 8, 32 and 64 callers is
+# compared with a blocking connection for each caller, in alternating rounds with the same script and the same
+# Redis. Then a whole httpd under wrk is compared with one without the module.
 #
 #   perl -It/lib t/bench/redis.pl [rounds] [seconds a round] [callers...]
 #
-# With numbers of callers, these and no httpd.
+# With numbers of callers, only these are measured, and no httpd.
 
 use strict;
 use warnings;
@@ -44,7 +44,7 @@ sub cpu_us {
 
 # --- The client ----------------------------------------------------------------
 
-# Of one way and number of callers, over all rounds: what callers.c prints, and Redis's CPU.
+# One round of one way and number of callers: the numbers that callers.c prints, and the CPU time of Redis.
 sub round_of_callers {
     my ($sum, $way, $callers) = @_;
     my $before = cpu_us($redis->pid);
@@ -60,7 +60,7 @@ sub round_of_callers {
 
 sub median { my @sorted = sort { $a <=> $b } @_; return $sorted[$#sorted / 2] }
 
-# By rounds, as what else the machine does changes with time.
+# The median of the ratios of each round, because the load of the machine changes over time.
 sub ratio {
     my ($sum, $what) = @_;
     return median(map { $sum->{client}[$_]{$what} / ($sum->{blocking}[$_]{$what} || 1) }

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What a decision costs Redis, by algorithm: calls a second, 64 in a pipeline, one rule, as a ratio
- * of an empty script in the same run, in turns, which is given the same words or none; the CPU of
- * Redis by its own count; what a key takes. Then the CPU a rule takes when there are 1, 10 and 50
+ * The cost of a decision for Redis, by algorithm, with one rule: calls a second in a pipeline of 64,
+ * as a ratio of an empty script that gets the same arguments or none, measured in turns; the CPU
+ * time by Redis's own count; the memory of a key. Then the CPU time per rule with 1, 10 and 50 rules
  * in a call.
  *
- * RL_CALLS is how many calls in a turn. Ratios travel, figures do not.
+ * RL_CALLS is the number of calls in a turn. Ratios can be compared between machines, numbers not.
  */
 #include "random.h"
 #include "redis.h"

@@ -1,6 +1,6 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What a decision costs Redis, by algorithm. See scripts.c.
+# The cost of a decision for Redis, by algorithm. See scripts.c.
 
 use strict;
 use warnings;

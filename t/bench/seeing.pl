@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What it costs to be seen. First the instructions that a request spends in counting, by callgrind
-# and no other build: only what runs inside the functions that count is collected. Then a flood of
-# denials of a hundred clients, with the log and without: lines for each client and interval, and
-# CPU for each denial.
+# The cost of statistics and logs. First the instructions per request in the functions that count, measured by
+# callgrind with the normal build. Then a flood of denials of a hundred clients, with a log and without: lines
+# per client and interval, and CPU time per denial.
 #
 #   perl -It/lib t/bench/seeing.pl [seconds a round] [rounds]
 

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 package Certificates;
 
-# Certificates for tests: an authority, and what it signs.
+# Certificates for tests: an authority and the certificates that it signs.
 #
 #   my $ca = Certificates->new;
 #   my $server = $ca->issue('server', 'DNS:redis.test,IP:127.0.0.1');
 #   ... $ca->file, $server->{cert}, $server->{key}
 #
-# All files lie in a directory that goes with the test, are good for a day, and
-# may be read by anybody.
+# All files are in a directory that is removed with the test. They are valid for a day and readable by every
+# user.
 
 use strict;
 use warnings;
@@ -26,7 +26,7 @@ sub new {
 
 sub file { "$_[0]{dir}/ca.pem" }
 
-# A key and its certificate for these names: { key, cert }.
+# A key and its certificate for these names, as { key, cert }.
 sub issue {
     my ($self, $name, $names) = @_;
     my ($key, $cert, $request, $extensions)

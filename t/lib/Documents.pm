@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package Documents;
 
-# The documents of the project, as the tests that hold them to the code read them.
+# The documents of the project, for tests that compare them with the code.
 #
 #   my $manual = Documents->read('conf/DIRECTIVES.md');
 #   $manual->section('Directives');            # the text under that heading
@@ -13,7 +13,7 @@ package Documents;
 #   $manual->beside('OPERATING.md');           # a target as a path from the root
 #   Documents::all()                           # every document
 #
-# Headings and links inside of fenced blocks, and links inside of code, are none.
+# Headings and links in fenced blocks, and links in code, do not count.
 
 use strict;
 use warnings;
@@ -38,13 +38,13 @@ sub read {
 sub path { $_[0]{path} }
 sub text { $_[0]{text} }
 
-# The text with each line of a fenced block blanked, so that offsets stay.
+# The text with fenced blocks blanked, so that offsets stay the same.
 sub _prose {
     my ($self) = @_;
     return $self->{prose} //= $self->{text} =~ s/^(```.*?^```)$/$1 =~ s{[^\n]}{ }gr/gmser;
 }
 
-# [level, title, where it begins, where its text begins], in order.
+# The headings in order: [level, title, offset of the heading, offset of its text].
 sub _headings {
     my ($self) = @_;
     my @found;
@@ -53,7 +53,7 @@ sub _headings {
     return @found;
 }
 
-# Where the text under a heading begins and ends.
+# The offsets where the text under a heading begins and ends.
 sub _extent {
     my ($self, $title) = @_;
     my ($found, @after);
@@ -78,7 +78,7 @@ sub headings {
     return map { $_->[1] } grep { $_->[0] == $level } @within;
 }
 
-# A path in the way of a link: from the directory of this document.
+# The path of the target of a link, which is relative to the directory of this document.
 sub beside {
     my ($self, $link) = @_;
     my @parts = grep { $_ ne '.' } split m{/}, $self->{path};
@@ -99,7 +99,7 @@ sub examples {
     return @found;
 }
 
-# A bar inside of a cell is written \|.
+# A bar in a cell is written \|.
 sub table {
     my ($self, $title) = @_;
     my @rows;

@@ -1,14 +1,14 @@
 # SPDX-License-Identifier: Apache-2.0
 package Examples;
 
-# What the tests of conf/examples share.
+# Functions that the tests of conf/examples share.
 #
 #   use Examples;
 #   Examples::run(
 #       'login.conf' => sub { my ($file) = @_; ... Httpd->start(config => "Include $file") },
 #   );
 #
-# Each story starts the file as it stands and sends it what its comments speak of.
+# Each function starts httpd with the unchanged file and tries what its comments say.
 
 use strict;
 use warnings;
@@ -21,21 +21,21 @@ use Test::More;
 
 our $CONF = abs_path(dirname(__FILE__) . '/../../conf');
 
-# A busy machine is no reason to count alone: these tests are about the examples.
+# A busy machine must not make hosts count alone here: these tests are about the examples.
 our $LONG_TIMEOUT = 'RateLimitRedisTimeout 10s connect=10s';
 
-# A subtest for each story, in the order of their names.
+# Runs each function in a subtest, in the order of the names.
 sub run {
-    my (%stories) = @_;
-    for my $name (sort keys %stories) {
-        subtest $name => sub { $stories{$name}->("$CONF/examples/$name") };
+    my (%tests) = @_;
+    for my $name (sort keys %tests) {
+        subtest $name => sub { $tests{$name}->("$CONF/examples/$name") };
     }
 }
 
-# The examples there are.
+# The names of all examples.
 sub names { return map { basename($_) } glob "$CONF/examples/*.conf" }
 
-# The statuses of so many requests, as { 200 => 10, 429 => 1 }.
+# Sends requests one after the other and counts their statuses: { 200 => 10, 429 => 1 }.
 sub statuses {
     my ($httpd, $times, @request) = @_;
     my %seen;
@@ -43,7 +43,7 @@ sub statuses {
     return \%seen;
 }
 
-# The same of requests sent at once, or nearly: over so many connections.
+# The same for requests over several connections at once.
 sub at_once {
     my ($httpd, $times, $connections, @request) = @_;
     my $flood = Client->flood(
@@ -52,9 +52,9 @@ sub at_once {
     return $flood->{status};
 }
 
-# Sends 16 requests at once to a bucket that lets in at_once of them and then one in
-# unit seconds: at least `admits` must pass, those that have to wait included, and no
-# more than the bucket drains until the last of them is answered.
+# Sends 16 requests at once to a bucket that admits `at_once` of them and then one every `unit` seconds. At
+# least `admits` must pass, including delayed ones, and at most as many as the bucket drains until the last
+# response.
 sub is_bucket {
     my ($httpd, $name, %opt) = @_;
     my ($at_once, $admits, $unit) = delete @opt{qw(at_once admits unit)};

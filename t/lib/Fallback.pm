@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package Fallback;
 
-# Hosts whose Redis fails, and what must be true of them.
+# Hosts whose Redis fails, and checks of what must be true of them.
 #
 #   my $host = Fallback::host(redis => $redis, config => 'RateLimit one 100/1h');
 #   my $sum  = Fallback::load($host, 4000, at => { 1000 => sub { $redis->kill9 } });
@@ -9,8 +9,8 @@ package Fallback;
 #   $redis->restart;
 #   my $status = Fallback::recovered($host);
 #
-# A host gives Redis DEADLINE_MS and probes at least once a second. It has
-# a page /noted, apart from the tested limits, that says in X-Source who decided.
+# A host waits DEADLINE_MS for Redis and probes it at least once a second. It has a page /noted that the tested
+# limits do not cover. Its responses have the source of the verdict in X-Source.
 
 use strict;
 use warnings;
@@ -32,7 +32,7 @@ EOT
 
 my $pulse;
 
-# Last, so that no <Location /> of a test brings rules back here.
+# These sections come last, so a <Location /> of a test adds no rules to them.
 my $pages = <<'EOT' . Status::CONFIG;
 Alias /noted @DOCROOT@/hello.txt
 <Location /noted>
@@ -43,8 +43,8 @@ Alias /noted @DOCROOT@/hello.txt
 </Location>
 EOT
 
-# Options are those of Httpd->start, and url. Without one, that of redis. Under
-# prefork there is one child for each client, so that a load meets all of them.
+# Takes the options of Httpd->start and url, by default that of redis. Under prefork there is a child for each
+# client, so that a load reaches all of them.
 sub host {
     my (%opt) = @_;
     my $url  = delete $opt{url} // $opt{redis}->url;
@@ -55,8 +55,8 @@ sub host {
         vars => { URL => $url }, config => $settings . ($opt{config} // '') . "\n$pages");
 }
 
-# Requests by 32 clients; at => { N => sub }: what happens after N responses. The
-# sum also has {path}{PATH}{STATUS}.
+# Sends requests over 32 connections. at => { N => sub } calls a function after N responses. The sum also has
+# {path}{PATH}{STATUS}.
 sub load {
     my ($host, $requests, %opt) = @_;
     my ($seen, $at, %path) = (0, delete $opt{at} || {});
@@ -76,23 +76,22 @@ sub load {
 sub no_error {
     my ($sum, $requests) = @_;
     my $status = $sum->{status};
-    is_deeply [grep { !/^(?:200|429)$/ } keys %$status], [], 'nobody gets an error'
+    is_deeply [grep { !/^(?:200|429)$/ } keys %$status], [], 'no client gets an error'
         or diag explain $status;
-    is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'everybody gets an answer';
+    is +($status->{200} // 0) + ($status->{429} // 0), $requests, 'every request is answered';
 }
 
-# The histogram is exact to 1/8. A thread that wakes up when its time is over still has to get a
-# processor, and so has whoever wakes it: twice what this machine was late since the host started.
+# No request may wait longer than the deadline. The histogram is exact to 1/8. At its deadline a thread still
+# has to get a processor, and so has the thread that wakes it, so twice the delay of this machine is added.
 sub bounded_wait {
     my ($status) = @_;
     my $late_ms = 2 * $pulse->late_ms;
     cmp_ok $status->{RedisWaitP999Us}, '<', (2 * DEADLINE_MS + $late_ms) * 1000,
-        'nobody waits longer than the deadline';
+        'no request waits longer than the deadline';
 }
 
-# Waits until Redis decides everything again, in every child. A breaker that
-# closes lets a growing share of eight through: who gets as many answers as there
-# are here has seen the end of that.
+# Waits until Redis decides everything again in every child. A breaker that closes admits a growing number of
+# eighths of the calls; two rounds of all clients without a fallback show that it admits all.
 sub wait_for_redis {
     my ($host) = @_;
     Process::wait_until(sub {

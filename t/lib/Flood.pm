@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package Flood;
 
-# Many keep-alive clients at once, driven by one select loop in this process.
+# Many concurrent keep-alive clients in one select loop of this process.
 #
 #   my $sum = Client->flood(
 #       targets     => [$one->port, $two->port],  # connections alternate
@@ -11,20 +11,17 @@ package Flood;
 #       headers     => { ... },      # or such a sub
 #       from        => ['127.0.0.2', '127.0.0.3'],   # source addresses in turn
 #   );
-#   $sum->{status}{200}           how many requests ended so
+#   $sum->{status}{200}           how many requests had this status
 #   $sum->{target}{$port}{429}    the same for each target
 #   $sum->{retried}               requests that were sent again
 #   $sum->{seconds}
 #
-# Promises: each of the requests is counted exactly once, with the status of its
-# response, or as `broken` (the connection ended inside a response, or ten times
-# without one) or `refused` (ten times no connection). A request is sent again
-# only when the connection ended before the first byte of its response, as when
-# a server closes an idle connection; the server may have run it all the same,
-# so a test of exact counts adds `retried` to what may have been charged. Dies
-# after `timeout` seconds (120). on_response => sub ($number, $response, $port)
-# sees each response, whose `elapsed` are the seconds since the request was first
-# sent.
+# Each request is counted exactly once: with the status of its response, as `broken` (the connection ended
+# inside a response, or ten times without one), or as `refused` (ten times no connection). A request is sent
+# again only if its connection ended before the first byte of the response, as when a server closes an idle
+# connection. The server may have served it anyway, so a test of exact counts adds `retried` to what may have
+# been charged. Dies after `timeout` seconds (120). on_response => sub ($number, $response, $port) is called
+# for each response; its `elapsed` is the time in seconds since the request was first sent.
 
 use strict;
 use warnings;
@@ -53,7 +50,7 @@ sub run {
     return { (map { $_ => $flood->{$_} } qw(status target retried)), seconds => time - $start };
 }
 
-# One client: its target, its source address, and what is under way.
+# One client: its target, its source address and its current request.
 sub _line {
     my ($flood, $index) = @_;
     my $ports = $flood->{targets};
@@ -61,7 +58,7 @@ sub _line {
     return { port => $ports->[$index % @$ports], from => $from->[$index % @$from] };
 }
 
-# The next request for a client whose last one ended.
+# Sends the next request of a client, or disconnects it after the last one.
 sub _assign {
     my ($flood, $line) = @_;
     if ($flood->{next} >= $flood->{requests}) {
@@ -94,7 +91,7 @@ sub _open {
     return $socket || IO::Socket::INET->new(Proto => 'tcp');    # fails when written to
 }
 
-# Waits for news and handles them.
+# Waits until a socket is ready and handles it.
 sub _turn {
     my ($flood, @lines) = @_;
     my ($read, $write) = ('', '');

@@ -1,17 +1,17 @@
 # SPDX-License-Identifier: Apache-2.0
 package Http2;
 
-# One HTTP/2 connection over cleartext, by prior knowledge: as much of RFC 9113
-# as it takes to ask several things at once and to read status and body.
+# One cleartext HTTP/2 connection with prior knowledge: the part of RFC 9113 that sends concurrent requests and
+# reads status and body.
 #
 #   my $h2 = Http2->new(port => $httpd->port, from => '127.0.0.7');
-#   my @ids     = map { $h2->ask(path => '/') } 1 .. 3;    # nothing is waited for
+#   my @ids     = map { $h2->ask(path => '/') } 1 .. 3;    # does not wait
 #   my $answers = $h2->answers(@ids);                      # { id => { status, body } }
-#   $h2->ask(method => 'POST', path => '/', open => 1);    # its body never comes
+#   $h2->ask(method => 'POST', path => '/', open => 1);    # never sends the body
 #
-# answers() waits until each of the streams has ended, in whatever order, and
-# dies after 30 s. The server is told to keep no table of headers, so that the
-# first field of a response, its status, stands there literally (RFC 7541).
+# answers() waits until all of the streams have ended, in any order, and dies after 30 s. The client allows
+# no dynamic table of headers, so the first field of a response, its status, is literal or in the static table
+# (RFC 7541).
 
 use strict;
 use warnings;
@@ -33,7 +33,7 @@ sub new {
     return $self;
 }
 
-# Sends a request; the id of its stream.
+# Sends a request and returns the id of its stream.
 sub ask {
     my ($self, %opt) = @_;
     my $id = $self->{next};
@@ -59,7 +59,7 @@ sub answers {
     return { map { $_ => $self->{streams}{$_} } @ids };
 }
 
-# A literal field, its name given by its place in the static table.
+# A literal field whose name is an index into the static table.
 sub _field { my ($name, $value) = @_; return pack 'CC/a*', $name, $value }
 
 sub _send {
@@ -67,7 +67,7 @@ sub _send {
     $self->{socket}->syswrite(pack('CnCCN', 0, length $payload, $type, $flags, $id) . $payload);
 }
 
-# Takes one whole frame off the input; false while there is none.
+# Removes one whole frame from the input and handles it. Returns false if there is none.
 sub _frame {
     my ($self) = @_;
     return 0 if length $self->{input} < 9;
@@ -88,7 +88,7 @@ sub _frame {
 # The status at the front of a block of headers.
 sub _status {
     my ($block) = @_;
-    $block =~ s/^[\x20-\x3f]+//;    # updates of the table's size
+    $block =~ s/^[\x20-\x3f]+//;    # updates of the size of the dynamic table
     my ($first, $length) = unpack 'CC', $block;
     return $status[$first - 0x88] if $first >= 0x88 && $first <= 0x8e;
     die "HTTP/2: not a status: " . unpack('H*', $block) . "\n" if ($first & 0x0f) != 8;

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package Keys;
 
-# Clients that say who they are, for tests of keys.
+# Clients that choose their address, tenant and user, for tests of keys.
 #
 #   my $httpd = Httpd->start(modules => [Keys::MODULES], vars => {Keys::VARS}, config => <<'EOF');
 #   @CLIENT@
@@ -13,9 +13,9 @@ package Keys;
 #   EOF
 #   $httpd->get('/user', headers => {'X-Client' => '203.0.113.7', Keys::basic('alice')});
 #
-# @CLIENT@ makes X-Client the address and X-Tenant the variable TENANT; @LOGIN@ is
-# a section's login that takes any name; @SHARED@ has rules of one name in two
-# sections, /shared/two and /shared/three, which Keys::shares() tries.
+# @CLIENT@ takes the address from X-Client and the variable TENANT from X-Tenant. @LOGIN@ is the login of a
+# section that accepts any name. @SHARED@ has rules of one name in two sections, /shared/two and
+# /shared/three, which Keys::shares() tries.
 
 use strict;
 use warnings;
@@ -50,18 +50,17 @@ EOT
 EOT
 );
 
-# The header of a user who logs in.
+# The header with the login of a user.
 sub basic { my ($user) = @_; return (Authorization => 'Basic ' . encode_base64("$user:x", '')) }
 
-# Checks that the rules of one name count together, each with its quota. The
-# function asks for a path, as a client of whom nothing was counted yet, and
-# returns the status.
+# Checks that rules of one name count together, each with its own quota. The function requests a path as a
+# client without earlier requests and returns the status.
 sub shares {
     my ($ask) = @_;
     my $said = sub { my ($path, $times) = @_; return join ' ', map { $ask->($path) } 1 .. $times };
-    is $said->('/shared/two', 3),   '404 404 429', 'two of two';
-    is $said->('/shared/three', 2), '404 429',     'leave one of three elsewhere';
-    is $said->('/shared/two', 1),   '429',         'which counts here';
+    is $said->('/shared/two', 3),   '404 404 429', 'the quota of two passes';
+    is $said->('/shared/three', 2), '404 429',     'one unit of the quota of three is left';
+    is $said->('/shared/two', 1),   '429',         'it counts under the quota of two';
     return $said;
 }
 

@@ -1,16 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 package Metrics;
 
-# What ratelimit-metrics says, read as strictly as a scraper may.
+# The metrics page, parsed as strictly as the formats allow.
 #
 #   my $metrics = Metrics->of($httpd);               # 0.0.4
 #   my $open = Metrics->of($httpd, open => 1);       # OpenMetrics
 #   is $metrics->value('apache_ratelimit_requests_total', rule => 'login', verdict => 'deny'), 12;
 #
-# value() sums all samples of that name whose labels are such. Metrics::CONFIG
-# is the section that serves them. Dies where the text breaks a rule of its
-# format: a sample without its family, a family twice or in pieces, a series
-# twice, a histogram that falls, a counter without _total, no end.
+# value() sums all samples of that name with these labels. Metrics::CONFIG is the section that serves the
+# page. parse() dies if the text breaks a rule of its format: a sample without a family, a family twice or in
+# parts, a series twice, a histogram that falls, a counter without _total, a missing end.
 
 use strict;
 use warnings;
@@ -40,7 +39,7 @@ sub parse {
     for my $line (split /\n/, $text, -1) {
         next if $line eq '';
         if ($line =~ /^# (HELP|TYPE|UNIT) (\S+) (.+)/) { $family = $self->_header($family, $1, $2, $3) }
-        elsif ($line =~ /^#/)                          { die "what is $line\n" }
+        elsif ($line =~ /^#/)                          { die "not a sample, HELP, TYPE or UNIT: $line\n" }
         else                                           { $self->_sample($family, $line) }
     }
     $self->_check_histograms;
@@ -51,7 +50,7 @@ sub text     { $_[0]{text} }
 sub families { my ($self) = @_; return sort keys %{ $self->{families} } }
 sub family   { my ($self, $name) = @_; return $self->{families}{$name} }
 
-# All names that a query may ask for.
+# The names of all samples, as queries use them.
 sub names {
     my ($self) = @_;
     my %names = map { $_->{name} => 1 } @{ $self->{samples} };
@@ -70,7 +69,7 @@ sub value {
     return $sum;
 }
 
-# Each series and its value.
+# All series and their values.
 sub series {
     my ($self) = @_;
     return { map { $_->{series} => $_->{value} } @{ $self->{samples} } };
@@ -79,36 +78,36 @@ sub series {
 sub _header {
     my ($self, $family, $word, $name, $text) = @_;
     if (!$family || $family->{name} ne $name) {
-        die "$name twice, or in pieces\n" if $self->{families}{$name};
+        die "the family $name is there twice, or in parts\n" if $self->{families}{$name};
         $family = $self->{families}{$name} = { name => $name };
     }
-    die "$word of $name twice\n" if exists $family->{$word};
-    die "$word of $name after its samples\n" if $family->{samples};
+    die "$word of $name is there twice\n" if exists $family->{$word};
+    die "$word of $name comes after its samples\n" if $family->{samples};
     $family->{$word} = $text;
-    die "a bad name: $name\n" unless $name =~ /^[a-z_][a-z0-9_]*$/;
-    die "$name has no unit $text\n" if $word eq 'UNIT' && $name !~ /_\Q$text\E$/;
+    die "not a valid name: $name\n" unless $name =~ /^[a-z_][a-z0-9_]*$/;
+    die "the name $name does not end with its unit, $text\n" if $word eq 'UNIT' && $name !~ /_\Q$text\E$/;
     return $family;
 }
 
 sub _sample {
     my ($self, $family, $line) = @_;
     my ($name, $labels, $value) = $line =~ /^([a-z_][a-z0-9_]*)(?:\{(.*)\})? (\d+(?:\.\d+)?)$/
-        or die "no sample: $line\n";
+        or die "not a valid sample: $line\n";
     my $base = $family->{name} // die "a sample without a family: $line\n";
     my $type = $family->{TYPE} // die "$base has no type\n";
     die "$base has no help\n" unless $family->{HELP};
     my $suffix = $type eq 'histogram' ? '_(?:bucket|sum|count)'
         : $type eq 'counter' && $self->{open} ? '_total' : '';
     die "$name does not belong to $base\n" unless $name =~ /^\Q$base\E$suffix$/;
-    die "$name is a counter\n" if $type eq 'counter' && $name !~ /_total$/;
+    die "the counter $name does not end with _total\n" if $type eq 'counter' && $name !~ /_total$/;
     my %labels;
     while (length($labels // '')) {
-        $labels =~ s/^([a-z_]+)="((?:[^"\\\n]|\\[\\"n])*)"(?:,(?=.)|$)// or die "bad labels: $line\n";
-        die "$1 twice: $line\n" if exists $labels{$1};
+        $labels =~ s/^([a-z_]+)="((?:[^"\\\n]|\\[\\"n])*)"(?:,(?=.)|$)// or die "not valid labels: $line\n";
+        die "the label $1 is there twice: $line\n" if exists $labels{$1};
         $labels{$1} = $2;
     }
     my $series = join ',', $name, map { "$_=$labels{$_}" } sort keys %labels;
-    die "$series twice\n" if $self->{seen}{$series}++;
+    die "the series $series is there twice\n" if $self->{seen}{$series}++;
     $family->{samples}++;
     push @{ $self->{samples} },
         { name => $name, labels => \%labels, value => $value, series => $series };
@@ -121,11 +120,11 @@ sub _check_histograms {
         my ($bound, $value) = (-1, 0);
         for my $bucket (@buckets) {
             my $le = $bucket->{labels}{le} eq '+Inf' ? 9**99 : $bucket->{labels}{le};
-            die "$name is out of order\n" if $le <= $bound || $bucket->{value} < $value;
+            die "the buckets of $name are out of order\n" if $le <= $bound || $bucket->{value} < $value;
             ($bound, $value) = ($le, $bucket->{value});
         }
-        die "$name has no last bucket\n" unless @buckets && $bound == 9**99;
-        die "$name has another count\n" unless $self->value("${name}_count") == $value;
+        die "$name has no bucket +Inf\n" unless @buckets && $bound == 9**99;
+        die "the count of $name is not its last bucket\n" unless $self->value("${name}_count") == $value;
     }
 }
 

@@ -5,12 +5,10 @@ package Ports;
 #
 #   my $port = Ports::free();
 #
-# Promises: nobody listens there now, and no process that asks here gets the
-# same port while this one lives. The claim is a bound socket in the abstract
-# Unix namespace, which the kernel drops with the process, so tests that run
-# beside each other never meet. Ports lie below the kernel's ephemeral range:
-# an outgoing connection of a flood cannot take one between the pick and the
-# server's bind.
+# Nothing listens on the port now, and no other process gets it from here while this one lives. The claim is a
+# bound socket in the abstract Unix namespace, which the kernel drops with the process, so concurrent tests
+# never share a port. Ports are below the kernel's ephemeral range, so an outgoing connection of a flood cannot
+# take one before the server binds it.
 
 use strict;
 use warnings;

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 package Pulse;
 
-# How late this machine is: a process that does nothing but sleep for 10 ms at a time
-# and note by how much the longest of these sleeps was longer.
+# Measures how late this machine schedules processes: a process sleeps for 10 ms at a time and notes how much
+# longer the longest of these sleeps took.
 #
 #   my $pulse = Pulse->start;
 #   ...                           # what is measured
 #   cmp_ok $took_ms, '<', 200 + $pulse->late_ms, 'within 200 ms';
 #
-# On an idle machine late_ms is 0 to 2. On one whose processors are all taken it is what
-# any process may have to wait for one, at least. It ends with the object.
+# On an idle machine late_ms is 0 to 2. On a busy one it is a lower bound for the time that a process may wait
+# for a processor. The process ends with the object.
 
 use strict;
 use warnings;
@@ -31,14 +31,14 @@ sub start {
     return $self;
 }
 
-# The longest delay since the start.
+# The longest delay since the start, in ms.
 sub late_ms {
     my ($self) = @_;
     open my $in, '<', $self->{file} or return 0;
     return scalar(<$in>) // 0;
 }
 
-# The sleeping process; never returns. It leaves when its parent does.
+# The sleeping process. Never returns; exits when its parent is gone.
 sub _beat {
     my ($file, $parent) = @_;
     POSIX::setpgid(0, 0);

@@ -1,8 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 package RedisCluster;
 
-# A real Redis Cluster on loopback: primaries, each with replicas, without
-# persistence.
+# A real Redis Cluster on loopback: primaries with replicas, without persistence.
 #
 #   my $cluster = RedisCluster->start(primaries => 3, replicas => 1);
 #   ... RateLimitRedis with $cluster->url
@@ -13,13 +12,11 @@ package RedisCluster;
 #   $node->kill9;
 #   $cluster->wait_for_failover($node);
 #
-# start() promises: when it returns, every node says cluster_state:ok and every
-# replica is in step with its primary. Nodes are RedisServer objects and end with
-# the test. No node is replaced before replace_nodes_after(): until then a node may
-# be late by a minute, as on a busy machine. Options: primaries (3), replicas (1
-# each), conf (lines of redis.conf), assign (sub: slot number to index of a primary),
-# tls (lines that name certificates: nodes speak TLS with each other, and url is for
-# TLS; tests may still speak in clear).
+# When start() returns, every node reports cluster_state:ok and every replica is in sync with its primary. Nodes
+# are RedisServer objects and end with the test. No node is replaced before replace_nodes_after(): until then a
+# node may be late by a minute, as on a busy machine. Options: primaries (3), replicas (1 each), conf (lines of
+# redis.conf), assign (sub: slot number to index of a primary), tls (lines that name certificates: nodes use TLS
+# among each other and url is for TLS, but tests can still connect without it).
 
 use strict;
 use warnings;
@@ -44,7 +41,7 @@ sub start {
 
 sub nodes { @{ $_[0]{nodes} } }
 
-# The seeds of a client: the first so many nodes (all).
+# The URL with the given number of nodes as seeds, by default all.
 sub url {
     my ($self, $seeds) = @_;
     my @ports = map { $_->{tls_port} // $_->port } $self->nodes;
@@ -52,7 +49,7 @@ sub url {
     return ($self->{tls} ? 'cluster+tls://' : 'cluster://') . join ',', map { "127.0.0.1:$_" } @ports;
 }
 
-# The slot of a key, as the specification counts it.
+# The slot of a key by the specification of Redis Cluster: CRC16 of the key or of its hash tag.
 my @crc = map {
     my $crc = $_ << 8;
     $crc = ($crc << 1 ^ ($crc & 0x8000 ? 0x1021 : 0)) & 0xffff for 1 .. 8;
@@ -67,7 +64,7 @@ sub slot {
     return $crc % SLOTS;
 }
 
-# The node that owns a slot now, or a key's slot.
+# The node that owns the slot of a key, and the node that owns a slot.
 sub primary_of {
     my ($self, $key) = @_;
     return $self->owner($self->slot($key));
@@ -80,7 +77,7 @@ sub owner {
         next if $slot < $first || $slot > $last;
         return $self->by_port($node->[1]);
     }
-    die "nobody owns slot $slot\n";
+    die "no node owns slot $slot\n";
 }
 
 sub by_port {
@@ -89,35 +86,34 @@ sub by_port {
     return $node // die "no node on port $port\n";
 }
 
-# A command at the node that owns the key's slot.
+# Runs a command on the node that owns the slot of a key.
 sub cmd_at {
     my ($self, $key, @words) = @_;
     return $self->primary_of($key)->cmd(@words);
 }
 
-# All keys of all primaries that match.
+# All keys on all primaries that match.
 sub keys_like {
     my ($self, $pattern) = @_;
     return sort map { @{ $_->cmd('KEYS', $pattern) } } $self->primaries;
 }
 
-# Living nodes that are primaries now, by their own account.
+# The running nodes whose role is master.
 sub primaries {
     my ($self) = @_;
     return grep { $_->cmd('ROLE')->[0] eq 'master' } $self->_living;
 }
 
-# Slots of a node now, by its own account.
+# The slots that a node reports as its own.
 sub slots_of {
     my ($self, $node) = @_;
     return map { $_->[2][1] == $node->port ? $_->[0] .. $_->[1] : () }
         @{ $node->cmd(qw(CLUSTER SLOTS)) };
 }
 
-# Moves the first `count` slots (or the slots in an array) of one primary to
-# another, keys and all, one after the other, as redis-cli --cluster reshard does.
-# on_slot => sub ($slot, $when) is called with 'open', while both nodes know of the
-# move and no key has gone, and with 'moved'.
+# Moves the first `count` slots (or the slots in an array) of one primary to another with their keys, one after
+# the other, as redis-cli --cluster reshard does. on_slot => sub ($slot, $when) is called with 'open', when both
+# nodes know of the move and no key has moved, and with 'moved'.
 sub move_slots {
     my ($self, $from, $to, $slots, %opt) = @_;
     my @slots = ref $slots ? @$slots : ($self->slots_of($from))[0 .. $slots - 1];
@@ -134,7 +130,7 @@ sub move_slot {
     $opt{on_slot}->($slot, 'moved') if $opt{on_slot};
 }
 
-# The steps of a move, for tests that stop in the middle.
+# The steps of a move, for tests of unfinished moves.
 sub open_slot {
     my ($self, $from, $to, $slot) = @_;
     $to->cmd(qw(CLUSTER SETSLOT), $slot, 'IMPORTING', id($from));
@@ -148,16 +144,14 @@ sub move_keys {
     }
 }
 
-# A key that is written between the last look and this call goes with the call
-# that fails: Redis refuses to give a slot away that still holds keys.
+# Dies if a key was written since move_keys: Redis refuses to give away a slot that still has keys.
 sub close_slot {
     my ($self, $from, $to, $slot) = @_;
     $to->cmd(qw(CLUSTER SETSLOT), $slot, 'NODE', id($to));
     $from->cmd(qw(CLUSTER SETSLOT), $slot, 'NODE', id($to));
 }
 
-# Waits until all living nodes agree that all is well. A node that was killed
-# must have been replaced.
+# Waits until all running nodes report cluster_state:ok. A node that was killed must have been replaced.
 sub wait_until_ok {
     my ($self) = @_;
     Process::wait_until(
@@ -167,7 +161,7 @@ sub wait_until_ok {
             }
             return 1;
         },
-        within => 60, what => 'the cluster to be well'
+        within => 60, what => 'cluster_state:ok on all nodes'
     );
 }
 
@@ -253,7 +247,7 @@ sub _replicate {
     $replicas[$_]->cmd(qw(CLUSTER REPLICATE), id($nodes[$_ % $self->{primaries}])) for 0 .. $#replicas;
     Process::wait_until(
         sub { return !grep { $_->cmd(qw(INFO replication)) !~ /master_link_status:up/ } @replicas },
-        within => 60, what => 'the replicas to be in step'
+        within => 60, what => 'the replicas to be in sync'
     );
 }
 

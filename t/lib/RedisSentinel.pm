@@ -8,14 +8,13 @@ package RedisSentinel;
 #   my $old = $site->primary;
 #   $old->kill9;
 #   my $new = $site->wait_for_failover($old);
-#   $site->fail_over;          # in order, the old primary stays as a replica
+#   $site->fail_over;          # an orderly failover: the old primary becomes a replica
 #
-# start() promises: when it returns, the replicas are in step and all sentinels
-# know each other and agree on the primary. All are RedisServer objects and end
-# with the test. Options: replicas (2), sentinels (3), down_after (ms, 1000: how
-# long a primary must be silent), conf (lines for the servers), auth (a password
-# that sentinels require), tls (lines that name certificates: all speak TLS with
-# each other, and url is for TLS; tests may still speak in clear).
+# When start() returns, the replicas are in sync, and all sentinels know each other and agree on the primary.
+# Servers and sentinels are RedisServer objects and end with the test. Options: replicas (2), sentinels (3),
+# down_after (ms, 1000: how long a primary must be silent), conf (lines for the servers), auth (a password that
+# sentinels require), tls (lines that name certificates: all use TLS among each other and url is for TLS, but
+# tests can still connect without it).
 
 use strict;
 use warnings;
@@ -30,8 +29,7 @@ sub start {
     my ($class, %opt) = @_;
     my $self = bless { replicas => 2, sentinels => 3, down_after => 1000, conf => [], %opt }, $class;
     $self->{scheme} = $self->{tls} ? 'sentinel+tls' : 'sentinel';
-    # A disk that is slow to sync makes sentinels mute, and servers too when they are told to rewrite
-    # their configuration.
+    # sentinels, and servers that rewrite their configuration, do not answer while a slow disk syncs
     local $ENV{TMPDIR} = Process::memory_dir();
     my @common = ('repl-diskless-sync-delay 0', 'repl-ping-replica-period 1', @{ $self->{conf} });
     my $primary = $self->_server(conf => [@common]);
@@ -43,7 +41,7 @@ sub start {
             return !grep { $_->cmd(qw(INFO replication)) !~ /master_link_status:up/ }
                 @{ $self->{servers} }[1 .. $self->{replicas}];
         },
-        within => 60, what => 'the replicas to be in step'
+        within => 60, what => 'the replicas to be in sync'
     );
     $self->{sentinel} = [map { $self->_sentinel($primary) } 1 .. $self->{sentinels}];
     $self->wait_until_ok;
@@ -59,7 +57,7 @@ sub url {
         . '/' . NAME . ($rest // '');
 }
 
-# The primary as the sentinels that live say; undef while they do not agree.
+# The primary by the sentinels that run; undef while they do not agree.
 sub primary {
     my ($self) = @_;
     my %said = map { ($_->cmd(qw(SENTINEL get-master-addr-by-name), NAME)->[1] => 1) } $self->_watching;
@@ -67,23 +65,22 @@ sub primary {
     return keys %said == 1 ? $server : undef;
 }
 
-# Waits until the sentinels agree on another primary than this one, and it says so
-# itself; returns it.
+# Waits until the sentinels agree on another primary and its role is master; returns it.
 sub wait_for_failover {
     my ($self, $old) = @_;
     return Process::wait_until(
         sub {
             my $new = $self->primary;
             return undef if !$new || $new == $old;
-            # one that changes its role closes the connections it has
+            # a server closes its connections when its role changes
             return (eval { $new->cmd('ROLE') } // [''])->[0] eq 'master' ? $new : undef;
         },
         within => 90, what => 'the sentinels to choose a new primary'
     );
 }
 
-# Makes another server the primary, while the old one lives; returns the new one.
-# Sentinels refuse while they think of an earlier failover.
+# Makes another server the primary while the old one runs, and returns it. Sentinels refuse for a while after
+# an earlier failover, so this tries again.
 sub fail_over {
     my ($self) = @_;
     my $old = $self->primary;
@@ -112,7 +109,7 @@ sub wait_until_ok {
 
 sub stop { my ($self) = @_; $_->stop for $self->sentinels, $self->servers }
 
-# The port that the others know a server or sentinel by.
+# The port under which the others know a server or sentinel.
 sub public_port { my ($server) = @_; return $server->{tls_port} // $server->port }
 
 sub _server {

@@ -1,15 +1,15 @@
 # SPDX-License-Identifier: Apache-2.0
 package Status;
 
-# What server-status?auto says of the module, as numbers.
+# The numbers of the module in server-status?auto.
 #
 #   my $status = Status->of($httpd);                 # needs modules => ['status']
 #   is $status->rule('login')->{Denied}, 12;         # RateLimit[login]Denied
 #   is $status->{RedisBreakerOpen}, 0;               # RateLimitRedisBreakerOpen
 #   Status->wait_until($httpd, sub { !$_[0]{RedisBreakerOpen} }, what => '...');
 #
-# Status::CONFIG is the section that shows the page and leaves it unlimited. Dies
-# if a line of the module's is not `Name: whole number` or stands there twice.
+# Status::CONFIG is the section that serves the page and does not limit it. Dies if a line of the module is not
+# `Name: whole number` or is there twice.
 
 use strict;
 use warnings;
@@ -47,7 +47,7 @@ sub parse {
 sub rule  { my ($self, $name) = @_; return $self->{rules}{$name} }
 sub rules { my ($self) = @_; return sort keys %{ $self->{rules} } }
 
-# Calls to Redis that failed, for whatever reason.
+# The number of calls to Redis that failed for any reason.
 sub redis_failures {
     my ($self) = @_;
     my $sum = 0;

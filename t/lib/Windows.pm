@@ -5,10 +5,9 @@ package Windows;
 #
 #   Windows::time_left(60, Windows::HOUR);    # no hour ends within the next minute
 #
-# A window begins at each whole multiple of its length since 1970, in UTC: an hour
-# at the full hour, a day at midnight, a week on Thursday at midnight. A test that
-# would fail if a window ended between two of its requests calls time_left before
-# the first one, with more time than it takes on a busy machine.
+# Windows begin at whole multiples of their length since 1970, in UTC: an hour at the full hour, a day at
+# midnight, a week on Thursday at midnight. A test that would fail if a window ended between two of its
+# requests calls time_left before the first, with more time than it needs on a busy machine.
 
 use strict;
 use warnings;
@@ -18,7 +17,7 @@ use Time::HiRes qw(time);
 
 use constant { MINUTE => 60, HOUR => 3600, DAY => 86_400, WEEK => 7 * 86_400 };
 
-# Waits, if it must, until the window that runs now has so many seconds left.
+# Waits until the current window has so many seconds left.
 sub time_left {
     my ($seconds, $window) = @_;
     Process::wait_until(
@@ -27,7 +26,7 @@ sub time_left {
     );
 }
 
-# When the window that runs now ends, in seconds since 1970.
+# The end of the current window, in seconds since 1970.
 sub ends { my ($window) = @_; my $now = int time; return $now - $now % $window + $window }
 
 1;

@@ -1,14 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# The whole suite in a Debian 13, where compiler, httpd, hiredis and Redis are
-# newer, and what asks Redis once more against Valkey.
+# Runs the whole suite in a Debian 13, where compiler, httpd, hiredis and Redis are newer, and the tests that
+# use Redis once more with Valkey.
 #
-#   t/lib/debian13.sh [DIR]    DIR keeps the root: build/debian13
+#   t/lib/debian13.sh [DIR]    DIR is the root of the Debian: build/debian13
 #
-# A root that is there is used again. It gets the files of the work tree as they
-# are now. All that happens in it happens in a mount and a pid namespace of its
-# own: when this ends, however it ends, nothing is mounted and nothing runs.
-# Needs root's rights. Packages come from the mirror that apt uses here.
+# An existing root is used again and gets the current files of the work tree. Everything runs in a separate
+# mount and pid namespace, so nothing stays mounted and no process is left when this script ends, however it
+# ends. It must run as root. Packages come from the mirror that apt uses on this host.
 set -eu
 
 fail() {
@@ -26,7 +25,7 @@ run() {
 # --- In the namespaces ---------------------------------------------------------
 
 if [ "${2:-}" = inside ]; then
-    mount --rbind "$root" "$root" # / in there becomes a mount point: namespaces of its own need one
+    mount --rbind "$root" "$root" # namespaces inside need / to be a mount point
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
     mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
@@ -43,11 +42,11 @@ fi
 
 # --- The root ------------------------------------------------------------------
 
-[ "$(id -u)" = 0 ] || fail 'it takes root to make a root of Debian 13 and to enter it'
-unshare --mount --pid --fork true 2>/dev/null || fail 'no mount and pid namespaces here (unshare)'
+[ "$(id -u)" = 0 ] || fail 'only root can create a Debian 13 and run in it'
+unshare --mount --pid --fork true 2>/dev/null || fail 'mount and pid namespaces (unshare) are not available'
 command -v debootstrap >/dev/null || fail 'debootstrap is missing'
 
-# The mirror of this host's own release, whatever apt's configuration is called.
+# The mirror of this host's release.
 mirror() {
     codename=$(. /etc/os-release && echo "$VERSION_CODENAME")
     apt-get indextargets --format '$(CODENAME) $(COMPONENT) $(REPO_URI)' \
@@ -62,13 +61,13 @@ if [ ! -e "$root/.complete" ]; then
     mkdir -p "$root"
     debootstrap --variant=minbase --include=make,git,ca-certificates trixie "$root" "$from" \
         >"$root.log" 2>&1 || { tail -20 "$root.log" >&2; fail "debootstrap failed"; }
-    # how this host fetches packages: proxies, dates
+    # the settings with which this host fetches packages, such as proxies
     apt-config dump | grep '^Acquire::\(http\|https\|Check\|ForceIP\)[^ ]* "[^"]' \
         >"$root/etc/apt/apt.conf.d/90host" || true
     touch "$root/.complete"
 fi
 
-# What belongs to the work tree, as git says or, where it says nothing, all but build/.
+# The files of the work tree: those that git lists, or everything except build/ if there is no git.
 files() {
     git ls-files -z --cached --others --exclude-standard 2>/dev/null \
         || find . -path ./build -prune -o -type f -print0

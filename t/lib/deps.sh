@@ -1,12 +1,11 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# Installs what is missing to build and test, on Debian 12 or later.
+# Installs the packages that are missing to build and test, on Debian 12 or later.
 #
 #   t/lib/deps.sh [demo] [test] [lint] [bench] [clang] [fuzz] [debian13] [valkey]
 #
-# Nothing is done where nothing is missing. As root it installs by apt-get, and
-# no daemon of the distribution gets started on the way. Not root: it prints the
-# line to type and fails.
+# Does nothing if nothing is missing. As root it installs with apt-get and keeps the packages from starting
+# daemons. Otherwise it prints the command to run as root and fails.
 set -eu
 
 PATH=$PATH:/usr/sbin:/sbin
@@ -23,7 +22,7 @@ has_perl_modules() {
     perl -MTest::More -MTime::HiRes -MIO::Socket::INET -e1
 }
 
-# What it takes to build the module and to show it.
+# The packages to build the module and to run the demo.
 demo_packages() {
     need gcc command -v gcc
     need libc6-dev test -e /usr/include/stdio.h
@@ -69,15 +68,15 @@ valkey_packages() {
     need valkey-server command -v valkey-server
 }
 
-# The runtime of the clang that is there already: of its major version.
+# The fuzzer runtime for the major version of the clang that is installed.
 fuzz_packages() {
     major=$(clang -dumpversion | cut -d. -f1)
     need "libclang-rt-$major-dev" \
         sh -c 'ls "$(clang -print-resource-dir)"/lib/*/libclang_rt.fuzzer*.a'
 }
 
-# Maintainer scripts ask this policy before they start a daemon; 101 says no.
-# One that is there already is the admin's and stays.
+# Maintainer scripts run this policy before they start a daemon; 101 forbids it. An existing policy belongs to
+# the administrator and stays.
 forbid_daemons() {
     policy=/usr/sbin/policy-rc.d
     if [ ! -e "$policy" ]; then
@@ -111,11 +110,11 @@ log=$(mktemp)
 get() {
     DEBIAN_FRONTEND=noninteractive $install -q -o DPkg::Lock::Timeout=300 >"$log" 2>&1
 }
-# Lists that are old or not there are the usual reason why it fails: fetch them, try once more.
+# A failure is usually due to old or missing package lists, so fetch them and try once more.
 if ! get && ! { apt-get update -q >"$log" 2>&1 && get; }; then
     cat "$log" >&2
     rm -f "$log"
-    echo "apt-get failed, also with fresh lists" >&2
+    echo "apt-get failed, even with fresh lists" >&2
     exit 1
 fi
 rm -f "$log"

@@ -1,14 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: Apache-2.0
-# A command at hours that have undone tests: shortly before midnight, right after it,
-# and in the last minute of a February; each time with all processors busy.
+# Runs a command at hours at which tests have failed before: shortly before midnight, right after it, and in
+# the last minute of a February, each time with all processors busy.
 #
 #   t/lib/hours.sh build/wallclock.so prove ...
 #
-# RL_HOURS='2026-02-28T23:59:00 ...' names other hours, in UTC. The command and all it
-# starts see the wall clock moved by one offset, so they agree on the time, and it runs
-# on: see wallclock.c. t/httpd/00-harness.t checks that httpd, Redis and Perl do. What
-# does not is promtool, which asks the kernel itself; its tests bring their own times.
+# RL_HOURS='2026-02-28T23:59:00 ...' gives other hours, in UTC. The command and every process that it starts
+# see the wall clock moved by the same offset: see wallclock.c. t/httpd/00-harness.t checks that httpd, Redis
+# and Perl do. promtool does not, because it asks the kernel directly; its tests have their own times.
 set -eu
 
 hours=${RL_HOURS:-2026-11-27T23:20:00 2026-11-28T00:00:40 2026-02-28T23:59:00}
