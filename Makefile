@@ -2,19 +2,19 @@
 # mod_ratelimit_redis
 #
 #   make            builds the module into build/
-#   make test       installs what is missing, builds, runs every test
+#   make test       installs missing packages, builds, runs every test
 #   make demo       shows the module at work on two hosts and one Redis
-#   make lint       clang, cppcheck, perl -c, gcc's analyzer
-#   make sanitize   the tests again under ASan and UBSan, unit tests under TSan
-#   make test-hours the tests shortly before and after midnight and at the end of February
-#   make test-debian13   make test in a Debian 13, and what asks Redis against Valkey
-#   make storm      many losses of Redis, restarts and schedules: what is held stays flat
-#   make fuzz       feeds each parser random bytes, FUZZ_SECONDS each
-#   make bench      measures
-#   make install    copies the module and its configuration, below DESTDIR
+#   make lint       checks the sources: clang, gcc's analyzer, cppcheck, includes, licence lines, perl, sh
+#   make sanitize   runs the tests under ASan and UBSan, the unit tests also under TSan
+#   make test-hours runs the tests shortly before and after midnight and at the end of February
+#   make test-debian13   runs make test in a Debian 13, and the tests that use Redis with Valkey
+#   make storm      runs many losses of Redis, restarts and schedules; memory, threads and files stay flat
+#   make fuzz       feeds each parser random bytes for FUZZ_SECONDS
+#   make bench      measures the cost of a decision
+#   make install    installs the module and its configuration below DESTDIR
 #   make clean
 #
-# make Q= shows the commands.
+# make Q= prints the commands.
 
 BUILD   = build
 CC      = gcc
@@ -30,7 +30,7 @@ Q       = @
 
 MAKEFLAGS += --no-print-directory
 
-# Sources. The wings in PURE include no httpd header: unit tests link them.
+# Sources. The wings in PURE include no header of httpd, so unit tests can link them.
 
 PURE     := core rule shm redis
 SRC      := $(wildcard mod_ratelimit_redis.c src/*/*.c)
@@ -50,23 +50,25 @@ EXPLORE  := $(EXPLORE_T:%.c=$(BUILD)/%)
 FUZZ     := $(patsubst %.c,$(BUILD)/%,$(wildcard t/fuzz/*.c))
 LUA_H    := $(LUA:src/redis/%.lua=$(BUILD)/%_lua.h)
 
-# The system's headers come by -isystem: our warnings are about our code.
+# -isystem keeps warnings about headers of the system out.
 
 HTTPD_INC := $(shell $(APXS) -q INCLUDEDIR 2>/dev/null)
 LIBEXEC   := $(shell $(APXS) -q LIBEXECDIR 2>/dev/null)
 LIB_FLAGS := $(shell pkg-config --cflags apr-1 apr-util-1 hiredis 2>/dev/null)
 CPPFLAGS  += -I. -Isrc -I$(BUILD) $(patsubst -I%,-isystem %,-I$(HTTPD_INC) $(LIB_FLAGS)) $(DEFINES)
-# TLS to Redis, where hiredis has it: src/redis/tls.h says when.
+
+# TLS to Redis is built if hiredis supports it; src/redis/tls.h decides.
 
 TLS       := $(shell echo built RL_TLS_BUILT | $(CC) $(CPPFLAGS) -include src/redis/tls.h -E -P - \
                  2>/dev/null | grep 'built 1')
 LIBS       = $(if $(TLS),-lhiredis_ssl -lssl -lcrypto) -lhiredis -laprutil-1 -lapr-1 -pthread
 
-# The local tier swaps two words at once, which every x86-64 has been able to since 2006.
+# The local tier swaps two words at once, which every x86-64 since 2006 can do.
 
 MACHINE    = $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-mcx16)
-# Hardened as Debian builds its packages, by the same flags where its tool is missing. Sanitizers
-# do without: they check more, and do not see into what _FORTIFY_SOURCE calls.
+
+# Hardening flags of Debian packages, or the same flags if dpkg-buildflags is missing. Builds with sanitizers
+# have none: sanitizers check more, and cannot follow the functions that _FORTIFY_SOURCE calls.
 
 debian     = $(shell DEB_BUILD_MAINT_OPTIONS=hardening=+all dpkg-buildflags --get $(1) 2>/dev/null)
 BRANCHES   = $(if $(findstring x86_64,$(shell $(CC) -dumpmachine)),-fcf-protection)
@@ -81,7 +83,7 @@ COMPILE    = $(CC) -std=gnu11 $(MACHINE) $(CPPFLAGS) $(HARDEN) $(WARN) $(CFLAGS)
 
 all: $(MODULE)
 
-# Only the module record is visible, which httpd looks up by name.
+# Only the module record is visible, because httpd looks it up by name.
 
 $(BUILD)/mod_ratelimit_redis.o: HIDDEN =
 HIDDEN = -fvisibility=hidden
@@ -95,8 +97,8 @@ $(BUILD)/%.o: %.c Makefile | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -fPIC $(HIDDEN) -MMD -MP -c -o $@ $<
 
-# A script as a C string, decide.lua as decide_lua, without comments and indent:
-# Redis gets it at every handshake. A name RL_... in it is a macro, whose text takes its place.
+# A script becomes a C string, decide.lua the string decide_lua. Comments and indentation are removed, because
+# Redis gets the script at every handshake. A name RL_... is a macro that is replaced by its text.
 
 $(BUILD)/%_lua.h: src/redis/%.lua
 	@echo "  LUA  $<"; mkdir -p $(@D)
@@ -105,7 +107,7 @@ $(BUILD)/%_lua.h: src/redis/%.lua
 	    -e 's/([\\"])/\\$$1/g; s/\bRL_\w+/" TEXT_OF($$&) "/g;' \
 	    -e 'print "    \"$$_\\n\"\n"; END { print "    ;\n" }' $< >$@
 
-# Programs of tests and benches take from the archive what they name, and nothing else.
+# Programs of tests and benches link only the objects that they use from this archive.
 
 $(BUILD)/unit.a: $(UNIT_OBJ)
 	@mkdir -p $(@D); rm -f $@
@@ -118,8 +120,8 @@ $(BUILD)/t/%.o: t/%.c | $(LUA_H)
 $(BUILD)/t/%: $(BUILD)/t/%.o $(BUILD)/unit.a
 	$(Q)$(COMPILE) -o $@ $^ $(LINK) $(LIBS) -lm
 
-# Rooms whose every atomic access is a point where another thread may be scheduled. Their sources may
-# be a copy with a fault in it, to see that it is found.
+# The rooms that the explorer links. Every atomic access in them is a point where another thread can be
+# scheduled. EXPLORE_SRC can be a copy of the sources with a planted fault.
 
 EXPLORED    = core/algorithms core/limiter shm/local shm/local_count shm/local_snapshot shm/stats shm/top_denied \
               shm/delayed redis/breaker
@@ -144,7 +146,7 @@ deps:
 test: deps
 	@$(MAKE) check
 
-# The module again, with short slots: what is to outlive some is then soon shown.
+# A build of the module in which pending units become charges after seconds instead of minutes.
 
 slots:
 	@$(MAKE) BUILD=build/slots DEFINES=-DRL_PENDING_SLOT_MS=4000 all
@@ -152,7 +154,7 @@ slots:
 check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE) slots
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore $(TESTS) $(STORM) t/storm
 
-# The same at other hours: see t/lib/hours.sh.
+# The same tests at other hours: see t/lib/hours.sh.
 
 $(BUILD)/wallclock.so: t/lib/wallclock.c
 	@echo "  CC   $<"; mkdir -p $(@D)
@@ -163,7 +165,7 @@ test-hours: deps
 	@RL_MODULE=$(CURDIR)/$(MODULE) t/lib/hours.sh $(BUILD)/wallclock.so \
 	    $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
-# What asks a Redis, for another one that RL_REDIS_SERVER names.
+# The tests that use Redis, for another server that RL_REDIS_SERVER names.
 
 REDIS_UNIT := $(shell grep -l '"redis.h"' $(UNIT_T))
 REDIS_T    := $(shell grep -l 'RedisServer' t/httpd/*.t)
@@ -179,12 +181,12 @@ demo:
 	@$(MAKE) all
 	@RL_MODULE=$(CURDIR)/$(MODULE) perl t/demo.pl
 
-# httpd itself is not sanitized: the runtime is preloaded, its leaks are its own.
+# httpd itself is not sanitized, so the runtime of ASan is preloaded and leaks are not reported.
 
 ASAN = -fsanitize=address,undefined -fno-sanitize-recover=undefined -fno-omit-frame-pointer -Wno-error
 TSAN = -fsanitize=thread -fno-omit-frame-pointer -Wno-error
 
-# Sanitizers watch memory and threads, for which a tenth of the random steps will do.
+# A tenth of the random steps is enough for sanitizers, which check memory and threads.
 
 SANITIZED  = $(TESTS)
 FEWER      = RL_STEPS=100000 RL_ROUNDS=20000
@@ -197,7 +199,7 @@ sanitize: deps
 	    ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 \
 	    $(PROVE) -j$(JOBS) -r $(SANITIZED)
 
-# The same as in make check, but longer.
+# The storm tests of make check, with more rounds.
 
 STORM_CYCLES   = 1000
 STORM_RESTARTS = 40
@@ -209,13 +211,13 @@ storm: deps
 	@RL_MODULE=$(CURDIR)/$(MODULE) STORM_CYCLES=$(STORM_CYCLES) STORM_STRIDE=$(STORM_STRIDE) \
 	    EXPLORE_RANDOM=$(STORM_RANDOM) STORM_RESTARTS=$(STORM_RESTARTS) $(PROVE) -j2 --timer $(STORM) $(EXPLORE) t/storm
 
-# The root stays in build/debian13 and is used again.
+# The root of the Debian stays in build/debian13 and is used again.
 
 test-debian13:
 	@[ "$$(id -u)" != 0 ] || t/lib/deps.sh debian13
 	@t/lib/debian13.sh
 
-# What was found stays in build/fuzz/corpus; an input that fails lies in build/fuzz.
+# Inputs with new coverage stay in build/fuzz/corpus; an input that fails is in build/fuzz.
 
 FUZZ_SECONDS = 10
 
