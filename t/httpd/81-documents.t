@@ -99,6 +99,15 @@ subtest 'directories of t, and files of t/lib' => sub {
         [sort map { s{.*/}{}r } glob "$Documents::ROOT/t/lib/*"], 'and each file';
 };
 
+subtest 'the test that t/README.md shows' => sub {
+    my ($example) = Documents->read('t/README.md')->examples('perl');
+    my ($script, $file) = tempfile(SUFFIX => '.t', UNLINK => 1);
+    print $script $example->[1] =~ s{\$FindBin::Bin/\.\./lib}{$FindBin::Bin/../lib}r;
+    close $script or die "$file: $!\n";
+    my $said = qx{"$^X" "$file" 2>&1};
+    is $?, 0, 'passes' or diag $said;
+};
+
 subtest 'targets of make' => sub {
     my $makefile = Examples::slurp("$Documents::ROOT/Makefile");
     my ($phony) = $makefile =~ /^\.PHONY: (.*)/m;
