@@ -67,8 +67,8 @@ static void check_methods(apr_pool_t *pool, server_rec *s, const rl_written_rule
 
         ap_str_toupper(name);
         if (ap_method_number_of(name) == M_INVALID)
-            warn(s, place, apr_psprintf(pool, "methods=%s is not a method that httpd knows; one that "
-                                        "is meant is made known with RegisterHttpMethod %s", *method,
+            warn(s, place, apr_psprintf(pool, "httpd does not know the method in methods=%s, so it "
+                                        "never matches; to make it known use RegisterHttpMethod %s", *method,
                                         name));
     }
 }
@@ -81,14 +81,14 @@ static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *setti
     const char *text = rule->tier.text;
 
     if (!text && rule->tier_count && !settings->overrides)
-        warn(s, place, "its RateLimitTier does nothing without tier=, as in tier=%{env:PLAN}, or "
+        warn(s, place, "its RateLimitTier does nothing without tier=, for example tier=%{env:PLAN}, or "
              "RateLimitOverrides on");
     else if (text && !rule->tier_count)
-        warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, as in: RateLimitTier "
-                                    "%s gold 1000", rule->name));
+        warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, for example "
+                                    "RateLimitTier %s gold 1000", rule->name));
     else if (text && rl_text_is_name(text) && !rl_rule_tier(rule, text))
-        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is none of its tiers; an "
-                                    "expression has %%{...}, as in tier=%%{env:PLAN}", text, text));
+        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is not one of its tiers; "
+                                    "an expression has %%{...}, for example tier=%%{env:PLAN}", text, text));
 }
 
 static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
@@ -100,21 +100,21 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
     check_methods(pool, s, place);
     check_tier(pool, s, settings, place);
     if (rl_rule_key_has_dead_end(rule))
-        warn(s, place, "an alternative of its key is never used: one before it is there in every "
-             "request; put what may be missing first, as in key=user|ip");
+        warn(s, place, "an alternative of its key is never used: every request has a value for one before "
+             "it; put what may be missing first, for example key=user|ip");
     if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
         warn(s, place, "clients choose its key and get a fresh quota with each new value; put a "
              "rule with key=ip or key=server beside it");
     if (rl_rule_tier_is_inventable(rule))
         warn(s, place, "clients choose its tier; let tier= read what the server knows of them, "
-             "as in tier=%{env:PLAN}");
+             "for example tier=%{env:PLAN}");
     if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
         warn(s, place, "on-failure= does nothing where Redis is not asked");
     if (rule->adaptive && !settings->adaptive_count)
-        warn(s, place, "adaptive does nothing without RateLimitAdaptive, as in: "
+        warn(s, place, "adaptive does nothing without RateLimitAdaptive, for example "
              "RateLimitAdaptive 70 0.5");
     if (algorithm->local != rule->limit.algorithm && !settings->redis)
-        return refuse(s, place, apr_psprintf(pool, "algorithm=%s needs RateLimitRedis, as in: "
+        return refuse(s, place, apr_psprintf(pool, "algorithm=%s needs RateLimitRedis, for example "
                                              "RateLimitRedis redis://127.0.0.1:6379; algorithm=%s "
                                              "does not", algorithm->name,
                                              rl_algorithms[algorithm->local].name));
@@ -154,7 +154,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     if (settings->overrides && !settings->redis) {
         ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, main_server,
                      "ratelimit: RateLimitOverrides on needs RateLimitRedis, where overrides "
-                     "are, as in: RateLimitRedis redis://127.0.0.1:6379");
+                     "are kept, for example RateLimitRedis redis://127.0.0.1:6379");
         good = 0;
     }
     return good & rl_config_redis_check(pool, main_server);

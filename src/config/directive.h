@@ -14,6 +14,7 @@
 rl_settings *rl_cmd_settings(cmd_parms *cmd);
 
 /* The error text, in the command's pool, for a word that the directive does not take. */
-const char *rl_cmd_expected(cmd_parms *cmd, const char *word, const char *expected);
+const char *rl_cmd_invalid(cmd_parms *cmd, const char *word, const char *expected,
+                           const char *example);
 
 #endif

@@ -46,11 +46,11 @@ static const char *read_auth(cmd_parms *cmd, const char *where, rl_redis_auth *a
     int exposed = 0;
 
     if (strncasecmp(where, "file:", 5) || !where[5])
-        return "takes a file that holds the password, or user and password, as in " AUTH_EXAMPLE
+        return "expected a file with the password, or user and password, for example " AUTH_EXAMPLE
                "; a password never stands in the configuration";
     path = ap_server_root_relative(cmd->pool, where + 5);
     error = path ? rl_credentials_read(cmd->pool, path, &auth->credentials, &exposed)
-                 : "its path is invalid";
+                 : "the path of the file is invalid";
     auth->exposed = exposed ? path : NULL;
     return error;
 }
@@ -68,7 +68,7 @@ const char *rl_cmd_redis_auth(cmd_parms *cmd, void *config, const char *first,
         error = read_auth(cmd, words[i] + (of_sentinels ? 9 : 0),
                           of_sentinels ? &settings->sentinel_auth : &settings->redis_auth);
         if (error)
-            error = apr_pstrcat(cmd->pool, "RateLimitRedisAuth ", error, NULL);
+            error = apr_pstrcat(cmd->pool, "RateLimitRedisAuth: ", error, NULL);
     }
     return error;
 }
@@ -77,8 +77,8 @@ const char *rl_cmd_redis_auth(cmd_parms *cmd, void *config, const char *first,
 
 const char *rl_cmd_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[])
 {
-    static const char example[] = "ca=FILE, cert=FILE, key=FILE and name=HOST, as in "
-                                  "ca=/etc/ssl/redis-ca.pem name=redis.example.com";
+    static const char expected[] = "ca=FILE, cert=FILE, key=FILE and name=HOST, each at most once";
+    static const char example[] = "ca=/etc/ssl/redis-ca.pem name=redis.example.com";
     const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
     rl_tls_options options = {NULL, NULL, NULL, NULL};
     const struct {
@@ -97,15 +97,15 @@ const char *rl_cmd_redis_tls(cmd_parms *cmd, void *config, int count, char *cons
         while (i < 4 && strncasecmp(words[w], known[i].name, length))
             i++;
         if (i == 4 || !words[w][length - 1] || !words[w][length])
-            return apr_psprintf(cmd->pool, "RateLimitRedisTLS: \"%s\" was read, expected %s",
-                                words[w], example);
+            return rl_cmd_invalid(cmd, words[w], expected, example);
         if (*known[i].value)
-            return apr_psprintf(cmd->pool, "RateLimitRedisTLS: %s is there twice", known[i].name);
+            return apr_psprintf(cmd->pool, "RateLimitRedisTLS: %s is given twice", known[i].name);
         *known[i].value = known[i].is_file ? ap_server_root_relative(cmd->pool, words[w] + length)
                                            : words[w] + length;
     }
     if (count == 0)
-        return apr_psprintf(cmd->pool, "RateLimitRedisTLS takes %s", example);
+        return apr_psprintf(cmd->pool, "RateLimitRedisTLS: expected %s, for example %s", expected,
+                            example);
     if (!options.cert != !options.key)
         return "RateLimitRedisTLS: cert= and key= belong together; both may name one file";
     error = rl_tls_create(cmd->pool, &options, &rl_cmd_settings(cmd)->redis_tls);
@@ -126,22 +126,22 @@ static int check_user(server_rec *s, rl_settings *settings)
     rl_credentials *credentials = settings->redis_auth.credentials;
 
     if (user && !credentials)
-        return wrong(s, "RateLimitRedis names a user, whose password is missing, as in "
-                        AUTH_EXAMPLE);
+        return wrong(s, "RateLimitRedis names a user, whose password is missing: add a file with it, for "
+                        "example " AUTH_EXAMPLE);
     if (user && rl_credentials_set_user(credentials, user))
         return wrong(s, "RateLimitRedis names a user, and the file of RateLimitRedisAuth another "
-                        "one: say it once");
+                        "one: name it in one of them");
     if (settings->sentinel_auth.credentials && settings->redis->kind != RL_URL_SENTINEL)
-        return wrong(s, "RateLimitRedisAuth sentinel= is for sentinels, which a URL with "
-                        "sentinel:// has");
+        return wrong(s, "RateLimitRedisAuth sentinel= needs a RateLimitRedis URL with sentinel://");
     return 1;
 }
 
 static void warn_if_exposed(server_rec *s, const rl_redis_auth *auth)
 {
     if (auth->exposed)
-        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: everybody on "
-                     "this host can read or write %s, where the password of Redis is: chmod 600 it",
+        ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: %s, which "
+                     "contains the password of Redis, can be read or written by every user of this "
+                     "host: chmod 600 it",
                      auth->exposed);
 }
 
@@ -159,7 +159,7 @@ int rl_config_redis_check(apr_pool_t *pool, server_rec *s)
         error = rl_tls_create(pool, &defaults, &settings->redis_tls);
     else if (!settings->redis->tls && settings->redis_tls)
         ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, 0, s, "ratelimit: "
-                     "RateLimitRedisTLS says nothing to a URL without TLS, which rediss:// has");
+                     "RateLimitRedisTLS has no effect on a URL without TLS: use rediss:// or +tls");
     if (error)
         return wrong(s, error);
     if (!settings->redis->tls)
@@ -182,11 +182,11 @@ static void refresh(rl_credentials *credentials, server_rec *s, apr_pool_t *pool
     const char *error, *path = rl_credentials_path(credentials);
 
     if (rl_credentials_refresh(credentials, pool, &error))
-        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: %s has changed: what it holds now "
-                     "is used from the next connection to Redis on", path);
+        ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: %s has changed: its new "
+                     "contents are used from the next connection to Redis on", path);
     else if (error)
-        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: %s %s; what it held before stays in "
-                     "use", path, error);
+        ap_log_error(APLOG_MARK, APLOG_ERR, 0, s, "ratelimit: %s %s; its earlier contents "
+                     "stay in use", path, error);
 }
 
 void rl_config_redis_refresh(const rl_settings *settings, server_rec *s, apr_pool_t *pool)

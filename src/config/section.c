@@ -71,8 +71,8 @@ const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
     rl_rule *rule;
 
     if (cmd->limited != -1)
-        return "RateLimit is not allowed inside <Limit> and <LimitExcept>; a rule for some methods "
-               "says methods=, as in: RateLimit login 10/1m methods=POST";
+        return "RateLimit is not allowed inside <Limit> and <LimitExcept>; for a rule on some "
+               "methods use methods=, for example RateLimit login 10/1m methods=POST";
     if (!strcasecmp(line, "off")) {
         section->drops_inherited = 1;
         return NULL;
@@ -81,15 +81,16 @@ const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimit ", error, NULL);
     if (!rule->off && rule->phase == RL_PHASE_EARLY && cmd->path)
-        return apr_psprintf(cmd->pool, "RateLimit \"%s\": phase=early is for the server and for "
-                            "virtual hosts: sections are not known by then; path= and when= say "
-                            "where a rule holds", rule->name);
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": phase=early is allowed only outside of "
+                            "sections, which are not known by then; use path= or when= to say "
+                            "where the rule applies", rule->name);
     if (!rule->off && is_unknown_status(rule->status))
-        return apr_psprintf(cmd->pool, "RateLimit \"%s\": status=%d is none that httpd can send, "
-                            "as 429 and 503 are", rule->name, rule->status);
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\": httpd cannot send status=%d; expected a "
+                            "status that it knows, for example 429 or 503", rule->name,
+                            rule->status);
     if (rl_config_rule_named(section, rule->name))
-        return apr_psprintf(cmd->pool, "RateLimit \"%s\" is given twice in one section; rules that "
-                            "are to hold together need names of their own", rule->name);
+        return apr_psprintf(cmd->pool, "RateLimit \"%s\" is given twice in one section; give the "
+                            "second rule another name", rule->name);
     add_rule(cmd, section, rule);
     return NULL;
 }
@@ -105,8 +106,9 @@ const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
     name = rl_text_word(cmd->pool, &line);
     rule = name ? rl_config_rule_named(config, name) : NULL;
     if (!rule || rule->off)
-        return apr_psprintf(cmd->pool, "RateLimitTier \"%s\": there is no RateLimit of this name "
-                            "before it in this section", name ? name : "");
+        return apr_psprintf(cmd->pool, "RateLimitTier \"%s\": expected the name of a RateLimit "
+                            "before it in this section, for example RateLimitTier api gold 1000 "
+                            "after RateLimit api 100/1m", name ? name : "");
     error = rl_parse_tier(cmd->pool, (rl_rule *)rule, line);
     return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
 }
@@ -121,7 +123,7 @@ static const char *choose(cmd_parms *cmd, const char *word, const char *const wo
     if (error)
         return error;
     *member = rl_text_choice(word, words);
-    return *member < 0 ? rl_cmd_expected(cmd, word, expected) : NULL;
+    return *member < 0 ? rl_cmd_invalid(cmd, word, expected, words[1]) : NULL;
 }
 
 /* The words stand in the order of their enums. */
@@ -163,10 +165,11 @@ const char *rl_cmd_headers(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_expected(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield");
+        return rl_cmd_invalid(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield",
+                              "x-ratelimit");
     if (section->headers >= 0 && !bits[i] != !section->headers)
-        return rl_cmd_expected(cmd, word, "off alone, or families of headers, as in draft-11 "
-                               "yield");
+        return rl_cmd_invalid(cmd, word, "off alone, or other words without off",
+                              "draft-11 yield");
     if (section->headers < 0)
         section->headers = 0;
     section->headers |= bits[i];
@@ -186,8 +189,8 @@ const char *rl_cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_expected(cmd, word, "case, slashes, dots, trailing, params or encoding, each "
-                            "with + or - before it, as in -case");
+        return rl_cmd_invalid(cmd, word, "case, slashes, dots, trailing, params or encoding, with or "
+                              "without + or - before it", "-case");
     section->normalize_said |= steps[i];
     if (*word == '-')
         section->normalize &= ~steps[i];

@@ -48,7 +48,8 @@ const char *rl_cmd_timeout(cmd_parms *cmd, void *config, const char *first, cons
         if ((word == second && !connect == !value_of(first, "connect"))
             || !timeout(connect ? connect : word, connect ? &settings->connect_ms
                                                           : &settings->timeout_ms))
-            return rl_cmd_expected(cmd, word, "durations of 1ms to 10s, as in 25ms connect=250ms");
+            return rl_cmd_invalid(cmd, word, "a duration from 1ms to 10s, or connect= with one, each "
+                                  "once", "25ms connect=250ms");
     }
     return NULL;
 }
@@ -62,11 +63,11 @@ const char *rl_cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
         return error;
     for (const char *s = prefix; *s; s++) {
         if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
-            return rl_cmd_expected(cmd, prefix, "printable characters but blanks, quotes, braces "
-                                "and those with a meaning in patterns, as in rl");
+            return rl_cmd_invalid(cmd, prefix, "printable characters without blanks, quotes, braces, "
+                                  "backslashes, *, ?, [ and ]", "rl");
     }
     if (!*prefix || strlen(prefix) > 64)
-        return rl_cmd_expected(cmd, prefix, "1 to 64 characters, as in rl");
+        return rl_cmd_invalid(cmd, prefix, "1 to 64 characters", "rl");
     rl_cmd_settings(cmd)->prefix = prefix;
     return NULL;
 }
@@ -83,23 +84,24 @@ const char *rl_cmd_on_failure(cmd_parms *cmd, void *config, const char *word, co
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_expected(cmd, word, "local, open or closed");
+        return rl_cmd_invalid(cmd, word, "local, open or closed", "local");
     if (second && (!nodes || !rl_text_whole_number(nodes, 1, 100000, &settings->nodes)))
-        return rl_cmd_expected(cmd, second, "the number of hosts, as in nodes=4");
+        return rl_cmd_invalid(cmd, second, "nodes= with a number of hosts from 1 to 100000",
+                              "nodes=4");
     settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
     return NULL;
 }
 
-static const char *set_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
+/* Reads MIN..MAX; returns whether that is a range of durations. */
+static int read_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
 {
     const char *dots = strstr(text, "..");
 
-    if (dots && rl_text_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
-                                 &settings->retry_min_ms)
+    return dots
+        && rl_text_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
+                            &settings->retry_min_ms)
         && rl_text_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
-        && settings->retry_min_ms <= settings->retry_max_ms)
-        return NULL;
-    return "a range of durations, as in retry=50ms..2s";
+        && settings->retry_min_ms <= settings->retry_max_ms;
 }
 
 const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
@@ -117,9 +119,9 @@ const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, cons
         if (failures && rl_text_whole_number(failures, 1, 1000, &n))
             settings->breaker_failures = (int)n;
         else if (failures)
-            return rl_cmd_expected(cmd, word, "1 to 1000, as in failures=5");
-        else if (!retry || set_retry(retry, cmd->temp_pool, settings))
-            return rl_cmd_expected(cmd, word, "failures=N and a range, as in retry=50ms..2s");
+            return rl_cmd_invalid(cmd, word, "a number from 1 to 1000", "failures=5");
+        else if (!retry || !read_retry(retry, cmd->temp_pool, settings))
+            return rl_cmd_invalid(cmd, word, "failures=N or retry=MIN..MAX", "retry=50ms..2s");
     }
     return NULL;
 }
@@ -141,7 +143,7 @@ const char *rl_cmd_shared_memory(cmd_parms *cmd, void *config, const char *text)
         n = unit && !end[1] && n < INT64_C(1) << 30 ? n << (10 * (unit - scale + 1)) : -1;
     }
     if (n < RL_LOCAL_MIN_SIZE || n > INT64_C(64) << 30)
-        return rl_cmd_expected(cmd, text, "a size of 64K to 64G, as in 16M");
+        return rl_cmd_invalid(cmd, text, "a size from 64K to 64G", "16M");
     rl_cmd_settings(cmd)->shared_memory = (apr_size_t)n;
     return NULL;
 }
@@ -156,7 +158,7 @@ const char *rl_cmd_scope(cmd_parms *cmd, void *config, const char *name)
     if (error)
         return error;
     if (!rl_text_is_name(name))
-        return rl_cmd_expected(cmd, name, "1 to 64 letters, digits, -, _ and ., as in shop");
+        return rl_cmd_invalid(cmd, name, RL_NAME_FORM, "shop");
     settings->scope = name;
     settings->scope_hash = apr_siphash24(name, strlen(name), any);
     return NULL;
@@ -181,7 +183,7 @@ const char *rl_cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
     if (length > 1 && text[length - 1] == '%')
         text = apr_pstrmemdup(cmd->pool, text, length - 1);
     if (!rl_text_whole_number(text, 0, 100, &percent))
-        return rl_cmd_expected(cmd, text, "a share of the workers of 0 to 100 percent, as in 25");
+        return rl_cmd_invalid(cmd, text, "a share of the workers from 0 to 100 percent", "25");
     rl_cmd_settings(cmd)->delay_workers = (int)percent;
     return NULL;
 }
@@ -208,18 +210,18 @@ const char *rl_cmd_adaptive(cmd_parms *cmd, void *config, int argc, char *const 
     if (error)
         return error;
     if (argc == 0 || argc % 2)
-        return "RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5 90 0.2";
+        return "RateLimitAdaptive: expected pairs of LOAD and FACTOR, for example 70 0.5 90 0.2";
     for (int i = 0; i < argc / 2; i++) {
         apr_int64_t load;
 
         if (!rl_text_whole_number(argv[2 * i], 0, 99, &load)
             || (i && load <= steps[i - 1].above_percent))
-            return rl_cmd_expected(cmd, argv[2 * i], "loads of 0 to 99 percent busy workers that "
-                                "grow from pair to pair, as in 70 0.5 90 0.2");
+            return rl_cmd_invalid(cmd, argv[2 * i], "a load from 0 to 99 percent of busy workers, "
+                                  "larger than that of the pair before", "70 0.5 90 0.2");
         steps[i].above_percent = (int)load;
         steps[i].per_mille = factor(argv[2 * i + 1]);
         if (steps[i].per_mille == 0)
-            return rl_cmd_expected(cmd, argv[2 * i + 1], "a factor of 0.001 to 1, as in 70 0.5");
+            return rl_cmd_invalid(cmd, argv[2 * i + 1], "a factor from 0.001 to 1", "70 0.5");
     }
     settings->adaptive = steps;
     settings->adaptive_count = argc / 2;
@@ -235,7 +237,7 @@ const char *rl_cmd_ipv6_prefix(cmd_parms *cmd, void *config, const char *text)
     if (error)
         return error;
     if (!rl_text_whole_number(text, 1, 128, &n))
-        return rl_cmd_expected(cmd, text, "a prefix length of 1 to 128, as in 64");
+        return rl_cmd_invalid(cmd, text, "a prefix length from 1 to 128", "64");
     rl_cmd_settings(cmd)->ipv6_prefix = (int)n;
     return NULL;
 }

@@ -20,7 +20,7 @@
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
-#define EXAMPLE "as in: RateLimitLog logs/ratelimit.log json every=10s"
+#define EXAMPLE "RateLimitLog logs/ratelimit.log json every=10s"
 
 /* FNV-1a, which is good enough to tell the few logs of a server apart. */
 static uint32_t id_of(const char *target, int json)
@@ -46,10 +46,9 @@ static const char *set_option(apr_pool_t *pool, const char *word, int *format_sa
         if (rl_text_duration(word + 6, &log->every_ms) && log->every_ms >= 1000
             && log->every_ms <= RL_LOG_EVERY_MAX_MS)
             return NULL;
-        return apr_psprintf(pool, "\"%s\" was read, expected a time of 1s to 1d, " EXAMPLE, word);
+        return rl_text_invalid(pool, word, "a time from 1s to 1d", EXAMPLE);
     }
-    return apr_psprintf(pool, "\"%s\" was read, expected json or text, and every=T, each once, "
-                        EXAMPLE, word);
+    return rl_text_invalid(pool, word, "json or text, and every=T, each once", EXAMPLE);
 }
 
 const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first,
@@ -63,10 +62,9 @@ const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first
     log->json = 1;
     log->is_pipe = *target == '|';
     if (!*target || (log->is_pipe && !target[1 + strspn(target + 1, "|$ ")]))
-        return apr_psprintf(pool, "\"%s\" was read, expected a file or \"|program\", " EXAMPLE,
-                            target);
+        return rl_text_invalid(pool, target, "a file or \"|program\"", EXAMPLE);
     if (!log->is_pipe && !ap_server_root_relative(pool, target))
-        return apr_psprintf(pool, "\"%s\" was read, which is no path of a file, " EXAMPLE, target);
+        return rl_text_invalid(pool, target, "the path of a file", EXAMPLE);
     if (first)
         error = set_option(pool, first, &format_said, log);
     if (!error && second)
@@ -104,7 +102,7 @@ const char *rl_log_check(const rl_log *log, apr_pool_t *pool)
         return apr_psprintf(pool, "RateLimitLog %s is a directory", path);
     if (!APR_STATUS_IS_ENOENT(apr_stat(&info, place, APR_FINFO_TYPE, pool)))
         return NULL;
-    return apr_psprintf(pool, "RateLimitLog %s: there is no %s", path, place);
+    return apr_psprintf(pool, "RateLimitLog %s: %s does not exist", path, place);
 }
 
 int rl_log_open(rl_log *log, apr_pool_t *pool)

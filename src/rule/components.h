@@ -34,9 +34,9 @@ typedef struct {
 
     rl_key_argument argument;
     char separator;        /* before the argument */
+    const char *example;   /* of an argument */
     int number_max;        /* of a number, which is 1 at least */
     unsigned is_token : 1; /* the name has to be a token of RFC 9110 §5.6.2 */
-    const char *example;   /* of a name that has to be a token */
     unsigned any_case : 1; /* the name means the same in any case */
 
     /* When its value is known, which decides the phases of a rule. */

@@ -52,14 +52,21 @@ static int is_token(const char *name)
     return !*name;
 }
 
+static const char *invalid_argument(rl_reading *r, const char *text, const rl_key_row *row,
+                                    const char *expected)
+{
+    return rl_reading_invalid(r, "key", text, expected,
+                              apr_psprintf(r->pool, "%s%c%s", row->name, row->separator,
+                                           row->example));
+}
+
 static const char *read_name(rl_reading *r, const char *text, const rl_key_row *row,
                              const char *argument, rl_key_part *part)
 {
     char *name = apr_pstrdup(r->pool, argument);
 
     if (row->is_token && !is_token(name))
-        return apr_psprintf(r->pool, "key=%s: \"%s\" is not a valid %s name, as in key=%s%c%s",
-                            text, name, row->name, row->name, row->separator, row->example);
+        return invalid_argument(r, text, row, apr_psprintf(r->pool, "a valid %s name", row->name));
     part->name = name;
     for (; row->any_case && *name; name++)
         *name = (char)apr_tolower(*name);
@@ -72,8 +79,9 @@ static const char *read_number(rl_reading *r, const char *text, const rl_key_row
     int64_t number;
 
     if (!rl_text_whole_number(argument, 1, row->number_max, &number))
-        return apr_psprintf(r->pool, "key=%s needs a number of 1 to %d after \"%s%c\"", text,
-                            row->number_max, row->name, row->separator);
+        return invalid_argument(r, text, row, apr_psprintf(r->pool, "a number from 1 to %d after "
+                                                           "\"%s%c\"", row->number_max, row->name,
+                                                           row->separator));
     part->number = (int)number;
     return NULL;
 }
@@ -87,12 +95,12 @@ static const char *known_components(apr_pool_t *pool)
         const rl_key_row *row = &rl_key_rows[i];
 
         if (row->argument != RL_KEY_HAS_NAME)
-            list = apr_pstrcat(pool, list, row->name, ", ", NULL);
+            list = apr_pstrcat(pool, list, *list ? ", " : "", row->name, NULL);
         if (row->argument != RL_KEY_NO_ARGUMENT)
-            list = apr_psprintf(pool, "%s%s%c%s, ", list, row->name, row->separator,
+            list = apr_psprintf(pool, "%s, %s%c%s", list, row->name, row->separator,
                                 row->argument == RL_KEY_HAS_NAME ? "NAME" : "N");
     }
-    return apr_pstrcat(pool, list, "%{...}", NULL);
+    return apr_pstrcat(pool, list, " or %{...}", NULL);
 }
 
 /* The component that text is, -1 if none; *argument is NULL if it has none. */
@@ -131,8 +139,7 @@ static const char *read_part(rl_reading *r, const char *text, rl_key_part *part)
 
     memset(part, 0, sizeof(*part));
     if (i < 0)
-        return apr_psprintf(r->pool, "key=: \"%s\" is not a component; expected one of: %s", text,
-                            known_components(r->pool));
+        return rl_reading_invalid(r, "key", text, known_components(r->pool), "user|ip");
     row = &rl_key_rows[i];
     part->component = (rl_key_component)i;
     note_component(r, row);

@@ -26,8 +26,7 @@ static const char *read_choice(rl_reading *r, const char *option, const char *te
     *choice = rl_text_choice(text, choices);
     if (*choice >= 0)
         return NULL;
-    return apr_psprintf(r->pool, "%s=%s is not valid; expected %s", option, text,
-                        rl_text_list(r->pool, choices));
+    return rl_reading_invalid(r, option, text, rl_text_list(r->pool, choices), choices[0]);
 }
 
 static const char *read_algorithm(rl_reading *r, const char *text)
@@ -38,8 +37,8 @@ static const char *read_algorithm(rl_reading *r, const char *text)
             return NULL;
         }
     }
-    return apr_psprintf(r->pool, "algorithm=%s is not valid; expected %s", text,
-                        rl_reading_algorithms(r->pool, 0));
+    return rl_reading_invalid(r, "algorithm", text, rl_reading_algorithms(r->pool, 0),
+                              rl_algorithms[0].name);
 }
 
 static const char *read_on_failure(rl_reading *r, const char *text)
@@ -86,8 +85,7 @@ static const char *read_status(rl_reading *r, const char *text)
     int64_t status;
 
     if (!rl_text_whole_number(text, 400, RL_STATUS_MAX, &status))
-        return apr_psprintf(r->pool, "status=%s is not a status of 400 to 599, as in status=503",
-                            text);
+        return rl_reading_invalid(r, "status", text, "a status from 400 to 599", "503");
     r->rule->status = (int)status;
     return NULL;
 }
@@ -96,8 +94,7 @@ static const char *read_burst(rl_reading *r, const char *text)
 {
     if (rl_text_whole_number(text, 1, RL_COUNT_MAX, &r->rule->limit.burst))
         return NULL;
-    return apr_psprintf(r->pool, "burst=%s is not a whole number of 1 to 1000000000, as in "
-                        "burst=100", text);
+    return rl_reading_invalid(r, "burst", text, "a whole number from 1 to 1000000000", "100");
 }
 
 #define DELAY_MAX_MS 10000
@@ -108,8 +105,7 @@ static const char *read_delay(rl_reading *r, const char *text)
 
     if (!strcmp(text, "0") || (rl_text_duration(text, ms) && *ms <= DELAY_MAX_MS))
         return NULL;
-    return apr_psprintf(r->pool, "delay=%s is not a duration of at most 10s, as in delay=500ms",
-                        text);
+    return rl_reading_invalid(r, "delay", text, "a duration of at most 10s", "500ms");
 }
 
 static const char *read_block(rl_reading *r, const char *text)
@@ -118,8 +114,7 @@ static const char *read_block(rl_reading *r, const char *text)
 
     if (rl_text_duration(text, ms) && *ms > 0 && *ms <= RL_WINDOW_MAX_MS)
         return NULL;
-    return apr_psprintf(r->pool, "block=%s is not a duration of at most 31d, as in block=10m",
-                        text);
+    return rl_reading_invalid(r, "block", text, "a duration from 1ms to 31d", "10m");
 }
 
 static const char *read_cost(rl_reading *r, const char *text)
@@ -131,8 +126,8 @@ static const char *read_cost(rl_reading *r, const char *text)
         return NULL;
     }
     if (!strstr(text, "%{") && !strchr(text, '('))
-        return apr_psprintf(r->pool, "cost=%s is neither a whole number of 1 to 1000000000 nor an "
-                            "expression, as in cost=5 or cost=%%{HTTP:X-Cost}", text);
+        return rl_reading_invalid(r, "cost", text, "a whole number from 1 to 1000000000 or an "
+                                  "expression", "5 or cost=%{HTTP:X-Cost}");
     return rl_reading_expr(r, "cost", text, 0, &r->rule->cost_expr);
 }
 
@@ -144,11 +139,10 @@ static const char *read_path(rl_reading *r, const char *text)
     char *normal;
 
     if (*text != '/')
-        return apr_psprintf(r->pool, "path=%s does not begin with a slash, as in path=/api/**",
-                            text);
+        return rl_reading_invalid(r, "path", text, "a glob that begins with a slash", "/api/**");
     if (any_byte && strchr(any_byte, '='))
-        return apr_psprintf(r->pool, "path=%s has a query, which is not part of a path: here ? matches "
-                            "any one byte; to test the query use when=, as in "
+        return apr_psprintf(r->pool, "invalid value \"%s\" for path=: a query is not part of a path, "
+                            "and ? matches any one byte; to test the query use when=, for example "
                             "when=\"%%{QUERY_STRING} =~ /page=/\"", text);
     normal = apr_palloc(r->pool, strlen(text) + 2);
     normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
@@ -170,8 +164,8 @@ static const char *read_methods(rl_reading *r, const char *text)
                 n = 0;
         }
         if (n == 0)
-            return apr_psprintf(r->pool, "methods=%s is not a list of methods, as in "
-                                "methods=POST,PUT", text);
+            return rl_reading_invalid(r, "methods", text, "methods separated by commas",
+                                      "POST,PUT");
         APR_ARRAY_PUSH(methods, const char *) = apr_pstrmemdup(r->pool, s, n);
         if (!s[n])
             break;
@@ -208,8 +202,8 @@ static const char *read_charge_on(rl_reading *r, const char *text)
 
         if (n != 3 || *s < '1' || *s > '5'
             || !(whole_class || (apr_isdigit(s[1]) && apr_isdigit(s[2]))))
-            return apr_psprintf(r->pool, "charge-on=%s is not a list of statuses, as in "
-                                "charge-on=401,403,5xx", text);
+            return rl_reading_invalid(r, "charge-on", text, "statuses separated by commas",
+                                      "401,403,5xx");
         first = whole_class ? (*s - '0') * 100 : atoi(s);
         last = whole_class ? first + 99 : first;
         for (int status = first; status <= last; status++)
@@ -276,7 +270,7 @@ static const char *read_one_option(rl_reading *r, const char *word, unsigned *se
         if (options[i].read && (!value || !*value))
             return apr_psprintf(r->pool, "option %s= needs a value", name);
         if (!options[i].read && value)
-            return apr_psprintf(r->pool, "option %s takes no value, not \"%s\"", name, value);
+            return apr_psprintf(r->pool, "option %s takes no value; \"%s\" was given", name, value);
         if (*seen & 1u << i)
             return apr_psprintf(r->pool, "option %s is given twice", name);
         *seen |= 1u << i;
@@ -321,11 +315,11 @@ static const char *check_algorithm(rl_reading *r)
         return apr_psprintf(r->pool, "delay= needs algorithm=%s",
                             rl_reading_algorithms(r->pool, RL_TAKES_DELAY));
     if (limit->delay_ms && limit->on_response)
-        return "delay= and charge-on= exclude each other: a delayed request has to be charged before "
+        return "delay= and charge-on= cannot be combined: a delayed request has to be charged before "
                "its response";
     if (algorithm->local != limit->algorithm && rule->sync == RL_SYNC_LOCAL)
-        return apr_psprintf(r->pool, "algorithm=%s needs Redis and excludes sync=local; "
-                            "algorithm=%s does not", algorithm->name,
+        return apr_psprintf(r->pool, "algorithm=%s needs Redis and cannot be combined with "
+                            "sync=local; algorithm=%s can", algorithm->name,
                             rl_algorithms[algorithm->local].name);
     return NULL;
 }
@@ -336,16 +330,16 @@ static const char *check_phase(const rl_reading *r)
 
     if (r->reads_user && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
         return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
-               "user: before authentication there is none";
+               "user, who is not known before authentication";
     if (r->reads_type && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
         return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd determines the type of a file "
                "after phase=access";
     if (r->reads_file && !r->reads_path && rule->phase == RL_PHASE_EARLY)
-        return "phase=early excludes %{REQUEST_FILENAME}, %{PATH_INFO} and everything else that is "
-               "known only when httpd has mapped the path to a file; phase=access does not";
+        return "phase=early cannot be combined with %{REQUEST_FILENAME}, %{PATH_INFO} and anything "
+               "else that is known only when httpd has mapped the path to a file; use phase=access";
     if (r->reads_path && rule->phase == RL_PHASE_EARLY)
-        return "key=path excludes phase=early: httpd has not processed the path by then; the option "
-               "path= does not";
+        return "key=path cannot be combined with phase=early: httpd has not processed the path by "
+               "then; use the option path= instead";
     if (rule->statuses && rl_rule_charges_on(rule, 401)
         && (rule->phase == RL_PHASE_AUTH || (rule->phase == RL_PHASE_UNSET && r->reads_auth)))
         return "charge-on=401 needs phase=access: a failed login never reaches phase=auth";

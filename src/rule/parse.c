@@ -23,16 +23,14 @@ static const char *read_limit(rl_reading *r, const char *text)
     r->rule->text = text;
     r->rule->quota_text = apr_psprintf(r->pool, "%" APR_INT64_T_FMT, limit->quota);
     if (!slash && apr_isdigit(*text))
-        return apr_psprintf(r->pool, "\"%s\" has a quota above 1000000000", text);
+        return rl_text_invalid(r->pool, text, "a quota of at most 1000000000", "10/1m");
     if (!slash || *slash != '/')
-        return apr_psprintf(r->pool, "\"%s\" is not QUOTA/WINDOW, as in 10/1m", text);
+        return rl_text_invalid(r->pool, text, "QUOTA/WINDOW", "10/1m");
     if (!rl_text_duration(slash + 1, &limit->window_ms))
-        return apr_psprintf(r->pool, "\"%s\" needs a window with one of the units ms, s, m, h, d "
-                            "and w, as in 10/1m", text);
-    if (limit->window_ms == 0)
-        return apr_psprintf(r->pool, "\"%s\" needs a window above zero, as in 10/1m", text);
+        return rl_text_invalid(r->pool, text, "a window in one of the units ms, s, m, h, d and w",
+                               "10/1m");
     if (limit->window_ms < RL_WINDOW_MIN_MS || limit->window_ms > RL_WINDOW_MAX_MS)
-        return apr_psprintf(r->pool, "\"%s\" needs a window of 100ms to 31d, as in 10/1m", text);
+        return rl_text_invalid(r->pool, text, "a window from 100ms to 31d", "10/1m");
     return NULL;
 }
 
@@ -50,8 +48,8 @@ static const char *over_quota_max(apr_pool_t *pool, const rl_rule *rule, const c
 {
     const rl_algorithm_row *algorithm = &rl_algorithms[rule->limit.algorithm];
 
-    return apr_psprintf(pool, "algorithm=%s takes a quota of at most %" APR_INT64_T_FMT
-                        ", not \"%s\"", algorithm->name, algorithm->quota_max, text);
+    return apr_psprintf(pool, "invalid value \"%s\": algorithm=%s takes a quota of at most %"
+                        APR_INT64_T_FMT, text, algorithm->name, algorithm->quota_max);
 }
 
 /* Whether every request costs more than a limit can ever admit; a quota of 0 says so openly. */
@@ -106,10 +104,11 @@ static const char *read_rule(rl_reading *r, const char *line)
     const char *error;
 
     if (!limit || !*limit)
-        return "needs QUOTA/WINDOW or off after its name, as in 10/1m";
+        return "expected QUOTA/WINDOW or off after the name, for example 10/1m";
     if (!strcasecmp(limit, "off")) {
         r->rule->off = 1;
-        return rl_text_is_end(line) ? NULL : "takes nothing after off";
+        return rl_text_is_end(line) ? NULL
+            : apr_psprintf(r->pool, "unexpected \"%s\" after off", line + strspn(line, " \t"));
     }
     r->rule->keys = &by_address;
     r->rule->key_count = 1;
@@ -134,10 +133,10 @@ const char *rl_parse_rule(apr_pool_t *pool, const char *line, const rl_compiler 
     const char *error;
 
     if (!name || !*name)
-        return "needs NAME QUOTA/WINDOW, as in: RateLimit login 10/1m";
+        return "expected NAME QUOTA/WINDOW, for example RateLimit login 10/1m";
     if (!rl_text_is_name(name))
-        return apr_psprintf(pool, "\"%s\" is not a valid name for a rule: it takes 1 to 64 letters, "
-                            "digits, -, _ and ., as in: RateLimit login 10/1m", name);
+        return apr_psprintf(pool, "invalid name \"%s\": expected " RL_NAME_FORM ", for example "
+                            "RateLimit login 10/1m", name);
     r.rule->name = name;
     error = read_rule(&r, line);
     if (error)
@@ -148,14 +147,16 @@ const char *rl_parse_rule(apr_pool_t *pool, const char *line, const rl_compiler 
 
 /* --- Tiers -------------------------------------------------------------------------------- */
 
+#define TIER_EXAMPLE "RateLimitTier %s gold 1000"
+
 static const char *read_tier_quota(apr_pool_t *pool, const rl_rule *rule, const char *text,
                                    rl_tier *tier)
 {
     tier->unlimited = !strcasecmp(text, "unlimited");
     tier->quota = 0;
     if (!tier->unlimited && !rl_text_whole_number(text, 0, RL_COUNT_MAX, &tier->quota))
-        return apr_psprintf(pool, "\"%s\" is neither a quota of at most 1000000000 nor "
-                            "unlimited, as in: RateLimitTier %s gold 1000", text, rule->name);
+        return rl_text_invalid(pool, text, "a quota from 0 to 1000000000 or unlimited",
+                               apr_psprintf(pool, TIER_EXAMPLE, rule->name));
     if (tier->quota > rl_algorithms[rule->limit.algorithm].quota_max)
         return over_quota_max(pool, rule, text);
     tier->burst = tier->quota;
@@ -169,13 +170,13 @@ static const char *read_tier_burst(apr_pool_t *pool, const rl_rule *rule, const 
         return NULL;
     if (strncasecmp(text, "burst=", 6)
         || !rl_text_whole_number(text + 6, 1, RL_COUNT_MAX, &tier->burst))
-        return apr_psprintf(pool, "\"%s\" is not burst=N with a whole number of 1 to 1000000000, "
-                            "as in: RateLimitTier %s gold 1000 burst=2000", text, rule->name);
+        return rl_text_invalid(pool, text, "burst=N with N from 1 to 1000000000",
+                               apr_psprintf(pool, TIER_EXAMPLE " burst=2000", rule->name));
     if (!(rl_algorithms[rule->limit.algorithm].takes & RL_TAKES_BURST))
         return apr_psprintf(pool, "burst= needs algorithm=%s",
                             rl_reading_algorithms(pool, RL_TAKES_BURST));
     if (tier->unlimited)
-        return "unlimited takes no burst=";
+        return "burst= cannot be combined with unlimited";
     return NULL;
 }
 
@@ -216,11 +217,11 @@ const char *rl_parse_tier(apr_pool_t *pool, rl_rule *rule, const char *line)
     rl_tier tier = {.name = name};
 
     if (!name || !quota || !*quota || !burst || !rl_text_is_end(line))
-        return apr_psprintf(pool, "\"%s\": needs TIER QUOTA|unlimited [burst=N], as in: "
-                            "RateLimitTier %s gold 1000", rule->name, rule->name);
+        return apr_psprintf(pool, "\"%s\": expected TIER QUOTA|unlimited [burst=N], for example "
+                            TIER_EXAMPLE, rule->name, rule->name);
     if (!rl_text_is_name(name))
-        return apr_psprintf(pool, "\"%s\": \"%s\" is not a valid name for a tier: it takes 1 to 64 "
-                            "letters, digits, -, _ and .", rule->name, name);
+        return apr_psprintf(pool, "\"%s\": invalid tier name \"%s\": expected " RL_NAME_FORM
+                            ", for example " TIER_EXAMPLE, rule->name, name, rule->name);
     if (rl_rule_tier(rule, name))
         return apr_psprintf(pool, "\"%s\": tier \"%s\" is given twice", rule->name, name);
     if ((error = read_tier_quota(pool, rule, quota, &tier))

@@ -6,6 +6,13 @@
 #include "rule/reading.h"
 #include "rule/text.h"
 
+const char *rl_reading_invalid(const rl_reading *r, const char *option, const char *value,
+                               const char *expected, const char *example)
+{
+    return apr_psprintf(r->pool, "invalid value \"%s\" for %s=: expected %s, for example %s=%s",
+                        value, option, expected, option, example);
+}
+
 /* Expressions: httpd accepts the names in them in any case. */
 
 static const char *const of_response[] = {"%{resp:", "resp(", "%{REQUEST_STATUS}",
@@ -25,8 +32,8 @@ const char *rl_reading_expr(rl_reading *r, const char *option, const char *text,
 
     if (rl_text_contains(text, of_response))
         return apr_psprintf(r->pool, "%s=: \"%s\" reads the response, which does not exist yet when "
-                            "a rule decides; to count by the response's status use charge-on=, as "
-                            "in charge-on=404", option, text);
+                            "a rule decides; to count by the response's status use charge-on=, for "
+                            "example charge-on=404", option, text);
     r->reads_file |= rl_text_contains(text, of_file);
     r->reads_type |= rl_text_contains(text, of_type);
     r->reads_auth |= r->reads_type || rl_text_contains(text, of_auth);
@@ -36,7 +43,7 @@ const char *rl_reading_expr(rl_reading *r, const char *option, const char *text,
                             option, text);
     expr->text = text;
     error = r->compiler->compile(r->compiler->data, text, boolean, &expr->compiled);
-    return error ? apr_psprintf(r->pool, "%s=: \"%s\" is not a valid expression: %s", option, text,
+    return error ? apr_psprintf(r->pool, "invalid expression \"%s\" for %s=: %s", text, option,
                                 error)
                  : NULL;
 }

@@ -25,6 +25,10 @@ typedef struct {
     int tells_clients; /* its key has a part that differs between clients */
 } rl_reading;
 
+/* The error text for the value of an option; the example is a value. */
+const char *rl_reading_invalid(const rl_reading *r, const char *option, const char *value,
+                               const char *expected, const char *example);
+
 /* Compiles the expression that an option has as its value, and notes what it reads. */
 const char *rl_reading_expr(rl_reading *r, const char *option, const char *text, int boolean,
                             rl_expr *expr);

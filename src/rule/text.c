@@ -134,6 +134,13 @@ const char *rl_text_list(apr_pool_t *pool, const char *const choices[])
     return list;
 }
 
+const char *rl_text_invalid(apr_pool_t *pool, const char *value, const char *expected,
+                            const char *example)
+{
+    return apr_psprintf(pool, "invalid value \"%s\": expected %s, for example %s", value, expected,
+                        example);
+}
+
 int rl_text_contains(const char *text, const char *const parts[])
 {
     for (int i = 0; parts[i]; i++) {

@@ -14,6 +14,7 @@
 #include <apr_pools.h>
 
 #define RL_NAME_MAX 64 /* bytes of a name */
+#define RL_NAME_FORM "1 to 64 letters, digits, -, _ and ."
 
 /*
  * The next word of a line, with *line moved behind it; "" at the end. Blanks separate words. Double
@@ -43,7 +44,7 @@ int rl_text_duration(const char *text, int64_t *ms);
 /* A duration in the largest unit that divides it: 60000 is 1m, 0 is 0s. */
 const char *rl_text_print_duration(apr_pool_t *pool, int64_t ms);
 
-/* Whether text may name a rule, a tier or a scope: 1 to RL_NAME_MAX letters, digits, -, _ and . */
+/* Whether text may name a rule, a tier or a scope, as RL_NAME_FORM describes. */
 int rl_text_is_name(const char *text);
 
 /* The index of text among choices (NULL at their end), compared without case; -1 if it is not one. */
@@ -51,6 +52,13 @@ int rl_text_choice(const char *text, const char *const choices[]);
 
 /* Choices, at least one, as in "a, b or c". */
 const char *rl_text_list(apr_pool_t *pool, const char *const choices[]);
+
+/*
+ * The error text for a value: what was read, what was expected and an example, as in
+ * invalid value "0": expected a prefix length from 1 to 128, for example 64
+ */
+const char *rl_text_invalid(apr_pool_t *pool, const char *value, const char *expected,
+                            const char *example);
 
 /* Whether text contains one of the parts (NULL at their end), compared without case. */
 int rl_text_contains(const char *text, const char *const parts[]);

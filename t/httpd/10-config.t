@@ -140,30 +140,30 @@ EOC
 };
 
 subtest 'a rule needs a valid name' => sub {
-    refused 'RateLimit', qr/needs NAME QUOTA/, qr{RateLimit login 10/1m};
+    refused 'RateLimit', qr/expected NAME QUOTA/, qr{RateLimit login 10/1m};
     for my $name ('"log in"', 'log/in', 'r:a', '{a}', "l\xc3\xb6g", 'n' x 65, '"a\"b"', '""') {
         refused "RateLimit $name 10/1m", qr{RateLimit login 10/1m};
     }
-    refused 'RateLimit "log in" 10/1m', qr/"log in" is not a valid name/, qr/letters, digits/;
+    refused 'RateLimit "log in" 10/1m', qr/invalid name "log in"/, qr/letters, digits/;
     refused "RateLimit a 1/1m\nRateLimit a 2/1m", qr/"a" is given twice in one section/;
     refused "<Location /x>\nRateLimit a 1/1m\nRateLimit a off\n</Location>", qr/"a" is given twice/;
 };
 
 subtest 'a rule needs a valid quota and window' => sub {
-    refused 'RateLimit login', qr/"login"/, qr{needs QUOTA/WINDOW}, qr{as in 10/1m};
+    refused 'RateLimit login', qr/"login"/, qr{expected QUOTA/WINDOW}, qr{for example 10/1m};
     for my $text (qw(ten/1m 10 10/ /1m -1/1m +1/1m 10.5/1m 10x/1m 10//1m 0x10/1m 1e3/1m
             10/1x 10/1.5s 10/-1m 10/1mm 10/60 10/m1 10/sec 10/0s 10/0ms 10/99ms 10/0w
             10/32d 10/5w 10/2678400001ms 10/99999999999999999999d 10/300000000000w
             1000000001/1s 9223372036854775808/1s 99999999999999999999999/1s)) {
         refused "RateLimit login $text", qr/"login"/, qr/\Q"$text"\E/;
     }
-    refused 'RateLimit login 10/0s', qr/"login".*"10\/0s" needs a window above zero, as in 10\/1m/;
-    refused 'RateLimit login 10/1x', qr/ms, s, m, h, d and w, as in 10\/1m/;
+    refused 'RateLimit login 10/0s', qr/"login".*"10\/0s": expected a window from 100ms to 31d, for example 10\/1m/;
+    refused 'RateLimit login 10/1x', qr/ms, s, m, h, d and w, for example 10\/1m/;
     refused 'RateLimit login 10/99ms', qr/100ms to 31d/;
-    refused "RateLimit login $_/1s", qr/quota above 1000000000/
+    refused "RateLimit login $_/1s", qr/expected a quota of at most 1000000000/
         for '1000000001', '9223372036854775808', '9' x 40;
     refused 'RateLimit login 1000000000/31d', qr/too large to count exactly/, qr/at most 840725/;
-    refused 'RateLimit login off key=ip', qr/nothing after off/;
+    refused 'RateLimit login off key=ip', qr/unexpected "key=ip" after off/;
     refused 'RateLimit off now', qr/"off"/;
 };
 
@@ -172,66 +172,66 @@ subtest 'an option needs a valid value' => sub {
         'burst'              => qr/burst= needs a value/,
         'key='               => qr/key= needs a value/,
         'nosuch=1'           => qr/unknown option "nosuch=1"; expected one of: key=, algorithm=.*shadow/,
-        'shadow=1'           => qr/shadow takes no value, not "1"/,
+        'shadow=1'           => qr/shadow takes no value; "1" was given/,
         'key=ip key=ip'      => qr/key is given twice/,
         'shadow shadow'      => qr/shadow is given twice/,
-        'key=name'           => qr/"name" is not a component; expected one of: ip, ip\/N, user, header:NAME.*%\{\.\.\.\}/,
-        'key=ip/0'           => qr/ip\/0 needs a number of 1 to 128/,
-        'key=ip/129'         => qr/ip\/129 needs a number of 1 to 128/,
-        'key=ip/x'           => qr/ip\/x needs a number/,
-        'key=ip:8'           => qr/"ip:8" is not a component/,
-        'key=ips'            => qr/"ips" is not a component/,
-        'key=header'         => qr/"header" is not a component/,
-        'key=header:'        => qr/"header:" is not a component/,
-        'key=cookie/x'       => qr/"cookie\/x" is not a component/,
-        'key=path:0'         => qr/path:0 needs a number of 1 to 1000/,
-        'key=path/2'         => qr/"path\/2" is not a component/,
-        'key=user:x'         => qr/"user:x" is not a component/,
-        'key=ip+'            => qr/"" is not a component/,
-        'key=|ip'            => qr/"" is not a component/,
-        'key=ip||user'       => qr/"" is not a component/,
-        'key=%{HTTP_HOST'    => qr/"%\{HTTP_HOST" is not a valid expression/,
-        'key=%{nosuch:x}'    => qr/"%\{nosuch:x\}" is not a valid expression/,
-        'algorithm=leaky'    => qr/algorithm=leaky is not valid; expected sliding-window, fixed-window/,
-        'status=200'         => qr/status=200 is not a status of 400 to 599, as in status=503/,
-        'status=418'         => qr/status=418 is none that httpd can send, as 429/,
-        'status=600'         => qr/status=600 /,
-        'status=4xx'         => qr/status=4xx /,
-        'on-failure=maybe'   => qr/on-failure=maybe is not valid; expected local, open or closed/,
-        'sync=never'         => qr/sync=never is not valid; expected request, lease or local/,
-        'phase=late'         => qr/phase=late is not valid; expected early, access or auth/,
-        'headers=maybe'      => qr/headers=maybe is not valid; expected off or on/,
+        'key=name'           => qr/invalid value "name" for key=: expected ip, ip\/N, user, header:NAME.*%\{\.\.\.\}/,
+        'key=ip/0'           => qr/invalid value "ip\/0" for key=: expected a number from 1 to 128 after "ip\/", for example key=ip\/64/,
+        'key=ip/129'         => qr/invalid value "ip\/129" for key=: expected a number from 1 to 128 after "ip\/", for example key=ip\/64/,
+        'key=ip/x'           => qr/invalid value "ip\/x" for key=: expected a number/,
+        'key=ip:8'           => qr/invalid value "ip:8" for key=/,
+        'key=ips'            => qr/invalid value "ips" for key=/,
+        'key=header'         => qr/invalid value "header" for key=/,
+        'key=header:'        => qr/invalid value "header:" for key=/,
+        'key=cookie/x'       => qr/invalid value "cookie\/x" for key=/,
+        'key=path:0'         => qr/invalid value "path:0" for key=: expected a number from 1 to 1000 after "path:", for example key=path:2/,
+        'key=path/2'         => qr/invalid value "path\/2" for key=/,
+        'key=user:x'         => qr/invalid value "user:x" for key=/,
+        'key=ip+'            => qr/invalid value "" for key=/,
+        'key=|ip'            => qr/invalid value "" for key=/,
+        'key=ip||user'       => qr/invalid value "" for key=/,
+        'key=%{HTTP_HOST'    => qr/invalid expression "%\{HTTP_HOST" for key=/,
+        'key=%{nosuch:x}'    => qr/invalid expression "%\{nosuch:x\}" for key=/,
+        'algorithm=leaky'    => qr/invalid value "leaky" for algorithm=: expected sliding-window, fixed-window/,
+        'status=200'         => qr/invalid value "200" for status=: expected a status from 400 to 599, for example status=503/,
+        'status=418'         => qr/httpd cannot send status=418; expected .* for example 429/,
+        'status=600'         => qr/invalid value "600" for status=/,
+        'status=4xx'         => qr/invalid value "4xx" for status=/,
+        'on-failure=maybe'   => qr/invalid value "maybe" for on-failure=: expected local, open or closed/,
+        'sync=never'         => qr/invalid value "never" for sync=: expected request, lease or local/,
+        'phase=late'         => qr/invalid value "late" for phase=: expected early, access or auth/,
+        'headers=maybe'      => qr/invalid value "maybe" for headers=: expected off or on/,
         'when="unclosed'     => qr/missing closing quote/,
         'key=user phase=access' => qr/key=user needs phase=auth/,
         'key=%{remote_user} phase=access' => qr/reads the user/,
         'key=a-%{REMOTE_USER} phase=access' => qr/reads the user/,
-        'burst=0'            => qr/burst=0 is not a whole number of 1 to 1000000000, as in burst=100/,
-        'burst=x'            => qr/burst=x is not a whole number/,
-        'burst=1000000001'   => qr/burst=1000000001 is not a whole number of 1 to 1000000000/,
-        'delay=2'            => qr/delay=2 is not a duration of at most 10s, as in delay=500ms/,
-        'delay=11s'          => qr/delay=11s is not a duration of at most 10s/,
-        'cost=-1'            => qr/cost=-1 is neither a whole number .* nor an expression, as in cost=5/,
-        'cost=0'             => qr/cost=0 is neither a whole number of 1 to 1000000000/,
-        'cost=1.5'           => qr/cost=1\.5 is neither/,
-        'cost=1000000001'    => qr/cost=1000000001 is neither/,
-        'cost=many'          => qr/cost=many is neither/,
-        'cost=%{nosuch:x}'   => qr/cost=: .*is not a valid expression/,
-        'block=soon'         => qr/block=soon is not a duration of at most 31d, as in block=10m/,
-        'block=0s'           => qr/block=0s is not a duration/,
-        'block=32d'          => qr/block=32d is not a duration of at most 31d/,
-        'charge-on=4x1'      => qr/charge-on=4x1 is not a list of statuses, as in charge-on=401,403,5xx/,
-        'charge-on=401,'     => qr/not a list of statuses/,
-        'charge-on=600'      => qr/not a list of statuses/,
-        'charge-on=40'       => qr/not a list of statuses/,
-        'charge-on=401;403'  => qr/not a list of statuses/,
-        'path=api/**'        => qr{path=api/\*\* does not begin with a slash, as in path=/api/\*\*},
-        'methods=POST,'      => qr/methods=POST, is not a list of methods, as in methods=POST,PUT/,
-        'methods="P OST"'    => qr/is not a list of methods/,
+        'burst=0'            => qr/invalid value "0" for burst=: expected a whole number from 1 to 1000000000, for example burst=100/,
+        'burst=x'            => qr/invalid value "x" for burst=: expected a whole number/,
+        'burst=1000000001'   => qr/invalid value "1000000001" for burst=: expected a whole number from 1 to 1000000000/,
+        'delay=2'            => qr/invalid value "2" for delay=: expected a duration of at most 10s, for example delay=500ms/,
+        'delay=11s'          => qr/invalid value "11s" for delay=: expected a duration of at most 10s/,
+        'cost=-1'            => qr/invalid value "-1" for cost=: expected a whole number .* or an expression, for example cost=5/,
+        'cost=0'             => qr/invalid value "0" for cost=: expected a whole number/,
+        'cost=1.5'           => qr/invalid value "1\.5" for cost=: expected a whole number/,
+        'cost=1000000001'    => qr/invalid value "1000000001" for cost=: expected a whole number/,
+        'cost=many'          => qr/invalid value "many" for cost=: expected a whole number/,
+        'cost=%{nosuch:x}'   => qr/invalid expression ".*" for cost=:/,
+        'block=soon'         => qr/invalid value "soon" for block=: expected a duration from 1ms to 31d, for example block=10m/,
+        'block=0s'           => qr/invalid value "0s" for block=: expected a duration/,
+        'block=32d'          => qr/invalid value "32d" for block=: expected a duration from 1ms to 31d/,
+        'charge-on=4x1'      => qr/invalid value "4x1" for charge-on=: expected statuses separated by commas, for example charge-on=401,403,5xx/,
+        'charge-on=401,'     => qr/for charge-on=: expected statuses separated by commas/,
+        'charge-on=600'      => qr/for charge-on=: expected statuses separated by commas/,
+        'charge-on=40'       => qr/for charge-on=: expected statuses separated by commas/,
+        'charge-on=401;403'  => qr/for charge-on=: expected statuses separated by commas/,
+        'path=api/**'        => qr{invalid value "api/\*\*" for path=: expected a glob that begins with a slash, for example path=/api/\*\*},
+        'methods=POST,'      => qr/invalid value "POST," for methods=: expected methods separated by commas, for example methods=POST,PUT/,
+        'methods="P OST"'    => qr/for methods=: expected methods separated by commas/,
         'adaptive=1'         => qr/adaptive takes no value/,
-        'unless="-nosuch x"' => qr/unless=: .*is not a valid expression/,
+        'unless="-nosuch x"' => qr/invalid expression ".*" for unless=:/,
         'tier='              => qr/tier= needs a value/,
-        'when="%{X ="'       => qr/when=: .*is not a valid expression/,
-        'tier=%{nosuch:x}'   => qr/tier=: .*is not a valid expression/,
+        'when="%{X ="'       => qr/invalid expression ".*" for when=:/,
+        'tier=%{nosuch:x}'   => qr/invalid expression ".*" for tier=:/,
     );
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $bad{$_} for sort keys %bad;
 };
@@ -243,7 +243,7 @@ subtest 'options that contradict each other are refused' => sub {
         'burst=20 algorithm=sliding-log'  => qr/burst= needs algorithm=token-bucket/,
         'delay=1s'                  => qr/delay= needs algorithm=leaky-bucket/,
         'delay=1s algorithm=token-bucket' => qr/delay= needs algorithm=leaky-bucket/,
-        'algorithm=leaky-bucket delay=1s charge-on=401' => qr/delay= and charge-on= exclude each other/,
+        'algorithm=leaky-bucket delay=1s charge-on=401' => qr/delay= and charge-on= cannot be combined/,
         'algorithm=sliding-log sync=local' => qr/algorithm=sliding-log needs Redis.*sync=local/,
         'cost=11'                   => qr/cost=11 exceeds the 10 units that the rule admits at once: every request would be denied/,
         'cost=6 algorithm=token-bucket burst=5' => qr/cost=6 exceeds the 5 units/,
@@ -252,8 +252,8 @@ subtest 'options that contradict each other are refused' => sub {
         'charge-on=401 key=user'    => qr/charge-on=401 needs phase=access/,
         'charge-on=401 key=env:X'   => qr/charge-on=401 needs phase=access/,
         'phase=early key=user'      => qr/key=user needs phase=auth/,
-        'phase=early key=path'      => qr/key=path excludes phase=early: .*path= does not/,
-        'phase=early key=ip+path:1' => qr/key=path excludes phase=early/,
+        'phase=early key=path'      => qr/key=path cannot be combined with phase=early: .*use the option path=/,
+        'phase=early key=ip+path:1' => qr/key=path cannot be combined with phase=early/,
         'phase=early when="-n %{REMOTE_USER}"' => qr/reads the user/,
         'phase=access tier=%{REMOTE_USER}' => qr/reads the user/,
         'phase=access cost=%{REMOTE_USER}' => qr/reads the user/,
@@ -261,7 +261,7 @@ subtest 'options that contradict each other are refused' => sub {
     refused "RateLimit login 10/1m $_", qr/RateLimit "login"/, $contradiction{$_}
         for sort keys %contradiction;
     refused 'RateLimit login 10001/1m algorithm=sliding-log',
-        qr/sliding-log takes a quota of at most 10000, not "10001\/1m"/;
+        qr/invalid value "10001\/1m": algorithm=sliding-log takes a quota of at most 10000/;
     refused 'RateLimit login 10/31d algorithm=token-bucket burst=1000000',
         qr/too large to count exactly.*at most 840725/;
     refused 'RateLimit login 30000000/1m algorithm=token-bucket burst=40000000',
@@ -269,10 +269,10 @@ subtest 'options that contradict each other are refused' => sub {
     refused 'RateLimit login 35000000/1m algorithm=leaky-bucket burst=35000000 delay=10s',
         qr/too large to count exactly with this delay=/;
     refused 'RateLimit login 10/1m algorithm=sliding-log',
-        qr/"login".*algorithm=sliding-log needs RateLimitRedis, as in/;
+        qr/"login".*algorithm=sliding-log needs RateLimitRedis, for example/;
     accepted 'a sliding log with Redis', "RateLimitRedis redis://h\nRateLimit login 10/1m algorithm=sliding-log";
     refused "<$_>\nRateLimit login 10/1m phase=early\n</" . ($_ =~ /^(\w+)/)[0] . '>',
-        qr/"login": phase=early is for the server and for virtual hosts.*path= and when=/
+        qr/"login": phase=early is allowed only outside of sections.*path= or when=/
         for 'Location /x', 'LocationMatch /x', 'Directory /x', 'Files x', 'If "true"';
     like accepted('adaptive without RateLimitAdaptive', 'RateLimit login 10/1m adaptive'),
         qr/"login".*adaptive does nothing without RateLimitAdaptive/, 'with a warning';
@@ -286,15 +286,15 @@ subtest 'options that cannot work as written are refused or warned about' => sub
         qr/"login": cost=: "%\{resp:X-Cost\}" reads the response.*charge-on=404/;
     refused 'RateLimit login 10/1m key=%{resp:X-Tenant}|ip', qr/key=: .*reads the response/;
     refused 'RateLimit login 10/1m when="%{REQUEST_STATUS} == 404"', qr/when=: .*reads the response/;
-    refused 'RateLimit login 10/1m path=/search?page=1', qr/has a query.*when="%\{QUERY_STRING\}/;
+    refused 'RateLimit login 10/1m path=/search?page=1', qr/a query is not part of a path.*when="%\{QUERY_STRING\}/;
     accepted 'expressions that read only the request', <<'EOC';
 RateLimit a 10/1m cost=%{note:cost}
 RateLimit b 10/1m cost=%{reqenv:COST} when="%{CONTENT_TYPE} == 'text/html'"
 RateLimit c 10/1m when="%{HTTP:Content-Type} == 'text/html'" path=/v?/x
 EOC
     my %vain = (
-        'methods=PSOT'        => qr/methods=PSOT is not a method.* RegisterHttpMethod PSOT/,
-        'methods=GET,psot'    => qr/methods=psot is not a method/,
+        'methods=PSOT'        => qr/httpd does not know the method in methods=PSOT.* RegisterHttpMethod PSOT/,
+        'methods=GET,psot'    => qr/httpd does not know the method in methods=psot/,
         'key=ip|user'         => qr/alternative of its key is never used.*key=user\|ip/,
         'key=host+path:1|ip'  => qr/alternative of its key is never used/,
         'tier=%{env:PLAN}'    => qr/tier= does nothing without a tier.*RateLimitTier login gold 1000/,
@@ -303,7 +303,7 @@ EOC
         qr/RateLimit "login" \(.*httpd\.conf:\d+\): .*$vain{$_}/, 'with a warning' for sort keys %vain;
     like accepted('tier= with a constant that names no tier',
             "RateLimit login 10/1m tier=gold\nRateLimitTier login silver 5"),
-        qr/tier=gold is always "gold", which is none of its tiers/, 'with a warning';
+        qr/tier=gold is always "gold", which is not one of its tiers/, 'with a warning';
     my %sane = (
         'methods that httpd knows' =>
             'RateLimit login 10/1m methods=get,HEAD,Post,PATCH,PROPFIND,TRACE',
@@ -314,7 +314,7 @@ EOC
         'tier= with the name of a tier' =>
             "RateLimit login 10/1m tier=gold\nRateLimitTier login gold 5",
     );
-    unlike accepted($_, $sane{$_}), qr/is not a method|never used|tier=/, 'without a warning'
+    unlike accepted($_, $sane{$_}), qr/does not know the method|never used|tier=/, 'without a warning'
         for sort keys %sane;
 };
 
@@ -322,30 +322,30 @@ subtest 'a tier needs a rule before it, a valid name and a valid quota' => sub {
     my $rule   = 'RateLimit api 10/1m tier=%{HTTP:X-Plan}';
     my $bucket = "$rule algorithm=token-bucket";
     my %bad = (
-        'RateLimitTier'                  => qr/no RateLimit of this name before it/,
-        'RateLimitTier other gold 1'     => qr/"other": there is no RateLimit of this name before it/,
-        'RateLimitTier api'              => qr/"api": needs TIER QUOTA\|unlimited \[burst=N\], as in/,
-        'RateLimitTier api gold'         => qr/"api": needs TIER QUOTA\|unlimited/,
-        'RateLimitTier api gold 1 2 3'   => qr/"api": needs TIER QUOTA\|unlimited/,
-        'RateLimitTier api go/ld 1'      => qr/"api": "go\/ld" is not a valid name for a tier/,
-        'RateLimitTier api gold many'    => qr/"many" is neither a quota .*nor unlimited, as in/,
-        'RateLimitTier api gold -1'      => qr/"-1" is neither a quota/,
-        'RateLimitTier api gold 10/1m'   => qr/"10\/1m" is neither a quota/,
-        'RateLimitTier api gold 1000000001' => qr/neither a quota of at most 1000000000/,
+        'RateLimitTier'                  => qr/expected the name of a RateLimit before it/,
+        'RateLimitTier other gold 1'     => qr/"other": expected the name of a RateLimit before it/,
+        'RateLimitTier api'              => qr/"api": expected TIER QUOTA\|unlimited \[burst=N\], for example/,
+        'RateLimitTier api gold'         => qr/"api": expected TIER QUOTA\|unlimited/,
+        'RateLimitTier api gold 1 2 3'   => qr/"api": expected TIER QUOTA\|unlimited/,
+        'RateLimitTier api go/ld 1'      => qr/"api": invalid tier name "go\/ld"/,
+        'RateLimitTier api gold many'    => qr/invalid value "many": expected a quota .*or unlimited, for example/,
+        'RateLimitTier api gold -1'      => qr/invalid value "-1": expected a quota/,
+        'RateLimitTier api gold 10/1m'   => qr/invalid value "10\/1m": expected a quota/,
+        'RateLimitTier api gold 1000000001' => qr/expected a quota from 0 to 1000000000/,
         'RateLimitTier api gold 1 burst=2'  => qr/burst= needs algorithm=token-bucket/,
-        'RateLimitTier api gold 1 size=2'   => qr/"size=2" is not burst=N/,
+        'RateLimitTier api gold 1 size=2'   => qr/invalid value "size=2": expected burst=N/,
     );
     refused "$rule\n$_", qr/^RateLimitTier /, $bad{$_} for sort keys %bad;
-    refused "RateLimitTier api gold 1\n$rule", qr/no RateLimit of this name before it/;
+    refused "RateLimitTier api gold 1\n$rule", qr/expected the name of a RateLimit before it/;
     refused "$rule\n<Location /x>\nRateLimitTier api gold 1\n</Location>", qr/before it in this section/;
-    refused "RateLimit api off\nRateLimitTier api gold 1", qr/no RateLimit of this name/;
+    refused "RateLimit api off\nRateLimitTier api gold 1", qr/expected the name of a RateLimit/;
     refused "$rule\nRateLimitTier api gold 1\nRateLimitTier api gold 2", qr/tier "gold" is given twice/;
-    refused "$bucket\nRateLimitTier api gold 1 burst=0", qr/"burst=0" is not burst=N/;
-    refused "$bucket\nRateLimitTier api gold unlimited burst=2", qr/unlimited takes no burst=/;
+    refused "$bucket\nRateLimitTier api gold 1 burst=0", qr/invalid value "burst=0": expected burst=N/;
+    refused "$bucket\nRateLimitTier api gold unlimited burst=2", qr/burst= cannot be combined with unlimited/;
     refused "$bucket\nRateLimitTier api gold 1 burst=50000000", qr/too large to count exactly/;
     refused "RateLimit api 10/31d\nRateLimitTier api gold 1000000", qr/"api": "1000000" is too large/;
     refused "RateLimitRedis redis://h\n$rule algorithm=sliding-log\nRateLimitTier api gold 10001",
-        qr/at most 10000, not "10001"/;
+        qr/invalid value "10001": .* at most 10000/;
 };
 
 subtest 'an option reserved for a later version is refused as such' => sub {
@@ -357,35 +357,35 @@ subtest 'the other directives need valid arguments' => sub {
     refused "RateLimitHeaders $_", qr/RateLimitHeaders/, qr/x-ratelimit, draft-11/
         for 'draft-12', 'x-ratelimit nosuch';
     refused "RateLimitHeaders $_", qr/off/, qr/alone/ for 'off x-ratelimit', 'draft-11 off', 'off yield';
-    refused 'RateLimitResponse html', qr/"html" was read, expected problem, text or off/;
-    refused 'RateLimitNotes some',    qr/"some" was read, expected denied or all/;
-    refused 'RateLimitNormalize -cases', qr/"-cases" was read/, qr/as in -case/;
-    refused 'RateLimitNormalize +-case', qr/"\+-case" was read/;
+    refused 'RateLimitResponse html', qr/invalid value "html": expected problem, text or off/;
+    refused 'RateLimitNotes some',    qr/invalid value "some": expected denied or all/;
+    refused 'RateLimitNormalize -cases', qr/invalid value "-cases"/, qr/for example -case/;
+    refused 'RateLimitNormalize +-case', qr/invalid value "\+-case"/;
     for my $time ('0ms', '25', '11s', '-1s', 'connect=0s', 'connect=', '25ms connect=1h',
         '25ms wait=1s', '25ms 30ms', 'connect=1s connect=2s') {
         refused "RateLimitRedisTimeout $time", qr/RateLimitRedisTimeout: /,
-            qr/as in 25ms connect=250ms/;
+            qr/for example 25ms connect=250ms/;
     }
-    refused "RateLimitRedisPrefix $_", qr/RateLimitRedisPrefix: /, qr/as in rl/
+    refused "RateLimitRedisPrefix $_", qr/RateLimitRedisPrefix: /, qr/for example rl/
         for '"a b"', 'a{b}', 'a*', 'p' x 65, "r\xc3\xa9l", '"a\rb"', '[x]';
-    refused 'RateLimitOnFailure maybe', qr/"maybe" was read, expected local, open or closed/;
-    refused "RateLimitOnFailure local $_", qr/as in nodes=4/
+    refused 'RateLimitOnFailure maybe', qr/invalid value "maybe": expected local, open or closed/;
+    refused "RateLimitOnFailure local $_", qr/for example nodes=4/
         for 'nodes=0', 'nodes=-1', 'nodes=100001', 'nodes=x', 'hosts=4', 'nodes=4x', 'nodes=';
-    refused "RateLimitBreaker $_", qr/RateLimitBreaker: "\Q$_\E" was read/, qr/as in/
+    refused "RateLimitBreaker $_", qr/RateLimitBreaker: invalid value "\Q$_\E": .*, for example/
         for 'failures=0', 'failures=1001', 'failures=x', 'retry=50ms', 'retry=2s..1s',
         'retry=0s..1s', 'retry=a..b', 'retries=5', '5';
-    refused "RateLimitSharedMemory $_", qr/"\Q$_\E" was read, expected a size of 64K to 64G, as in 16M/
+    refused "RateLimitSharedMemory $_", qr/invalid value "\Q$_\E": expected a size from 64K to 64G, for example 16M/
         for '16MB', '1.5G', '-1', '0', '63K', '65G', '9' x 30, '9' x 30 . 'G', 'x', '16T';
-    refused "RateLimitIPv6Prefix $_", qr/"\Q$_\E" was read.*1 to 128, as in 64/
+    refused "RateLimitIPv6Prefix $_", qr/invalid value "\Q$_\E": .*1 to 128, for example 64/
         for '0', '129', '/64', '64x', '-1', '9' x 30;
-    refused "RateLimitScope $_", qr/RateLimitScope: "\Q$_\E" was read.*as in shop/
+    refused "RateLimitScope $_", qr/RateLimitScope: invalid value "\Q$_\E": .*for example shop/
         for 'a/b', 'a:b', 'x' x 65, '{x}', 'a*';
     refused 'RateLimitOverrides maybe', qr/RateLimitOverrides must be On or Off/;
-    refused 'RateLimitOverrides on', qr/RateLimitOverrides on needs RateLimitRedis.*as in/;
-    refused "RateLimitDelayWorkers $_", qr/RateLimitDelayWorkers: .*0 to 100 percent, as in 25/
+    refused 'RateLimitOverrides on', qr/RateLimitOverrides on needs RateLimitRedis.*for example/;
+    refused "RateLimitDelayWorkers $_", qr/RateLimitDelayWorkers: .*0 to 100 percent, for example 25/
         for '101', '-1', 'x', '%', '5%%', '2.5';
-    refused 'RateLimitAdaptive', qr/RateLimitAdaptive: expected pairs of LOAD and FACTOR, as in 70 0.5/;
-    refused "RateLimitAdaptive $_", qr/RateLimitAdaptive: /, qr/as in 70 0\.5/
+    refused 'RateLimitAdaptive', qr/RateLimitAdaptive: expected pairs of LOAD and FACTOR, for example 70 0.5/;
+    refused "RateLimitAdaptive $_", qr/RateLimitAdaptive: /, qr/for example 70 0\.5/
         for '70', '70 0.5 90', '70 0', '70 1.1', '70 half', '70 -0.5', '70 0.0005', '70 .5', '100 0.5',
         '-1 0.5', '70% 0.5', '70 0.5 70 0.4', '70 0.5 60 0.4';
 };

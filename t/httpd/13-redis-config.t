@@ -118,9 +118,9 @@ subtest 'without TLS in hiredis the message names an alternative' => sub {
 };
 
 subtest 'RateLimitRedisTLS' => sub {
-    my $expected = qr/expected ca=FILE, cert=FILE, key=FILE and name=HOST, as in/;
+    my $expected = qr/expected ca=FILE, cert=FILE, key=FILE and name=HOST.* for example/;
     refused "RateLimitRedisTLS $_", $expected for 'CA', 'pem=/x', 'ca=', 'ca', 'name=h insecure=1';
-    refused 'RateLimitRedisTLS ca=/x ca=/y', qr/ca= is there twice/;
+    refused 'RateLimitRedisTLS ca=/x ca=/y', qr/ca= is given twice/;
     refused 'RateLimitRedisTLS cert=/x', qr/cert= and key= belong together/;
     refused 'RateLimitRedisTLS key=/x', qr/cert= and key= belong together/;
     return unless $has_tls;
@@ -128,11 +128,11 @@ subtest 'RateLimitRedisTLS' => sub {
     my $junk = file('junk', "junk\n");
     refused "RateLimitRedisTLS cert=$junk key=$junk", qr{cert=\Q$junk\E cannot be used};
     like accepted("RateLimitRedis redis://h\nRateLimitRedisTLS name=h"),
-        qr/says nothing to a URL without TLS/, 'a URL without TLS gets a warning';
+        qr/has no effect on a URL without TLS/, 'a URL without TLS gets a warning';
 };
 
 subtest 'RateLimitRedisAuth' => sub {
-    my $where = qr{takes a file.*RateLimitRedisAuth file:/etc};
+    my $where = qr{expected a file.*RateLimitRedisAuth file:/etc};
     unlike refused("RateLimitRedisAuth $_", $where), qr/s3cret/, 'a password is not repeated'
         for 's3cret', 'file:', 'pass:s3cret', '/etc/s3cret';
     refused "RateLimitRedisAuth file:$dir/none", qr{$dir/none cannot be read: No such file};
@@ -157,7 +157,7 @@ subtest 'RateLimitRedisAuth' => sub {
     unlike accepted($good . file('open', 's3cret', 0640)), qr/chmod/, 'a file that its group may read gets none';
     refused "RateLimitRedis redis://me\@h", qr/names a user, whose password is missing/;
     unlike refused("RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:"
-            . file('other', 'other s3cret'), qr/another one: say it once/), qr/s3cret/,
+            . file('other', 'other s3cret'), qr/another one: name it in one of them/), qr/s3cret/,
         'the message does not show the password';
     accepted "RateLimitRedis redis://me\@h\nRateLimitRedisAuth file:" . file('same', 'me s3cret');
     my $sentinels = "RateLimitRedis sentinel://a:1,b:2/m\nRateLimitRedisAuth";
@@ -167,7 +167,7 @@ subtest 'RateLimitRedisAuth' => sub {
     refused "$sentinels file:$secret sentinel=$secret", $where;
     refused "$sentinels sentinel=file:$dir/none", qr{$dir/none cannot be read: No such file};
     refused "RateLimitRedis redis://h\nRateLimitRedisAuth sentinel=file:$secret",
-        qr/sentinel= is for sentinels/;
+        qr/sentinel= needs a RateLimitRedis URL with sentinel:/;
 };
 
 done_testing;

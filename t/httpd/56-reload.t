@@ -55,10 +55,10 @@ subtest 'a reload enables the module although its log cannot be opened' => sub {
 
 subtest 'httpd -t checks the targets of RateLimitLog' => sub {
     my %wrong = (
-        'no/such/dir/v.log'      => qr{v\.log: there is no \S+/no/such/dir},
+        'no/such/dir/v.log'      => qr{v\.log: \S+/no/such/dir/ does not exist},
         'run'                    => qr{run is a directory},
-        '|/no/such/program -x'   => qr{there is no /no/such/program},
-        '||/no/such/program'     => qr{there is no /no/such/program},
+        '|/no/such/program -x'   => qr{/no/such/program does not exist},
+        '||/no/such/program'     => qr{/no/such/program does not exist},
     );
     for my $target (sort keys %wrong) {
         my ($code, $said) = Httpd->config_test(config => "RateLimitLog \"$target\"");

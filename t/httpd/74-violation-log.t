@@ -255,17 +255,17 @@ EOT
 
 my %wrong = (
     '' => qr/takes one, two or three arguments/,
-    'v.log v.log2 json' => qr/"v\.log2" was read, expected json or text, and every=T, each once, as in: RateLimitLog/,
-    'v.log json text' => qr/"text" was read, expected/,
-    'v.log json json' => qr/"json" was read, expected/,
-    'v.log every=1s every=2s' => qr/"every=2s" was read, expected/,
-    'v.log every=0s' => qr/"every=0s" was read, expected a time of 1s to 1d, as in: RateLimitLog/,
-    'v.log every=500ms' => qr/expected a time of 1s to 1d/,
-    'v.log every=2d' => qr/expected a time of 1s to 1d/,
-    'v.log every=soon' => qr/expected a time of 1s to 1d/,
+    'v.log v.log2 json' => qr/invalid value "v\.log2": expected json or text, and every=T, each once, for example RateLimitLog/,
+    'v.log json text' => qr/invalid value "text": expected/,
+    'v.log json json' => qr/invalid value "json": expected/,
+    'v.log every=1s every=2s' => qr/invalid value "every=2s": expected/,
+    'v.log every=0s' => qr/invalid value "every=0s": expected a time from 1s to 1d, for example RateLimitLog/,
+    'v.log every=500ms' => qr/expected a time from 1s to 1d/,
+    'v.log every=2d' => qr/expected a time from 1s to 1d/,
+    'v.log every=soon' => qr/expected a time from 1s to 1d/,
     'v.log json every=1s more' => qr/takes one, two or three arguments/,
-    '"|"' => qr/"\|" was read, expected a file or "\|program", as in: RateLimitLog/,
-    '"| "' => qr/was read, expected a file/,
+    '"|"' => qr/invalid value "\|": expected a file or "\|program", for example RateLimitLog/,
+    '"| "' => qr/invalid value .*: expected a file/,
     "v.log\nRateLimitLog w.log" => qr/RateLimitLog is given twice for one server/,
 );
 

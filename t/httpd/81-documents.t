@@ -190,20 +190,20 @@ subtest 'options' => sub {
 };
 
 subtest 'algorithms' => sub {
-    my ($known) = rule('algorithm=x') =~ /; expected (.*)/;
+    my ($known) = rule('algorithm=x') =~ /: expected (.*), for example/;
     my @known = split /, | and | or /, $known;
     is_deeply [$manual->headings(3, 'Algorithms')], \@known, 'all are there';
     is_deeply [named($manual, 'Algorithms')], \@known, 'and in the table';
 };
 
 subtest 'phases' => sub {
-    my ($known) = rule('phase=x') =~ /; expected (.*)/;
+    my ($known) = rule('phase=x') =~ /: expected (.*), for example/;
     my @known = split /, | and | or /, $known;
     is_deeply [$manual->headings(3, 'Phases')], \@known, 'all are there';
 };
 
 subtest 'components of keys' => sub {
-    my ($known) = rule('key=x') =~ /; expected one of: (.*)/;
+    my ($known) = rule('key=x') =~ /: expected (.*), for example/;
     my @known    = split /, | and | or /, $known;
     my @headings = map { /^key=(.+)/ } $manual->headings(3, 'Key components');
     is_deeply [sort(@headings, '%{...}')], [sort @known], 'all are there';
@@ -320,7 +320,7 @@ sub contexts {
     for my $where ('server config', 'virtual host', 'directory') {
         my ($code, $said) = check(sprintf $context{$where}, $line);
         push @taken, $where
-            unless $said =~ /cannot occur within|not allowed in|is for the server and/;
+            unless $said =~ /cannot occur within|not allowed in|is allowed only outside of sections/;
     }
     return @taken;
 }
