@@ -18,12 +18,12 @@
 #include "config/config.h"
 
 static apr_array_header_t *all_rules; /* of rl_written_rule */
-static apr_array_header_t *all_logs;  /* of rl_log * */
+static apr_array_header_t *all_logs;  /* of rl_log_file * */
 
 void rl_config_begin(apr_pool_t *pool)
 {
     all_rules = apr_array_make(pool, 16, sizeof(rl_written_rule));
-    all_logs = apr_array_make(pool, 2, sizeof(rl_log *));
+    all_logs = apr_array_make(pool, 2, sizeof(rl_log_file *));
 }
 
 apr_array_header_t *rl_config_rules(void)
@@ -149,7 +149,7 @@ void *rl_config_merge_server(apr_pool_t *pool, void *outer_settings, void *inner
 
 /* --- Look up ------------------------------------------------------------------------------- */
 
-const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings)
+const rl_log_file *rl_config_log(const server_rec *server, const rl_settings *settings)
 {
     const rl_settings *own = rl_config_settings(server);
 

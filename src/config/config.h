@@ -91,7 +91,7 @@ typedef struct {
     int adaptive_count;
     const char *scope;    /* of a virtual host whose counts are apart from others; or NULL */
     apr_uint64_t scope_hash; /* 0 without */
-    rl_log *log; /* NULL: the main server's; each virtual host has its own settings for it */
+    rl_log_file *log; /* NULL: the main server's; each virtual host has its own settings for it */
 } rl_settings;
 
 void *rl_config_create_section(apr_pool_t *pool, char *where);
@@ -105,7 +105,7 @@ void rl_config_begin(apr_pool_t *pool);
 /* All rules that were read, each an rl_written_rule, in the order of the files. */
 apr_array_header_t *rl_config_rules(void);
 
-/* All violation logs, each an rl_log *. */
+/* All violation logs, each an rl_log_file *. */
 apr_array_header_t *rl_config_logs(void);
 
 /* The settings of a server. Those of a virtual host hold its scope and log only. */
@@ -115,7 +115,7 @@ static inline const rl_settings *rl_config_settings(const server_rec *server)
 }
 
 /* The violation log of a server, or NULL if it has none; settings are the main server's. */
-const rl_log *rl_config_log(const server_rec *server, const rl_settings *settings);
+const rl_log_file *rl_config_log(const server_rec *server, const rl_settings *settings);
 
 /* The section that applies to a request, or NULL if no directive was given there. */
 static inline const rl_section *rl_config_section(const request_rec *r)

@@ -253,10 +253,10 @@ const char *rl_cmd_log(cmd_parms *cmd, void *config, const char *target, const c
         return error;
     if (settings->log)
         return "RateLimitLog is given twice for one server; a virtual host may have its own";
-    error = rl_log_parse(cmd->pool, target, first, second, &settings->log);
+    error = rl_log_file_parse(cmd->pool, target, first, second, &settings->log);
     if (error)
         return apr_pstrcat(cmd->pool, "RateLimitLog: ", error, NULL);
-    APR_ARRAY_PUSH(rl_config_logs(), rl_log *) = settings->log;
+    APR_ARRAY_PUSH(rl_config_logs(), rl_log_file *) = settings->log;
     return NULL;
 }
 
@@ -266,7 +266,7 @@ int rl_config_open_logs(apr_pool_t *pconf)
     int opened = 1;
 
     for (int i = 0; i < logs->nelts; i++)
-        opened &= rl_log_open(APR_ARRAY_IDX(logs, i, rl_log *), pconf);
+        opened &= rl_log_file_open(APR_ARRAY_IDX(logs, i, rl_log_file *), pconf);
     return opened;
 }
 
@@ -276,7 +276,7 @@ int rl_config_check_logs(server_rec *s, apr_pool_t *scratch)
     int good = 1;
 
     for (int i = 0; i < logs->nelts; i++) {
-        const char *error = rl_log_check(APR_ARRAY_IDX(logs, i, rl_log *), scratch);
+        const char *error = rl_log_file_check(APR_ARRAY_IDX(logs, i, rl_log_file *), scratch);
 
         if (error)
             ap_log_error(APLOG_MARK, APLOG_ERR | APLOG_STARTUP, 0, s, "ratelimit: %s", error);

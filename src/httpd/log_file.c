@@ -32,7 +32,7 @@ static uint32_t id_of(const char *target, int json)
     return hash ? hash : 1;
 }
 
-static const char *set_option(apr_pool_t *pool, const char *word, int *format_said, rl_log *log)
+static const char *set_option(apr_pool_t *pool, const char *word, int *format_said, rl_log_file *log)
 {
     static const char *const formats[] = {"text", "json", NULL};
     int format = rl_text_choice(word, formats);
@@ -44,17 +44,17 @@ static const char *set_option(apr_pool_t *pool, const char *word, int *format_sa
     }
     if (format < 0 && !strncasecmp(word, "every=", 6) && log->every_ms == 0) {
         if (rl_text_duration(word + 6, &log->every_ms) && log->every_ms >= 1000
-            && log->every_ms <= RL_LOG_EVERY_MAX_MS)
+            && log->every_ms <= RL_LOG_FILE_EVERY_MAX_MS)
             return NULL;
         return rl_text_invalid(pool, word, "a time from 1s to 1d", EXAMPLE);
     }
     return rl_text_invalid(pool, word, "json or text, and every=T, each once", EXAMPLE);
 }
 
-const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first,
-                         const char *second, rl_log **out)
+const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *first,
+                         const char *second, rl_log_file **out)
 {
-    rl_log *log = apr_pcalloc(pool, sizeof(*log));
+    rl_log_file *log = apr_pcalloc(pool, sizeof(*log));
     const char *error = NULL;
     int format_said = 0;
 
@@ -72,14 +72,14 @@ const char *rl_log_parse(apr_pool_t *pool, const char *target, const char *first
     if (error)
         return error;
     if (log->every_ms == 0)
-        log->every_ms = RL_LOG_EVERY_MS;
+        log->every_ms = RL_LOG_FILE_EVERY_MS;
     log->id = id_of(target, log->json);
     *out = log;
     return NULL;
 }
 
 /* The program of a pipe, if its name is a path and not a word for a shell; or NULL. */
-static const char *program_of(const rl_log *log, apr_pool_t *pool)
+static const char *program_of(const rl_log_file *log, apr_pool_t *pool)
 {
     const char *command = log->target + strspn(log->target, "|");
     char **words;
@@ -89,7 +89,7 @@ static const char *program_of(const rl_log *log, apr_pool_t *pool)
     return words[0];
 }
 
-const char *rl_log_check(const rl_log *log, apr_pool_t *pool)
+const char *rl_log_file_check(const rl_log_file *log, apr_pool_t *pool)
 {
     const char *path = log->is_pipe ? program_of(log, pool)
                                     : ap_server_root_relative(pool, log->target);
@@ -105,7 +105,7 @@ const char *rl_log_check(const rl_log *log, apr_pool_t *pool)
     return apr_psprintf(pool, "RateLimitLog %s: %s does not exist", path, place);
 }
 
-int rl_log_open(rl_log *log, apr_pool_t *pool)
+int rl_log_file_open(rl_log_file *log, apr_pool_t *pool)
 {
     const char *path;
     piped_log *program;
@@ -131,7 +131,7 @@ int rl_log_open(rl_log *log, apr_pool_t *pool)
     return 0;
 }
 
-int rl_log_write(const rl_log *log, const char *line, apr_size_t length)
+int rl_log_file_write(const rl_log_file *log, const char *line, apr_size_t length)
 {
     apr_size_t written = length;
 

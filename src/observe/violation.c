@@ -65,7 +65,7 @@ static const char *severity(const rl_top_denied_key *who, uint32_t denials, int6
 /* --- Lines -------------------------------------------------------------------------------- */
 
 typedef struct {
-    char text[RL_LOG_LINE];
+    char text[RL_LOG_FILE_LINE];
     size_t length;
     int json;
 } line;
@@ -221,22 +221,22 @@ static void make_line(line *l, const report *said, int64_t every_ms)
 }
 
 /* Identity, request id, method, host and path are as long as they like; the rest takes less. */
-_Static_assert(4 * VALUE_MAX + PATH_MAX_BYTES + 900 < RL_LOG_LINE, "a line holds its values");
+_Static_assert(4 * VALUE_MAX + PATH_MAX_BYTES + 900 < RL_LOG_FILE_LINE, "a line holds its values");
 
-static void write_line(const rl_log *log, const rl_context *context, const report *said)
+static void write_line(const rl_log_file *log, const rl_context *context, const report *said)
 {
     line l;
 
     l.json = log->json;
     make_line(&l, said, log->every_ms);
-    rl_stats_count_log(context->stats, rl_log_write(log, l.text, l.length) ? RL_LOG_WRITTEN
+    rl_stats_count_log(context->stats, rl_log_file_write(log, l.text, l.length) ? RL_LOG_WRITTEN
                                                                          : RL_LOG_LOST);
 }
 
 /* --- Denials ------------------------------------------------------------------------------ */
 
 static void who_is(rl_top_denied_key *who, const request_rec *r, const rl_outcome *o,
-                   const char *identity, const rl_log *log)
+                   const char *identity, const rl_log_file *log)
 {
     memset(who, 0, sizeof(*who));
     apr_cpystrn(who->identity, identity, sizeof(who->identity));
@@ -269,7 +269,7 @@ static void to_error_log(request_rec *r, const report *said)
                   said->denials, r->method, r->uri);
 }
 
-static void to_log(request_rec *r, const rl_log *log, const rl_context *context, report *said,
+static void to_log(request_rec *r, const rl_log_file *log, const rl_context *context, report *said,
                    rl_chain *chain)
 {
     said->method = r->method;
@@ -283,9 +283,9 @@ static void report_outcome(request_rec *r, const rl_context *context, rl_chain *
                            rl_outcome *o)
 {
     int64_t now_ms = rl_local_clock();
-    const rl_log *log = rl_config_log(r->server, context->settings);
+    const rl_log_file *log = rl_config_log(r->server, context->settings);
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
-                                       log ? log->every_ms : RL_LOG_EVERY_MS);
+                                       log ? log->every_ms : RL_LOG_FILE_EVERY_MS);
     rl_top_denied_key who;
     report said;
 
@@ -317,12 +317,12 @@ void rl_violation(request_rec *r, const rl_context *context, rl_chain *chain)
 
 /* --- Those that went away ----------------------------------------------------------------- */
 
-static const rl_log *log_with(uint32_t id)
+static const rl_log_file *log_with(uint32_t id)
 {
     apr_array_header_t *logs = rl_config_logs();
 
     for (int i = 0; i < logs->nelts; i++) {
-        const rl_log *log = APR_ARRAY_IDX(logs, i, const rl_log *);
+        const rl_log_file *log = APR_ARRAY_IDX(logs, i, const rl_log_file *);
 
         if (log->id == id && log->file)
             return log;
@@ -330,7 +330,7 @@ static const rl_log *log_with(uint32_t id)
     return NULL;
 }
 
-static void report_gone(server_rec *s, const rl_context *context, const rl_log *log,
+static void report_gone(server_rec *s, const rl_context *context, const rl_log_file *log,
                         const rl_top_denied_key *who, uint32_t denials)
 {
     report said;
@@ -358,14 +358,14 @@ void rl_violation_flush(server_rec *s, const rl_context *context, int all)
     rl_top_denied_entry entry;
 
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        const rl_log *log;
+        const rl_log_file *log;
         int64_t every_ms;
         uint32_t denials;
 
         if (!rl_top_denied_read(context->top_denied, i, now_ms, &entry))
             continue;
         log = log_with(entry.who.log);
-        every_ms = all ? -1 : log ? log->every_ms : RL_LOG_EVERY_MS;
+        every_ms = all ? -1 : log ? log->every_ms : RL_LOG_FILE_EVERY_MS;
         denials = rl_local_unreported(context->local, entry.key, now_ms, every_ms);
         if (denials)
             report_gone(s, context, log, &entry.who, denials);
