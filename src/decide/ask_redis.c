@@ -77,10 +77,10 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
     apr_pool_t *pool = s->r->pool;
 
     if (override == RL_OVERRIDE_REFUSED)
-        rl_complain(s->r, s->context->local, "overrides are ignored: Redis refuses to read them; "
+        rl_log_once(s->r, s->context->local, "overrides are ignored: Redis refuses to read them; "
                     "allow it with ACL SETUSER USER +hget");
     else if (why[override])
-        rl_complain(s->r, s->context->local,
+        rl_log_once(s->r, s->context->local,
                     apr_pstrcat(pool, "the override of rule=", o->rule->name, " for identity=",
                                 rl_chain_identity_text(s->chain, o), why[override], NULL));
 }

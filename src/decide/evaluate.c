@@ -23,7 +23,7 @@ static void complain(rl_evaluation *e, const rl_expr *expr, const char *error)
 {
     request_rec *r = e->r;
 
-    rl_complain(r, e->local, apr_pstrcat(r->pool, "expression \"", expr->text, "\" failed: ", error,
+    rl_log_once(r, e->local, apr_pstrcat(r->pool, "expression \"", expr->text, "\" failed: ", error,
                                          NULL));
 }
 
@@ -118,7 +118,7 @@ int64_t rl_evaluation_cost(rl_evaluation *e, const rl_rule *rule)
             cost = cost * 10 + (*s - '0');
     }
     if (*s || s == text) {
-        rl_complain(e->r, e->local,
+        rl_log_once(e->r, e->local,
                     apr_pstrcat(e->r->pool, "rule=", rule->name, ": cost=",
                                 rule->cost_expr.text, " gave no whole number, so 1 is charged",
                                 NULL));

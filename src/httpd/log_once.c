@@ -16,9 +16,9 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 #define EVERY_MS 10000
 
-void rl_complain(request_rec *r, rl_local *local, const char *what)
+void rl_log_once(request_rec *r, rl_local *local, const char *what)
 {
-    uint64_t key = rl_local_key(local, RL_LOCAL_COMPLAINT, 0, what, strlen(what));
+    uint64_t key = rl_local_key(local, RL_LOCAL_LOG_ONCE, 0, what, strlen(what));
     uint32_t times = rl_local_report(local, key, rl_local_clock(), EVERY_MS);
 
     if (times)

@@ -5,8 +5,8 @@
  * A request that meets something wrong is served all the same, and so may a million others be; the
  * error log has one line about it in ten seconds, with the number of times.
  */
-#ifndef RL_COMPLAINT_H
-#define RL_COMPLAINT_H
+#ifndef RL_LOG_ONCE_H
+#define RL_LOG_ONCE_H
 
 #include <httpd.h>
 
@@ -16,6 +16,6 @@
  * Logs what at level warn, unless the same was said within ten seconds. what must not hold anything
  * that a client sent. Thread-safe.
  */
-void rl_complain(request_rec *r, rl_local *local, const char *what);
+void rl_log_once(request_rec *r, rl_local *local, const char *what);
 
 #endif

@@ -30,7 +30,7 @@ typedef enum {
     RL_LOCAL_COUNT = 1, /* counts of this host: sync=local, or no Redis */
     RL_LOCAL_FALLBACK,  /* counts of this host while Redis does not answer */
     RL_LOCAL_SNAPSHOT,  /* what Redis last said */
-    RL_LOCAL_COMPLAINT  /* what was complained of */
+    RL_LOCAL_LOG_ONCE  /* what was complained of */
 } rl_local_kind;
 
 /* Whose clock the windows of a count are aligned to. */
