@@ -14,7 +14,7 @@
 static int places(const rl_step *s)
 {
     int percent = s->context->settings->delay_workers;
-    int most = rl_load_workers() * percent / 100;
+    int most = rl_worker_load_workers() * percent / 100;
 
     return percent > 0 && most == 0 ? 1 : most;
 }

@@ -146,7 +146,7 @@ static int64_t scale(int64_t n, int per_mille)
 /* The factor of the highest load that is exceeded. */
 static void adapt(const rl_settings *settings, rl_limit *limit)
 {
-    int busy = rl_load_percent(), per_mille = 1000;
+    int busy = rl_worker_load_percent(), per_mille = 1000;
 
     for (int i = 0; i < settings->adaptive_count; i++) {
         if (busy > settings->adaptive[i].above_percent)

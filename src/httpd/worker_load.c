@@ -16,7 +16,7 @@
 
 #define COUNT_EVERY_MS 250
 
-int rl_load_workers(void)
+int rl_worker_load_workers(void)
 {
     int daemons = 0, threads = 0;
 
@@ -44,7 +44,7 @@ static int count_busy(void)
     return busy;
 }
 
-int rl_load_percent(void)
+int rl_worker_load_percent(void)
 {
     static _Atomic uint64_t known; /* when it is to be counted again << 8 | percent */
     uint64_t was = atomic_load_explicit(&known, memory_order_relaxed);
@@ -55,7 +55,7 @@ int rl_load_percent(void)
         || !atomic_compare_exchange_strong(&known, &was,
                                            (now_ms + COUNT_EVERY_MS) << 8 | (was & 0xff)))
         return (int)(was & 0xff);
-    workers = rl_load_workers();
+    workers = rl_worker_load_workers();
     was = workers > 0 ? (uint64_t)(count_busy() * 100 / workers) : 0;
     if (was > 100)
         was = 100; /* those that finish after a reload are beyond the limit */

@@ -4,13 +4,13 @@
  *
  * Busy workers are counted in httpd's scoreboard, at most every quarter of a second and child.
  */
-#ifndef RL_LOAD_H
-#define RL_LOAD_H
+#ifndef RL_WORKER_LOAD_H
+#define RL_WORKER_LOAD_H
 
 /* Busy workers of all that there may be, in percent. May be called from any thread. */
-int rl_load_percent(void);
+int rl_worker_load_percent(void);
 
 /* How many workers there may be, of all children. Constant while a configuration holds. */
-int rl_load_workers(void);
+int rl_worker_load_workers(void);
 
 #endif
