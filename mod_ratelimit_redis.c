@@ -44,8 +44,9 @@
 #include "observe/metrics.h"
 #include "observe/status.h"
 #include "observe/violation.h"
+#include "response/body.h"
+#include "response/headers.h"
 #include "response/quota_page.h"
-#include "response/reply.h"
 
 module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 
@@ -128,7 +129,7 @@ static int decide(request_rec *r, rl_phase phase)
     if (!context.local)
         return DECLINED;
     if (r->prev && !r->main)
-        rl_reply_carry(r);
+        rl_headers_carry(r);
     if (!rl_decide_is_due(r, phase) || rl_quota_is_page(r))
         return DECLINED;
     rl_child_ready(r->server, &context);
@@ -138,7 +139,8 @@ static int decide(request_rec *r, rl_phase phase)
     chain = rl_chain_of(r);
     if (chain->denial || chain->shadow)
         rl_violation(r, &context, chain);
-    return rl_reply(r, chain, verdict);
+    rl_headers_set(r, chain);
+    return verdict == OK ? DECLINED : rl_body_deny(r, chain, verdict);
 }
 
 static int quick_handler(request_rec *r, int is_lookup)
@@ -229,7 +231,7 @@ static void register_hooks(apr_pool_t *pool)
     ap_hook_handler(handler, NULL, NULL, APR_HOOK_MIDDLE);
     ap_hook_log_transaction(log_transaction, NULL, NULL, APR_HOOK_LAST);
     APR_OPTIONAL_HOOK(ap, status_hook, status, NULL, NULL, APR_HOOK_MIDDLE);
-    rl_reply_register(pool);
+    rl_headers_register(pool);
     rl_variable_register(pool);
 }
 

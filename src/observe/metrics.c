@@ -13,9 +13,9 @@
 #include <http_protocol.h>
 #include <http_request.h>
 
+#include "httpd/accept.h"
 #include "observe/metrics.h"
 #include "observe/status_columns.h"
-#include "response/reply.h"
 
 typedef struct {
     request_rec *r;
@@ -102,20 +102,18 @@ static void print_metrics(const scrape *s)
 
 /* --- The handler -------------------------------------------------------------------------- */
 
-/* Whether the client likes OpenMetrics at least as well as plain text (RFC 9110 §12.5.1). */
+/* Whether the client prefers OpenMetrics to plain text, or accepts both alike. */
 static int prefers_open(request_rec *r)
 {
-    const char *accept = apr_table_get(r->headers_in, "Accept"), *item;
+    const char *accept = apr_table_get(r->headers_in, "Accept");
+    rl_accept_range range;
     int open = 0, plain = 0;
 
-    while (accept && (item = ap_get_list_item(r->pool, &accept))) {
-        size_t length = strcspn(item, ";");
-        int weight = rl_reply_weight(item + length);
-
-        if (length == 28 && !strncmp(item, "application/openmetrics-text", 28))
-            open = weight > open ? weight : open;
-        else if (length == 10 && !strncmp(item, "text/plain", 10))
-            plain = weight > plain ? weight : plain;
+    while (rl_accept_next(r->pool, &accept, &range)) {
+        if (rl_accept_is(&range, "application/openmetrics-text"))
+            open = range.weight > open ? range.weight : open;
+        else if (rl_accept_is(&range, "text/plain"))
+            plain = range.weight > plain ? range.weight : plain;
     }
     return open > 0 && open >= plain;
 }
