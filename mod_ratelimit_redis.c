@@ -138,7 +138,7 @@ static int decide(request_rec *r, rl_phase phase)
         return DECLINED;
     chain = rl_chain_of(r);
     if (chain->denial || chain->shadow)
-        rl_violation(r, &context, chain);
+        rl_violation_log(r, &context, chain);
     rl_headers_set(r, chain);
     return verdict == OK ? DECLINED : rl_body_deny(r, chain, verdict);
 }

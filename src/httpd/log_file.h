@@ -6,8 +6,8 @@
  * with its rights, each time the configuration is read: so a graceful restart is what rotates a
  * file. A line is one write of less than a pipe takes at once, so that lines of children never mix.
  *
- * A log is made while the configuration is read; rl_log_file_write() may be called from any thread of
- * any process after rl_log_file_open().
+ * A log is made while the configuration is read; rl_log_file_write() may be called from any thread
+ * of any process after rl_log_file_open().
  */
 #ifndef RL_LOG_FILE_H
 #define RL_LOG_FILE_H

@@ -2,8 +2,8 @@
 /*
  * status_columns: every figure that the module shows, one row each.
  *
- * Labels of metrics are names of rules, of nodes and of kinds of errors. Nothing that a client sends
- * becomes a label, because the number of different values would have no bound.
+ * Labels of metrics are names of rules, of nodes and of kinds of errors. Nothing that a client
+ * sends becomes a label, because the number of different values would have no bound.
  *
  * Counters are those of the shared memory and grow until httpd is stopped.
  */

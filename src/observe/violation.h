@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * violation: who was denied, in the log.
+ * violation: denials, in the log.
  *
- * In a RateLimitLog, or where there is none in the error log. In either, an identity's first denial
- * under a rule is a line, and then there is one line in each every= with the count since.
+ * They go to the server's RateLimitLog or, where there is none, to the error log. In either, the
+ * first denial of an identity by a rule is a line; after it there is one line in each every=, with
+ * the count.
  */
 #ifndef RL_VIOLATION_H
 #define RL_VIOLATION_H
@@ -11,15 +12,15 @@
 #include "decide/chain.h"
 
 /*
- * Reports each outcome of the request's chain that denies the request or, as a shadow rule's, would
- * deny it, once: to be called after each decision that has a denial or a shadow denial. Client bytes
- * in the log are escaped, secrets digested. Thread-safe.
+ * Logs each outcome of the request's chain that denies the request or, for a shadow rule, would
+ * deny it, unless it is logged already. Called after a decision with a denial or a shadow denial.
+ * What clients send is escaped, secrets are digests. Thread-safe.
  */
-void rl_violation(request_rec *r, const rl_context *context, rl_chain *chain);
+void rl_violation_log(request_rec *r, const rl_context *context, rl_chain *chain);
 
 /*
- * Writes the counts of those that have been denied since their last line and then went away: a line
- * that is due, or with all set every one. In the parent process, now and then and at its end.
+ * Logs the denials that no line has counted yet: those whose line is due or, with all set, every
+ * one. Called by the parent process alone, every ten seconds and at its end.
  */
 void rl_violation_flush(server_rec *main_server, const rl_context *context, int all);
 

@@ -5,7 +5,8 @@
  * The body takes the place of httpd's own page only. Where an ErrorDocument is set, or
  * RateLimitResponse is off, the hook returns the status and httpd does what it does for any error.
  * Otherwise the response is made here and the hook returns DONE: httpd's page takes some 3,500
- * instructions, which matters in a flood of denials. Text is joined, not formatted, for the same reason.
+ * instructions, which matters in a flood of denials. Text is joined, not formatted, for the same
+ * reason.
  *
  * Formats: problem details of RFC 9457 §3.1, with the type quota-exceeded and its members of
  * draft-ietf-httpapi-ratelimit-headers-11.

@@ -11,8 +11,8 @@
 
 /*
  * Denies a request with a status: sets Retry-After and Cache-Control, and sends the body if that is
- * the module's to make. Returns what the hook has to return: DONE if the response was made here, else
- * the status.
+ * the module's to make. Returns what the hook has to return: DONE if the response was made here,
+ * else the status.
  */
 int rl_body_deny(request_rec *r, const rl_chain *chain, int status);
 

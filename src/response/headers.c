@@ -4,9 +4,11 @@
  *
  * Headers go to err_headers_out, the one table that survives proxying, ErrorDocument and the pages
  * that httpd makes itself. A backend may send headers of the same names. A filter that runs after
- * everything that sets headers keeps one line of each: the module's or, with "yield", the backend's.
+ * everything that sets headers keeps one line of each: the module's or, with "yield", the
+ * backend's.
  *
- * Formats: RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-11, RateLimit-Limit,
+ * Formats: RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-11,
+ * RateLimit-Limit,
  * -Remaining and -Reset of its version 03, Retry-After of RFC 9110 §10.2.3.
  */
 #include <string.h>
@@ -208,8 +210,8 @@ static int foreign_families(const request_rec *r)
 }
 
 /*
- * The filter, which runs once for a response: of each family it leaves the module's headers or, with
- * yield, the others', never some of both.
+ * The filter, which runs once for a response: of each family it leaves the module's headers or,
+ * with yield, the others', never some of both.
  */
 static apr_status_t filter_headers(ap_filter_t *f, apr_bucket_brigade *brigade)
 {

@@ -2,8 +2,8 @@
 /*
  * headers: what a response says of the limits: headers, notes and environment variables.
  *
- * Called by the hooks after a decision, and by body.c for a denial. Thread-safe: everything belongs to
- * the request.
+ * Called by the hooks after a decision, and by body.c for a denial. Thread-safe: everything belongs
+ * to the request.
  */
 #ifndef RL_HEADERS_H
 #define RL_HEADERS_H
@@ -14,8 +14,8 @@
 void rl_headers_register(apr_pool_t *pool);
 
 /*
- * Sets the headers, notes and environment variables for what the chain has decided, in place of those
- * that an earlier step of it has set.
+ * Sets the headers, notes and environment variables for what the chain has decided, in place of
+ * those that an earlier step of it has set.
  */
 void rl_headers_set(request_rec *r, rl_chain *chain);
 

@@ -3,8 +3,8 @@
  * Every rule option except key=, which has a grammar of its own, in key.c.
  *
  * An option is a row of the table below: its name, whether it takes a value, and the function that
- * reads it into the rule. Whether options go together is checked when all of them are read, so their
- * order does not matter.
+ * reads it into the rule. Whether options go together is checked when all of them are read, so
+ * their order does not matter.
  */
 #include <stddef.h>
 #include <stdlib.h>

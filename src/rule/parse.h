@@ -16,9 +16,9 @@
 #include "rule/rule.h"
 
 /*
- * Parses the arguments of RateLimit. Without a compiler (NULL) expressions are refused. Returns NULL
- * and sets *rule, which lives in the pool as its texts do; or returns an error text that begins with
- * the rule's name, if that could be read.
+ * Parses the arguments of RateLimit. Without a compiler (NULL) expressions are refused. Returns
+ * NULL and sets *rule, which lives in the pool as its texts do; or returns an error text that
+ * begins with the rule's name, if that could be read.
  */
 const char *rl_parse_rule(apr_pool_t *pool, const char *line, const rl_compiler *compiler,
                           rl_rule **rule);

@@ -19,7 +19,8 @@
 /*
  * The next word of a line, with *line moved behind it; "" at the end. Blanks separate words. Double
  * or single quotes around a word, or around what follows its first '=', keep blanks; within them a
- * backslash keeps a quote or a backslash. NULL if a quote is not closed: then *line is where it was.
+ * backslash keeps a quote or a backslash. NULL if a quote is not closed: then *line is where it
+ * was.
  */
 const char *rl_text_word(apr_pool_t *pool, const char **line);
 
