@@ -27,32 +27,96 @@ static const char *value_of(const char *word, const char *name)
     return strncasecmp(word, name, length) || word[length] != '=' ? NULL : word + length + 1;
 }
 
+/* --- Directives of one or two words ------------------------------------------------------- */
+
+/* Words in any order, each name at most once. */
+typedef struct {
+    int (*read)(rl_settings *settings, const char *word, apr_pool_t *pool); /* 0: invalid */
+    const char *expected;
+    const char *example;
+} word_reader;
+
+static int have_same_name(const char *word, const char *other)
+{
+    size_t length = strcspn(word, "=");
+
+    if (!word[length] || !other[strcspn(other, "=")])
+        return !word[length] && !strchr(other, '=');
+    return !strncasecmp(word, other, length + 1);
+}
+
+static const char *read_words(cmd_parms *cmd, const char *first, const char *second,
+                              const word_reader *reader)
+{
+    rl_settings *settings = rl_cmd_settings(cmd);
+    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
+
+    if (error)
+        return error;
+    if (!reader->read(settings, first, cmd->temp_pool))
+        return rl_cmd_invalid(cmd, first, reader->expected, reader->example);
+    if (second && (have_same_name(first, second)
+                   || !reader->read(settings, second, cmd->temp_pool)))
+        return rl_cmd_invalid(cmd, second, reader->expected, reader->example);
+    return NULL;
+}
+
 #define TIMEOUT_MAX_MS 10000
 
-static int timeout(const char *text, int64_t *ms)
+static int read_timeout(rl_settings *settings, const char *word, apr_pool_t *pool)
 {
-    return rl_text_duration(text, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
+    const char *connect = value_of(word, "connect");
+    int64_t *ms = connect ? &settings->connect_ms : &settings->timeout_ms;
+
+    (void)pool;
+    return rl_text_duration(connect ? connect : word, ms) && *ms >= 1 && *ms <= TIMEOUT_MAX_MS;
 }
 
 const char *rl_cmd_timeout(cmd_parms *cmd, void *config, const char *first, const char *second)
 {
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = rl_cmd_settings(cmd);
+    static const word_reader reader = {read_timeout, "a duration from 1ms to 10s, or connect= with "
+                                       "one, each once", "25ms connect=250ms"};
 
     (void)config;
-    if (error)
-        return error;
-    for (const char *word = first; word; word = word == first ? second : NULL) {
-        const char *connect = value_of(word, "connect");
-
-        if ((word == second && !connect == !value_of(first, "connect"))
-            || !timeout(connect ? connect : word, connect ? &settings->connect_ms
-                                                          : &settings->timeout_ms))
-            return rl_cmd_invalid(cmd, word, "a duration from 1ms to 10s, or connect= with one, each "
-                                  "once", "25ms connect=250ms");
-    }
-    return NULL;
+    return read_words(cmd, first, second, &reader);
 }
+
+/* Reads MIN..MAX. */
+static int read_retry(rl_settings *settings, const char *text, apr_pool_t *pool)
+{
+    const char *dots = strstr(text, "..");
+
+    return dots
+        && rl_text_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
+                            &settings->retry_min_ms)
+        && rl_text_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
+        && settings->retry_min_ms <= settings->retry_max_ms;
+}
+
+static int read_breaker(rl_settings *settings, const char *word, apr_pool_t *pool)
+{
+    const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
+    apr_int64_t n;
+
+    if (!failures)
+        return retry && read_retry(settings, retry, pool);
+    if (!rl_text_whole_number(failures, 1, 1000, &n))
+        return 0;
+    settings->breaker_failures = (int)n;
+    return 1;
+}
+
+const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
+{
+    static const word_reader reader = {read_breaker, "failures=N with N from 1 to 1000, or "
+                                       "retry=MIN..MAX with two durations, each once",
+                                       "failures=5 retry=50ms..2s"};
+
+    (void)config;
+    return read_words(cmd, first, second, &reader);
+}
+
+/* --- The others --------------------------------------------------------------------------- */
 
 const char *rl_cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
 {
@@ -89,40 +153,6 @@ const char *rl_cmd_on_failure(cmd_parms *cmd, void *config, const char *word, co
         return rl_cmd_invalid(cmd, second, "nodes= with a number of hosts from 1 to 100000",
                               "nodes=4");
     settings->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
-    return NULL;
-}
-
-/* Reads MIN..MAX; returns whether that is a range of durations. */
-static int read_retry(const char *text, apr_pool_t *pool, rl_settings *settings)
-{
-    const char *dots = strstr(text, "..");
-
-    return dots
-        && rl_text_duration(apr_pstrmemdup(pool, text, (apr_size_t)(dots - text)),
-                            &settings->retry_min_ms)
-        && rl_text_duration(dots + 2, &settings->retry_max_ms) && settings->retry_min_ms > 0
-        && settings->retry_min_ms <= settings->retry_max_ms;
-}
-
-const char *rl_cmd_breaker(cmd_parms *cmd, void *config, const char *first, const char *second)
-{
-    const char *error = ap_check_cmd_context(cmd, GLOBAL_ONLY);
-    rl_settings *settings = rl_cmd_settings(cmd);
-
-    (void)config;
-    if (error)
-        return error;
-    for (const char *word = first; word; word = word == first ? second : NULL) {
-        const char *failures = value_of(word, "failures"), *retry = value_of(word, "retry");
-        apr_int64_t n;
-
-        if (failures && rl_text_whole_number(failures, 1, 1000, &n))
-            settings->breaker_failures = (int)n;
-        else if (failures)
-            return rl_cmd_invalid(cmd, word, "a number from 1 to 1000", "failures=5");
-        else if (!retry || !read_retry(retry, cmd->temp_pool, settings))
-            return rl_cmd_invalid(cmd, word, "failures=N or retry=MIN..MAX", "retry=50ms..2s");
-    }
     return NULL;
 }
 
