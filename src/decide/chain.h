@@ -45,7 +45,7 @@ typedef struct rl_outcome {
     int shadow;
     int exempt;            /* the rule does not limit this client: nothing else is set */
     int denies;
-    int reported;          /* denies, and has been counted by rl_violation() */
+    int reported;          /* denies, and has been logged by rl_violation_log() */
     int charged;           /* or pending, and then not settled yet */
     rl_kept *kept;         /* while it is pending; knows better than position where */
     int revalidates;       /* memory denies, and this request is to ask whether Redis still does */

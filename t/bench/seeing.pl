@@ -65,7 +65,7 @@ printf "%-26s %10s %10s %10s\n", '', 'counting', 'histogram', 'log';
 for my $scene (@scenes) {
     my ($name, $config) = @$scene;
     printf "%-26s %10.0f %10.0f %10.0f\n", $name, per_request($config, 'rl_stats_count'),
-        per_request($config, 'rl_stats_count_redis'), per_request($config, 'rl_violation');
+        per_request($config, 'rl_stats_count_redis'), per_request($config, 'rl_violation_log');
 }
 
 # --- A flood of denials --------------------------------------------------------------------
