@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check: what only the whole configuration shows.
+ * check: errors and warnings that need the whole configuration.
  *
- * A rule may be valid by itself and still do nothing, never match, or be easily dodged: such rules
- * are warned of, with the file and line that they stand in. What cannot work is an error.
+ * A rule may be valid by itself and still do nothing, never match, or be easy to evade: it gets a
+ * warning, with its file and line. What cannot work is an error.
  */
 #include <apr_strings.h>
 
@@ -19,15 +19,17 @@
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
-/* Whether a rule denies whatever the request: no condition of its own lets it off. */
-static int is_always_there(const rl_rule *rule)
+/* Whether a rule can deny every request: it has no condition, and is not a shadow rule. */
+static int is_unconditional(const rl_rule *rule)
 {
     return !rule->off && !rule->shadow && !rule->methods && !rule->path && !rule->when.text
         && !rule->unless.text;
 }
 
-/* Whether a rule that cannot be dodged stands in the same section, or for the whole of its virtual
- * host or of the server. */
+/*
+ * Whether there is a rule that clients cannot evade in the same section, or outside of sections in
+ * the same virtual host or in the main server.
+ */
 static int has_anchor(const rl_written_rule *place)
 {
     const apr_array_header_t *rules = rl_config_rules();
@@ -38,7 +40,7 @@ static int has_anchor(const rl_written_rule *place)
             || (other->whole_server
                 && (other->server == place->server || !other->server->is_virtual));
 
-        if (beside && is_always_there(other->rule) && rl_rule_key_is_anchored(other->rule))
+        if (beside && is_unconditional(other->rule) && rl_rule_key_is_anchored(other->rule))
             return 1;
     }
     return 0;
@@ -59,7 +61,7 @@ static int refuse(server_rec *s, const rl_written_rule *place, const char *what)
     return 0;
 }
 
-/* RegisterHttpMethod, and the modules that use it, have had their say by now. */
+/* By now RegisterHttpMethod and other modules have registered their methods. */
 static void check_methods(apr_pool_t *pool, server_rec *s, const rl_written_rule *place)
 {
     for (const char *const *method = place->rule->methods; method && *method; method++) {
@@ -68,12 +70,12 @@ static void check_methods(apr_pool_t *pool, server_rec *s, const rl_written_rule
         ap_str_toupper(name);
         if (ap_method_number_of(name) == M_INVALID)
             warn(s, place, apr_psprintf(pool, "httpd does not know the method in methods=%s, so it "
-                                        "never matches; to make it known use RegisterHttpMethod %s", *method,
-                                        name));
+                                        "never matches; to make it known use RegisterHttpMethod %s",
+                                        *method, name));
     }
 }
 
-/* A tier= that never finds a RateLimitTier. */
+/* Warns of a tier= that never finds a RateLimitTier. */
 static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
                        const rl_written_rule *place)
 {
@@ -81,14 +83,15 @@ static void check_tier(apr_pool_t *pool, server_rec *s, const rl_settings *setti
     const char *text = rule->tier.text;
 
     if (!text && rule->tier_count && !settings->overrides)
-        warn(s, place, "its RateLimitTier does nothing without tier=, for example tier=%{env:PLAN}, or "
-             "RateLimitOverrides on");
+        warn(s, place, "its RateLimitTier does nothing without RateLimitOverrides on or tier=, for "
+             "example tier=%{env:PLAN}");
     else if (text && !rule->tier_count)
         warn(s, place, apr_psprintf(pool, "tier= does nothing without a tier, for example "
                                     "RateLimitTier %s gold 1000", rule->name));
     else if (text && rl_text_is_name(text) && !rl_rule_tier(rule, text))
-        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is not one of its tiers; "
-                                    "an expression has %%{...}, for example tier=%%{env:PLAN}", text, text));
+        warn(s, place, apr_psprintf(pool, "tier=%s is always \"%s\", which is not one of its "
+                                    "tiers; an expression has %%{...}, for example "
+                                    "tier=%%{env:PLAN}", text, text));
 }
 
 static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settings,
@@ -100,16 +103,16 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
     check_methods(pool, s, place);
     check_tier(pool, s, settings, place);
     if (rl_rule_key_has_dead_end(rule))
-        warn(s, place, "an alternative of its key is never used: every request has a value for one before "
-             "it; put what may be missing first, for example key=user|ip");
+        warn(s, place, "an alternative of its key is never used: every request has a value for one "
+             "before it; put what may be missing first, for example key=user|ip");
     if (rl_rule_key_is_inventable(rule) && !has_anchor(place))
-        warn(s, place, "clients choose its key and get a fresh quota with each new value; put a "
+        warn(s, place, "clients choose its key and get a fresh quota with each new value; add a "
              "rule with key=ip or key=server beside it");
     if (rl_rule_tier_is_inventable(rule))
         warn(s, place, "clients choose its tier; let tier= read what the server knows of them, "
              "for example tier=%{env:PLAN}");
     if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
-        warn(s, place, "on-failure= does nothing where Redis is not asked");
+        warn(s, place, "on-failure= does nothing for a rule that does not use Redis");
     if (rule->adaptive && !settings->adaptive_count)
         warn(s, place, "adaptive does nothing without RateLimitAdaptive, for example "
              "RateLimitAdaptive 70 0.5");
@@ -121,7 +124,7 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
     return 1;
 }
 
-/* Rules that share a counter share what its key holds: each must know what the others put there. */
+/* Sets has_tail: rules with a common counter have a common key, with its block and pending. */
 static void share_tails(void)
 {
     const apr_array_header_t *rules = rl_config_rules();

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * check: what only the whole configuration shows.
+ * check: errors and warnings that need the whole configuration.
  */
 #ifndef RL_CHECK_H
 #define RL_CHECK_H
@@ -8,9 +8,9 @@
 #include <httpd.h>
 
 /*
- * Completes the rules and settings with what only all of them together say, and warns of what is
- * valid and hardly meant. Returns 0, with an error logged, if something cannot work. Called once
- * all is read, by httpd -t and at each start and reload.
+ * Completes the rules and settings with what depends on all of them, and logs a warning for what is
+ * valid but hardly intended. Returns 0, with an error logged, if something cannot work. Called when
+ * the whole configuration is read, by httpd -t and at each start and reload.
  */
 int rl_config_check(apr_pool_t *pool, server_rec *main_server);
 

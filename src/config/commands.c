@@ -2,8 +2,8 @@
 /*
  * commands: the table of directives, with the contexts and the help text of each.
  *
- * RSRC_CONF is the server's configuration, outside of sections; the functions refuse directives of
- * the whole server in virtual hosts, and all of them in <Limit>.
+ * RSRC_CONF allows a directive outside of sections, ACCESS_CONF inside. The functions refuse some
+ * directives in virtual hosts, and all of them in <Limit>.
  */
 #include "config/commands.h"
 #include "config/redis.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * commands: the table of directives.
+ * commands: the table of directives, for the module record.
  */
 #ifndef RL_COMMANDS_H
 #define RL_COMMANDS_H

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * config: what the directives have set, how sections merge, and where a request finds it.
+ * config: what the directives have set: how it is merged, and looked up for a request.
  *
- * A section keeps the rules that were written in it. Merging appends the inner section's rules to
- * the outer's, without those whose names the inner one gives again. "RateLimit NAME off" stays in
- * the list as a rule that is off: httpd merges sections with each other before it merges them with
- * the server around them, so merging must be associative, and such a tombstone makes it so. If
- * either side sets nothing, the other is returned unchanged; most requests take this way.
+ * Merging appends the inner section's rules to the outer's, except those outer ones whose names the
+ * inner section gives again. "RateLimit NAME off" stays in the list, as a rule that is off. httpd
+ * merges sections with each other before it merges them with the server, so merging has to be
+ * associative, and rules that are off make it so. If one side sets nothing, the other is returned
+ * unchanged, which is what happens for most requests.
  *
  * httpd reads its configuration twice at start and once at each reload. The lists of all rules and
  * logs live as long as the configuration they were read from.
@@ -47,10 +47,10 @@ void *rl_config_create_section(apr_pool_t *pool, char *where)
     return section;
 }
 
-static int says_nothing(const rl_section *s)
+static int is_empty(const rl_section *s)
 {
     return s->rule_count == 0 && !s->drops_inherited && s->engine < 0 && s->headers < 0
-        && s->response < 0 && s->notes < 0 && !s->normalize_said;
+        && s->response < 0 && s->notes < 0 && !s->normalize_given;
 }
 
 const rl_rule *rl_config_rule_named(const rl_section *section, const char *name)
@@ -89,7 +89,7 @@ static void merge_rules(apr_pool_t *pool, rl_section *merged, const rl_section *
     merged->phases = outer->phases | inner->phases;
 }
 
-static int said(int inner, int outer)
+static int given(int inner, int outer)
 {
     return inner >= 0 ? inner : outer;
 }
@@ -99,18 +99,18 @@ void *rl_config_merge_section(apr_pool_t *pool, void *outer_section, void *inner
     const rl_section *outer = outer_section, *inner = inner_section;
     rl_section *merged;
 
-    if (says_nothing(inner))
+    if (is_empty(inner))
         return outer_section;
-    if (says_nothing(outer))
+    if (is_empty(outer))
         return inner_section;
     merged = apr_pmemdup(pool, outer, sizeof(*merged));
     merge_rules(pool, merged, outer, inner);
-    merged->engine = said(inner->engine, outer->engine);
-    merged->headers = said(inner->headers, outer->headers);
-    merged->response = said(inner->response, outer->response);
-    merged->notes = said(inner->notes, outer->notes);
-    merged->normalize = (outer->normalize & ~inner->normalize_said) | inner->normalize;
-    merged->normalize_said = outer->normalize_said | inner->normalize_said;
+    merged->engine = given(inner->engine, outer->engine);
+    merged->headers = given(inner->headers, outer->headers);
+    merged->response = given(inner->response, outer->response);
+    merged->notes = given(inner->notes, outer->notes);
+    merged->normalize = (outer->normalize & ~inner->normalize_given) | inner->normalize;
+    merged->normalize_given = outer->normalize_given | inner->normalize_given;
     return merged;
 }
 
@@ -133,7 +133,7 @@ void *rl_config_create_server(apr_pool_t *pool, server_rec *s)
     return settings;
 }
 
-/* A virtual host has its own scope, or the main server's. */
+/* A virtual host without a RateLimitScope has that of the main server. */
 void *rl_config_merge_server(apr_pool_t *pool, void *outer_settings, void *inner_settings)
 {
     const rl_settings *outer = outer_settings, *inner = inner_settings;
@@ -158,14 +158,14 @@ const rl_log_file *rl_config_log(const server_rec *server, const rl_settings *se
 
 unsigned rl_config_normalize(const rl_section *section)
 {
-    return section->normalize | (RL_PATH_ALL & ~section->normalize_said);
+    return section->normalize | (RL_PATH_ALL & ~section->normalize_given);
 }
 
 int rl_config_headers(const rl_section *section)
 {
     if (section->headers < 0)
         return RL_HEADERS_X_RATELIMIT;
-    /* "yield" by itself is about the usual headers. */
+    /* "yield" alone applies to the default headers. */
     return section->headers == RL_HEADERS_YIELD ? RL_HEADERS_YIELD | RL_HEADERS_X_RATELIMIT
                                                 : section->headers;
 }

@@ -1,7 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * directive: what the functions behind the directives share.
- */
 #include <apr_strings.h>
 
 #include "config/directive.h"

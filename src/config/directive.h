@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * directive: what the functions behind the directives share.
+ * directive: what the functions of directives share.
  */
 #ifndef RL_DIRECTIVE_H
 #define RL_DIRECTIVE_H
@@ -10,7 +10,7 @@
 
 #include "config/config.h"
 
-/* The settings of the server that a directive stands in, to be written. */
+/* The settings of the server that the directive is in, to be changed. */
 rl_settings *rl_cmd_settings(cmd_parms *cmd);
 
 /* The error text, in the command's pool, for a word that the directive does not take. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * redis: the directives that say where Redis is and how to be let in.
+ * redis: the directives for the address of Redis and access to it.
  *
- * Passwords are read while the configuration is, by root, and later again when their files change:
- * see redis/credentials.h. Certificates are read then too, so that a mistake in them ends httpd -t
- * and not a connection.
+ * The parent reads password files with the configuration, as root, and again when they change: see
+ * redis/credentials.h. Certificates are read with the configuration too, so that httpd -t finds a
+ * mistake in them.
  */
 #include <string.h>
 
@@ -126,7 +126,7 @@ static int check_user(server_rec *s, rl_settings *settings)
     rl_credentials *credentials = settings->redis_auth.credentials;
 
     if (user && !credentials)
-        return wrong(s, "RateLimitRedis names a user, whose password is missing: add a file with it, for "
+        return wrong(s, "RateLimitRedis names a user, whose password is missing: add its file, for "
                         "example " AUTH_EXAMPLE);
     if (user && rl_credentials_set_user(credentials, user))
         return wrong(s, "RateLimitRedis names a user, and the file of RateLimitRedisAuth another "

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * redis: the directives that say where Redis is and how to be let in.
+ * redis: the directives for the address of Redis and access to it.
  *
- * RateLimitRedis, RateLimitRedisAuth and RateLimitRedisTLS. What they read is part of rl_settings.
- * No message repeats what may be a password.
+ * RateLimitRedis, RateLimitRedisAuth and RateLimitRedisTLS fill in rl_settings. No message repeats
+ * what may be a password.
  */
 #ifndef RL_CONFIG_REDIS_H
 #define RL_CONFIG_REDIS_H
@@ -18,15 +18,15 @@ const char *rl_cmd_redis_auth(cmd_parms *cmd, void *config, const char *first, c
 const char *rl_cmd_redis_tls(cmd_parms *cmd, void *config, int count, char *const words[]);
 
 /*
- * Whether the three agree with each other, once all was read; completes the settings. Logs what is
- * wrong, or hardly meant, and returns 0 if it is wrong.
+ * Checks whether the three agree with each other and completes the settings. Called when the whole
+ * configuration is read. Logs errors and warnings; returns 0 if there is an error.
  */
 int rl_config_redis_check(apr_pool_t *pool, server_rec *main_server);
 
-/* post_config's: passwords that change reach children that are there already. */
+/* Lets changed passwords reach running children. Called in post_config. */
 void rl_config_redis_share(const rl_settings *settings, apr_pool_t *pconf);
 
-/* The parent's, now and then: reads files with passwords again that have changed. */
+/* Reads password files again that have changed. Called by the parent, now and then. */
 void rl_config_redis_refresh(const rl_settings *settings, server_rec *s, apr_pool_t *pool);
 
 #endif

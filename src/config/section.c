@@ -1,7 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * section: the directives that sections may hold.
- */
 #include <string.h>
 
 #include <apr_strings.h>
@@ -19,7 +16,7 @@
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
-/* httpd has no sections by method: what stands in <Limit> would hold for all of them. */
+/* In <Limit> a directive would apply to all methods: httpd does not keep settings by method. */
 static const char *not_in_limit(cmd_parms *cmd)
 {
     return ap_check_cmd_context(cmd, NOT_IN_LIMIT);
@@ -56,7 +53,7 @@ static void add_rule(cmd_parms *cmd, rl_section *section, rl_rule *rule)
     };
 }
 
-/* httpd sends 500 in place of a status it does not know. */
+/* Whether httpd would send 500 in place of this status. */
 static int is_unknown_status(int status)
 {
     return status != HTTP_INTERNAL_SERVER_ERROR
@@ -95,7 +92,7 @@ const char *rl_cmd_rule(cmd_parms *cmd, void *config, const char *line)
     return NULL;
 }
 
-/* The rule that was written before in this section. */
+/* Adds a tier to a rule that is earlier in the same section. */
 const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
 {
     const char *error = not_in_limit(cmd), *name;
@@ -113,7 +110,7 @@ const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
     return error ? apr_pstrcat(cmd->pool, "RateLimitTier ", error, NULL) : NULL;
 }
 
-/* --- How sections answer ------------------------------------------------------------------ */
+/* --- Enforcement and responses ------------------------------------------------------------ */
 
 static const char *choose(cmd_parms *cmd, const char *word, const char *const words[], int *member,
                           const char *expected)
@@ -126,7 +123,7 @@ static const char *choose(cmd_parms *cmd, const char *word, const char *const wo
     return *member < 0 ? rl_cmd_invalid(cmd, word, expected, words[1]) : NULL;
 }
 
-/* The words stand in the order of their enums. */
+/* The words are in the order of their enums. */
 
 const char *rl_cmd_engine(cmd_parms *cmd, void *config, const char *word)
 {
@@ -189,9 +186,9 @@ const char *rl_cmd_normalize(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_invalid(cmd, word, "case, slashes, dots, trailing, params or encoding, with or "
-                              "without + or - before it", "-case");
-    section->normalize_said |= steps[i];
+        return rl_cmd_invalid(cmd, word, "case, slashes, dots, trailing, params or encoding, with "
+                              "or without + or - before it", "-case");
+    section->normalize_given |= steps[i];
     if (*word == '-')
         section->normalize &= ~steps[i];
     else

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * section: the directives that sections may hold.
+ * section: the directives that are allowed in sections.
  *
- * RateLimit and RateLimitTier write rules; the others say how a section enforces and answers. Each
- * function is one of the command table: it returns NULL, or an error text in the command's pool.
+ * RateLimit and RateLimitTier add rules; the others set how a section enforces them and responds.
+ * The functions are those of the command table: each returns NULL, or an error text in the
+ * command's pool.
  */
 #ifndef RL_SECTION_H
 #define RL_SECTION_H

@@ -1,7 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * server: the directives that hold for the whole server, and the violation logs that they name.
- */
 #include <string.h>
 
 #include <apr_lib.h>
@@ -19,7 +16,7 @@
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
 APLOG_USE_MODULE(ratelimit_redis);
 
-/* Reads NAME=VALUE; returns the value, or NULL if word is something else. */
+/* The value of a word NAME=VALUE; NULL if word is something else. */
 static const char *value_of(const char *word, const char *name)
 {
     size_t length = strlen(name);
@@ -127,8 +124,8 @@ const char *rl_cmd_prefix(cmd_parms *cmd, void *config, const char *prefix)
         return error;
     for (const char *s = prefix; *s; s++) {
         if (!apr_isgraph(*s) || strchr("{}\"\\*?[]", *s))
-            return rl_cmd_invalid(cmd, prefix, "printable characters without blanks, quotes, braces, "
-                                  "backslashes, *, ?, [ and ]", "rl");
+            return rl_cmd_invalid(cmd, prefix, "printable characters without blanks, quotes, "
+                                  "braces, backslashes, *, ?, [ and ]", "rl");
     }
     if (!*prefix || strlen(prefix) > 64)
         return rl_cmd_invalid(cmd, prefix, "1 to 64 characters", "rl");
@@ -218,7 +215,7 @@ const char *rl_cmd_delay_workers(cmd_parms *cmd, void *config, const char *text)
     return NULL;
 }
 
-/* A factor of 0.001 to 1 in thousandths, as in 0.5; 0 if text is none. */
+/* Reads a factor from 0.001 to 1, such as 0.5, in thousandths; 0 if text is not one. */
 static int factor(const char *text)
 {
     int per_mille = (*text == '1') * 1000, unit = 100;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * server: the directives that hold for the whole server, and the violation logs that they name.
+ * server: the directives for the whole server, and the logs that they name.
  *
- * The directives fill in rl_settings; those about the link to Redis are in config/redis.h. A
- * function rl_cmd_* belongs to the command table: it returns NULL, or an error text in the command's
- * pool.
+ * The directives fill in rl_settings; those about the connection to Redis are in config/redis.h.
+ * The functions rl_cmd_* are those of the command table: each returns NULL, or an error text in the
+ * command's pool.
  */
 #ifndef RL_SERVER_H
 #define RL_SERVER_H
@@ -32,8 +32,8 @@ const char *rl_cmd_log(cmd_parms *cmd, void *config, const char *target, const c
 int rl_config_open_logs(apr_pool_t *pconf);
 
 /*
- * At httpd -t: logs an error for each RateLimitLog that is certain to fail when it is opened.
- * Returns 0 if there is one.
+ * Logs an error for each RateLimitLog that would certainly fail to open. Returns 0 if there is one.
+ * Called by httpd -t.
  */
 int rl_config_check_logs(server_rec *s, apr_pool_t *scratch);
 

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * log: where the lines of a violation log go, and how one is written.
+ * log_file: the file or the program of a RateLimitLog.
  *
- * The pipe to a program is set not to block. Whoever floods a server with requests must not be able
- * to stop it by a log program that is too slow, so a line that does not fit is dropped, and
- * counted.
+ * The pipe to a program does not block: otherwise a flood of requests could stop the server through
+ * a slow log program. A line that does not fit into the pipe is lost, and counted as lost.
  */
 #include <string.h>
 
@@ -22,7 +21,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 #define EXAMPLE "RateLimitLog logs/ratelimit.log json every=10s"
 
-/* FNV-1a, which is good enough to tell the few logs of a server apart. */
+/* FNV-1a: enough to tell the few logs of a server apart. */
 static uint32_t id_of(const char *target, int json)
 {
     uint32_t hash = 2166136261u + (uint32_t)json;
@@ -32,13 +31,14 @@ static uint32_t id_of(const char *target, int json)
     return hash ? hash : 1;
 }
 
-static const char *set_option(apr_pool_t *pool, const char *word, int *format_said, rl_log_file *log)
+static const char *read_option(apr_pool_t *pool, const char *word, int *format_given,
+                               rl_log_file *log)
 {
     static const char *const formats[] = {"text", "json", NULL};
     int format = rl_text_choice(word, formats);
 
-    if (format >= 0 && !*format_said) {
-        *format_said = 1;
+    if (format >= 0 && !*format_given) {
+        *format_given = 1;
         log->json = format;
         return NULL;
     }
@@ -56,7 +56,7 @@ const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *
 {
     rl_log_file *log = apr_pcalloc(pool, sizeof(*log));
     const char *error = NULL;
-    int format_said = 0;
+    int format_given = 0;
 
     log->target = target;
     log->json = 1;
@@ -66,9 +66,9 @@ const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *
     if (!log->is_pipe && !ap_server_root_relative(pool, target))
         return rl_text_invalid(pool, target, "the path of a file", EXAMPLE);
     if (first)
-        error = set_option(pool, first, &format_said, log);
+        error = read_option(pool, first, &format_given, log);
     if (!error && second)
-        error = set_option(pool, second, &format_said, log);
+        error = read_option(pool, second, &format_given, log);
     if (error)
         return error;
     if (log->every_ms == 0)
@@ -78,7 +78,7 @@ const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *
     return NULL;
 }
 
-/* The program of a pipe, if its name is a path and not a word for a shell; or NULL. */
+/* The program of a pipe if it is given by its path; NULL if a shell looks for it. */
 static const char *program_of(const rl_log_file *log, apr_pool_t *pool)
 {
     const char *command = log->target + strspn(log->target, "|");

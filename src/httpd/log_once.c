@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * complaint: what goes wrong while requests are served, said once.
+ * log_once: warnings about requests, at most one line in ten seconds for each text.
  *
- * What was said when is kept in the local tier, for all children of the host.
+ * When a text was logged last, and how often it came since, is an entry of the local tier, so that
+ * all children of the host count together.
  */
 #include <string.h>
 
@@ -16,11 +17,11 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 #define EVERY_MS 10000
 
-void rl_log_once(request_rec *r, rl_local *local, const char *what)
+void rl_log_once(request_rec *r, rl_local *local, const char *text)
 {
-    uint64_t key = rl_local_key(local, RL_LOCAL_LOG_ONCE, 0, what, strlen(what));
+    uint64_t key = rl_local_key(local, RL_LOCAL_LOG_ONCE, 0, text, strlen(text));
     uint32_t times = rl_local_report(local, key, rl_local_clock(), EVERY_MS);
 
     if (times)
-        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "ratelimit: %s (times=%u)", what, times);
+        ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "ratelimit: %s (times=%u)", text, times);
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * complaint: what goes wrong while requests are served, said once.
+ * log_once: warnings about requests, at most one line in ten seconds for each text.
  *
- * A request that meets something wrong is served all the same, and so may a million others be; the
- * error log has one line about it in ten seconds, with the number of times.
+ * A million requests may fail in the same way while they are served. The error log gets one line
+ * about it in ten seconds, with the number of times.
  */
 #ifndef RL_LOG_ONCE_H
 #define RL_LOG_ONCE_H
@@ -13,9 +13,9 @@
 #include "shm/local.h"
 
 /*
- * Logs what at level warn, unless the same was said within ten seconds. what must not hold anything
- * that a client sent. Thread-safe.
+ * Logs text at level warn, unless it was logged in the last ten seconds. It must not contain
+ * anything that a client has sent. Thread-safe.
  */
-void rl_log_once(request_rec *r, rl_local *local, const char *what);
+void rl_log_once(request_rec *r, rl_local *local, const char *text);
 
 #endif

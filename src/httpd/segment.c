@@ -2,9 +2,10 @@
 /*
  * segment: shared memory that outlives a configuration.
  *
- * The process's own pool holds the mappings, not a pool below it: when httpd ends, those are
- * destroyed first, and what the parent has left to log is read from here while they are. What
- * unmaps a segment is a function of APR, not of this module, whose code may be gone by then.
+ * Mappings belong to the process's pool, not to one below it: when httpd ends, its other pools are
+ * destroyed first, and while they are, the parent still reads from segments what it has to log. The
+ * cleanup that unmaps a segment is a function of APR, not of this module, which may be unloaded by
+ * then.
  */
 #include <httpd.h>
 #include <http_config.h>

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * load: how busy the server is.
+ * worker_load: how many of httpd's workers are busy.
  *
- * Workers are counted in the scoreboard by one request in a quarter of a second; the others take
- * what it found.
+ * The first request after a quarter of a second counts them; the others use its result.
  */
 #include <stdatomic.h>
 
@@ -46,7 +45,7 @@ static int count_busy(void)
 
 int rl_worker_load_percent(void)
 {
-    static _Atomic uint64_t known; /* when it is to be counted again << 8 | percent */
+    static _Atomic uint64_t known; /* ms of the next count << 8 | percent */
     uint64_t was = atomic_load_explicit(&known, memory_order_relaxed);
     uint64_t now_ms = (uint64_t)rl_local_clock();
     int workers;
@@ -58,7 +57,7 @@ int rl_worker_load_percent(void)
     workers = rl_worker_load_workers();
     was = workers > 0 ? (uint64_t)(count_busy() * 100 / workers) : 0;
     if (was > 100)
-        was = 100; /* those that finish after a reload are beyond the limit */
+        was = 100; /* workers that finish their requests after a reload are additional */
     atomic_store(&known, (now_ms + COUNT_EVERY_MS) << 8 | was);
     return (int)was;
 }

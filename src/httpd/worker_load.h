@@ -1,16 +1,16 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * load: how busy the server is.
+ * worker_load: how many of httpd's workers are busy.
  *
- * Busy workers are counted in httpd's scoreboard, at most every quarter of a second and child.
+ * Each child counts them in httpd's scoreboard, at most four times a second.
  */
 #ifndef RL_WORKER_LOAD_H
 #define RL_WORKER_LOAD_H
 
-/* Busy workers of all that there may be, in percent. May be called from any thread. */
+/* The busy workers, in percent of rl_worker_load_workers(). Thread-safe. */
 int rl_worker_load_percent(void);
 
-/* How many workers there may be, of all children. Constant while a configuration holds. */
+/* The most workers that all children together may have. Changes only with the configuration. */
 int rl_worker_load_workers(void);
 
 #endif

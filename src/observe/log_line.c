@@ -13,7 +13,8 @@
  * | in a value: UTF-8 beyond ASCII      | %C3%B6           | \u00f6             |
  * | in a value: malformed UTF-8       | %FF              | %FF                |
  *
- * So a line is printable ASCII, whatever clients send, and has no newline but its last byte. Fields that clients fill in come last, and a long one ends with "...".
+ * So a line is printable ASCII, whatever clients send, and has no newline but its last byte. Fields
+ * that clients fill in come last, and a long one ends with "...".
  */
 #include <string.h>
 

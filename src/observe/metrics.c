@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * metrics: what the module shows of itself to Prometheus.
+ * metrics: the module's metrics, for Prometheus.
  *
- * The figures and their families are those of status_columns. The two formats differ in the header
- * of a family and in the last line.
+ * The figures and their families are those of status_columns. The two formats differ in the lines
+ * that describe a family, and in the last line.
  */
 #include <string.h>
 
@@ -23,7 +23,7 @@ typedef struct {
     int open; /* OpenMetrics */
 } scrape;
 
-/* name is the whole one, labels the text between braces, or "". */
+/* labels: the text between the braces, or "". */
 static void print_sample(const scrape *s, const char *name, const char *labels, uint64_t value)
 {
     ap_rprintf(s->r, *labels ? "%s{%s} %" APR_UINT64_T_FMT "\n" : "%s%s %" APR_UINT64_T_FMT "\n",
@@ -42,7 +42,7 @@ static const char *seconds(apr_pool_t *pool, uint64_t us)
     return text;
 }
 
-/* What requests waited for Redis: the only histogram. */
+/* The time that requests waited for Redis: the only histogram. */
 static void print_histogram(const scrape *s, const char *name)
 {
     const char *bucket = apr_pstrcat(s->r->pool, name, "_bucket", NULL);
@@ -61,7 +61,7 @@ static void print_histogram(const scrape *s, const char *name)
     print_sample(s, apr_pstrcat(s->r->pool, name, "_count", NULL), "", seen);
 }
 
-/* The name of the samples of a row, which in 0.0.4 is that of the family, too. */
+/* The name of the samples of a row; in 0.0.4 also that of the family. */
 static const char *sample_name(const scrape *s, const rl_figure_row *row)
 {
     return apr_pstrcat(s->r->pool, RL_METRIC_PREFIX, row->metric,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status: what the module shows of itself in server-status.
+ * status: the module's part of server-status.
  *
  * This file answers mod_status's hook: it gathers the figures, which status_html.c prints for
  * people and status_text.c for programs (?auto). They are read from shared memory as they are at
@@ -37,7 +37,7 @@ int rl_status(request_rec *r, int flags, const rl_context *context)
     }
     recent = apr_pmemdup(r->pool, page.start.counts, sizeof(*recent));
     page.recent_ms = rl_stats_recent(context->stats, page.host_ms, recent);
-    if (page.recent_ms > 2 * RECENT_MS) /* no process keeps the past: httpd -X */
+    if (page.recent_ms > 2 * RECENT_MS) /* httpd -X has no parent that keeps earlier counts */
         page.recent_ms = 0;
     else
         page.recent.counts = recent;

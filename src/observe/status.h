@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status: what the module shows of itself in server-status.
+ * status: the module's part of server-status.
  */
 #ifndef RL_STATUS_H
 #define RL_STATUS_H

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status_columns: every figure that the module shows, one row each.
+ * status_columns: the figures of server-status and of the metrics, a row each.
  *
  * Labels of metrics are names of rules, of nodes and of kinds of errors. Nothing that a client
  * sends becomes a label, because the number of different values would have no bound.
@@ -75,7 +75,7 @@ const char *rl_figure_label(apr_pool_t *pool, const char *name, const char *valu
     return apr_pstrcat(pool, name, "=\"", escaped, "\"", NULL);
 }
 
-/* By rule, verdict and source, the last one changing fastest; nothing is decided by a lease yet. */
+/* By rule, verdict and source, the source changing fastest. Leases do not exist yet. */
 static int requests(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
     static const rl_source sources[] = {RL_SOURCE_LOCAL, RL_SOURCE_REDIS, RL_SOURCE_FALLBACK};
@@ -119,14 +119,14 @@ static int failures(const rl_figure_row *row, const rl_figures *f, int i, rl_fig
     return 1;
 }
 
-/* which: per mille of the requests that waited no longer than the value. */
+/* which: per mille of the requests, which waited no longer than the value. */
 static int quantile(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
     figure->value = (uint64_t)rl_stats_quantile(f->counts, row->which);
     return i == 0;
 }
 
-/* By the first word of the reply, as in "OOM command not allowed". */
+/* By kind, which the first word of the reply decides: "OOM command not allowed ...". */
 static int error_replies(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
     (void)row;
@@ -137,7 +137,7 @@ static int error_replies(const rl_figure_row *row, const rl_figures *f, int i, r
     return 1;
 }
 
-/* How many breakers are in the state that which names. */
+/* How many breakers are in the state `which`. */
 static int breakers_in(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
     char node[RL_BREAKER_NAME];
@@ -161,7 +161,7 @@ static int breakers_opened(const rl_figure_row *row, const rl_figures *f, int i,
     return i == 0;
 }
 
-/* The breaker of node i, whose name becomes the label; NULL if there are not so many. */
+/* The breaker of node i, NULL if there are not so many. Makes the node's name the label. */
 static rl_breaker *breaker_of_node(const rl_figures *f, int i, rl_figure *figure)
 {
     char node[RL_BREAKER_NAME];
@@ -221,7 +221,7 @@ const rl_figure_row rl_figure_rows[] = {
      .help = "The version of the module; always 1.", .read = one},
 
     {.metric = "requests", .type = "counter", .unit = "requests",
-     .help = "Requests under a rule, by what became of them and who decided.", .read = requests},
+     .help = "Requests under a rule, by verdict and by the source of the decision.", .read = requests},
 
     {.line = "RedisBreakerOpen", .of_redis = 1, .read = breakers_in, .which = RL_BREAKER_OPEN},
     {.line = "RedisBreakerRamping", .of_redis = 1, .read = breakers_in,
@@ -229,11 +229,11 @@ const rl_figure_row rl_figure_rows[] = {
     {.line = "RedisBreakerOpened", .of_redis = 1, .read = breakers_opened},
 
     {.metric = "redis_duration_seconds", .type = "histogram", .unit = "seconds", .of_redis = 1,
-     .help = "What requests waited for Redis to decide; those that did not ask are not in it."},
+     .help = "Time that requests waited for Redis, of those that asked it."},
     {.metric = "redis_answers", .type = "counter", .unit = "answers", .of_redis = 1,
      .help = "Requests that Redis decided in time.", .read = answers},
     {.metric = "redis_errors", .type = "counter", .unit = "errors", .of_redis = 1,
-     .help = "Requests that Redis should have decided and did not, by the reason.",
+     .help = "Requests that Redis should have decided but did not, by reason.",
      .read = failures},
     {.line = "RedisWaitP50Us", .title = "Wait p50", .of_redis = 1, .in_us = 1, .read = quantile,
      .which = 500},
@@ -244,21 +244,21 @@ const rl_figure_row rl_figure_rows[] = {
     {.line = "RedisWaitP999Us", .of_redis = 1, .in_us = 1, .read = quantile, .which = 999},
 
     {.metric = "redis_error_replies", .type = "counter", .unit = "replies", .of_redis = 1,
-     .help = "Errors that Redis answered, by kind.", .read = error_replies},
+     .help = "Error replies of Redis, by kind.", .read = error_replies},
     {.metric = "breaker_state", .type = "gauge", .of_redis = 1,
-     .help = "Whether the node of Redis is asked: 0 yes, 1 no, 2 by a growing share of requests.",
+     .help = "Breaker of a Redis node: 0 closed, 1 open, 2 ramping.",
      .read = breaker_state},
     {.metric = "breaker_opens", .type = "counter", .unit = "opens", .of_redis = 1,
-     .help = "How often the breaker of a node of Redis opened.", .read = breaker_opens},
+     .help = "How often the breaker of a Redis node opened.", .read = breaker_opens},
 
     {.line = "LocalCapacity", .metric = "local_capacity_entries", .type = "gauge",
      .unit = "entries", .help = "Counts that fit in the shared memory of this host.",
      .read = local, .which = offsetof(rl_local_stats, capacity)},
     {.line = "LocalEntries", .metric = "local_entries", .type = "gauge", .unit = "entries",
-     .help = "Counts held in the shared memory of this host, live or expired.", .read = local,
+     .help = "Counts in the shared memory of this host, live or expired.", .read = local,
      .which = offsetof(rl_local_stats, entries)},
     {.line = "LocalEvictions", .metric = "local_evictions", .type = "counter",
-     .unit = "evictions", .help = "Live counts that had to make room for others.", .read = local,
+     .unit = "evictions", .help = "Live counts that were evicted to make room for others.", .read = local,
      .which = offsetof(rl_local_stats, evictions)},
 
     {.line = "LogLines", .metric = "log_lines", .labels = "fate=\"written\"", .type = "counter",

@@ -1,7 +1,4 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/*
- * status_text: server-status?auto, for programs.
- */
 #include <apr_strings.h>
 
 #include <httpd.h>

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status_text: server-status?auto, for programs: lines of a name without blanks, a colon and a
- * number, all since the start.
+ * status_text: server-status?auto, for programs. A line is a name without blanks, a colon and a
+ * number, which counts since the start.
  */
 #ifndef RL_STATUS_TEXT_H
 #define RL_STATUS_TEXT_H

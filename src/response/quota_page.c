@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quota: a client's own quotas, as a page that programs read.
+ * quota_page: the quotas of the client that asks, as JSON.
  *
- * A customer's dashboard asks it how much is left. It tells of the rules that hold where it stands,
- * so it belongs beside what they limit, below the same section. To look is free: none of these
- * rules is charged, and none denies, so that who has used up his quota can still see when it is
- * back. Each look asks Redis once.
+ * For example for a dashboard that shows a customer how much is left. The page lists the rules of
+ * its own section, so it belongs below the section whose rules it should list. It charges nothing
+ * and is never denied, so that a client whose quota is used up can still see when it is back. Each
+ * request for it asks Redis once.
  *
- * What never shows in a response does not show here: rules with headers=off, and shadow rules.
+ * Rules that never show in a response are not listed: those with headers=off, and shadow rules.
  */
 #include <apr_strings.h>
 
@@ -20,8 +20,8 @@
 #include "response/quota_page.h"
 
 /*
- * httpd says which handler is to serve a request only after access was checked, so the section is
- * asked. SetHandler is kept as an expression, even if it is a plain word.
+ * httpd sets the handler of a request only after it has checked access, so this looks at the
+ * section. There SetHandler is an expression, even if it is a plain word.
  */
 int rl_quota_is_page(request_rec *r)
 {
@@ -33,13 +33,13 @@ int rl_quota_is_page(request_rec *r)
     return handler && !error && !strcmp(handler, RL_QUOTA_HANDLER);
 }
 
-/* A number, or null for one that is not to be had. */
+/* A number as JSON; null if it is below zero, which means that there is none. */
 static const char *number(apr_pool_t *pool, int64_t n)
 {
     return n < 0 ? "null" : apr_psprintf(pool, "%" APR_INT64_T_FMT, n);
 }
 
-/* The names of rules, algorithms and sources are plain by their grammar. */
+/* The names of rules, algorithms and sources have nothing to escape. */
 static void print_quota(request_rec *r, const rl_outcome *o, const char *separator)
 {
     int64_t wait_ms = 0, remaining = -1, reset_ms = -1, used = -1;

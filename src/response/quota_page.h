@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * quota: a client's own quotas, as a page that programs read.
+ * quota_page: the quotas of the client that asks, as JSON.
  */
 #ifndef RL_QUOTA_H
 #define RL_QUOTA_H
@@ -9,10 +9,10 @@
 
 #define RL_QUOTA_HANDLER "ratelimit-quota"
 
-/* Whether a request is for the page: its rules are to be looked at, not charged. */
+/* Whether a request is for the page, so that its rules are not charged. */
 int rl_quota_is_page(request_rec *r);
 
-/* Answers with the quotas of whoever asks, under the rules that hold there. Charges nothing. */
+/* Responds with the client's quotas under the rules of the section. What the handler returns. */
 int rl_quota(request_rec *r, const rl_context *context);
 
 #endif

@@ -3,7 +3,8 @@
 
 const rl_key_row rl_key_rows[RL_KEY_COMPONENTS] = {
     [RL_KEY_IP] = {.name = "ip", .argument = RL_KEY_MAY_HAVE_NUMBER, .separator = '/',
-                   .example = "64", .number_max = 128, .tells_clients = 1, .is_always_there = 1, .is_anchor = 1},
+                   .example = "64", .number_max = 128, .tells_clients = 1,
+                   .is_always_there = 1, .is_anchor = 1},
     [RL_KEY_USER] = {.name = "user", .is_user = 1, .is_set_by_auth = 1, .tells_clients = 1},
     [RL_KEY_HEADER] = {.name = "header", .argument = RL_KEY_HAS_NAME, .separator = ':',
                        .example = "X-Api-Key", .is_token = 1, .any_case = 1, .tells_clients = 1,

@@ -16,7 +16,7 @@
 #include "rule/reading.h"
 #include "rule/text.h"
 
-/* The first separator or the end of the text; one within the braces of %{...} does not count. */
+/* The first separator outside the braces of %{...}, or the end of the text. */
 static const char *find_separator(const char *s, char separator)
 {
     int depth = 0;
@@ -86,7 +86,7 @@ static const char *read_number(rl_reading *r, const char *text, const rl_key_row
     return NULL;
 }
 
-/* All components in all their forms: ip, ip/N, user ... */
+/* All components in all their forms, as "ip, ip/N, user, ... or %{...}". */
 static const char *known_components(apr_pool_t *pool)
 {
     const char *list = "";
@@ -103,7 +103,7 @@ static const char *known_components(apr_pool_t *pool)
     return apr_pstrcat(pool, list, " or %{...}", NULL);
 }
 
-/* The component that text is, -1 if none; *argument is NULL if it has none. */
+/* The component that text names, -1 if none; *argument is NULL if it has none. */
 static int find_component(const char *text, const char **argument)
 {
     for (int i = 0; i < RL_KEY_EXPR; i++) {

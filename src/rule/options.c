@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Every rule option except key=, which has a grammar of its own, in key.c.
+ * Every rule option except key=, which key.c reads.
  *
- * An option is a row of the table below: its name, whether it takes a value, and the function that
- * reads it into the rule. Whether options go together is checked when all of them are read, so
- * their order does not matter.
+ * An option is a row of the table below: its name and the function that reads its value into the
+ * rule or, if it takes no value, the member that it sets. Whether options can be combined is
+ * checked when all of them are read, so their order does not matter.
  */
 #include <stddef.h>
 #include <stdlib.h>
@@ -141,9 +141,9 @@ static const char *read_path(rl_reading *r, const char *text)
     if (*text != '/')
         return rl_reading_invalid(r, "path", text, "a glob that begins with a slash", "/api/**");
     if (any_byte && strchr(any_byte, '='))
-        return apr_psprintf(r->pool, "invalid value \"%s\" for path=: a query is not part of a path, "
-                            "and ? matches any one byte; to test the query use when=, for example "
-                            "when=\"%%{QUERY_STRING} =~ /page=/\"", text);
+        return apr_psprintf(r->pool, "invalid value \"%s\" for path=: a query is not part of a "
+                            "path, and ? matches any one byte; to test the query use when=, for "
+                            "example when=\"%%{QUERY_STRING} =~ /page=/\"", text);
     normal = apr_palloc(r->pool, strlen(text) + 2);
     normal[rl_path_normalise(normal, text, strlen(text), RL_PATH_ALL)] = '\0';
     r->rule->path = text;
@@ -222,7 +222,7 @@ static const char *read_charge_on(rl_reading *r, const char *text)
 static const struct {
     const char *name;
     const char *(*read)(rl_reading *r, const char *value); /* NULL: it takes no value */
-    size_t flag; /* of an option without a value: the int of rl_rule that it sets */
+    size_t flag; /* without a value: the offset of the int of rl_rule that it sets */
 } options[] = {
     {"key", rl_reading_key, 0},
     {"algorithm", read_algorithm, 0},
@@ -315,8 +315,8 @@ static const char *check_algorithm(rl_reading *r)
         return apr_psprintf(r->pool, "delay= needs algorithm=%s",
                             rl_reading_algorithms(r->pool, RL_TAKES_DELAY));
     if (limit->delay_ms && limit->on_response)
-        return "delay= and charge-on= cannot be combined: a delayed request has to be charged before "
-               "its response";
+        return "delay= and charge-on= cannot be combined: a delayed request is charged before its "
+               "response";
     if (algorithm->local != limit->algorithm && rule->sync == RL_SYNC_LOCAL)
         return apr_psprintf(r->pool, "algorithm=%s needs Redis and cannot be combined with "
                             "sync=local; algorithm=%s can", algorithm->name,
@@ -332,8 +332,8 @@ static const char *check_phase(const rl_reading *r)
         return "key=user needs phase=auth, and so does any key, tier or expression that reads the "
                "user, who is not known before authentication";
     if (r->reads_type && rule->phase != RL_PHASE_AUTH && rule->phase != RL_PHASE_UNSET)
-        return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd determines the type of a file "
-               "after phase=access";
+        return "%{CONTENT_TYPE} and %{HANDLER} need phase=auth: httpd determines the type of a "
+               "file after phase=access";
     if (r->reads_file && !r->reads_path && rule->phase == RL_PHASE_EARLY)
         return "phase=early cannot be combined with %{REQUEST_FILENAME}, %{PATH_INFO} and anything "
                "else that is known only when httpd has mapped the path to a file; use phase=access";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Two rules share a counter if their name, algorithm and window agree. The key of that counter is
- * made here, once, so that nothing has to be compared or printed while requests are served.
+ * Rules share a counter if their name, algorithm and window agree. The counter's key is made here,
+ * once, so that nothing is compared or printed while requests are served.
  */
 #include <string.h>
 
@@ -52,7 +52,7 @@ static const char *over_quota_max(apr_pool_t *pool, const rl_rule *rule, const c
                         APR_INT64_T_FMT, text, algorithm->name, algorithm->quota_max);
 }
 
-/* Whether every request costs more than a limit can ever admit; a quota of 0 says so openly. */
+/* Whether every request costs more than the limit ever admits, not counting a quota of 0. */
 static int can_never_pass(const rl_rule *rule, const rl_limit *limit)
 {
     return !rule->cost_expr.text && rule->cost > 1 && limit->quota > 0
@@ -180,7 +180,7 @@ static const char *read_tier_burst(apr_pool_t *pool, const rl_rule *rule, const 
     return NULL;
 }
 
-/* Refuses a tier that the rule's other options make useless or inexact. */
+/* Refuses a tier that could never admit a request, or could not be counted exactly. */
 static const char *check_tier(apr_pool_t *pool, const rl_rule *rule, const char *quota,
                               const rl_tier *tier)
 {

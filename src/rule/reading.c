@@ -13,14 +13,14 @@ const char *rl_reading_invalid(const rl_reading *r, const char *option, const ch
                         value, option, expected, option, example);
 }
 
-/* Expressions: httpd accepts the names in them in any case. */
+/* What an expression reads. httpd accepts these names in any case. */
 
 static const char *const of_response[] = {"%{resp:", "resp(", "%{REQUEST_STATUS}",
                                           "%{LAST_MODIFIED}", NULL};
 static const char *const of_type[] = {"%{CONTENT_TYPE}", "%{HANDLER}", NULL};
 static const char *const of_file[] = {"_FILENAME}", "%{PATH_INFO}", "%{CONTEXT_",
                                       "%{SCRIPT_USER}", "%{SCRIPT_GROUP}", NULL};
-/* SSL_ variables: some are known earlier, but a section may still ask for a certificate. */
+/* Some SSL_ variables are known earlier, but a section may still ask for a certificate. */
 static const char *const of_auth[] = {"REMOTE_USER", "%{AUTH", "env:", "env(", "note:", "note(",
                                       "%{SSL_", "PeerExtList(", NULL};
 static const char *const of_user[] = {"REMOTE_USER", NULL};
@@ -31,9 +31,9 @@ const char *rl_reading_expr(rl_reading *r, const char *option, const char *text,
     const char *error;
 
     if (rl_text_contains(text, of_response))
-        return apr_psprintf(r->pool, "%s=: \"%s\" reads the response, which does not exist yet when "
-                            "a rule decides; to count by the response's status use charge-on=, for "
-                            "example charge-on=404", option, text);
+        return apr_psprintf(r->pool, "%s=: \"%s\" reads the response, which does not exist yet "
+                            "when a rule decides; to count by the response's status use "
+                            "charge-on=, for example charge-on=404", option, text);
     r->reads_file |= rl_text_contains(text, of_file);
     r->reads_type |= rl_text_contains(text, of_type);
     r->reads_auth |= r->reads_type || rl_text_contains(text, of_auth);

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * rule: what one RateLimit line says, in its compiled form.
+ * rule: a RateLimit line in its compiled form.
  *
- * A rule is made by parse.c when the configuration is read, in the pool given there. It does not
- * change while requests are served, so threads share it freely; all functions here may be called
- * from any thread. Nothing here knows httpd: an expression is its text and whatever the caller's
- * compiler made of it.
+ * parse.c makes a rule when the configuration is read. It does not change while requests are
+ * served, so threads share it, and all functions here may be called from any thread. Nothing here
+ * depends on httpd: an expression is its text and what the caller's compiler has made of it.
  */
 #ifndef RL_RULE_H
 #define RL_RULE_H
@@ -15,18 +14,18 @@
 #include "core/limiter.h"
 #include "rule/components.h"
 
-#define RL_STATUS_MAX 599 /* the largest status of a response that charge-on= can name */
+#define RL_STATUS_MAX 599 /* the largest status that charge-on= can name */
 
 /* One component of a key with its argument, such as header:X-Api-Key. */
 typedef struct {
     rl_key_component component;
-    int number;       /* of ip/N: bits of the prefix, of IPv4 up to 32, of IPv6 beyond; of path:N:
-                         segments; 0: not given */
+    int number;       /* of ip/N: bits of the prefix, which is of IPv6 if above 32;
+                         of path:N: segments; 0: not given */
     const char *name; /* of header:, cookie:, env:; the text of an expression; else NULL */
     const void *expr; /* a compiled expression */
 } rl_key_part;
 
-/* An alternative of key=: the identity is made of all its parts, or the next alternative applies. */
+/* An alternative of key=: it applies if all its parts have a value. */
 typedef struct {
     const rl_key_part *parts;
     int count;
@@ -36,7 +35,7 @@ typedef enum { RL_SYNC_REQUEST, RL_SYNC_LEASE, RL_SYNC_LOCAL } rl_sync;
 typedef enum { RL_FAIL_UNSET, RL_FAIL_LOCAL, RL_FAIL_OPEN, RL_FAIL_CLOSED } rl_on_failure;
 typedef enum { RL_PHASE_UNSET, RL_PHASE_EARLY, RL_PHASE_ACCESS, RL_PHASE_AUTH } rl_phase;
 
-/* A RateLimitTier of a rule: the quota of requests whose tier= has this value. */
+/* A RateLimitTier: the quota of requests for which tier= has this value. */
 typedef struct {
     const char *name;
     int unlimited;
@@ -44,7 +43,7 @@ typedef struct {
     int64_t burst; /* of a bucket, in units */
 } rl_tier;
 
-/* An expression, as text and as httpd's ap_expr_info_t; text NULL: none is given. */
+/* An expression, as text and as httpd's ap_expr_info_t; text NULL: not given. */
 typedef struct {
     const char *text;
     const void *compiled;
@@ -67,7 +66,7 @@ typedef struct {
     const rl_key *keys; /* alternatives, in order; at least one */
     int key_count;
     const char *path;           /* a glob, as written; NULL: all paths */
-    const char *path_normal;    /* the glob with all steps of normalisation */
+    const char *path_normal;    /* the glob, normalised by all steps */
     const char *const *methods; /* NULL at the end; NULL: all */
     rl_expr when;
     rl_expr unless;
@@ -76,40 +75,40 @@ typedef struct {
     rl_expr tier;
     const rl_tier *tiers;
     int tier_count;
-    const char *tiers_text;   /* for the script: see rl_ask */
+    const char *tiers_text;   /* for the Lua script: see rl_ask */
     const uint64_t *statuses; /* charge-on=: bit n is status n; NULL: every request is charged */
     int adaptive;
-    int is_shared; /* no part of its key tells one client from another */
-    /* a rule of this counter has block= or charge-on=; set when all rules are read */
+    int is_shared; /* all clients share its count: no part of the key tells them apart */
+    /* A rule of this counter has block= or charge-on=; set when all rules are read. */
     int has_block_or_pending;
     int status;    /* of a denial: 400 to 599 */
-    rl_on_failure on_failure; /* RL_FAIL_UNSET: as RateLimitOnFailure says */
+    rl_on_failure on_failure; /* RL_FAIL_UNSET: that of RateLimitOnFailure */
     rl_sync sync;
     rl_phase phase;
-    int headers; /* whether responses may show it */
+    int headers; /* responses may show it */
     int shadow;
     int off;                /* RateLimit NAME off: only the name is set */
-    uint64_t counter;       /* hash of name, algorithm and window; see rl_local_key() */
-    const char *key_suffix; /* :NAME:ALGORITHM:WINDOW, of Redis keys */
-    int row;                /* of the statistics; given when the server starts */
+    uint64_t counter;       /* hash of key_suffix: rules that agree share their counts */
+    const char *key_suffix; /* of Redis keys: ":NAME:ALGORITHM:WINDOW" */
+    int row;                /* in the statistics; set when the server starts */
 } rl_rule;
 
 /* The tier of this name, or NULL. */
 const rl_tier *rl_rule_tier(const rl_rule *rule, const char *name);
 
-/* Whether a response of this status is charged: as charge-on= says, or always without it. */
+/* Whether a response of this status is charged: charge-on= names it, or is not given. */
 int rl_rule_charges_on(const rl_rule *rule, int status);
 
-/* Whether clients can invent identities, as with a header, a cookie or an expression on them. */
+/* Whether clients can invent identities: the key reads a header, a cookie or anything they send. */
 int rl_rule_key_is_inventable(const rl_rule *rule);
 
-/* Whether clients can choose their tier. */
+/* Whether clients can choose their tier: tier= reads what they send. */
 int rl_rule_tier_is_inventable(const rl_rule *rule);
 
-/* Whether an alternative of its key that always applies stands before another one. */
+/* Whether an alternative of the key that always applies precedes another, which is never used. */
 int rl_rule_key_has_dead_end(const rl_rule *rule);
 
-/* Whether the rule counts by address or all requests together, so that clients cannot evade it. */
+/* Whether the key is ip or server alone, so that clients cannot evade the rule. */
 int rl_rule_key_is_anchored(const rl_rule *rule);
 
 #endif

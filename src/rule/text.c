@@ -26,7 +26,7 @@ const char *rl_text_word(apr_pool_t *pool, const char **line)
             quote = *s;
         else
             *end++ = *s;
-        /* A quote opens at the start of a word and behind its first '='. */
+        /* A quote opens a word or what follows its first '='. */
         may_open = !quote && *s == '=' && !memchr(word, '=', (size_t)(end - word) - 1);
     }
     if (quote)
