@@ -124,7 +124,7 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
     return 1;
 }
 
-/* Sets has_tail: rules with a common counter have a common key, with its block and pending. */
+/* Sets has_block_or_pending: rules with a common counter have a common key, with its block and pending. */
 static void share_tails(void)
 {
     const apr_array_header_t *rules = rl_config_rules();

@@ -68,7 +68,7 @@ static void put_plain(text *t, const char *s)
     put(t, s, strlen(s));
 }
 
-/* Decodes a UTF-8 character that is not ASCII; returns its length in bytes, 0 if it is malformed. */
+/* Decodes a UTF-8 character that is not ASCII; returns its bytes, 0 if it is malformed. */
 static int read_utf8(const unsigned char *s, unsigned *code)
 {
     static const unsigned least[] = {0, 0, 0x80, 0x800, 0x10000};
@@ -184,8 +184,9 @@ static void put_time(text *t)
 
 /* --- The line ----------------------------------------------------------------------------- */
 
-/* Identity, request id, method, host and path have no bound; the other fields take less than 900. */
-_Static_assert(4 * VALUE_MAX + PATH_VALUE_MAX + 900 < RL_LOG_FILE_LINE, "a line has room for its values");
+/* Identity, request id, method, host and path may reach their bounds; the rest takes under 900. */
+_Static_assert(4 * VALUE_MAX + PATH_VALUE_MAX + 900 < RL_LOG_FILE_LINE,
+               "a line has room for its values");
 
 size_t rl_log_line_print(const rl_log_line *line, const rl_log_file *log, char bytes[])
 {

@@ -1,13 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * status_html: how server-status looks to people.
+ * status_html: the module's part of server-status for people.
  *
- * For somebody who was woken up: first a sentence on who is limited and by which rule, one on
- * Redis, one on memory, each with what to do if something is wrong; then the figures, of the last
- * minute beside those since the start; then who it is. Rules that deny now stand first.
- *
- * The HTML stands in mod_status's page, which has no style of its own. On a narrow screen the rows
- * of a table become cards. Everything that is not a number is escaped.
+ * The summary comes first, then the tables, with the figures of the last minute beside those since
+ * the start. The HTML is part of mod_status's page, which has no style sheet. On a narrow screen
+ * the rows of a table become cards. Everything that is not a number is escaped.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -20,6 +17,7 @@
 #include <scoreboard.h>
 
 #include "observe/status_html.h"
+#include "observe/status_summary.h"
 
 #define MOST_DENIED 20
 
@@ -53,9 +51,9 @@ static const char *const style =
     "}\n"
     "</style>\n";
 
-/* --- Who is denied ------------------------------------------------------------------------ */
+/* --- The most denied, gathered ------------------------------------------------------------ */
 
-/* The more denied in the last minute, then in all, first. */
+/* By denials in the last minute, then by all denials, the most first. */
 static int by_denials(const void *one, const void *other)
 {
     const rl_top_denied_entry *a = one, *b = other;
@@ -65,7 +63,7 @@ static int by_denials(const void *one, const void *other)
     return a->denials < b->denials ? 1 : a->denials > b->denials ? -1 : 0;
 }
 
-/* An identity has one entry for memory and one for fallback; here they are one. */
+/* Adds an entry; the entries of an identity for local and for fallback decisions are merged. */
 static int add_entry(rl_top_denied_entry *entries, int count, const rl_top_denied_entry *entry)
 {
     for (int i = 0; i < count; i++) {
@@ -82,7 +80,7 @@ static int add_entry(rl_top_denied_entry *entries, int count, const rl_top_denie
     return count + 1;
 }
 
-/* Without ExtendedStatus the page says nothing of single clients, as mod_status itself. */
+/* Without ExtendedStatus the page does not show single clients, like mod_status itself. */
 static void collect_denied(rl_status_page *p)
 {
     rl_top_denied_entry entry;
@@ -97,32 +95,7 @@ static void collect_denied(rl_status_page *p)
     qsort(p->denied, (size_t)p->denied_count, sizeof(*p->denied), by_denials);
 }
 
-/* --- HTML --------------------------------------------------------------------------------- */
-
-/* 1,234,567 */
-static const char *number(const rl_status_page *p, uint64_t n)
-{
-    char *digits = apr_psprintf(p->r->pool, "%" APR_UINT64_T_FMT, n);
-    size_t length = strlen(digits), at = 0;
-    char *text = apr_palloc(p->r->pool, length + length / 3 + 1);
-
-    for (size_t i = 0; i < length; i++) {
-        if (i && (length - i) % 3 == 0)
-            text[at++] = ',';
-        text[at++] = digits[i];
-    }
-    text[at] = '\0';
-    return text;
-}
-
-static const char *duration(const rl_status_page *p, int64_t us)
-{
-    if (us < 1000)
-        return apr_psprintf(p->r->pool, "%d &micro;s", (int)us);
-    if (us < 1000000)
-        return apr_psprintf(p->r->pool, us < 100000 ? "%.1f ms" : "%.0f ms", (double)us / 1e3);
-    return apr_psprintf(p->r->pool, "%.1f s", (double)us / 1e6);
-}
+/* --- Cells -------------------------------------------------------------------------------- */
 
 static const char *ago(const rl_status_page *p, int64_t at_ms)
 {
@@ -135,11 +108,6 @@ static const char *ago(const rl_status_page *p, int64_t at_ms)
          : apr_psprintf(p->r->pool, "%d h ago", s / 3600);
 }
 
-static const char *escaped(const rl_status_page *p, const char *text)
-{
-    return ap_escape_html2(p->r->pool, text, 1);
-}
-
 static void print_cell(const rl_status_page *p, const char *title, const char *value)
 {
     ap_rvputs(p->r, strcmp(value, "0") ? "<td" : "<td class=\"zero\"", " title=\"", title, "\">",
@@ -148,156 +116,13 @@ static void print_cell(const rl_status_page *p, const char *title, const char *v
 
 static void print_text(const rl_status_page *p, const char *title, const char *value)
 {
-    ap_rvputs(p->r, "<td class=\"text\" title=\"", title, "\">", escaped(p, value), "</td>", NULL);
-}
-
-/* Requests that Redis should have decided and did not. */
-static uint64_t failures(const rl_stats_counts *counts)
-{
-    uint64_t sum = 0;
-
-    for (int i = RL_ANSWERED + 1; i < RL_FAILURES; i++)
-        sum += counts->redis[i];
-    return sum;
-}
-
-/* --- What it comes to --------------------------------------------------------------------- */
-
-/* The rule with the most in a column; NULL if all have none. */
-static const char *foremost(const rl_status_page *p, rl_column column)
-{
-    const char *name, *found = NULL;
-    uint64_t most = 0;
-
-    for (int row = 0; (name = rl_stats_name(p->start.context->stats, row)); row++) {
-        if (rl_column_value(p->recent.counts, row, column) > most) {
-            most = rl_column_value(p->recent.counts, row, column);
-            found = name;
-        }
-    }
-    return found;
-}
-
-/* The client who is denied most right now, and not by a shadow rule. */
-static void print_foremost_client(const rl_status_page *p)
-{
-    const rl_top_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
-
-    while (first < end && first->who.shadow)
-        first++;
-    if (first < end && first->last_minute)
-        ap_rvputs(p->r, " Most denied: <b>", escaped(p, first->who.identity), "</b>, about ",
-                  number(p, first->last_minute), " times by ", escaped(p, first->who.rule), ".",
-                  NULL);
-}
-
-static void print_denials(const rl_status_page *p)
-{
-    const char *rule = foremost(p, RL_COLUMN_DENIED), *trial = foremost(p, RL_COLUMN_SHADOWED);
-
-    if (!rule)
-        ap_rvputs(p->r, "<p>Nobody was denied ", p->span, ".</p>\n", NULL);
-    else {
-        ap_rvputs(p->r, "<p class=\"busy\"><b>",
-                  number(p, rl_column_total(&p->recent, RL_COLUMN_DENIED)),
-                  " denials</b> ", p->span, ", most by the rule <b>", escaped(p, rule), "</b>.",
-                  NULL);
-        print_foremost_client(p);
-        ap_rputs(" If these are good clients: raise the quota, or let all pass for now with "
-                 "<code>RateLimitEngine shadow</code>, and reload.</p>\n", p->r);
-    }
-    if (trial)
-        ap_rvputs(p->r, "<p class=\"note\">",
-                  number(p, rl_column_total(&p->recent, RL_COLUMN_SHADOWED)),
-                  " would have been denied ", p->span, " by shadow rules, most by <b>",
-                  escaped(p, trial), "</b>.</p>\n", NULL);
-}
-
-static const char *on_failure(const rl_status_page *p)
-{
-    const rl_settings *settings = p->start.context->settings;
-
-    return settings->on_failure == RL_FAIL_OPEN ? "requests pass uncounted"
-         : settings->on_failure == RL_FAIL_CLOSED ? "requests are refused with 503"
-         : settings->nodes == 1 ? "this host counts alone, with the whole of each quota"
-         : apr_psprintf(p->r->pool, "this host counts alone, with 1/%" APR_INT64_T_FMT
-                        " of each quota", settings->nodes);
-}
-
-/* One sentence for each node that is not asked; returns how many there are. */
-static int print_nodes_down(const rl_status_page *p)
-{
-    char name[RL_BREAKER_NAME];
-    rl_breaker *breaker;
-    int down = 0;
-
-    for (int i = 0; (breaker = rl_breaker_at(p->start.context->breakers, i, name)); i++) {
-        rl_breaker_state state = rl_breaker_read(breaker);
-
-        if (state == RL_BREAKER_CLOSED)
-            continue;
-        down++;
-        ap_rvputs(p->r, "<p class=\"bad\"><b>Redis at ", escaped(p, name),
-                  state == RL_BREAKER_OPEN ? " is not asked: the breaker is open."
-                                           : " is coming back.",
-                  "</b> Until it answers in time, ", on_failure(p),
-                  " unless a rule says otherwise. The error log says why; <code>redis-cli ping"
-                  "</code> from this host says whether it lives. It is tried again by itself.</p>\n",
-                  NULL);
-    }
-    return down;
-}
-
-static void print_redis_summary(const rl_status_page *p)
-{
-    uint64_t failed = failures(p->recent.counts), answered = p->recent.counts->redis[RL_ANSWERED];
-
-    if (!p->start.context->settings->redis) {
-        ap_rputs("<p class=\"note\">No Redis: this host counts alone.</p>\n", p->r);
-        return;
-    }
-    if (print_nodes_down(p))
-        return;
-    if (failed)
-        ap_rvputs(p->r, failed * 100 > answered ? "<p class=\"bad\">" : "<p class=\"busy\">",
-                  "<b>Redis at ", escaped(p, p->start.context->settings->redis->name),
-                  " answers, but not always:</b> ", number(p, failed), " of ",
-                  number(p, failed + answered), " decisions fell back ", p->span, ", for which ",
-                  on_failure(p), " unless a rule says otherwise. Late: Redis or the network is "
-                  "slow, or <code>RateLimitRedisTimeout</code> too short.</p>\n", NULL);
-    else
-        ap_rvputs(p->r, "<p>Redis at ", escaped(p, p->start.context->settings->redis->name),
-                  " is well: ", number(p, answered), " answers ", p->span,
-                  answered ? ", 99 % of them within " : "",
-                  answered ? duration(p, rl_stats_quantile(p->recent.counts, 990)) : "",
-                  ".</p>\n", NULL);
-}
-
-static void print_local_summary(const rl_status_page *p)
-{
-    const rl_local_stats *local = &p->start.local;
-    apr_size_t wanted = p->start.context->settings->shared_memory;
-    int pressed = local->evictions > 0;
-
-    if (p->start.context->local_size != wanted)
-        ap_rvputs(p->r, "<p class=\"bad\">The system did not give the ", number(p, wanted), " bytes of "
-                  "<code>RateLimitSharedMemory</code>: ", number(p, p->start.context->local_size),
-                  " are in use. Free memory, or lower the size, and reload.</p>\n", NULL);
-
-    ap_rvputs(p->r, pressed ? "<p class=\"busy\">" : "<p>", "Memory holds ",
-              number(p, local->entries), " of at most ", number(p, local->capacity), " counts; ",
-              number(p, local->evictions), " live ones had to make room since the start", NULL);
-    ap_rputs(pressed ? ": if that goes on, raise <code>RateLimitSharedMemory</code> and reload."
-                       "</p>\n" : ".</p>\n", p->r);
-    if (p->start.counts->log[RL_LOG_LOST])
-        ap_rvputs(p->r, "<p class=\"bad\">", number(p, p->start.counts->log[RL_LOG_LOST]),
-                  " lines of the violation log were lost since the start: its disk is full, or its "
-                  "program does not read.</p>\n", NULL);
+    ap_rvputs(p->r, "<td class=\"text\" title=\"", title, "\">", rl_page_escaped(p, value), "</td>",
+              NULL);
 }
 
 /* --- Rules -------------------------------------------------------------------------------- */
 
-static uint64_t heat(const rl_status_page *p, int row)
+static uint64_t recent_denials(const rl_status_page *p, int row)
 {
     return rl_column_value(p->recent.counts, row, RL_COLUMN_DENIED)
         + rl_column_value(p->recent.counts, row, RL_COLUMN_SHADOWED);
@@ -323,26 +148,26 @@ static void print_rules_head(const rl_status_page *p)
 
 static void print_rule(const rl_status_page *p, int row)
 {
-    ap_rvputs(p->r, heat(p, row) ? "<tr class=\"hot\">" : "<tr>", "<td title=\"Rule\">",
-              escaped(p, rl_stats_name(p->start.context->stats, row)), "</td>", NULL);
+    ap_rvputs(p->r, recent_denials(p, row) ? "<tr class=\"hot\">" : "<tr>", "<td title=\"Rule\">",
+              rl_page_escaped(p, rl_stats_name(p->start.context->stats, row)), "</td>", NULL);
     for (int i = 0; i < RL_COLUMNS; i++) {
         if (rl_columns[i].recent)
             print_cell(p, apr_pstrcat(p->r->pool, rl_columns[i].title, ", last minute", NULL),
-                       number(p, rl_column_value(p->recent.counts, row, (rl_column)i)));
+                       rl_page_number(p, rl_column_value(p->recent.counts, row, (rl_column)i)));
     }
     for (int i = 0; i < RL_COLUMNS; i++)
         print_cell(p, rl_columns[i].title,
-                   number(p, rl_column_value(p->start.counts, row, (rl_column)i)));
+                   rl_page_number(p, rl_column_value(p->start.counts, row, (rl_column)i)));
     ap_rputs("</tr>\n", p->r);
 }
 
-/* Those that deny now first, the most first; the others as the configuration has them. */
+/* Rules with the most recent denials come first, then the others in the order of their rows. */
 static void print_rules(const rl_status_page *p)
 {
     char printed[RL_STATS_ROWS] = {0};
 
     if (!rl_stats_name(p->start.context->stats, 0)) {
-        ap_rputs("<p class=\"note\">There is no rule.</p>\n", p->r);
+        ap_rputs("<p class=\"note\">There are no rules.</p>\n", p->r);
         return;
     }
     print_rules_head(p);
@@ -350,7 +175,7 @@ static void print_rules(const rl_status_page *p)
         int next = -1;
 
         for (int row = 0; rl_stats_name(p->start.context->stats, row); row++) {
-            if (!printed[row] && (next < 0 || heat(p, row) > heat(p, next)))
+            if (!printed[row] && (next < 0 || recent_denials(p, row) > recent_denials(p, next)))
                 next = row;
         }
         if (next < 0)
@@ -382,12 +207,12 @@ static void print_redis_row(const rl_status_page *p, const char *name, const rl_
     const rl_figure_row *row = NULL;
     rl_figure figure;
 
-    ap_rvputs(p->r, failures(figures->counts) ? "<tr class=\"hot\">" : "<tr>", "<td>", name,
+    ap_rvputs(p->r, rl_page_failures(figures->counts) ? "<tr class=\"hot\">" : "<tr>", "<td>", name,
               "</td>", NULL);
     while ((row = rl_figure_next(figures, row))) {
         for (int i = 0; rl_figure_read(row, figures, i, &figure) && figure.title; i++)
-            print_cell(p, figure.title, row->in_us ? duration(p, (int64_t)figure.value)
-                                                   : number(p, figure.value));
+            print_cell(p, figure.title, row->in_us ? rl_page_duration(p, (int64_t)figure.value)
+                                                   : rl_page_number(p, figure.value));
     }
     ap_rputs("</tr>\n", p->r);
 }
@@ -404,16 +229,16 @@ static void print_nodes(const rl_status_page *p)
         rl_breaker_state state = rl_breaker_read(breaker);
 
         ap_rvputs(p->r, state == RL_BREAKER_CLOSED ? "<tr>" : "<tr class=\"hot\">",
-                  "<td title=\"Redis node\">", escaped(p, name), "</td>", NULL);
+                  "<td title=\"Redis node\">", rl_page_escaped(p, name), "</td>", NULL);
         print_cell(p, "Breaker", states[state]);
         print_cell(p, "Opened",
-                   apr_pstrcat(p->r->pool, number(p, breaker->opened), " times", NULL));
+                   apr_pstrcat(p->r->pool, rl_page_number(p, breaker->opened), " times", NULL));
         ap_rputs("</tr>\n", p->r);
     }
     ap_rputs("</tbody>\n</table>\n", p->r);
 }
 
-/* What Redis complained of, and what that means. */
+/* Error replies of Redis by kind, with what each means. */
 static void print_errors(const rl_status_page *p)
 {
     const rl_breakers *breakers = p->start.context->breakers;
@@ -426,7 +251,7 @@ static void print_errors(const rl_status_page *p)
             ap_rputs("<table>\n<thead><tr><th>Errors from Redis</th><th>Since the start</th>"
                      "<th class=\"text\">It &hellip;</th></tr></thead>\n<tbody>\n", p->r);
         ap_rvputs(p->r, "<tr><td title=\"Error\">", rl_errors[i].metric, "</td>", NULL);
-        print_cell(p, "Since the start", number(p, breakers->errors[i]));
+        print_cell(p, "Since the start", rl_page_number(p, breakers->errors[i]));
         print_text(p, "It &hellip;", rl_errors[i].means);
         ap_rputs("</tr>\n", p->r);
     }
@@ -447,31 +272,32 @@ static void print_redis(const rl_status_page *p)
     print_errors(p);
 }
 
-/* --- Who ---------------------------------------------------------------------------------- */
+/* --- The most denied ---------------------------------------------------------------------- */
 
 static void print_identity(const rl_status_page *p, const rl_top_denied_entry *entry)
 {
-    const rl_top_denied_key *who = &entry->who;
+    const rl_top_denied_key *denied = &entry->who;
 
     ap_rvputs(p->r, entry->last_minute ? "<tr class=\"hot\">" : "<tr>",
-              "<td class=\"text\" title=\"Identity\">", escaped(p, who->identity), "</td>", NULL);
-    print_text(p, "Rule", who->rule);
-    print_text(p, "Limit", who->limit);
-    print_cell(p, "Denied, last minute", number(p, entry->last_minute));
-    print_cell(p, "Denied since listed", number(p, entry->denials));
+              "<td class=\"text\" title=\"Identity\">", rl_page_escaped(p, denied->identity),
+              "</td>", NULL);
+    print_text(p, "Rule", denied->rule);
+    print_text(p, "Limit", denied->limit);
+    print_cell(p, "Denied, last minute", rl_page_number(p, entry->last_minute));
+    print_cell(p, "Denied since listed", rl_page_number(p, entry->denials));
     print_cell(p, "Listed", ago(p, entry->since_ms));
     print_cell(p, "Last denied", ago(p, entry->last_ms));
-    print_text(p, "Decided by", rl_source_names[who->source % RL_SOURCES]);
-    print_text(p, "Address", who->address);
-    print_text(p, "Shadow", who->shadow ? "shadow" : "");
+    print_text(p, "Decided by", rl_source_names[denied->source % RL_SOURCES]);
+    print_text(p, "Address", denied->address);
+    print_text(p, "Shadow", denied->shadow ? "shadow" : "");
     ap_rputs("</tr>\n", p->r);
 }
 
 static void print_most_denied(const rl_status_page *p)
 {
     if (!ap_extended_status)
-        ap_rputs("<p class=\"note\">Who it is stands here with <code>ExtendedStatus On</code>."
-                 "</p>\n", p->r);
+        ap_rputs("<p class=\"note\">With <code>ExtendedStatus On</code>, the most denied "
+                 "identities are listed here.</p>\n", p->r);
     if (!p->denied_count)
         return;
     ap_rputs("<table>\n<thead><tr><th>Most denied</th><th class=\"text\">Rule</th>"
@@ -482,17 +308,20 @@ static void print_most_denied(const rl_status_page *p)
         print_identity(p, &p->denied[i]);
     ap_rputs("</tbody>\n</table>\n", p->r);
     if (p->start.context->settings->redis)
-        ap_rvputs(p->r, "<p class=\"note\">All counters of one: <code>redis-cli --scan --pattern '",
-                  escaped(p, p->start.context->settings->prefix), ":{",
-                  escaped(p, p->denied[0].who.identity), "}:*'</code>; <code>DEL</code> lets it in "
-                  "again within a second or so.</p>\n", NULL);
+        ap_rvputs(p->r, "<p class=\"note\">To list the counters of an identity: <code>redis-cli "
+                  "--scan --pattern '",
+                  rl_page_escaped(p, p->start.context->settings->prefix), ":{",
+                  rl_page_escaped(p, p->denied[0].who.identity), "}:*'</code>. Once they are "
+                  "deleted with <code>DEL</code>, the identity is admitted again, within about a "
+                  "second.</p>\n", NULL);
 }
 
 /* --- The section -------------------------------------------------------------------------- */
 
 static void print_head(request_rec *r)
 {
-    ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style, NULL);
+    ap_rvputs(r, "<hr />\n<div class=\"rl\">\n<h2 id=\"ratelimit\">Rate limits</h2>\n", style,
+              NULL);
 }
 
 void rl_status_html_print_no_memory(request_rec *r)
@@ -507,9 +336,7 @@ void rl_status_html_print(rl_status_page *p)
 {
     print_head(p->r);
     collect_denied(p);
-    print_denials(p);
-    print_redis_summary(p);
-    print_local_summary(p);
+    rl_status_summary_print(p);
     print_rules(p);
     print_most_denied(p);
     print_redis(p);
