@@ -27,14 +27,14 @@ use constant QUOTA => 20;
 
 sub host {
     my ($url, %opt) = @_;
-    my $timeout = $opt{timeout} // '2s';
+    my $timeout = $opt{timeout} // '10s';
     return Httpd->start(mpm => 'prefork', modules => [qw(status headers)], %opt,
         children => $opt{children} // 4, vars => { URL => $url, ITK => $itk, QUOTA => QUOTA },
         config => <<"EOT" . Status::CONFIG);
 LoadModule mpm_itk_module \@ITK\@
 AssignUserID www-data www-data
 RateLimitRedis \@URL\@
-RateLimitRedisTimeout $timeout connect=1s
+RateLimitRedisTimeout $timeout connect=10s
 RateLimitNotes all
 <Location /hello.txt>
     RateLimit one \@QUOTA\@/1h
@@ -89,7 +89,7 @@ sub slow_for_one {
         my ($name) = map { uc } @$words;
         if    ($name eq 'SCRIPT')      { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
         elsif ($name !~ /^EVALSHA/)    { $conn->send("+OK\r\n") }
-        elsif ("@$words" =~ /0\.0\.2/) { sleep 3; $conn->send(reply(0, 1000)) }
+        elsif ("@$words" =~ /0\.0\.2/) { sleep 12; $conn->send(reply(0, 1000)) }
         else                           { $conn->send(reply(1, 5)) }
     }
 }
@@ -104,7 +104,7 @@ sub reply {
 
 subtest 'a late reply is never used for another client' => sub {
     my $fake = FakeRedis->start(\&slow_for_one);
-    my $host = host($fake->url, timeout => '1s', children => 1);
+    my $host = host($fake->url, timeout => '4s', children => 1);
     my $late = Client->new(port => $host->port, from => '127.0.0.2');
     is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'the reply for a client is late';
     $late->disconnect;    # the only process of httpd is free again

@@ -27,7 +27,7 @@ sub host {
         log_level => 'warn ratelimit_redis:info', vars => { URL => $url }, %opt,
         config => <<'EOT' . Status::CONFIG);
 RateLimitRedis @URL@
-RateLimitRedisTimeout 2s connect=2s
+RateLimitRedisTimeout 10s connect=10s
 RateLimitOnFailure closed
 RateLimitNotes all
 <Location /hello.txt>
