@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * ask_redis: the part of a decision that Redis makes, and what takes its place without an answer.
+ * ask_redis: the part of a decision that Redis makes, and what replaces it without an answer.
  *
- * All outcomes of a step that Redis decides go into one call, which charges all of the live ones or
- * none. Each reported state is kept in the local tier, so that memory can deny the next request
- * without a call.
+ * One call decides all outcomes of a step that are Redis's, and charges all of the live ones or
+ * none. Each state that Redis reports is stored in the local tier, so that memory can deny later
+ * requests without a call.
  */
 #include <string.h>
 
@@ -31,7 +31,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
     rl_ask *ask;
 
     o->redis_key = redis_key_of(s, o);
-    if (o->revalidates) { /* without the override that memory knew */
+    if (o->revalidates) { /* not with the override that memory has */
         o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
         rl_evaluation_limit(&s->chain->evaluation, o->rule, &o->limit);
         o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
@@ -46,7 +46,8 @@ static void add_ask(rl_step *s, rl_outcome *o)
 }
 
 /*
- * Keys of single clients before those that many share: in a cluster, what denies one stops there.
+ * Puts keys of single clients before keys that many share: a cluster is asked slot by slot, so a
+ * client that exceeds its own limit never charges a shared key.
  */
 static void add_asks(rl_step *s, int shadow)
 {
@@ -66,7 +67,7 @@ static int64_t share(int64_t n, int64_t nodes)
     return (n + nodes - 1) / nodes;
 }
 
-/* Says why an override is ignored; whom Redis refuses to read one, it refuses all. */
+/* Logs why an override is ignored. A missing ACL right concerns all overrides, so it names none. */
 static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override)
 {
     static const char *const why[RL_OVERRIDES] = {
@@ -93,7 +94,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     complain_of_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
     if (o->exempt) {
-        rl_local_forget(s->context->local, o->key); /* it may deny from before the override */
+        rl_local_forget(s->context->local, o->key); /* a denial from before the override */
         return;
     }
     o->now = ask->now;
@@ -110,7 +111,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
                       &o->state, o->now, s->host_ms, received_ms);
 }
 
-/* What Redis last said of the counter: this host's share of it, as far as it still holds. */
+/* This host's share of what Redis last reported of the counter. */
 static rl_state *seed_of(rl_step *s, const rl_outcome *o)
 {
     int64_t nodes = s->context->settings->nodes;
@@ -133,8 +134,8 @@ static rl_state *seed_of(rl_step *s, const rl_outcome *o)
 }
 
 /*
- * Turns to a count of this host, which starts from what Redis last said. A log is too long for
- * that: a sliding window stands in for it.
+ * Decides by a count of this host that starts from what Redis last reported. A sliding log is too
+ * long for the local tier: a sliding window replaces it.
  */
 static void count_here(rl_step *s, rl_outcome *o)
 {
@@ -158,8 +159,8 @@ static void count_here(rl_step *s, rl_outcome *o)
 }
 
 /*
- * A rule that Redis should have decided is decided as on-failure says; but a denial that was only to
- * be renewed stands to its own end, under the limit that it was made with.
+ * Decides by on-failure= what Redis should have decided. A denial that was to be revalidated stays
+ * in force, under the limit that it was made with.
  */
 static void fall_back(rl_step *s, rl_outcome *o)
 {

@@ -2,8 +2,8 @@
 /*
  * chain: what was decided over a request and all requests that it was redirected to.
  *
- * The chain is the module's per-request config of the request that it began with. Rules are told
- * apart by their addresses: merging sections hands rules on and never copies them.
+ * The chain is the module's per-request config of the request that it began with. A rule is
+ * identified by its address, because merging sections never copies rules.
  */
 #include <httpd.h>
 #include <http_config.h>

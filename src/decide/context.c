@@ -2,9 +2,9 @@
 /*
  * context: what all children of the host share, found again or made when the configuration is read.
  *
- * A reload must never end the server, and the system may have less memory than it had when the
- * server started. So a local tier for which there is no memory becomes a smaller one: it is still
- * one exact count for all children, with room for fewer clients.
+ * A reload must never end the server, although the system may have less memory than when the server
+ * started. So where there is no memory for the local tier, a smaller one is made: it counts as
+ * exactly, for fewer clients.
  */
 #include <string.h>
 
@@ -19,8 +19,8 @@
 APLOG_USE_MODULE(ratelimit_redis);
 
 /*
- * Version of what lies in shared memory, to be raised when any of it changes its form: a new
- * version of the module, loaded by a reload, must not take the old one's for its own.
+ * Version of the layout of all shared memory. Raise it with each change of a layout: a new version
+ * of the module, loaded by a reload, must not read the old one's memory.
  */
 #define LAYOUT 3
 
@@ -34,8 +34,8 @@ static int is_usable(const rl_segment *segment)
 /* --- The local tier ----------------------------------------------------------------------- */
 
 /*
- * Maps the size that is wanted, or half of it, and so on; but nothing that is smaller than what
- * there is already, at_least bytes, unless less than that is wanted.
+ * Maps the wanted size, or else half of it, and so on; but only more than there is already,
+ * at_least bytes, unless less than that is wanted.
  */
 static apr_status_t map_local(server_rec *s, apr_size_t wanted, apr_size_t at_least,
                               rl_segment *fresh)
@@ -77,7 +77,7 @@ static void move_counts(server_rec *s, rl_local *to, const rl_segment *to_segmen
                  "start anew", to_segment->size, from_segment->size, moved, live);
 }
 
-/* The local tier: the one that there is, or one of another size. */
+/* The local tier: the existing one, or a new one if its size changes. */
 static rl_local *share_local(server_rec *s, rl_context *context)
 {
     apr_size_t wanted = context->settings->shared_memory;
@@ -152,7 +152,7 @@ int rl_context_share(server_rec *s, rl_context *context)
 
 /* --- Rows of the statistics --------------------------------------------------------------- */
 
-/* The rules that count, one for each name. */
+/* The rules that are not off, one for each name. */
 static apr_hash_t *by_name(const apr_array_header_t *rules, apr_pool_t *pool)
 {
     apr_hash_t *names = apr_hash_make(pool);
@@ -201,7 +201,7 @@ void rl_context_check_names(server_rec *s, const apr_array_header_t *rules, apr_
         warn_of_names(s, APLOG_WARNING | APLOG_STARTUP, names - RL_STATS_ROWS + 1, names);
 }
 
-/* --- What httpd -t can say ---------------------------------------------------------------- */
+/* --- At httpd -t -------------------------------------------------------------------------- */
 
 void rl_context_check_size(server_rec *s, apr_size_t size, apr_pool_t *scratch)
 {
@@ -213,5 +213,5 @@ void rl_context_check_size(server_rec *s, apr_size_t size, apr_pool_t *scratch)
     else
         ap_log_error(APLOG_MARK, APLOG_WARNING | APLOG_STARTUP, status, s, "ratelimit: this host "
                      "has no shared memory of %" APR_SIZE_T_FMT " bytes now; the server will use "
-                     "less than RateLimitSharedMemory says", size);
+                     "less than RateLimitSharedMemory asks for", size);
 }

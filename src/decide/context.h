@@ -23,17 +23,17 @@
 #include "shm/stats.h"
 #include "shm/top_denied.h"
 
-/* Filled in when the configuration is read; client and keeper when the child starts. */
+/* Set when the configuration is read; client and keeper when the child starts: see child.h. */
 typedef struct {
     const rl_settings *settings;
-    rl_local *local;       /* NULL: there is no memory, and nothing is limited */
+    rl_local *local;       /* NULL: no shared memory, so nothing is limited */
     apr_size_t local_size; /* bytes */
     rl_stats *stats;
     rl_top_denied *top_denied;
     rl_delayed *delayed;
     rl_breakers *breakers; /* of the nodes of Redis */
     rl_client *client;     /* this child's; NULL: this host counts alone */
-    rl_keeper *keeper;     /* of what waits for its response; NULL: nothing ever does */
+    rl_keeper *keeper;     /* NULL: no rule has charge-on=, or no descriptor was left */
 } rl_context;
 
 /*
@@ -48,7 +48,7 @@ int rl_context_share(server_rec *s, rl_context *context);
 
 /*
  * Sets the row of each rule in the statistics, one for each name. Names beyond RL_STATS_ROWS - 1
- * share the last row, and a warning is logged. rules: of rl_written_rule; scratch: freed by the caller.
+ * share the last row, and a warning is logged. rules: of rl_written_rule. Allocates in scratch.
  */
 void rl_context_give_rows(server_rec *s, const rl_context *context, const apr_array_header_t *rules,
                           apr_pool_t *scratch);

@@ -2,20 +2,18 @@
 /*
  * decide: the flow of a decision.
  *
- *     memory   a snapshot of what Redis last said, or this host's own count, that denies: done,
- *              nothing is charged
- *     Redis    one call for all rules that are shared; it charges all of them or none
- *     host     rules of this host alone, and, where Redis did not answer, all the others as
- *              on-failure says
+ *     memory   if a snapshot of what Redis last reported, or this host's own count, denies, the
+ *              request is denied and nothing is charged
+ *     Redis    one call for all rules that hosts share; it charges all of them or none
+ *     host     the rules that this host counts alone and, where Redis did not answer, the others
+ *              by on-failure=
  *
- * All or nothing holds in every step: counts are looked at before the first is charged, and what
- * was charged before somebody else's charge came in between is given back. A shadow rule is
- * charged if it admits, whatever the others say, and never speaks for them.
+ * A step charges all of its live rules or none: all counts are read before the first is charged,
+ * and if another request's charge came in between, what was charged is given back. A shadow rule is
+ * charged if it admits, whatever the live rules decide, and never denies.
  *
- * A rule is charged once in a chain of requests. Which ones have been is in the chain, by the
- * rule's address: merging sections hands rules on, it never copies them. What is charged by its
- * response is pending until log_transaction, when the status of the last request of the chain is
- * known.
+ * A rule is charged once in a request chain. A charge that depends on the response (charge-on=) is
+ * pending until log_transaction, when the status of the last request of the chain is known.
  */
 #include <string.h>
 
@@ -32,7 +30,7 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 /* --- Preparing ---------------------------------------------------------------------------- */
 
-/* An outcome for a rule that applies; none if the request is not to be counted under it. */
+/* Adds an outcome for a rule that applies, unless the request costs nothing under it. */
 static void prepare(rl_step *s, const rl_rule *rule, int shadow)
 {
     int64_t cost = s->peek ? 1 : rl_evaluation_cost(&s->chain->evaluation, rule);
@@ -64,8 +62,8 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
 }
 
 /*
- * Collects the rules to decide over now, as many as fit in a step; returns how many. Which rules
- * apply was settled when they were first looked at for this path in this section.
+ * Collects the rules to decide now, as many as fit in a step; returns how many. Rules that an
+ * earlier phase evaluated for this path in this section are not evaluated again.
  */
 static int collect(rl_step *s, const rl_section *section, rl_phase phase)
 {
@@ -115,8 +113,8 @@ static void recall_snapshot(rl_step *s, rl_outcome *o)
 }
 
 /*
- * Denials that are due for renewal are taken on only by a request that will ask: where another rule
- * denies as well, or somebody only looks, they stand, and the next client's request renews them.
+ * Only a request that will ask Redis revalidates a stale denial. Where another live rule denies, or
+ * the request only peeks, memory denies, and a later request revalidates.
  */
 static void take_on_revalidations(rl_step *s)
 {
@@ -143,7 +141,7 @@ static void consult_memory(rl_step *s)
             continue;
         if (o->kind == RL_LOCAL_SNAPSHOT)
             recall_snapshot(s, o);
-        /* A count of this host that stands alone is looked at when it is charged. */
+        /* The only count of a step is not read first: charging it decides. */
         else if (s->count > 1 || s->peek)
             peek_at_count(s, o);
     }
@@ -152,7 +150,7 @@ static void consult_memory(rl_step *s)
 
 /* --- Counts of this host ------------------------------------------------------------------ */
 
-/* Charges those that are counted here; one that another request has just filled up denies. */
+/* Charges what this host counts. A count that other requests filled up in the meantime denies. */
 static void charge_host(rl_step *s, int shadow)
 {
     for (int i = 0; i < s->count; i++) {
@@ -224,7 +222,7 @@ static int conclude(rl_step *s)
     }
     if (refused)
         rl_step_give_back(s);
-    if (chain->on_response && s->context->keeper) /* without: no memory, or no descriptor left */
+    if (chain->on_response && s->context->keeper) /* NULL: no memory, or no descriptor left */
         rl_step_keep(s);
     if (delay_ms > 0)
         apr_sleep(apr_time_from_msec(delay_ms));
@@ -233,13 +231,13 @@ static int conclude(rl_step *s)
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
 }
 
-/* Then the request that led to it has been decided already. */
+/* The request that led to one of these has been decided already. */
 static int is_subrequest_or_error_page(const request_rec *r)
 {
     return r->main || (r->prev && r->prev->status != HTTP_OK);
 }
 
-/* Decides over the rules that were collected. */
+/* Decides the rules that were collected. */
 static int decide_step(rl_step *s)
 {
     s->host_ms = rl_local_clock();
@@ -280,7 +278,7 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase)
     s.peek = 0;
     s.chain = rl_chain_begin(r);
     rl_chain_bind_request(s.chain, r, context, section);
-    /* One step is enough for any sane section; the others take more. */
+    /* A section with more than RL_ASKS_MAX rules that apply takes several steps. */
     do {
         if (collect(&s, section, phase))
             verdict = decide_step(&s);

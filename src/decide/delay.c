@@ -2,10 +2,10 @@
 /*
  * delay: the places of delayed requests.
  *
- * A delayed request keeps a worker busy while it waits, so RateLimitDelayWorkers bounds how many
- * may wait at a time. The verdict depends on whether a place is free, but only the verdict says for
- * how long the place is needed. So a step looks for a free place first and takes one last; a request
- * that finds the last place taken in between is denied.
+ * A delayed request occupies a worker while it waits, so RateLimitDelayWorkers bounds how many may
+ * wait at a time. The verdict depends on whether a place is free, and how long the place is needed
+ * depends on the verdict. So a step checks for a free place first and takes one last; if other
+ * requests took the last place in between, the request is denied.
  */
 #include "decide/step.h"
 #include "httpd/worker_load.h"
@@ -26,7 +26,7 @@ void rl_step_check_places(rl_step *s)
         s->outcomes[i]->limit.delay_ms = 0;
 }
 
-/* The longest delay that a rule asks of an admitted request. */
+/* The longest delay that a rule gives an admitted request, in ms. */
 static int64_t delay_of(const rl_step *s)
 {
     int64_t delay_ms = 0;
@@ -39,8 +39,8 @@ static int64_t delay_of(const rl_step *s)
 }
 
 /*
- * Denies a request for which no place is left, as it would be denied without delay=. Its charges are
- * given back, so that its Retry-After does not count them.
+ * Denies a request that finds no place, as without delay=. Its charges are given back, so that its
+ * Retry-After does not count them.
  */
 static void deny_for_place(rl_step *s)
 {

@@ -2,8 +2,8 @@
 /*
  * evaluate: what a rule means for one request.
  *
- * The cheap conditions come first: most rules that do not apply fall to a method or a path. A
- * path is normalised once for all rules of a request that ask for it.
+ * Cheap conditions come first: a method or a path excludes most rules that do not apply. The path
+ * is normalised once for all rules of a request.
  */
 #include <string.h>
 
@@ -38,7 +38,7 @@ const char *rl_evaluation_string(rl_evaluation *e, const rl_expr *expr)
     return NULL;
 }
 
-/* Whether a condition is met; whichever is given if it fails, and if there is none. */
+/* Whether a condition is met; otherwise, if there is none or it fails. */
 static int is_met(rl_evaluation *e, const rl_expr *expr, int otherwise)
 {
     const char *error = NULL;
@@ -68,7 +68,7 @@ const char *rl_evaluation_path(rl_evaluation *e)
     return e->path;
 }
 
-/* HEAD is GET, and post is POST: a client could send the one in place of the other. */
+/* HEAD counts as GET and post as POST: a client could send one in place of the other. */
 static int is_method(const request_rec *r, const char *const *methods)
 {
     int is_head = r->header_only && r->method_number == M_GET;
@@ -80,7 +80,7 @@ static int is_method(const request_rec *r, const char *const *methods)
     return 0;
 }
 
-/* The pattern is normalised like the paths it is held against. */
+/* The pattern is normalised as the path is. */
 static int is_path(rl_evaluation *e, const rl_rule *rule)
 {
     const char *path = rl_evaluation_path(e), *pattern = rule->path_normal;
@@ -120,14 +120,13 @@ int64_t rl_evaluation_cost(rl_evaluation *e, const rl_rule *rule)
     if (*s || s == text) {
         rl_log_once(e->r, e->local,
                     apr_pstrcat(e->r->pool, "rule=", rule->name, ": cost=",
-                                rule->cost_expr.text, " gave no whole number, so 1 is charged",
-                                NULL));
+                                rule->cost_expr.text, " is not a whole number; charging 1", NULL));
         return 1;
     }
     return cost < RL_COUNT_MAX ? cost : RL_COUNT_MAX;
 }
 
-/* --- Which quota holds -------------------------------------------------------------------- */
+/* --- Which quota counts ------------------------------------------------------------------- */
 
 static const rl_tier *tier_of(rl_evaluation *e, const rl_rule *rule)
 {

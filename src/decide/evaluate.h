@@ -2,9 +2,9 @@
 /*
  * evaluate: what a rule means for one request.
  *
- * Whether it applies, what the request costs and which quota holds. Expressions are httpd's; one
- * that fails while a request is served is a complaint in the error log, and the rule holds as if
- * it were not there: it applies, costs 1, gives the rule's own quota.
+ * Whether it applies, what the request costs and which quota counts. Expressions are httpd's. If
+ * one fails while a request is served, an error is logged and the rule is evaluated as without it:
+ * it applies, costs 1, and has its own quota.
  *
  * Thread-safe: all state is the request's own.
  */
@@ -16,13 +16,13 @@
 #include "config/config.h"
 #include "shm/local.h"
 
-/* What is asked about a request again and again. */
+/* What all rules of a request share. */
 typedef struct {
     request_rec *r;
     const rl_settings *settings;
-    rl_local *local;      /* for complaints */
+    rl_local *local;      /* bounds how often an error is logged */
     unsigned normalize;   /* steps of rl_path_normalise() */
-    const char *path;     /* the normalised path, once it was needed; NULL before */
+    const char *path;     /* the normalised path; NULL until it is needed */
 } rl_evaluation;
 
 /* The normalised path of the request, in its pool. */
@@ -35,14 +35,14 @@ const char *rl_evaluation_string(rl_evaluation *e, const rl_expr *expr);
 int rl_evaluation_applies(rl_evaluation *e, const rl_rule *rule);
 
 /*
- * The units the request costs: 0 if it is not to be counted. What is no whole number, or is
- * negative, is 1; RL_COUNT_MAX at the most.
+ * The units that the request costs, at most RL_COUNT_MAX; 0 if it is not counted. A value of cost=
+ * that is not a whole number, or is negative, costs 1.
  */
 int64_t rl_evaluation_cost(rl_evaluation *e, const rl_rule *rule);
 
 /*
- * The limit that holds: the rule's, with the quota of the request's tier, scaled by the load.
- * Returns 0 if the tier is unlimited.
+ * Sets *limit to the rule's, with the quota of the request's tier, scaled by the load. Returns 0 if
+ * the tier is unlimited.
  */
 int rl_evaluation_limit(rl_evaluation *e, const rl_rule *rule, rl_limit *limit);
 

@@ -2,13 +2,12 @@
 /*
  * identity: from a request to what is counted.
  *
- * A key is a list of alternatives, each a list of parts; the first alternative none of whose parts
- * is empty applies, and if there is none, the address does. Addresses are compared as the client's
- * network sees them: an IPv4 address mapped into IPv6 is the IPv4 address, and an IPv6 client is
- * its prefix, for it may pick any address in that.
+ * A key is a list of alternatives, each a list of parts. The first alternative without an empty
+ * part applies; if there is none, the address does. An IPv4 address mapped into IPv6 counts as the
+ * IPv4 address. An IPv6 client counts as its prefix, because it can use any address in it.
  *
- * What clients send is never used as it is: it is hashed under a secret seed for the local tier,
- * and digested for everything that people or other programs read.
+ * Values that clients send are hashed under a secret seed for the local tier, and digested for
+ * everything that people or other programs read.
  */
 #include <arpa/inet.h>
 #include <string.h>
@@ -23,7 +22,7 @@
 #include "decide/identity.h"
 #include "core/path.h"
 
-#define PLAIN_MAX 64 /* bytes of a value that may stand readable */
+#define PLAIN_MAX 64 /* bytes of a value that may be readable */
 #define DIGEST_HEX 32
 
 static const rl_key_part address_part = {.component = RL_KEY_IP};
@@ -51,11 +50,11 @@ static void network_of(const rl_evaluation *e, const rl_key_part *part, network 
     }
     n->family = size == 4 ? 4 : 6;
     n->prefix = size == 4 ? 32 : e->settings->ipv6_prefix;
-    /* ip/24 speaks of IPv4: a /24 of IPv6 would be a whole provider. */
+    /* ip/24 is for IPv4 alone: a /24 of IPv6 would be a whole provider. */
     if (part->number && (part->number <= 32) == (n->family == 4))
         n->prefix = part->number;
     if (size != 4 && size != 16)
-        return; /* a client without an address, as on a unix socket: all are one */
+        return; /* clients without an address, as on a unix socket, count as one */
     for (int bit = 0; bit < n->prefix; bit += 8) {
         int rest = n->prefix - bit;
 
@@ -68,7 +67,7 @@ static const char *network_text(const rl_evaluation *e, const network *n)
     apr_pool_t *pool = e->r->pool;
     char text[INET6_ADDRSTRLEN];
 
-    /* A whole IPv4 address is what httpd has printed already. */
+    /* httpd has printed a whole IPv4 address already. */
     if (n->prefix == 32 && e->r->useragent_addr->ipaddr_len == 4)
         return apr_pstrcat(pool, "ip:", e->r->useragent_ip, NULL);
     inet_ntop(n->family == 4 ? AF_INET : AF_INET6, n->bytes, text, sizeof(text));
@@ -77,7 +76,7 @@ static const char *network_text(const rl_evaluation *e, const network *n)
     return apr_psprintf(pool, "ip:%s/%d", text, n->prefix);
 }
 
-/* Writes family, prefix and the bytes; returns how many. */
+/* Writes family, prefix and address; returns the number of bytes. */
 static apr_size_t network_raw(const network *n, unsigned char raw[18])
 {
     apr_size_t size = n->family == 4 ? 4 : 16;
@@ -114,7 +113,7 @@ static const char *evaluate(rl_evaluation *e, const rl_key_part *part)
     return rl_evaluation_string(e, &expr);
 }
 
-/* The value of any part but an address; NULL or "" where there is none. */
+/* The value of any part except an address; NULL or "" if there is none. */
 static const char *value_of(rl_evaluation *e, const rl_key_part *part)
 {
     request_rec *r = e->r;
@@ -147,7 +146,7 @@ static const char *value_of(rl_evaluation *e, const rl_key_part *part)
     return NULL;
 }
 
-/* What stands before a part's value in the text that is digested. */
+/* What precedes a part's value in its text, digested or not. */
 static const char *label_of(apr_pool_t *pool, const rl_key_part *part)
 {
     const rl_key_row *row = &rl_key_rows[part->component];
@@ -281,7 +280,7 @@ static const char *part_text(rl_evaluation *e, const rl_key_part *part)
         return "server";
     value = value_of(e, part);
     if (!value)
-        value = ""; /* it was there when the identity was found */
+        value = ""; /* it had one when the identity was found */
     text = apr_pstrcat(pool, label_of(pool, part), ":", value, NULL);
     return rl_key_rows[part->component].may_be_secret || !is_plain(value) ? digest(pool, text)
                                                                           : text;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * step: one step's bookkeeping.
+ * step: the state of one step, and what its parts share.
  */
 #include <string.h>
 

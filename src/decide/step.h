@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * step: one step's bookkeeping.
+ * step: the state of one step, and what its parts share.
  *
  * A step is up to RL_ASKS_MAX rules of one request that are decided together, in one call to Redis.
  * decide.c runs it; ask_redis.c, delay.c and undo.c each do a part of it. A step lives on the stack
@@ -21,11 +21,11 @@ typedef struct {
     rl_chain *chain;
     rl_outcome *outcomes[RL_ASKS_MAX];
     int count;
-    int shadows;      /* among them */
+    int shadows;      /* of them, outcomes of shadow rules */
     int peek;         /* nothing is charged */
     int64_t host_ms;
-    int64_t delay_ms; /* the largest delay= among them */
-    int no_place;     /* for a delayed request is free: decided as without delay= */
+    int64_t delay_ms; /* the largest delay= of live rules */
+    int no_place;     /* no place for a delayed request is free: decided as without delay= */
     rl_ask asks[RL_ASKS_MAX];
     rl_outcome *asked[RL_ASKS_MAX]; /* the outcome that each ask is about */
     int ask_count;
@@ -66,7 +66,7 @@ static inline void rl_step_deny_from_memory(rl_outcome *o)
     o->denies = 1;
 }
 
-/* Adds to an outcome's state the charge that its count was given, and keeps where that went. */
+/* Marks an outcome charged: adds the charge to its state, sets its position and its delay. */
 void rl_step_mark_charged(rl_outcome *o);
 
 /* Whether a live rule of the step denies. */
@@ -79,7 +79,7 @@ static inline int rl_step_is_denied(const rl_step *s)
     return 0;
 }
 
-/* Appends an ask about an outcome; members that only a decision needs are zero. */
+/* Appends an ask about an outcome; what only a decision needs is zero. */
 rl_ask *rl_step_add_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind);
 
 /* µs that the chain may still wait for Redis; 0 or less: none. */
@@ -92,9 +92,8 @@ static inline int64_t rl_step_time_left_us(const rl_step *s)
 
 /*
  * Asks Redis, in one call, about the outcomes that it decides, and takes over its reply. Outcomes
- * without a reply are decided as on-failure= says. If memory has denied already, only shadow rules
- * are asked about: a denial does not keep them from being charged. Waits for Redis until the
- * chain's time is up.
+ * without a reply are decided by on-failure=. If memory has denied already, only shadow rules are
+ * asked about: a denial does not keep them from being charged. Waits no longer than the chain may.
  */
 void rl_step_ask_redis(rl_step *s);
 

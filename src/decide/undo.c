@@ -4,14 +4,14 @@
  *
  * A charge is given back if a later rule of the chain denies. A charge that depends on the response
  * (charge-on=) is pending until the response is known, and settled then. In between the keeper
- * prolongs it, because a pending unit that nobody settles in time becomes a charge.
+ * prolongs it, because a pending unit that is not settled in time becomes a charge.
  */
 #include "decide/step.h"
 #include "redis/link.h"
 
 /* --- Keeping ------------------------------------------------------------------------------ */
 
-/* What is pending under an outcome is known to this request alone from now on. */
+/* Has the keeper forget an outcome's pending units; takes over the position that it kept. */
 static apr_status_t stop_keeping(void *outcome)
 {
     rl_outcome *o = outcome;
@@ -22,7 +22,10 @@ static apr_status_t stop_keeping(void *outcome)
     return APR_SUCCESS;
 }
 
-/* To its log phase, as a rule. Where it has none it is not settled either, and becomes a charge. */
+/*
+ * The log phase normally ends this. A request without one is not settled either: its pool ends the
+ * keeping, and the units become a charge.
+ */
 void rl_step_keep(rl_step *s)
 {
     for (int i = 0; i < s->count; i++) {
@@ -40,7 +43,7 @@ void rl_step_keep(rl_step *s)
 
 /* --- Giving back -------------------------------------------------------------------------- */
 
-/* Takes back, on this host, what an outcome was charged or has pending. */
+/* Takes back what this host counted or has pending for an outcome. */
 static void give_back_here(rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
@@ -51,7 +54,7 @@ static void give_back_here(rl_step *s, rl_outcome *o)
         rl_local_give_back(local, o->key, &o->limit, o->position, o->cost);
 }
 
-/* Takes it back from the state that the response shows. */
+/* Takes the charge back from the outcome's state, which the response shows. */
 static void unmark_charged(rl_outcome *o)
 {
     o->charged = 0;
@@ -64,12 +67,12 @@ static void unmark_charged(rl_outcome *o)
         rl_limiter_give_back(&o->limit, &o->state, o->position, o->cost);
 }
 
-/* Sends what was collected, where more would not fit or no more comes. */
-static void send_undo(rl_step *s, int most)
+/* Sends the collected asks if there are at least so many. */
+static void send_undo(rl_step *s, int at_least)
 {
     int64_t began_us;
 
-    if (s->ask_count == 0 || s->ask_count < most)
+    if (s->ask_count == 0 || s->ask_count < at_least)
         return;
     began_us = rl_link_clock();
     rl_client_undo(s->context->client, s->asks, s->ask_count, began_us + rl_step_time_left_us(s));
@@ -77,7 +80,9 @@ static void send_undo(rl_step *s, int most)
     s->ask_count = 0;
 }
 
-/* One ask for each key in a call: a script reads all of its keys before it writes any. */
+/*
+ * A call has one ask for each key at most: the script reads all of its keys before it writes any.
+ */
 static void undo(rl_step *s, rl_outcome *o, rl_ask_kind kind)
 {
     for (int i = 0; i < s->ask_count; i++) {
@@ -120,9 +125,9 @@ static void settle_here(rl_step *s, rl_outcome *o, int charged)
 void rl_step_settle(rl_step *s, int status)
 {
     s->ask_count = 0;
-    s->chain->waited_us = 0; /* the response has been sent: there is the full time again */
+    s->chain->waited_us = 0; /* the response has been sent: the full time is available again */
     for (rl_outcome *o = s->chain->first; o; o = o->next) {
-        /* A denial of ours is no response that a shadow rule would have seen. */
+        /* Without our denial the response would be another one, so shadow rules are not charged. */
         int charged = rl_rule_charges_on(o->rule, status) && !s->chain->denial && !s->chain->closed;
 
         if (!o->charged || !o->limit.on_response || o->cost == 0)

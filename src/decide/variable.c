@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * variable: what the module adds to httpd's expressions.
+ * variable: the variable that the module adds to httpd's expressions.
  *
- * <If> sections are evaluated after all others have been merged, so RateLimitNormalize of the
- * sections around one holds for it.
+ * httpd evaluates <If> sections after it has merged all others, so RateLimitNormalize of the
+ * sections around an <If> applies to its condition.
  */
 #include <string.h>
 
@@ -15,7 +15,7 @@
 #include "config/config.h"
 #include "decide/evaluate.h"
 
-/* Empty where there is no path: httpd evaluates expressions for requests that it could not read, too. */
+/* Empty without a path: httpd evaluates expressions even for requests that it could not read. */
 static const char *path_of(ap_expr_eval_ctx_t *context, const void *data)
 {
     const rl_section *section;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * variable: what the module adds to httpd's expressions.
+ * variable: the variable that the module adds to httpd's expressions.
  *
  *     %{RATELIMIT_PATH}   the normalised path of the request, as path= and key=path see it
  *
- * Sections such as <Location> are compared with the path as httpd reads it; <If> with this variable
- * makes a section that no spelling of a path escapes. It stands wherever httpd takes an
+ * httpd compares <Location> and the like with the path as it reads it. An <If> with this variable
+ * makes a section that no spelling of a path escapes. The variable works wherever httpd takes an
  * expression. Thread-safe: all state is the request's own.
  */
 #ifndef RL_VARIABLE_H
