@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A connection to Redis that dies while nobody uses it costs no request anything, even where a rule
-# says on-failure=closed: not when Redis closes it, not when something on the way resets it, and not
-# when the way swallows what is sent over it. What may have run is never sent again.
+# A connection to Redis that dies while it is idle costs no request anything, even under on-failure=closed:
+# whether Redis closes it, something on the way resets it, or the way drops everything sent over it. A
+# command that may have run is never sent again.
 
 use strict;
 use warnings;
@@ -47,19 +47,19 @@ for my $mpm (qw(event prefork)) {
     subtest "Redis closes idle connections ($mpm)" => sub {
         my $redis = RedisServer->start(conf => ['timeout 1']);
         my $host = host($redis->url, $mpm);
-        asks($host, 'a request makes a connection');
+        asks($host, 'a request opens a connection');
         $host->wait_for_log(qr/lost the connection to Redis/) if $mpm eq 'event';
-        sleep 2.5 if $mpm eq 'prefork';    # which sees it when the next request comes
-        asks($host, 'and the next one gets one that lives') for 1 .. 3;
+        sleep 2.5 if $mpm eq 'prefork';    # which notices the end at the next request
+        asks($host, 'the next request gets a working one') for 1 .. 3;
         my @lines = $host->error_log_lines(qr/lost the connection to Redis/);
-        cmp_ok scalar @lines, '>', 0, 'the log tells of the end';
-        is scalar(grep { !/ratelimit_redis:info/ } @lines), 0, 'which is no warning';
+        cmp_ok scalar @lines, '>', 0, 'the log reports the end of the connection';
+        is scalar(grep { !/ratelimit_redis:info/ } @lines), 0, 'at level info';
         is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
     };
 }
 
-# Connections to Redis through a relay. A file tells it to treat those that are there
-# otherwise: to swallow what comes, or to reset the connection when something does.
+# A relay between httpd and Redis. A file (see condemn) makes it drop what arrives on connections that are
+# older than the file, or reset them when something arrives.
 sub relay {
     my ($redis, $dir) = @_;
     my $port = $redis->port;
@@ -85,6 +85,7 @@ sub relay {
     });
 }
 
+# What happens to old connections: 'reset' or 'swallow', and the time before which they must have begun.
 sub sentence {
     my ($dir) = @_;
     open my $in, '<', "$dir/sentence" or return;
@@ -101,37 +102,37 @@ sub condemn {
 
 for my $mpm (qw(event prefork)) {
     for my $how (qw(reset swallow)) {
-        my $is = { reset => 'is reset', swallow => 'swallows what is sent' }->{$how};
-        subtest "a connection that idled $is ($mpm)" => sub {
+        my $is = { reset => 'is reset', swallow => 'drops what is sent' }->{$how};
+        subtest "an idle connection that $is costs no request ($mpm)" => sub {
             my $redis = RedisServer->start;
             my $dir   = Process::tempdir('relay');
             my $relay = relay($redis, $dir);
             my $host  = host($relay->url, $mpm);
             asks($host, 'Redis decides') for 1, 2;
-            sleep 5.2;    # as long as a connection is trusted
+            sleep 5.2;    # longer than an idle connection is trusted
             condemn($dir, $how);
-            asks($host, 'a connection that idled and died costs nobody anything') for 1 .. 3;
+            asks($host, 'Redis decides although the idle connection is dead') for 1 .. 3;
             is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
             my @lines = $host->error_log_lines(qr/lost the connection to Redis/);
-            is scalar(@lines), 1, 'the log tells of the end';
-            like $lines[0], qr/ratelimit_redis:info/, 'which is no warning';
-            is $redis->cmd(qw(STRLEN rl:{ip:127.0.0.1}:one:sliding-window:1h)) > 0, 1, 'and counts';
+            is scalar(@lines), 1, 'the log reports the end of the connection';
+            like $lines[0], qr/ratelimit_redis:info/, 'at level info';
+            is $redis->cmd(qw(STRLEN rl:{ip:127.0.0.1}:one:sliding-window:1h)) > 0, 1, 'Redis has a count';
             my ($left) = $host->get('/hello.txt')->header('X-RateLimit-Remaining');
-            is $left, 1000 - 6, 'each request once';
+            is $left, 1000 - 6, 'of each request once';
         };
     }
 }
 
-subtest 'the kernel looks after idle connections' => sub {
+subtest 'the kernel probes idle connections' => sub {
     my $redis = RedisServer->start;
     my $host = host($redis->url, 'event');
-    asks($host, 'there is a connection');
+    asks($host, 'a request opens a connection');
     my $peer = sprintf ':%04X', $redis->port;
-    open my $in, '<', '/proc/net/tcp' or plan skip_all => 'no /proc/net/tcp here';
-    # sl local remote state queues timer:when: state 01 is established, timer 02 keepalive
+    open my $in, '<', '/proc/net/tcp' or plan skip_all => 'there is no /proc/net/tcp';
+    # fields: sl, local, remote, state (01 is established), queues, timer:when (timer 02 is keepalive)
     my @timers = map { (split)[5] } grep { /^\s*\d+: \S+ \S+$peer 01 / } <$in>;
     cmp_ok scalar(grep { /^02:/ && hex(substr $_, 3) <= 1500 } @timers), '>', 0,
-        'it asks after 15 s at the latest whether the other side lives';
+        'the first keepalive probe is due within 15 s';
 };
 
 done_testing;

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A Redis that answers, but always later than requests may wait: after the first few no
-# request waits for it, and the log names the directive that decides.
+# A Redis that always answers later than requests may wait: after the first few requests none waits for it,
+# and the log names the directive to raise.
 
 use strict;
 use warnings;
@@ -20,7 +20,7 @@ use Time::HiRes qw(sleep);
 
 use constant { ALLOWED_MS => 100, ROUND_TRIP_S => 0.3 };
 
-# What Redis says comes so much later.
+# A relay that delays every reply of Redis.
 sub far {
     my ($redis) = @_;
     my $port = $redis->port;
@@ -40,7 +40,7 @@ sub far {
 }
 
 for my $mpm (qw(event prefork)) {
-    subtest "a Redis at a distance of 300 ms where 100 are allowed ($mpm)" => sub {
+    subtest "a Redis that is 300 ms away, with a timeout of 100 ms ($mpm)" => sub {
         my $redis = RedisServer->start;
         my $far = far($redis);
         my $host = Httpd->start(mpm => $mpm, modules => ['status'], children => 2,
@@ -64,13 +64,13 @@ EOT
             $status{ $host->get('/hello.txt', from => '127.0.0.3')->status }++;
             sleep 0.01;
         }
-        is_deeply \%status, { 200 => 20, 429 => 180 }, 'this host counts by itself';
+        is_deeply \%status, { 200 => 20, 429 => 180 }, 'this host counts alone';
         my $then = Status->of($host);
-        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'and no request waits in vain';
-        is $then->{RedisBreakerOpen}, 1, 'a probe whose answer came late closes no breaker';
-        is scalar($host->error_log_lines(qr/breaker open/)), 1, 'it was opened once';
+        is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'no other request waits in vain';
+        is $then->{RedisBreakerOpen}, 1, 'a probe that is answered late does not close the breaker';
+        is scalar($host->error_log_lines(qr/breaker open/)), 1, 'the breaker opened once';
         ok $host->wait_for_log(qr/answers, but later than the 100 ms that RateLimitRedisTimeout allows/),
-            'the log says what may be raised';
+            'the log names the directive to raise';
     };
 }
 

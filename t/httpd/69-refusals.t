@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A Redis that refuses what only some decisions need: it is found out once and stays
-# found out, because what tests whether it is back does all that decisions do. The log
-# names the cause, and shows nothing that a terminal or a client could have planted.
+# A Redis that refuses a command that only some decisions need opens the breaker once, and the breaker stays
+# open, because a probe uses everything that decisions use. The log names the cause, without control bytes
+# and without data of clients.
 
 use strict;
 use warnings;
@@ -25,8 +25,9 @@ sub rule {
     return "RateLimitRedisTimeout 10s connect=10s\n<Location />\nRateLimit one 20/1h $more\n</Location>\n";
 }
 
-# Requests until the breaker is open, then for a while more: it stays so, said once, and why.
-sub stays_found_out {
+# Sends requests until the breaker is open and some seconds longer: it must stay open, logged once, with the
+# reason.
+sub breaker_stays_open {
     my ($host, $says) = @_;
     Status->wait_until($host, sub {
         return 1 if $_[0]{RedisBreakerOpen};
@@ -39,10 +40,10 @@ sub stays_found_out {
         Fallback::no_error(Fallback::load($host, 64, from => '127.0.0.3'), 64);
         sleep 0.1;
     }
-    is +Status->of($host)->{RedisAnswered}, $answered, 'none is decided by Redis meanwhile';
+    is +Status->of($host)->{RedisAnswered}, $answered, 'Redis decides no request meanwhile';
     my @opened = $host->error_log_lines(qr/breaker open/);
     is(scalar(@opened), 1, "the breaker opens once") or diag grep { !/denied/ } $host->error_log;
-    like $opened[0], $says, 'and the log says why';
+    like $opened[0], $says, 'the log has the reason';
 }
 
 my @forbidden = (
@@ -54,20 +55,20 @@ my @forbidden = (
 for my $case (@forbidden) {
     my ($command, $forbid, $options) = @$case;
     for my $mpm (qw(event prefork)) {
-        subtest "a user without $command, for a rule with $options ($mpm)" => sub {
+        subtest "a user without $command and a rule with $options ($mpm)" => sub {
             my $redis = RedisServer->start;
             my $host = Fallback::host(redis => $redis, mpm => $mpm, config => rule($options));
             Fallback::wait_for_redis($host);
             Fallback::load($host, 64, from => '127.0.0.4', path => '/hello.txt');
             $redis->cmd('ACL', 'SETUSER', 'default', $forbid);
-            stays_found_out($host, qr/its user may not run what is needed/);
+            breaker_stays_open($host, qr/its user may not run what is needed/);
             $redis->cmd('ACL', 'SETUSER', 'default', $forbid =~ s/-/+/r);
             Fallback::recovered($host);
         };
     }
 }
 
-subtest 'what no rule needs may be forbidden' => sub {
+subtest 'commands that no rule needs can be forbidden' => sub {
     my $redis = RedisServer->start;
     $redis->cmd(qw(ACL SETUSER default -append -setrange -getrange -strlen -pexpire));
     my $host = Fallback::host(redis => $redis, config => rule(''));
@@ -83,13 +84,13 @@ subtest 'what no rule needs may be forbidden' => sub {
     Fallback::recovered($host);
 };
 
-subtest 'EVALSHA under another name' => sub {
+subtest 'EVALSHA is disabled' => sub {
     my $redis = RedisServer->start(conf => ['rename-command EVALSHA ""']);
     my $host = Fallback::host(redis => $redis, config => rule(''));
-    stays_found_out($host, qr/does not know a command that is needed/);
+    breaker_stays_open($host, qr/does not know a command that is needed/);
 };
 
-# A Redis that answers its handshake and refuses decisions with a text.
+# A Redis that completes the handshake and refuses decisions with an error.
 sub refuses {
     my ($text) = @_;
     return FakeRedis->start(sub {
@@ -101,7 +102,7 @@ sub refuses {
     });
 }
 
-subtest 'a Redis 5 is known at once, and never asked' => sub {
+subtest 'Redis 5 is recognized during the handshake' => sub {
     my $fake = FakeRedis->start(sub {
         my ($conn) = @_;
         while (my $words = $conn->command) {
@@ -111,25 +112,25 @@ subtest 'a Redis 5 is known at once, and never asked' => sub {
         }
     });
     my $host = Fallback::host(url => $fake->url, config => rule(''));
-    stays_found_out($host, qr/does not know HELLO: Redis 6\.0 or later is needed/);
-    is scalar(grep { /^EVALSHA/ } $fake->commands), 0, 'it is asked for no decision';
+    breaker_stays_open($host, qr/does not know HELLO: Redis 6\.0 or later is needed/);
+    is scalar(grep { /^EVALSHA/ } $fake->commands), 0, 'it gets no call';
 };
 
 subtest 'SET does not know KEEPTTL' => sub {
     my $fake = refuses('ERR Error running script (call to f_6e81): @user_script:91: '
         . '@user_script: 91: ERR syntax error');
     my $host = Fallback::host(url => $fake->url, config => rule(''));
-    stays_found_out($host, qr/Redis 6\.0 or later is needed/);
+    breaker_stays_open($host, qr/Redis 6\.0 or later is needed/);
 };
 
-subtest 'an error that nobody knows' => sub {
+subtest 'an unknown error' => sub {
     my $fake = refuses("ERR no %s%n today\e[31m, with args beginning with: 'SECRET'");
     my $host = Fallback::host(url => $fake->url, config => rule(''));
-    stays_found_out($host, qr/refuses what it is asked/);
+    breaker_stays_open($host, qr/refuses what it is asked/);
     my @lines = $host->error_log_lines(qr/refuses what it is asked: ERR no/);
-    like $lines[0], qr/: ERR no %s%n today\?\[31m$/, 'its text is logged, made harmless';
-    cmp_ok scalar(@lines), '<=', 2 * 4, 'not each time';
-    unlike $host->error_log, qr/SECRET/, 'and nothing that it was asked';
+    like $lines[0], qr/: ERR no %s%n today\?\[31m$/, 'its text is logged with control bytes replaced';
+    cmp_ok scalar(@lines), '<=', 2 * 4, 'but not every time';
+    unlike $host->error_log, qr/SECRET/, 'and without the arguments of the call';
 };
 
 done_testing;

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What Prometheus sees: both formats in good form, the numbers that clients count, never falling,
-# with labels that no client can choose.
+# The metrics for Prometheus are valid in both formats, have the numbers that clients count, never fall, and
+# have no labels that a client can choose.
 
 use strict;
 use warnings;
@@ -37,51 +37,53 @@ sub host {
 
 my $requests = 'apache_ratelimit_requests_total';
 
-# The version is written in one place.
 my ($version) = qx{cat src/core/version.h} =~ /^#define RL_VERSION "(.*)"$/m;
 
-subtest 'the numbers are those that clients count' => sub {
+subtest 'the metrics have the numbers that clients count' => sub {
     my $host = host($shared . $rules);
-    is(Metrics->of($host)->value($requests), 0, 'nothing is counted yet');
+    is(Metrics->of($host)->value($requests), 0, 'all counters are 0 at the start');
     is(Metrics->of($host)->value('apache_ratelimit_build_info', version => $version), 1, 'the version is a label');
     is scalar($host->error_log_lines(qr{ mod_ratelimit_redis/\Q$version\E .*resuming normal operations})), 1,
         'the start-up notice shows it';
-    is_deeply $host->flood(500)->{status}, { 200 => 100, 429 => 400 }, 'one is used up';
-    is_deeply $host->flood(100, path => '/page.html')->{status}, { 200 => 30, 429 => 70 }, 'two as well';
+    is_deeply $host->flood(500)->{status}, { 200 => 100, 429 => 400 }, 'the quota of one is used up';
+    is_deeply $host->flood(100, path => '/page.html')->{status}, { 200 => 30, 429 => 70 },
+        'the quota of two is used up';
     my $metrics = Metrics->of($host);
-    is $metrics->value($requests, rule => 'one', verdict => 'pass'), 100, 'those that passed';
-    is $metrics->value($requests, rule => 'one', verdict => 'deny'), 400, 'those that were denied';
+    is $metrics->value($requests, rule => 'one', verdict => 'pass'), 100, 'requests that passed are counted';
+    is $metrics->value($requests, rule => 'one', verdict => 'deny'), 400, 'requests that were denied are counted';
     is $metrics->value($requests, rule => 'two', verdict => 'deny', source => 'local'), 70,
-        'by whom they were';
+        'with the source of the verdict';
     is $metrics->value($requests, rule => 'two-ip', verdict => 'veto'), 70,
-        'those that another rule denied';
+        'requests that another rule denied are counted';
     cmp_ok $metrics->value($requests, rule => 'trial', verdict => 'shadow'), '>=', 70,
-        'those that would have been denied';
+        'requests that a shadow rule would have denied are counted';
     my $answers = $metrics->value('apache_ratelimit_redis_answers_total');
-    is $metrics->value($requests, rule => 'one', source => 'redis'), $answers, 'Redis answered these';
-    is $metrics->value('apache_ratelimit_redis_duration_seconds_count'), $answers, 'each in some time';
-    cmp_ok $metrics->value('apache_ratelimit_redis_duration_seconds_sum'), '>', 0, 'above none';
-    is $metrics->value('apache_ratelimit_redis_errors_total'), 0, 'without an error';
+    is $metrics->value($requests, rule => 'one', source => 'redis'), $answers,
+        'the answers of Redis are those of its verdicts';
+    is $metrics->value('apache_ratelimit_redis_duration_seconds_count'), $answers,
+        'the histogram of waits has as many';
+    cmp_ok $metrics->value('apache_ratelimit_redis_duration_seconds_sum'), '>', 0, 'their sum is above 0';
+    is $metrics->value('apache_ratelimit_redis_errors_total'), 0, 'there were no errors';
     is $metrics->value('apache_ratelimit_breaker_state'), 0, 'the breaker is closed';
     cmp_ok $metrics->value('apache_ratelimit_local_entries'), '>=', 3, 'the table has entries';
-    is(Metrics->of($host, open => 1)->value($_), $metrics->value($_), "$_ is so in OpenMetrics")
+    is(Metrics->of($host, open => 1)->value($_), $metrics->value($_), "$_ is the same in OpenMetrics")
         for $requests, 'apache_ratelimit_redis_answers_total', 'apache_ratelimit_local_entries';
 
     my $before = $metrics->series;
     $host->graceful;
     my $after = Metrics->of($host)->series;
     is_deeply [grep { ($after->{$_} // -1) < $before->{$_} } keys %$before], [],
-        'nothing falls or goes over a graceful restart';
-    is $host->flood(10)->{status}{429}, 10, 'more denials';
-    is(Metrics->of($host)->value($requests, rule => 'one', verdict => 'deny'), 410, 'add to the others');
+        'no series falls or disappears over a graceful restart';
+    is $host->flood(10)->{status}{429}, 10, 'more requests are denied';
+    is(Metrics->of($host)->value($requests, rule => 'one', verdict => 'deny'), 410, 'and added to the others');
 };
 
-subtest 'both formats are in good form' => sub {
+subtest 'both formats are valid' => sub {
     my $host = host($shared . $rules);
     $host->flood(200);
     my $plain = $host->get('/ratelimit-metrics');
     is $plain->header('Content-Type'), 'text/plain; version=0.0.4; charset=utf-8', 'text is the default';
-    is $plain->header('Cache-Control'), 'no-store', 'for now only';
+    is $plain->header('Cache-Control'), 'no-store', 'the response must not be cached';
     my %accept = (
         Metrics::OPEN() => 1,
         'application/openmetrics-text' => 1,
@@ -98,75 +100,76 @@ subtest 'both formats are in good form' => sub {
     my $open = Metrics->of($host, open => 1);
     for my $family ($open->families) {
         my $is = $open->family($family);
-        ok $is->{UNIT} || $is->{TYPE} eq 'gauge', "$family has a type, a help and a unit";
+        ok $is->{UNIT} || $is->{TYPE} eq 'gauge', "$family has a unit or is a gauge";
     }
-    like $open->text, qr/_bucket\{le="0\.00005"\}.*_bucket\{le="1\.0"\}/s, 'waits from 50 us to 1 s';
-    unlike $open->text, qr/lease/, 'of leases there is nothing yet';
+    like $open->text, qr/_bucket\{le="0\.00005"\}.*_bucket\{le="1\.0"\}/s, 'buckets reach from 50 us to 1 s';
+    unlike $open->text, qr/lease/, 'there is nothing about leases yet';
   SKIP: {
-        skip 'no promtool', 1 unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
+        skip 'promtool is not installed', 1 unless grep { -x "$_/promtool" } split /:/, $ENV{PATH};
         my $file = $host->file('metrics.txt', $plain->body);
         my $said = `promtool check metrics <$file 2>&1`;
-        is "$?:$said", '0:', 'promtool has nothing to say';
+        is "$?:$said", '0:', 'promtool has no complaint';
     }
 };
 
-subtest 'who may ask how' => sub {
+subtest 'only GET and HEAD are allowed' => sub {
     my $host = host($shared . $rules);
     my $get  = $host->get('/ratelimit-metrics');
     my $head = $host->get('/ratelimit-metrics', method => 'HEAD');
-    is $head->status, 200, 'HEAD is GET';
-    is $head->header('Content-Type'), $get->header('Content-Type'), 'with its headers';
-    is $head->body, '', 'without its body';
+    is $head->status, 200, 'HEAD is allowed';
+    is $head->header('Content-Type'), $get->header('Content-Type'), 'with the headers of GET';
+    is $head->body, '', 'without a body';
     for my $method (qw(POST PUT DELETE OPTIONS PATCH MADEUP)) {
         my $answer = $host->get('/ratelimit-metrics', method => $method);
         is $answer->status, 405, "$method is not allowed";
-        like $answer->header('Allow') // '', qr/GET/, 'and told what is';
+        like $answer->header('Allow') // '', qr/GET/, 'the response names GET as allowed';
     }
 };
 
-subtest 'no client makes a series' => sub {
+subtest 'clients cannot create series' => sub {
     my $host = host($shared . $rules);
     my $before = keys %{ Metrics->of($host)->series };
     $host->get("/page.html?$_", headers => { 'X-Key' => "key-$_", Host => "h$_.test" }, from => "127.0.1.$_")
         for 1 .. 50;
     my $metrics = Metrics->of($host);
-    is scalar(keys %{ $metrics->series }), $before, 'fifty clients, and not one series more';
-    unlike $metrics->text, qr/key-\d|127\.0\.1\.|\.test/, 'none of them is named';
+    is scalar(keys %{ $metrics->series }), $before, 'fifty clients add no series';
+    unlike $metrics->text, qr/key-\d|127\.0\.1\.|\.test/, 'no client is named';
 };
 
-subtest 'without Redis' => sub {
+subtest 'without Redis there are no metrics of Redis' => sub {
     my $host = host($rules);
     my $metrics = Metrics->of($host);
-    is_deeply [grep { /redis|breaker/ } $metrics->families], [], 'nothing is said of it';
-    ok $metrics->family('apache_ratelimit_local_entries'), 'but of memory';
+    is_deeply [grep { /redis|breaker/ } $metrics->families], [], 'no family is about Redis';
+    ok $metrics->family('apache_ratelimit_local_entries'), 'those about memory are there';
 };
 
-subtest 'a Redis that fails' => sub {
+subtest 'failures of Redis are counted' => sub {
     my $gone = RedisServer->start;
     my $host = Httpd->start(redis => $gone, modules => ['status'], config => Metrics::CONFIG
         . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 50ms\n$rules");
     $gone->kill9;
     is $host->flood(300)->{status}{429}, 200, 'this host counts alone';
     my $metrics = Metrics->of($host);
-    is $metrics->value($requests, rule => 'one', source => 'fallback'), 300, 'which shows';
-    cmp_ok $metrics->value('apache_ratelimit_redis_errors_total'), '>=', 200, 'with the reasons';
+    is $metrics->value($requests, rule => 'one', source => 'fallback'), 300, 'all requests are counted as fallback';
+    cmp_ok $metrics->value('apache_ratelimit_redis_errors_total'), '>=', 200, 'errors are counted';
     Process::wait_until(sub { $host->flood(5, from => '127.0.0.5');
         Metrics->of($host)->value('apache_ratelimit_breaker_state') == 1 }, what => 'the breaker to open');
-    cmp_ok(Metrics->of($host)->value('apache_ratelimit_breaker_opens_total'), '>=', 1, 'and is counted');
+    cmp_ok(Metrics->of($host)->value('apache_ratelimit_breaker_opens_total'), '>=', 1,
+        'the opening of the breaker is counted');
 };
 
-subtest 'a Redis that complains' => sub {
+subtest 'error replies of Redis are counted and explained' => sub {
     my $full = RedisServer->start(conf => ['maxmemory 1', 'maxmemory-policy noeviction']);
     my $host = Httpd->start(redis => $full, modules => ['status'], config => Metrics::CONFIG
         . Status::CONFIG . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 1s\n$rules");
     $host->flood(5);
     my $metrics = Metrics->of($host);
     cmp_ok $metrics->value('apache_ratelimit_redis_error_replies_total', error => 'oom'), '>', 0,
-        'is counted by what it says';
+        'they are counted by kind';
     my $page = $host->get('/server-status')->body;
-    like $page, qr/<td title="Error">oom</, 'and shown';
-    like $page, qr/memory is full: raise maxmemory/, 'with what to do';
-    like $page, qr/class="bad"><b>Redis at 127\.0\.0\.1:\d+ is not asked/, 'and what it comes to';
+    like $page, qr/<td title="Error">oom</, 'the status page shows the kind';
+    like $page, qr/memory is full: raise maxmemory/, 'and what to do';
+    like $page, qr/class="bad"><b>Redis at 127\.0\.0\.1:\d+ is not asked/, 'and that Redis is not asked';
 };
 
 done_testing;

@@ -1,7 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# The violation log: who was denied, by which rule, how far over; once and then by number, also
-# when the client has gone away; in a file or a program, as CustomLog; whatever clients send.
+# The violation log has a line for the first denial of a client and then one per interval with the number of
+# denials, even after the client has gone away. It goes to a file or a program, as CustomLog does, and stays
+# valid whatever clients send.
 
 use strict;
 use warnings;
@@ -33,13 +34,13 @@ sub slurp {
     return scalar(<$in>) // '';
 }
 
-# The lines of a log, each a hash; a broken one dies.
+# The lines of a JSON log, as hashes. Dies of an invalid line.
 sub lines {
     my ($host, $name) = @_;
     return map { $json->decode($_) } split /\n/, slurp($host->dir . '/' . ($name || 'v.log'));
 }
 
-# The same of a text log.
+# The same for a text log.
 sub texts {
     my ($host, $name) = @_;
     return map { { line => $_, map { split /=/, $_, 2 } /(?<= )([a-z-]+=\S*)/g } }
@@ -48,7 +49,7 @@ sub texts {
 
 sub sum { my $sum = 0; $sum += $_->{denials} for @_; return $sum }
 
-subtest 'a line says who, what, why and how far over' => sub {
+subtest 'a line has client, rule, reason and severity' => sub {
     my $host = host(<<'EOT', modules => [qw(status unique_id)]);
 RateLimitLog v.log
 <Location /hello.txt>
@@ -61,32 +62,32 @@ RateLimitLog v.log
 EOT
     my $before = time;
     $host->get('/Hello.txt/../hello.txt?secret=1', from => '127.0.0.2') for 1 .. 2;
-    is scalar(lines($host)), 0, 'who passes is not in it';
+    is scalar(lines($host)), 0, 'requests that pass are not logged';
     my $denied = $host->get('/hello.txt?secret=1', from => '127.0.0.2', host => 'www.example.org');
     is $denied->status, 429, 'the third is denied';
     my ($line, @more) = lines($host);
-    is scalar(@more), 0, 'one denial, one line';
+    is scalar(@more), 0, 'one denial is one line';
     my ($time, $wait, $id) = delete @$line{qw(time retry_after_ms request_id)};
     is_deeply $line, {
         verdict => 'deny', rule => 'one', algorithm => 'sliding-window', limit => 2,
         window_ms => 3600000, source => 'local', severity => 'low', denials => 1,
         address => '127.0.0.2', identity => 'ip:127.0.0.2', method => 'GET',
         host => 'www.example.org', path => '/hello.txt',
-    }, 'its fields';
-    like $time, qr/^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'when';
-    is int(($wait + 999) / 1000), $denied->header('Retry-After'), 'the wait the client was told';
-    like $id, qr/^[\w@-]{20,}$/, 'the id of mod_unique_id';
-    unlike slurp($host->dir . '/v.log'), qr/secret/, 'the query is not in it';
-    is_deeply [$host->error_log_lines(qr/ratelimit: denied/)], [], 'nor is the denial in the error log';
+    }, 'the fields are right';
+    like $time, qr/^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'the time is in UTC with milliseconds';
+    is int(($wait + 999) / 1000), $denied->header('Retry-After'), 'the wait is that of Retry-After';
+    like $id, qr/^[\w@-]{20,}$/, 'the request id is that of mod_unique_id';
+    unlike slurp($host->dir . '/v.log'), qr/secret/, 'the query string is not logged';
+    is_deeply [$host->error_log_lines(qr/ratelimit: denied/)], [], 'the denial is not in the error log';
 
     $host->get('/page.html', from => '127.0.0.3') for 1 .. 2;
     my %by_rule = map { $_->{rule} => $_ } lines($host);
-    is $by_rule{quiet}{verdict}, 'shadow', 'a shadow rule says so' if $by_rule{quiet};
-    is $by_rule{nobody}{retry_after_ms}, undef, 'where no waiting helps there is no wait';
-    is $by_rule{nobody}{limit}, 0, 'a limit of none is one';
+    is $by_rule{quiet}{verdict}, 'shadow', 'the verdict of a shadow rule is "shadow"' if $by_rule{quiet};
+    is $by_rule{nobody}{retry_after_ms}, undef, 'a quota of 0 has no wait';
+    is $by_rule{nobody}{limit}, 0, 'and the limit 0';
 };
 
-subtest 'as text' => sub {
+subtest 'the log can be text' => sub {
     my $host = host(<<'EOT');
 RateLimitLog v.txt text every=60s
 RateLimit one 0/1h key=path
@@ -94,10 +95,10 @@ EOT
     $host->get('/a%20b');
     my ($line) = texts($host, 'v.txt');
     like $line->{line}, qr/^20\d\d-\d\d-\d\dT[\d:.]+Z verdict=deny rule=one algorithm=sliding-window limit=0 window-ms=3600000 source=local severity=medium denials=1 retry-after-ms=- address=127\.0\.0\.1 identity=[0-9a-f]{32} request-id=- method=GET host=localhost path=\/a%20b$/,
-        'one line of names and values, without a blank in any';
+        'a line consists of names and values without blanks';
 };
 
-subtest 'a flood is a line at its start, and one for each interval' => sub {
+subtest 'a flood of denials is logged at its start and once per interval' => sub {
     for my $mpm (qw(event prefork)) {
         my $host = host("RateLimitLog v.log every=2s\nRateLimit one 5/1h", mpm => $mpm);
         my $start = time;
@@ -111,40 +112,41 @@ subtest 'a flood is a line at its start, and one for each interval' => sub {
         Process::wait_until(sub { sum(lines($host)) == $denied }, within => 40,
             what => "all $denied denials to be in the log");
         my @lines = lines($host);
-        pass "$mpm: after the flood has stopped the rest is written, without a request";
-        cmp_ok scalar(@lines), '<=', 2 + $lasted / 2, 'at most a line for each interval: ' . @lines;
-        cmp_ok scalar(@lines), '>=', 2, 'and at least two';
-        is $lines[0]{denials}, 1, 'the first for the first denial';
-        is $lines[0]{severity}, 'low', 'which is nothing much';
+        pass "$mpm: after the flood the rest is written without a further request";
+        cmp_ok scalar(@lines), '<=', 2 + $lasted / 2, 'at most one line per interval: ' . @lines;
+        cmp_ok scalar(@lines), '>=', 2, 'there are at least two lines';
+        is $lines[0]{denials}, 1, 'the first line is for the first denial';
+        is $lines[0]{severity}, 'low', 'with low severity';
         my ($worst) = sort { $b->{denials} <=> $a->{denials} } @lines;
-        is $worst->{severity}, $worst->{denials} >= 500 ? 'critical' : 'high', 'a later one is';
-        is $lines[-1]{method}, undef, 'the last one is about no request in particular';
-        is $lines[-1]{identity}, 'ip:127.0.0.1', 'but says who';
+        is $worst->{severity}, $worst->{denials} >= 500 ? 'critical' : 'high',
+            'the severity of the largest count is high';
+        is $lines[-1]{method}, undef, 'the last line has no request';
+        is $lines[-1]{identity}, 'ip:127.0.0.1', 'but the identity';
     }
 };
 
-subtest 'what is left is written when httpd ends' => sub {
+subtest 'the rest is written when httpd stops' => sub {
     my $host = host("RateLimitLog v.log every=1d\nRateLimit one 5/1h");
     my $denied = Client->flood(targets => [$host->port], connections => 8, requests => 100,
         path => '/hello.txt')->{status}{429};
-    is sum(lines($host)), 1, 'one line yet';
+    is sum(lines($host)), 1, 'one line is written at first';
     $host->graceful;
-    is sum(lines($host)), 1, 'a graceful restart is no end';
+    is sum(lines($host)), 1, 'a graceful restart writes nothing';
     $host->stop;
-    is sum(lines($host)), $denied, 'the end is';
+    is sum(lines($host)), $denied, 'after the stop all denials are in the log';
 };
 
-subtest 'the error log gets the rest, too' => sub {
+subtest 'the rest is written to the error log, too' => sub {
     my $host = host('RateLimit one 5/1h');
     Client->flood(targets => [$host->port], connections => 8, requests => 100, path => '/hello.txt');
     $host->stop;
     my @lines = $host->error_log_lines(qr/ratelimit: denied/);
-    is scalar(@lines), 2, 'a line at the start, a line at the end';
+    is scalar(@lines), 2, 'there is a line at the start and one at the end';
     like $lines[1], qr/ rule=one .* identity=ip:127\.0\.0\.1 .* denials=94 address=127\.0\.0\.1, and none since/,
-        'with the number';
+        'the last line has the number of denials';
 };
 
-subtest 'each virtual host has its own, or the server\'s' => sub {
+subtest 'a virtual host has its own log or that of the server' => sub {
     my $host = host(<<'EOT', ports => 3);
 RateLimitLog server.log
 RateLimit one 0/1h
@@ -158,8 +160,9 @@ EOT
     is(Client->request(port => $host->port($_), path => '/hello.txt', from => "127.0.0.2$_")->status, 429,
         "server $_ denies") for 0 .. 2;
     is_deeply [map { $_->{address} } lines($host, 'server.log')], ['127.0.0.20', '127.0.0.22'],
-        'the server\'s log has what has none of its own';
-    is_deeply [map { $_->{address} } texts($host, 'own.log')], ['127.0.0.21'], 'the other has its own';
+        'the log of the server has the denials of virtual hosts without a log';
+    is_deeply [map { $_->{address} } texts($host, 'own.log')], ['127.0.0.21'],
+        'the log of a virtual host has its denials';
 };
 
 subtest 'a file is rotated by a graceful restart' => sub {
@@ -167,14 +170,14 @@ subtest 'a file is rotated by a graceful restart' => sub {
     $host->get('/hello.txt', from => '127.0.0.2');
     rename $host->dir . '/v.log', $host->dir . '/v.log.1';
     $host->get('/hello.txt', from => '127.0.0.3');
-    is scalar(lines($host, 'v.log.1')), 2, 'children write to the file they have';
+    is scalar(lines($host, 'v.log.1')), 2, 'children go on writing to the renamed file';
     $host->graceful;
     $host->get('/hello.txt', from => '127.0.0.4');
-    is_deeply [map { $_->{address} } lines($host)], ['127.0.0.4'], 'then to a new one';
-    is scalar(lines($host, 'v.log.1')), 2, 'and the old one is closed';
+    is_deeply [map { $_->{address} } lines($host)], ['127.0.0.4'], 'after the restart they write to a new one';
+    is scalar(lines($host, 'v.log.1')), 2, 'and no longer to the old one';
 };
 
-subtest 'a program gets the lines' => sub {
+subtest 'a log can be a program' => sub {
     for my $mpm (qw(event prefork)) {
         my $host = host(qq(RateLimitLog "|\$/bin/cat >>\@DIR\@/piped.log"\nRateLimit one 0/1h), mpm => $mpm);
         my $sum = Client->flood(targets => [$host->port], connections => 16, requests => 100,
@@ -183,12 +186,12 @@ subtest 'a program gets the lines' => sub {
         $host->graceful;
         $host->get('/hello.txt', from => '127.0.3.1');
         Process::wait_until(sub { lines($host, 'piped.log') >= 17 }, what => 'one more');
-        pass "$mpm: one line for each client, also over a graceful restart";
+        pass "$mpm: it gets a line for each client, also over a graceful restart";
         $host->stop;
     }
 };
 
-subtest 'a program that does not read stops nobody' => sub {
+subtest 'a program that does not read delays no request' => sub {
     my $host = host(<<'EOT' . Metrics::CONFIG);
 RateLimitLog "|/bin/sleep 600"
 RateLimit one 0/1h
@@ -197,27 +200,28 @@ EOT
         path => '/hello.txt', from => [map { "127.0.4.$_" } 1 .. 250]);
     $sum = Client->flood(targets => [$host->port], connections => 250, requests => 500,
         path => '/hello.txt', from => [map { "127.0.5.$_" } 1 .. 250]);
-    is_deeply $sum->{status}, { 429 => 500 }, 'each request has its answer';
+    is_deeply $sum->{status}, { 429 => 500 }, 'every request is answered';
     my $metrics = Metrics->of($host);
     my ($lost, $written) = map { $metrics->value('apache_ratelimit_log_lines_total', fate => $_) }
         qw(lost written);
-    cmp_ok $lost, '>', 0, 'what did not fit in the pipe is lost';
-    is $lost + $written, 500, 'and counted';
-    like $host->get('/server-status')->body, qr/lines of the violation log were lost/, 'and shown';
+    cmp_ok $lost, '>', 0, 'lines that do not fit in the pipe are lost';
+    is $lost + $written, 500, 'lost lines are counted';
+    like $host->get('/server-status')->body, qr/lines of the violation log were lost/, 'and shown on the status page';
 };
 
-subtest 'a log that cannot be opened' => sub {
+subtest 'a log that cannot be opened stops a start, but not a reload' => sub {
     my $error = eval { host("RateLimitLog no/such/dir/v.log\nRateLimit one 0/1h"); '' } // $@;
-    like $error, qr/RateLimitLog \S+no\/such\/dir\/v\.log cannot be opened/, 'is said at the start';
+    like $error, qr/RateLimitLog \S+no\/such\/dir\/v\.log cannot be opened/, 'the start fails with the reason';
     my $config = "RateLimitLog dir/v.log\nRateLimit one 0/1h\n" . Status::CONFIG;
     my $host = host('RateLimit one 0/1h');
     $host->graceful(config => $config);
-    is $host->get('/hello.txt')->status, 429, 'a reload goes on';
-    like $host->error_log, qr/denials go to the error log where a RateLimitLog could not be opened/, 'says so';
-    is scalar($host->error_log_lines(qr/ratelimit: denied/)), 1, 'and logs denials there';
+    is $host->get('/hello.txt')->status, 429, 'after a reload the server goes on';
+    like $host->error_log, qr/denials go to the error log where a RateLimitLog could not be opened/,
+        'the error log reports it';
+    is scalar($host->error_log_lines(qr/ratelimit: denied/)), 1, 'denials are logged in the error log';
 };
 
-subtest 'whatever clients send, a line is one line of good JSON' => sub {
+subtest 'whatever clients send, every line is valid' => sub {
     my $host = host(<<'EOT', modules => [qw(status unique_id)]);
 <VirtualHost *:@PORT@>
     RateLimitLog v.txt text
@@ -241,16 +245,16 @@ EOT
     }
     my $raw = slurp($host->dir . '/w.log');
     my @lines = eval { lines($host, 'w.log') };
-    is $@, '', 'all of it is JSON';
+    is $@, '', 'every line is valid JSON';
     cmp_ok scalar(@lines), '>', 220, scalar(@lines) . ' lines';
-    unlike $raw, qr/[^\x20-\x7e\n]/, 'printable ASCII';
+    unlike $raw, qr/[^\x20-\x7e\n]/, 'every byte is printable ASCII';
     cmp_ok length((sort { length $b <=> length $a } split /\n/, $raw)[0]), '<', 4096, 'no line is too long';
     my %path = map { $_->{path} => 1 } @lines;
-    ok $path{$_}, 'the path ' . JSON::PP->new->ascii->allow_nonref->encode($_) . ' is there'
+    ok $path{$_}, 'the log has the path ' . JSON::PP->new->ascii->allow_nonref->encode($_)
         for '/x"y', "/x\ny", '/x%FFy', "/\x{1F600}", "/%ED%A0%80", "/%C0%AF", "/\x{202e}", "/x<y", "/x\x7fy";
     my @texts = split /\n/, slurp($host->dir . '/v.txt');
-    is scalar(grep { !/^\S+Z( [a-z-]+=[\x21-\x7e]+){15}$/ } @texts), 0, 'text lines are as they should be';
-    is scalar(@texts), scalar(@lines), 'as many';
+    is scalar(grep { !/^\S+Z( [a-z-]+=[\x21-\x7e]+){15}$/ } @texts), 0, 'every line of the text log is valid';
+    is scalar(@texts), scalar(@lines), 'the text log has as many lines';
 };
 
 my %wrong = (
@@ -269,16 +273,16 @@ my %wrong = (
     "v.log\nRateLimitLog w.log" => qr/RateLimitLog is given twice for one server/,
 );
 
-subtest 'mistakes are said at httpd -t' => sub {
+subtest 'httpd -t refuses mistakes' => sub {
     for my $line (sort keys %wrong) {
         my ($code, $said) = Httpd->config_test(config => "RateLimitLog $line");
-        isnt $code, 0, "RateLimitLog $line";
-        like $said, $wrong{$line}, 'with what is wrong';
+        isnt $code, 0, "refused: RateLimitLog $line";
+        like $said, $wrong{$line}, 'with the reason';
     }
     my ($code, $said) = Httpd->config_test(config => "<Location />\nRateLimitLog v.log\n</Location>");
-    like $said, qr/RateLimitLog not allowed/, 'not in a section';
+    like $said, qr/RateLimitLog not allowed/, 'RateLimitLog is refused in a section';
     ($code) = Httpd->config_test(config => 'RateLimitLog v.log every=1m TEXT');
-    is $code, 0, 'order and case do not matter';
+    is $code, 0, 'options are accepted in any order and case';
 };
 
 done_testing;

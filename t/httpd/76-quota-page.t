@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# A client's own quotas: as its next request would find them, by all algorithms, without being
-# charged for the look, with Redis and without.
+# The quota page shows a client its own quotas as its next request would find them, for every algorithm, with
+# Redis and without. Reading it costs nothing.
 
 use strict;
 use warnings;
@@ -49,63 +49,65 @@ sub quotas {
 }
 
 for my $redis_or_not ('with Redis', 'alone') {
-    subtest "what is left ($redis_or_not)" => sub {
+    subtest "the page shows what is left ($redis_or_not)" => sub {
         my $host = host(($redis_or_not eq 'alone' ? '' : $shared) . $page);
         my @from = (from => $redis_or_not eq 'alone' ? '127.0.0.2' : '127.0.0.3');
         my $all = quotas($host, @from);
-        is_deeply [sort keys %$all], [qw(bucket fixed window)], 'rules that may show, and no others';
+        is_deeply [sort keys %$all], [qw(bucket fixed window)],
+            'it shows all rules except shadow rules and those with headers=off';
         is_deeply { map { $_ => $all->{$_}{remaining} } keys %$all }, { window => 10, fixed => 20, bucket => 5 },
-            'at first everything is left';
+            'everything is left at the start';
         is_deeply { map { $_ => $all->{$_}{limit} } keys %$all }, { window => 10, fixed => 20, bucket => 30 },
-            'of the quota';
+            'limit is the quota';
         is_deeply { map { $_ => $all->{$_}{capacity} } keys %$all }, { window => 10, fixed => 20, bucket => 5 },
-            'of what may come at once';
+            'capacity is the quota or the burst';
         quotas($host, @from) for 1 .. 50;
-        is quotas($host, @from)->{window}{remaining}, 10, 'fifty looks cost nothing';
-        is $host->get('/api/x', @from, headers => { 'X-Key' => 'a' })->status, 200, 'a request' for 1 .. 3;
+        is quotas($host, @from)->{window}{remaining}, 10, 'reading the page fifty times costs nothing';
+        is $host->get('/api/x', @from, headers => { 'X-Key' => 'a' })->status, 200, 'a request passes' for 1 .. 3;
         $all = quotas($host, @from, headers => { 'X-Key' => 'a' });
         is_deeply { map { $_ => $all->{$_}{remaining} } keys %$all }, { window => 7, fixed => 17, bucket => 2 },
-            'costs';
-        is $all->{window}{used}, 3, 'what it costs';
+            'three requests cost three units of each rule';
+        is $all->{window}{used}, 3, 'used is what they cost';
         is quotas($host, @from, headers => { 'X-Key' => 'b' })->{fixed}{remaining}, 20,
             'another key has its own quota';
-        is $all->{window}{retry_after_ms}, 0, 'nobody has to wait';
-        cmp_ok $all->{window}{reset_ms}, '>', 0, 'for the whole quota one has';
+        is $all->{window}{retry_after_ms}, 0, 'retry_after_ms is 0 as long as something is left';
+        cmp_ok $all->{window}{reset_ms}, '>', 0, 'reset_ms is the time until the whole quota is back';
         my $next = $host->get('/api/x', @from);
-        is $next->header('X-RateLimit-Remaining'), 1, 'the next request finds it so';
+        is $next->header('X-RateLimit-Remaining'), 1, 'the next request finds these numbers';
         $host->get('/api/x', @from) for 1 .. 3;
         my $denied = $host->get('/api/x', @from);
-        is $denied->status, 429, 'who has used it up';
+        is $denied->status, 429, 'a client that has used up a quota is denied';
         my $bucket = quotas($host, @from)->{bucket};
-        is $bucket->{remaining}, 0, 'can still look';
-        is int(($bucket->{retry_after_ms} + 999) / 1000), $denied->header('Retry-After'), 'how long it takes';
+        is $bucket->{remaining}, 0, 'it can still read the page';
+        is int(($bucket->{retry_after_ms} + 999) / 1000), $denied->header('Retry-After'),
+            'retry_after_ms is Retry-After';
         is_deeply [grep { /X-RateLimit/ } map { $_->[0] } @{ $host->get('/api/quota', @from)->headers }], [],
-            'a look has no headers of limits';
+            'the page has no X-RateLimit headers';
     };
 }
 
-subtest 'another host sees the same' => sub {
+subtest 'another host shows the same' => sub {
     my ($one, $two) = map { host($shared . $page) } 1 .. 2;
     $one->get('/api/x', from => '127.0.0.9') for 1 .. 2;
-    is quotas($two, from => '127.0.0.9')->{window}{remaining}, 8, 'by Redis';
-    is quotas($two, from => '127.0.0.9')->{window}{source}, 'redis', 'which is asked';
+    is quotas($two, from => '127.0.0.9')->{window}{remaining}, 8, 'the count is that of both hosts';
+    is quotas($two, from => '127.0.0.9')->{window}{source}, 'redis', 'the source is Redis';
     my $status = Status->of($two);
-    is $status->{Requests}, 0, 'looks are no requests under a rule';
+    is $status->{Requests}, 0, 'reading the page does not count as a request under a rule';
 };
 
-subtest 'the page' => sub {
+subtest 'the page is JSON for GET and HEAD' => sub {
     my $host = host($page);
     my $answer = $host->get('/api/quota');
-    is $answer->header('Content-Type'), 'application/json', 'is JSON';
-    is $answer->header('Cache-Control'), 'no-store', 'of now';
-    is $host->get('/api/quota', method => 'HEAD')->status, 200, 'answers HEAD';
-    is $host->get('/api/quota', method => $_)->status, 405, "not $_" for qw(POST DELETE);
+    is $answer->header('Content-Type'), 'application/json', 'the content type is JSON';
+    is $answer->header('Cache-Control'), 'no-store', 'the page must not be cached';
+    is $host->get('/api/quota', method => 'HEAD')->status, 200, 'HEAD is allowed';
+    is $host->get('/api/quota', method => $_)->status, 405, "$_ is not allowed" for qw(POST DELETE);
     my $free = host("<Location /quota>\nSetHandler ratelimit-quota\n</Location>");
-    is $free->get('/quota')->body, "{\"quotas\":[]}\n", 'has nothing where there is no rule';
-    is $host->get('/api/x')->header('X-RateLimit-Remaining'), 4, 'and what is beside it is limited';
+    is $free->get('/quota')->body, "{\"quotas\":[]}\n", 'without rules the list is empty';
+    is $host->get('/api/x')->header('X-RateLimit-Remaining'), 4, 'other pages are limited';
 };
 
-subtest 'what is not limited, and what is not known' => sub {
+subtest 'unlimited and unknown quotas are shown as such' => sub {
     my $gone = RedisServer->start;
     my $host = Httpd->start(redis => $gone, config => <<'EOT');
 RateLimitRedis @REDIS@
@@ -122,13 +124,13 @@ EOT
     my $read = sub { +{ map { $_->{rule} => $_ } @{ JSON::PP->new->decode($host->get('/quota',
         headers => { 'X-Tier' => 'gold' })->body)->{quotas} } } };
     my $all = $read->();
-    ok $all->{free}{unlimited}, 'a tier without a limit says so';
-    is $all->{free}{limit}, undef, 'and has none';
-    is $all->{never}{retry_after_ms}, undef, 'for a quota of 0 no waiting helps';
+    ok $all->{free}{unlimited}, 'an unlimited tier is shown as unlimited';
+    is $all->{free}{limit}, undef, 'without a limit';
+    is $all->{never}{retry_after_ms}, undef, 'a quota of 0 has no wait';
     $gone->kill9;
     $all = $read->();
-    is $all->{open}{remaining}, undef, 'what only Redis knows is not known without it';
-    is $all->{'all-ip'}{source}, 'fallback', 'what this host counts is';
+    is $all->{open}{remaining}, undef, 'without Redis nothing is known about a rule with on-failure=open';
+    is $all->{'all-ip'}{source}, 'fallback', 'a rule that this host counts is shown as fallback';
 };
 
 done_testing;

@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Whatever happens to children, totals never fall, and are what clients counted, but for requests
-# that a killed child had in hand.
+# Whatever happens to children, totals never fall and are the numbers that clients count, except for requests
+# that a killed child was working on.
 
 use strict;
 use warnings;
@@ -20,13 +20,13 @@ my $requests = 'apache_ratelimit_requests_total';
 
 sub host {
     my ($config, $mpm) = @_;
-    # more children than are ever killed at once, so that someone always answers
+    # more children than are ever killed at once, so one can always answer
     return Httpd->start(redis => $redis, mpm => $mpm, children => $mpm eq 'prefork' ? 80 : 4,
         config => "$config\nRateLimit total 500/1h\nRateLimit beside 1000000/1h sync=local\n"
             . Metrics::CONFIG);
 }
 
-# What is counted now; whoever answers may be killed while he does.
+# The metrics now. Tries again if the child that answers is killed.
 sub metrics {
     my ($host) = @_;
     for (1 .. 20) {
@@ -38,7 +38,7 @@ sub metrics {
 
 for my $mpm (qw(event prefork)) {
     for my $redis_or_not ('with Redis', 'alone') {
-        subtest "64 connections and dying children ($mpm, $redis_or_not)" => sub {
+        subtest "totals are right while children are killed ($mpm, $redis_or_not)" => sub {
             $redis->cmd('FLUSHALL');
             my $host = host($redis_or_not eq 'alone' ? ''
                 : "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s", $mpm);
@@ -60,22 +60,24 @@ for my $mpm (qw(event prefork)) {
                 },
             );
             cmp_ok $killed, '>=', 5, "$killed children were killed";
-            is_deeply \@fell, [], "in $reads reads no counter fell";
+            is_deeply \@fell, [], "no counter fell in $reads reads";
             my $metrics = metrics($host);
             my %client = (pass => 0, deny => 0);
             $client{pass} = $sum->{status}{200} || 0;
             $client{deny} = $sum->{status}{429} || 0;
-            # a child has as many requests in hand as it has threads
+            # a child works on as many requests as it has threads
             my $lost = $killed * ($mpm eq 'prefork' ? 1 : 25);
-            cmp_ok $client{deny}, '>=', 4000, 'most were denied';
+            cmp_ok $client{deny}, '>=', 4000, 'most requests were denied';
             for my $verdict (qw(pass deny)) {
                 my $total = $metrics->value($requests, rule => 'total', verdict => $verdict);
-                cmp_ok $total, '>=', $client{$verdict}, "$verdict: $total, clients saw $client{$verdict}";
-                cmp_ok $total, '<=', $client{$verdict} + $lost, 'and no more than the killed had in hand';
+                cmp_ok $total, '>=', $client{$verdict},
+                    "$verdict: $total, at least the $client{$verdict} that clients counted";
+                cmp_ok $total, '<=', $client{$verdict} + $lost,
+                    'at most as many more as killed children were working on';
             }
             my $all = $metrics->value($requests, rule => 'total');
             my $beside = $metrics->value($requests, rule => 'beside');
-            cmp_ok abs($all - $beside), '<=', $lost, "both rules counted all: $all, $beside";
+            cmp_ok abs($all - $beside), '<=', $lost, "both rules counted all requests: $all, $beside";
         };
     }
 }
