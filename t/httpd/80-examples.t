@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Every file of conf/examples is loaded as it is into a real httpd, gets traffic,
-# and denies where its comments promise it: here those about logins and about hosts
-# that share a load balancer, in 82 to 84 the others. The files that a2enmod links are
-# tried in the same way.
+# Every file of conf/examples is loaded unchanged into a real httpd, gets traffic, and denies where its
+# comments say so. This test has the examples about logins and about hosts behind a load balancer, and the
+# files that a2enmod links; 82 to 86 have the other examples.
 
 use strict;
 use warnings;
@@ -40,8 +39,8 @@ Examples::run(
 subtest 'ratelimit_redis.conf' => \&shipped_configuration_lets_the_admin_in;
 done_testing;
 
-# A login here answers a good password with 303 and shows its form again for a bad one,
-# as most do. The password stands in the query, where httpd can see it.
+# A login that answers a right password with 303 and a wrong one with its form, as most do. The password is
+# in the query string, where httpd can see it.
 sub login_host {
     my ($file, %opt) = @_;
     my %page = (modules => ['rewrite'], files => { login => "<form>\n" });
@@ -59,8 +58,8 @@ Include $file
 EOC
 }
 
-# A response is counted when it has been sent, which the client may be ahead of: what
-# is asked for again until the denial is a block, and not for what is still under way.
+# Repeats a denied request until the denial is a block. Responses are counted after they are sent, so the
+# first denials can be for requests that are still pending.
 sub until_blocked {
     my ($host, @request) = @_;
     my $denied;
@@ -82,31 +81,31 @@ sub login_slows_guessing_down {
     my @good  = (path => '/login?good', method => 'POST', body => 'password=right');
     my @guess = (path => '/login', method => 'POST', body => 'password=guess');
 
-    is_deeply statuses($host, 30, @good), { 303 => 30 }, 'good logins cost nothing';
-    is_deeply statuses($host, 10, @guess), { 200 => 10 }, 'ten wrong passwords are heard';
+    is_deeply statuses($host, 30, @good), { 303 => 30 }, 'successful logins cost nothing';
+    is_deeply statuses($host, 10, @guess), { 200 => 10 }, 'ten wrong passwords are checked';
     my $denied = until_blocked($host, @guess);
     my $wait   = $denied->header('Retry-After');
-    # until one of ten fits again: late in a window sooner than early in it
+    # the block, or the time until one of ten fits again, which is less later in the window
     ok $wait > 880 && $wait <= 990, "then the address waits a quarter of an hour ($wait s)";
-    is $denied->header('X-RateLimit-Limit'), undef, 'and is not told how many tries there are';
+    is $denied->header('X-RateLimit-Limit'), undef, 'the number of tries is not shown';
     like $denied->body, qr/"detail":"Too many requests\. Try again in \d+ seconds\."/,
-        'but when to come back';
-    like $denied->body, qr/"violated-policies":\[\]/, 'and not by which rule';
-    is $host->request(@good)->status, 429, 'a right password does not show';
+        'the body says when to come back';
+    like $denied->body, qr/"violated-policies":\[\]/, 'and does not name the rule';
+    is $host->request(@good)->status, 429, 'the right password is denied as well';
 
     for my $spelling ('/Login', '/login/', '//login', '/login;x=1', '/login.php', '/log%69n',
         '/./login', '/x/../login', '/login?x=1', '/index.php/login', '/app/Login/', '/login.php/x',
         '/x%2Flogin', '/x%2F..%2flogin', '/x/..;/login', '/%256cogin', 'http://localhost/login')
     {
-        is $host->request(@guess, path => $spelling)->status, 429, "$spelling is the same form";
+        is $host->request(@guess, path => $spelling)->status, 429, "$spelling is denied as well";
     }
-    is $host->get('/login')->status, 200, 'the form still shows';
+    is $host->get('/login')->status, 200, 'the form itself is served';
     no_way_around_by_a_front_controller($file);
-    is $host->request(@good, from => '127.0.0.2')->status, 303, 'others may log in';
+    is $host->request(@good, from => '127.0.0.2')->status, 303, 'other clients can log in';
 
     my $together = Examples::at_once($host, 60, 30, @guess, from => '127.0.0.3');
-    is $together->{200}, 10, 'of guesses sent at once ten are heard';
-    is $together->{429}, 50, 'and no more';
+    is $together->{200}, 10, 'ten of 60 concurrent guesses are checked';
+    is $together->{429}, 50, 'the others are denied';
 
     Windows::time_left(25, 60);
     my %passed;
@@ -115,9 +114,9 @@ sub login_slows_guessing_down {
             from => [map { "127.0.1.$_" } 1 .. 70]);
         $passed{$_} += $flood->{$_} for keys %$flood;
     }
-    is_deeply \%passed, { 200 => 700 }, 'guesses from many addresses pass: nobody is locked out';
+    is_deeply \%passed, { 200 => 700 }, 'guesses from many addresses pass, so no user is locked out';
     my ($line) = $host->wait_for_log(qr/rule=login-flood/);
-    like $line, qr/would deny \(shadow\)/, 'and are logged';
+    like $line, qr/would deny \(shadow\)/, 'but are logged';
 
     my $redis = RedisServer->start;
     my @hosts = map {
@@ -125,13 +124,13 @@ sub login_slows_guessing_down {
     } 1, 2;
     my %seen;
     $seen{ $hosts[$_ % 2]->request(@guess)->status }++ for 1 .. 12;
-    is_deeply \%seen, { 200 => 10, 429 => 2 }, 'with Redis two hosts hear ten tries together';
+    is_deeply \%seen, { 200 => 10, 429 => 2 }, 'with Redis two hosts together check ten passwords';
     until_blocked($hosts[0], @guess);
-    is $hosts[1]->request(@good)->status, 429, 'and both keep to a block';
+    is $hosts[1]->request(@good)->status, 429, 'a block is valid on both';
 }
 
-# A form behind a front controller, in the ways to send every path there: ten wrong
-# passwords are heard, whichever spelling brings them, and then none by any.
+# A form behind a front controller, with the usual ways to send every path there: ten wrong passwords are
+# checked, over all spellings of the path together, and then none.
 sub no_way_around_by_a_front_controller {
     my ($file) = @_;
     my $folder = sub { return "<Directory \@DOCROOT\@>\n$_[0]\n</Directory>" };
@@ -149,9 +148,9 @@ sub no_way_around_by_a_front_controller {
         my @spellings = qw(/login /page.html/login /Login/ /login;a=b /index.php/login// /api/login.php);
         push @spellings, '/api%2Flogin' if $by =~ /NoDecode/;
         my @heard = map { $guess->($spellings[$_ % @spellings]) } 0 .. 9;
-        ok !(grep { $_ == 429 } @heard), "$by: ten tries are heard (@heard)";
+        ok !(grep { $_ == 429 } @heard), "$by: ten tries are checked (@heard)";
         Process::wait_until(sub { $guess->('/login') == 429 }, what => 'a denial');
-        is $guess->($_), 429, "$by: and then none by $_" for @spellings;
+        is $guess->($_), 429, "$by: then $_ is denied" for @spellings;
     }
 }
 
@@ -168,12 +167,12 @@ sub basic_auth_counts_wrong_passwords {
     my @right = (@page, headers => { Authorization => 'Basic YW5uOnJpZ2h0' });    # ann:right
     my @wrong = (@page, headers => { Authorization => 'Basic YW5uOndyb25n' });    # ann:wrong
 
-    is_deeply statuses($host, 70, @page),  { 401 => 70 }, 'to be asked for a password is no guess';
-    is_deeply statuses($host, 70, @right), { 200 => 70 }, 'the right one costs nothing';
-    is_deeply statuses($host, 50, @wrong), { 401 => 50 }, 'fifty wrong ones are heard';
+    is_deeply statuses($host, 70, @page),  { 401 => 70 }, 'requests without a password cost nothing';
+    is_deeply statuses($host, 70, @right), { 200 => 70 }, 'the right password costs nothing';
+    is_deeply statuses($host, 50, @wrong), { 401 => 50 }, 'fifty wrong passwords are checked';
     until_blocked($host, @wrong);
-    is $host->request(@right)->status, 429, 'then no password is looked at any more';
-    is $host->request(@right, from => '127.0.0.2')->status, 200, 'but that of others';
+    is $host->request(@right)->status, 429, 'then no password is checked';
+    is $host->request(@right, from => '127.0.0.2')->status, 200, 'the password of another client is';
 }
 
 sub api_counts_keys_and_addresses {
@@ -189,38 +188,38 @@ EOC
     my @mine  = (path => '/api/items', headers =>
             { 'X-Api-Key' => 'key of mine', 'X-Forwarded-For' => '203.0.113.7' });
 
-    is_deeply [$host->error_log_lines(qr/RateLimit "/)], [], 'no warning about its keys';
+    is_deeply [$host->error_log_lines(qr/RateLimit "/)], [], 'there is no warning about the keys';
 
     my $first = $host->request(@mine);
     is $first->body, "items\n", 'a request reaches the backend';
     is_deeply [$first->header_all('RateLimit-Policy')], ['"api-key";q=100;w=60, "api-ip";q=300;w=60'],
-        'and hears of both limits';
+        'the response has the policies of both limits';
     my ($tightest, @more) = $first->header_all('RateLimit');
-    like $tightest, qr/^"api-key";r=99;t=\d+$/, 'and what is left of the tighter';
-    is_deeply \@more, [], 'once: what the backend says of that is dropped';
+    like $tightest, qr/^"api-key";r=99;t=\d+$/, 'and what is left of the tighter one';
+    is_deeply \@more, [], 'once: the header of the backend is dropped';
     is $first->header('X-RateLimit-Limit'), undef, 'other headers are not sent';
 
     my %seen;
     $seen{ $hosts[$_ % 2]->request(@mine)->status }++ for 1 .. 101;
     is_deeply \%seen, { 200 => 99, 429 => 2 }, 'a key has 100 requests on both hosts together';
     my $denied = $host->request(@mine);
-    is $denied->header('Content-Type'), 'application/problem+json', 'a program can read the denial';
-    like $denied->body, qr/"violated-policies":\["api-key"\]/, 'which names the rule';
+    is $denied->header('Content-Type'), 'application/problem+json', 'the denial is a problem document';
+    like $denied->body, qr/"violated-policies":\["api-key"\]/, 'that names the rule';
 
     my $digest = substr sha256_hex('header:x-api-key:key of mine'), 0, 32;
     is $redis->cmd('EXISTS', "rl:{$digest}:api-key:sliding-window:1m"), 1,
-        'the key stands in Redis as its digest';
+        'the key is in Redis as a digest';
     is_deeply [grep { /mine/ } @{ $redis->cmd('KEYS', '*') }, $host->error_log], [],
-        'and nowhere as it is';
+        'and nowhere in clear text';
 
     sub_quota_of_search($host);
     no_way_around_the_address($host);
 
     is_deeply statuses($host, 320, path => '/api/health'), { 200 => 320 },
-        'the load balancer is never denied';
-    is $host->get('/api%2Fsearch')->status, 404, 'what the section does not match is not proxied';
+        'health checks of the load balancer are never denied';
+    is $host->get('/api%2Fsearch')->status, 404, 'a path that the section does not match is not proxied';
     my @log = split /\n/, do { local (@ARGV, $/) = ($host->dir . '/access.log'); <> };
-    like $log[0], qr/^200 pass api-key redis 99$/, 'the notes tell of each verdict';
+    like $log[0], qr/^200 pass api-key redis 99$/, 'the access log has the notes of each verdict';
 }
 
 sub sub_quota_of_search {
@@ -229,15 +228,15 @@ sub sub_quota_of_search {
             { 'X-Api-Key' => 'searcher', 'X-Forwarded-For' => '203.0.113.8' });
 
     is_deeply statuses($host, 12, %search), { 200 => 10, 429 => 2 }, 'ten searches pass';
-    is $host->request(%search, path => $_)->status, 429, "nor does $_"
+    is $host->request(%search, path => $_)->status, 429, "$_ is denied as well"
         for qw(/api/Search /api/search;x=1 /api//search /api/x/..;/search /api/search/all
             /api/x%2F..%2Fsearch /api/health/..;/search /api/health/..%2Fsearch);
-    is $host->request(%search, path => '/api/items')->status, 200, 'after that, the rest still does';
+    is $host->request(%search, path => '/api/items')->status, 200, 'other paths still pass';
     my $keys = Client->flood(
         targets => [$host->port], requests => 40, connections => 4, path => '/api/search',
         headers => sub { return { 'X-Api-Key' => "s $_[0]", 'X-Forwarded-For' => '203.0.113.8' } },
     );
-    is_deeply $keys->{status}, { 200 => 20, 429 => 20 }, 'with other keys, up to thirty';
+    is_deeply $keys->{status}, { 200 => 20, 429 => 20 }, 'with other keys an address has thirty searches';
 }
 
 sub no_way_around_the_address {
@@ -247,17 +246,17 @@ sub no_way_around_the_address {
     my $keys = Client->flood(%fresh, headers => sub {
         return { 'X-Api-Key' => "invented $_[0]", 'X-Forwarded-For' => '203.0.113.9' };
     });
-    is_deeply $keys->{status}, { 200 => 300, 429 => 10 }, 'a new key each time ends at 300';
+    is_deeply $keys->{status}, { 200 => 300, 429 => 10 }, 'with ever new keys an address has 300 requests';
     my $spoofed = Client->flood(%fresh, from => '127.0.0.66', headers => sub {
         return { 'X-Api-Key' => "spoofed $_[0]", 'X-Forwarded-For' => "198.51.100.$_[0]" };
     });
     is_deeply $spoofed->{status}, { 200 => 300, 429 => 10 },
-        'and who is not the load balancer cannot choose an address';
+        'a client that is not the load balancer cannot choose its address';
     my $keyless = Client->flood(%fresh, headers => { 'X-Forwarded-For' => '203.0.113.10' });
-    is_deeply $keyless->{status}, { 200 => 100, 429 => 210 }, 'without a key there are 100';
+    is_deeply $keyless->{status}, { 200 => 100, 429 => 210 }, 'without a key an address has 100';
 }
 
-# The load balancer is whoever connects from 127.0.0.1.
+# Every client at 127.0.0.1 is the load balancer.
 sub api_host {
     my ($file, $redis, $backend) = @_;
     return Httpd->start(
@@ -278,14 +277,14 @@ EOC
 sub shipped_configuration_lets_the_admin_in {
     is Examples::slurp("$conf/ratelimit_redis.load"),
         "LoadModule ratelimit_redis_module /usr/lib/apache2/modules/mod_ratelimit_redis.so\n",
-        'a2enmod finds the module where make install puts it';
+        'the module is loaded from where make install puts it';
     my ($code, $said) =
         Httpd->config_test(modules => ['status'], config => "Include $conf/ratelimit_redis.conf");
     is $code, 0, 'the configuration loads' or diag $said;
 
-    # What is commented out is there to be uncommented; some of it needs a Redis.
+    # lines that are commented out must be valid, some of them with a Redis
     my @lines = Examples::slurp("$conf/ratelimit_redis.conf") =~ /^ *#(RateLimit.*)$/mg;
-    ok @lines > 5, 'it shows settings';
+    ok @lines > 5, 'it has settings that are commented out';
     for my $line (@lines) {
         my $redis = $line =~ /^RateLimitRedis / ? '' : 'RateLimitRedis redis://127.0.0.1:6379';
         is +(Httpd->config_test(config => "$redis\n$line"))[0], 0, $line;
@@ -298,13 +297,13 @@ Include $conf/ratelimit_redis.conf
     SetHandler server-status
 </Location>
 EOC
-    is_deeply statuses($httpd, 5, path => '/'), { 200 => 3, 429 => 2 }, 'a site is limited';
+    is_deeply statuses($httpd, 5, path => '/'), { 200 => 3, 429 => 2 }, 'the site is limited';
     is_deeply statuses($httpd, 5, path => '/server-status?auto'), { 200 => 5 },
-        'its status is not';
-    is_deeply statuses($httpd, 5, path => '/ratelimit-metrics'), { 200 => 5 }, 'nor are its metrics';
+        'its status page is not';
+    is_deeply statuses($httpd, 5, path => '/ratelimit-metrics'), { 200 => 5 }, 'its metrics are not';
 }
 
-# The stunnel.conf in the comments is used as it stands there, but for places and names.
+# The stunnel.conf in the comments is used unchanged except for paths, addresses and names.
 sub redis_is_asked_through_stunnel {
     my ($file) = @_;
     my $ca     = Certificates->new;
@@ -337,13 +336,13 @@ Include $file
 </Location>
 EOC
     is $host->get('/hello.txt')->header('X-Source'), 'redis', 'Redis decides' for 1 .. 3;
-    is $host->get('/hello.txt')->status, 429, 'up to the quota';
-    is scalar(@{ $redis->cmd('KEYS', '*:one:*') }), 1, 'where its count is';
+    is $host->get('/hello.txt')->status, 429, 'and denies beyond the quota';
+    is scalar(@{ $redis->cmd('KEYS', '*:one:*') }), 1, 'the count is in Redis';
     $redis->kill9;
     is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
     $redis->restart;
     Process::wait_until(sub {
         $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source') eq 'redis'
     }, what => 'Redis to decide again', within => 30);
-    pass 'and it decides again when it is back';
+    pass 'Redis decides again when it is back';
 }

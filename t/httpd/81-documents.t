@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# The documents say what is so. Every example passes httpd -t. DIRECTIVES.md has each directive,
-# option, algorithm, key component and phase that the module takes, and no other; its defaults and
-# contexts, the effect of its examples, and what it says is refused are tried. Every link leads
-# somewhere.
+# The documents are true. Every example passes httpd -t. DIRECTIVES.md has every directive, option, algorithm,
+# key component and phase that the module accepts, and no other; its defaults and contexts, the effect of its
+# examples, and the lines that it calls refused are tried. Every link has a target.
 
 use strict;
 use warnings;
@@ -26,18 +25,18 @@ my $readme    = Documents->read('README.md');
 my $manual    = Documents->read('conf/DIRECTIVES.md');
 my $operating = Documents->read('conf/OPERATING.md');
 
-# In place of the files of a password and of certificates; check() has others.
+# check() puts these files in place of those in the examples: a password and an authority.
 my ($out, $secret) = tempfile(UNLINK => 1);
 print $out "password\n";
 close $out or die "$secret: $!\n";
 my $ca = Certificates->new->file;
 
-# What the examples use beside the module.
+# The modules of httpd that the examples use.
 my @modules = qw(status remoteip setenvif headers proxy proxy_http cache ssl);
 
 # --- Documents -----------------------------------------------------------------
 
-subtest 'links' => sub {
+subtest 'every link has a target' => sub {
     my %anchors = map { $_->path => $_->anchors } Documents::all();
     for my $document (Documents::all()) {
         my @broken;
@@ -47,22 +46,22 @@ subtest 'links' => sub {
             my $is_there = -e "$Documents::ROOT/$path";
             push @broken, $link unless $is_there && (!defined $anchor || $anchors{$path}{$anchor});
         }
-        is_deeply \@broken, [], 'all links of ' . $document->path . ' lead somewhere';
+        is_deeply \@broken, [], 'all links of ' . $document->path . ' have a target';
     }
 };
 
-subtest 'lists of contents' => sub {
-    cmp_ok +(my @lines = split /\n/, $readme->text), '<=', 300, 'README.md is short';
+subtest 'lists of contents are complete' => sub {
+    cmp_ok +(my @lines = split /\n/, $readme->text), '<=', 300, 'README.md has at most 300 lines';
     for my $document ($readme, $manual, $operating) {
         my ($head) = $document->text =~ /\A(.*?)^## (?!Contents)/ms;
         my @headings = grep { $_ ne 'Contents' } map { $document->headings($_) }
             2, $document == $readme ? () : 3;
         my @missing = grep { index($head, "(#$_)") < 0 } map { Documents::slug($_) } @headings;
-        is_deeply \@missing, [], 'that of ' . $document->path . ' is complete';
+        is_deeply \@missing, [], 'the list of ' . $document->path . ' is complete';
     }
 };
 
-subtest 'examples are good configurations' => sub {
+subtest 'examples in documents are valid configurations' => sub {
     for my $document (Documents::all()) {
         for my $example ($document->examples('apache')) {
             my ($heading, $text) = @$example;
@@ -78,48 +77,49 @@ subtest 'examples are good configurations' => sub {
     }
 };
 
-subtest 'examples that are files' => sub {
+subtest 'the README lists conf/examples' => sub {
     my %linked = map { $_ => 1 } $readme->text =~ m{\(conf/examples/([\w-]+\.conf)\)}g;
-    is_deeply [sort keys %linked], [Examples::names()], 'each is named, and there';
+    is_deeply [sort keys %linked], [Examples::names()], 'it links to every file, and to no other';
 };
 
-subtest "the operator's card" => sub {
+subtest "the operator's card agrees with the runbook" => sub {
     my @commands = $readme->section("The operator's card") =~ /`(redis-cli [^`]+)`/g;
-    ok @commands >= 2, scalar(@commands) . ' commands';
+    ok @commands >= 2, 'the card has ' . @commands . ' commands';
     my $runbook = $operating->section('Runbook');
-    is_deeply [grep { index($runbook, $_) < 0 } @commands], [], 'are those of the runbook';
+    is_deeply [grep { index($runbook, $_) < 0 } @commands], [], 'all of them are in the runbook';
 };
 
-subtest 'directories of t, and files of t/lib' => sub {
+subtest 't/README.md lists the directories of t and the files of t/lib' => sub {
     my $tests = Documents->read('t/README.md');
     my @there = map { s{.*/}{}r } grep { -d } glob "$Documents::ROOT/t/*";
     my %named = map { $_ => 1 } named($tests, 'Kinds of tests');
-    is_deeply [grep { !$named{$_} && $_ ne 'lib' } @there], [], 'each directory is in t/README.md';
+    is_deeply [grep { !$named{$_} && $_ ne 'lib' } @there], [], 'every directory is listed';
     is_deeply [sort(named($tests, 'Files in t/lib'))],
-        [sort map { s{.*/}{}r } glob "$Documents::ROOT/t/lib/*"], 'and each file';
+        [sort map { s{.*/}{}r } glob "$Documents::ROOT/t/lib/*"], 'every file of t/lib is listed';
 };
 
-subtest 'the test that t/README.md shows' => sub {
+subtest 'the test in t/README.md works' => sub {
     my ($example) = Documents->read('t/README.md')->examples('perl');
     my ($script, $file) = tempfile(SUFFIX => '.t', UNLINK => 1);
     print $script $example->[1] =~ s{\$FindBin::Bin/\.\./lib}{$FindBin::Bin/../lib}r;
     close $script or die "$file: $!\n";
     my $said = qx{"$^X" "$file" 2>&1};
-    is $?, 0, 'passes' or diag $said;
+    is $?, 0, 'it passes' or diag $said;
 };
 
-subtest 'targets of make' => sub {
+subtest 'targets of make exist and are documented' => sub {
     my $makefile = Examples::slurp("$Documents::ROOT/Makefile");
     my ($phony) = $makefile =~ /^\.PHONY: (.*)/m;
     my %there = map { $_ => 1 } split ' ', $phony;
     my @named = map { $_->text =~ m{(?:`|^)make ([a-z][\w-]+)\b(?!/)}mg } Documents::all();
-    is_deeply [grep { !$there{$_} } @named], [], 'all that are named are there';
+    is_deeply [grep { !$there{$_} } @named], [], 'every target that a document names exists';
     my $taken = Documents->read('.github/CONTRIBUTING.md')->section('How a change is taken');
     my @run = Examples::slurp("$Documents::ROOT/.ci/run") =~ /^(?:stage )?make ([\w-]+)/mg;
-    is_deeply [grep { index($taken, "`make $_`") < 0 } @run], [], 'and all that .ci/run runs';
+    is_deeply [grep { index($taken, "`make $_`") < 0 } @run], [],
+        'CONTRIBUTING.md names every target that .ci/run runs';
     my %listed = map { /^make ([\w-]+)/ ? ($1 => 1) : () } named($readme, 'Build and test');
     is_deeply [grep { !$listed{$_} } $makefile =~ /^#   make ([\w-]+) +\w/mg], [],
-        'and the README lists those that the Makefile does';
+        'the README lists every target that the Makefile lists';
 };
 
 # --- The manual ----------------------------------------------------------------
@@ -128,7 +128,7 @@ my @source;
 find(sub { push @source, Examples::slurp($_) if /\.c$/ }, "$Documents::ROOT/src");
 my @directives = sort map { /AP_INIT_\w+\("(RateLimit\w*)"/g } @source;
 
-# A good line of each directive whose default is not one.
+# A valid line of each directive that has no default.
 my %line = (
     RateLimit => 'RateLimit x 10/1m', RateLimitAdaptive => 'RateLimitAdaptive 70 0.5',
     RateLimitLog => 'RateLimitLog logs/x', RateLimitRedis => 'RateLimitRedis redis://127.0.0.1',
@@ -141,79 +141,80 @@ my %context = (
     directory => "<Location /x>\n%s\n</Location>",
 );
 
-subtest 'directives' => sub {
-    is_deeply [$manual->headings(3, 'Directives')], \@directives, 'all of them are there, in order';
+subtest 'every directive is described' => sub {
+    is_deeply [$manual->headings(3, 'Directives')], \@directives, 'the headings are the directives, in order';
     for my $name (@directives) {
         my %row = rows($name);
         is_deeply [grep { !$row{$_} } qw(Description Syntax Default Context Status Module)], [],
             "$name has all its rows";
-        like $row{Compatibility}, qr/^since \d+\.\d+/, 'since when it is there';
-        like $row{Syntax}, qr/^`$name /, 'its syntax begins with its name';
+        like $row{Compatibility}, qr/^since \d+\.\d+/, 'Compatibility names a version';
+        like $row{Syntax}, qr/^`$name /, 'the syntax begins with its name';
         my ($default) = $row{Default} =~ /^`([^`]*)`$/;
-        is +(check($default))[0], 0, "its default is taken: $default" if $default;
-        is_deeply [contexts($line{$name} || $default)], [split /, /, $row{Context}], 'its context';
+        is +(check($default))[0], 0, "the default is accepted: $default" if $default;
+        is_deeply [contexts($line{$name} || $default)], [split /, /, $row{Context}], 'the contexts are right';
     }
 };
 
-# A good value of each option that takes one, if its default is not one.
+# A valid value of each option that needs one and has no default.
 my %value = (
     'burst=' => 20, 'path=' => '/x', 'methods=' => 'GET', 'when=' => 'true', 'unless=' => 'false',
     'tier=' => 'x', 'charge-on=' => 404, 'block=' => '1m', 'on-failure=' => 'open',
     'phase=' => 'access',
 );
-# What an option needs beside it.
+# Options that need another one beside them.
 my %with = ('burst=' => 'algorithm=token-bucket', 'delay=' => 'algorithm=leaky-bucket');
 
-subtest 'options' => sub {
+subtest 'every option is described' => sub {
     my ($known) = rule('no-such-option') =~ /; expected one of: (.*)/;
     my @known    = split /, /, $known;
     my @headings = grep { !/ / } $manual->headings(3, 'Options of RateLimit');
-    is_deeply [sort @headings], [sort @known], 'all of them are there';
+    is_deeply [sort @headings], [sort @known], 'the headings are the options';
     is_deeply [named($readme, 'First limits')], \@headings,
-        'and in the table of the README';
+        'the table of the README has them all';
     for my $name (@headings) {
         my %row = rows($name);
         is_deeply [grep { !$row{$_} } qw(Description Syntax Default Context Compatibility)], [],
             "$name has all its rows";
-        like $row{Compatibility}, qr/^since \d+\.\d+/, 'since when it is there';
+        like $row{Compatibility}, qr/^since \d+\.\d+/, 'Compatibility names a version';
         my ($default) = $row{Default} =~ /^`([^`]*)`$/;
         my $option = $default // $name . ($value{$name} // '');
         my $needs  = $with{$name} // '';
-        like $row{Syntax}, qr/^`\Q$name\E/, 'its syntax begins with its name';
-        like rule("$option $needs"), qr/Syntax OK/, "a rule takes it: $option";
+        like $row{Syntax}, qr/^`\Q$name\E/, 'the syntax begins with its name';
+        like rule("$option $needs"), qr/Syntax OK/, "a rule accepts it: $option";
         my ($context, $early) = split /; `early`: /, $row{Context};
         is_deeply [contexts("RateLimit x 10/1m $option $needs")], [split /, /, $context],
-            'its context';
-        is_deeply [contexts('RateLimit x 10/1m phase=early')], [split /, /, $early], 'and of early'
+            'the contexts are right';
+        is_deeply [contexts('RateLimit x 10/1m phase=early')], [split /, /, $early],
+            'the contexts of phase=early are right'
             if $early;
     }
 };
 
-subtest 'algorithms' => sub {
+subtest 'every algorithm is described' => sub {
     my ($known) = rule('algorithm=x') =~ /: expected (.*), for example/;
     my @known = split /, | and | or /, $known;
-    is_deeply [$manual->headings(3, 'Algorithms')], \@known, 'all are there';
-    is_deeply [named($manual, 'Algorithms')], \@known, 'and in the table';
+    is_deeply [$manual->headings(3, 'Algorithms')], \@known, 'the headings are the algorithms';
+    is_deeply [named($manual, 'Algorithms')], \@known, 'the table has them all';
 };
 
-subtest 'phases' => sub {
+subtest 'every phase is described' => sub {
     my ($known) = rule('phase=x') =~ /: expected (.*), for example/;
     my @known = split /, | and | or /, $known;
-    is_deeply [$manual->headings(3, 'Phases')], \@known, 'all are there';
+    is_deeply [$manual->headings(3, 'Phases')], \@known, 'the headings are the phases';
 };
 
-subtest 'components of keys' => sub {
+subtest 'every component of a key is described' => sub {
     my ($known) = rule('key=x') =~ /: expected (.*), for example/;
     my @known    = split /, | and | or /, $known;
     my @headings = map { /^key=(.+)/ } $manual->headings(3, 'Key components');
-    is_deeply [sort(@headings, '%{...}')], [sort @known], 'all are there';
-    is_deeply [sort(named($manual, 'Key components'))], [sort @known], 'and in the table';
+    is_deeply [sort(@headings, '%{...}')], [sort @known], 'the headings are the components';
+    is_deeply [sort(named($manual, 'Key components'))], [sort @known], 'the table has them all';
 };
 
 my %text;
 $text{ $_->[0] } .= $_->[1] for $manual->examples('apache');
 
-subtest 'each has an example of its own' => sub {
+subtest 'every description has an example' => sub {
     for my $under ('Directives', 'Options of RateLimit', 'Algorithms', 'Key components', 'Phases') {
         for my $heading (grep { !/ / } $manual->headings(3, $under)) {
             my $what = $heading =~ s/^key=(?=.)//r =~ s/(?<=[:\/])N(?:AME)?$//r;
@@ -222,8 +223,8 @@ subtest 'each has an example of its own' => sub {
     }
 };
 
-# One server, with a virtual host for each example with a rule. The request is one that the first
-# rule of the example is about. Directives for the server config stand outside.
+# One server with a virtual host for each example that has a rule. The request to it is one to which the
+# first rule of the example applies. Directives for the server config stand outside.
 subtest 'examples apply to the requests that they are about' => sub {
     my $config = "Define APACHE_LOG_DIR \@DIR\@\n"
         . "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n"
@@ -254,41 +255,41 @@ subtest 'examples apply to the requests that they are about' => sub {
         )->header('X-Decision') // '';
         like $decision, qr/^pass \S/, "$heading: a rule applies" or diag $example;
     }
-    is_deeply [$httpd->error_log_lines(qr/ratelimit:/)], [], 'nothing is complained of';
+    is_deeply [$httpd->error_log_lines(qr/ratelimit:/)], [], 'no warning is logged';
 };
 
-subtest 'what is refused' => sub {
+subtest 'combinations that the manual calls refused are refused' => sub {
     for my $row (tries('Refused combinations')) {
         my ($code, $said) = check($row);
         ok $code && $said =~ /RateLimit "x"/, $row or diag $said;
     }
 };
 
-subtest 'what gets a warning' => sub {
+subtest 'combinations that the manual says get a warning do' => sub {
     for my $row (tries('Combinations with a warning')) {
         my ($code, $said) = check($row);
         ok !$code && $said =~ /ratelimit: RateLimit "x"/, $row or diag $said;
     }
 };
 
-# --- What is shown -------------------------------------------------------------
+# --- Status and metrics -------------------------------------------------------------
 
 my $shown = Httpd->start(modules => ['status'], config => Metrics::CONFIG . Status::CONFIG . <<'EOT');
 RateLimitRedis redis://127.0.0.1:1
 RateLimit x 10/1m
 EOT
 
-subtest 'metrics' => sub {
+subtest 'every metric is described' => sub {
     my $metrics = Metrics->of($shown);
-    is_deeply [sort(named($operating, 'Metrics'))], [$metrics->families], 'all are there';
+    is_deeply [sort(named($operating, 'Metrics'))], [$metrics->families], 'the table has the metrics';
     my %kinds = map { $_ => 1 } map { /\bkind=(\w+)/ } keys %{ $metrics->series };
     is_deeply [sort(named($operating, 'Why Redis did not decide'))], [sort keys %kinds],
-        'and all reasons';
+        'and the reasons of failures';
 };
 
-subtest 'lines of server-status' => sub {
+subtest 'every line of server-status is described' => sub {
     is_deeply [sort map { s/^RateLimit//r } named($operating, 'server-status')],
-        [sort grep { $_ ne 'rules' } keys %{ Status->of($shown) }], 'all are there';
+        [sort grep { $_ ne 'rules' } keys %{ Status->of($shown) }], 'the table has the lines';
 };
 
 done_testing;
@@ -313,7 +314,7 @@ sub rows {
     return map { $_->[0] =~ /^(\w+):$/ ? ($1 => $_->[1]) : () } $manual->table($title);
 }
 
-# Where a directive is taken, in the order of the manual.
+# The contexts in which a directive is accepted, in the order of the manual.
 sub contexts {
     my ($line) = @_;
     my @taken;
@@ -332,6 +333,7 @@ sub path_of {
 }
 
 # What stands as code in the first column of a table.
+# The code in the first column of a table.
 sub named {
     my ($document, $title) = @_;
     return map { $_->[0] =~ /`([^`]+)`/g } $document->table($title);

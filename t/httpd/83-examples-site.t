@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What conf/examples say of whole sites: one host alone, networks of one's own, a deny
-# list, a limit on trial, a challenge.
+# The files of conf/examples for whole sites do what their comments say: a single host, internal networks, a
+# deny list, a limit on trial, a challenge.
 
 use strict;
 use warnings;
@@ -29,8 +29,8 @@ Examples::run(
 );
 done_testing;
 
-# One child: where a child loses the race for a connection to another, its listener keeps the worker
-# that it had reserved, and httpd with one free worker left, of two children, accepts nothing.
+# There is one child, because a listener that loses the race for a connection to another child keeps the
+# worker that it has reserved. With two children and one free worker, httpd would accept nothing.
 sub a_site_alone {
     my ($file) = @_;
     my $host = Httpd->start(
@@ -45,27 +45,27 @@ sub a_site_alone {
     );
     my $most = 60 + int(2 * $flood->{seconds} + 0.1);
     my $came = $flood->{status}{200};
-    ok $came >= 60 && $came <= $most, "60 pages at once, then two a second ($came)"
+    ok $came >= 60 && $came <= $most, "60 pages pass at once, then two a second ($came)"
         or diag "at most $most in $flood->{seconds} s";
-    is_deeply at_once($host, 100, 4, path => '/style.css'), { 200 => 100 }, 'styles are free';
+    is_deeply at_once($host, 100, 4, path => '/style.css'), { 200 => 100 }, 'style sheets are not counted';
     my $disguised = at_once($host, 100, 4, path => '/page.html/style.css');
-    ok $disguised->{429} > 0, 'but not pages that are called like one';
+    ok $disguised->{429} > 0, 'pages with the name of a style sheet as PATH_INFO are';
     my $routed = at_once($host, 100, 4, path => '/app/page.css', from => '127.0.0.5');
-    ok $routed->{429} > 0, 'nor what an application answers in place of a file that is not there';
-    is $host->get('/page.html', from => '127.0.0.2')->status, 200, 'others are not concerned';
+    ok $routed->{429} > 0, 'so are pages of an application that replace a missing style sheet';
+    is $host->get('/page.html', from => '127.0.0.2')->status, 200, 'other clients pass';
 
     my @form = (path => '/style.css', method => 'POST', body => 'a=b', from => '127.0.0.3');
-    is statuses($host, 25, @form)->{429}, 5, 'of forms there are 20';
+    is statuses($host, 25, @form)->{429}, 5, '20 forms pass';
     $host->graceful;
-    is $host->request(@form)->status, 429, 'after a reload too';
+    is $host->request(@form)->status, 429, 'a reload keeps the count';
 
-    is limit_of($host, 30, hold_workers($host, 9)), 30,
-        'while 9 of 10 workers are busy: half of the pages';
-    is limit_of($host, 60), 60, 'then all again';
+    is limit_of($host, 30, occupy_workers($host, 9)), 30,
+        'while 9 of 10 workers are busy the quota is half';
+    is limit_of($host, 60), 60, 'then it is whole again';
 }
 
-# So many connections that have sent half a request: each keeps a worker busy.
-sub hold_workers {
+# Opens connections that have sent half a request: each keeps a worker busy.
+sub occupy_workers {
     my ($host, $count) = @_;
     return map {
         my $half = Client->connect(port => $host->port);
@@ -74,10 +74,10 @@ sub hold_workers {
     } 1 .. $count;
 }
 
-# The limit that a client is told of, once it is that; load is looked at now and then. The
-# connections are held until then.
+# Waits until the limit in the headers is the expected one, because load is measured only now and then. The
+# connections in the arguments stay open until then.
 sub limit_of {
-    my ($host, $expected, @held) = @_;
+    my ($host, $expected, @busy) = @_;
     my $limit = 0;
     Process::wait_until(
         sub {
@@ -99,17 +99,17 @@ EOC
     Windows::time_left(30, 60);
     my $from = sub { return (headers => { 'X-Forwarded-For' => $_[0] }) };
     for my $own ('10.1.2.3', '172.31.0.1', '192.168.7.7', '127.0.0.1', 'fd00::7', '::1') {
-        is_deeply at_once($host, 65, 4, $from->($own)), { 200 => 65 }, "$own is free";
+        is_deeply at_once($host, 65, 4, $from->($own)), { 200 => 65 }, "$own is not limited";
     }
     for my $other ('203.0.113.7', '172.15.0.1', '172.32.0.1', '2001:db8::7') {
         is_deeply at_once($host, 65, 4, $from->($other)), { 200 => 60, 429 => 5 },
             "$other has 60";
     }
     is $host->get('/', $from->('10.1.2.3'))->header('X-RateLimit-Limit'), undef,
-        'who is free hears of no limit';
+        'an internal client gets no limit header';
     is $host->get('/', $from->('198.51.100.9'))->header('X-RateLimit-Limit'), 600, 'a partner has 600';
     is_deeply at_once($host, 65, 4, from => '127.0.0.2', $from->('10.1.2.3')), { 200 => 65 },
-        'a client of the host itself is free';
+        'a client that connects from the host itself is not limited';
 }
 
 sub redis_holds_a_deny_list {
@@ -120,34 +120,34 @@ Define REDIS \@REDIS\@
 $Examples::LONG_TIMEOUT
 Include $file
 EOC
-    # what the comments tell to type
+    # the commands in the comments
     my ($deny, $expire, $more, $free, $end) = map { [map { s/^'|'$//gr } split] }
         Examples::slurp($file) =~ /^#     redis-cli (.*)$/mg;
     my $as = sub { my ($command, $ip) = @_; return map { s/203\.0\.113\.\d+/$ip/gr } @$command };
 
     my @guest = (from => '127.0.0.7');
-    is $host->get('/', @guest)->status, 200, 'who is not on the list passes';
+    is $host->get('/', @guest)->status, 200, 'a client that is not on the list passes';
     $redis->cmd($as->($deny, '127.0.0.7'));
     $redis->cmd($as->($expire, '127.0.0.7'));
     for my $path ('/', '/hello.txt', '/nowhere', '/%2f', '/a/../hello.txt') {
-        is $host->get($path, @guest)->status, 403, "who is on it does not get $path";
+        is $host->get($path, @guest)->status, 403, "a client on the list does not get $path";
     }
-    is $host->get('/', @guest)->header('Retry-After'), undef, 'nor a time to come back';
-    ok $redis->cmd('TTL', 'rl:override:{ip:127.0.0.7}') > 86_000, 'for a day';
-    is $host->get('/', from => '127.0.0.8')->status, 200, 'others pass';
+    is $host->get('/', @guest)->header('Retry-After'), undef, 'nor a Retry-After';
+    ok $redis->cmd('TTL', 'rl:override:{ip:127.0.0.7}') > 86_000, 'the entry lasts a day';
+    is $host->get('/', from => '127.0.0.8')->status, 200, 'other clients pass';
 
     $redis->cmd($as->($more, '127.0.0.8'));
-    is $host->get('/', from => '127.0.0.8')->header('X-RateLimit-Limit'), 6000, 'a good one has more';
+    is $host->get('/', from => '127.0.0.8')->header('X-RateLimit-Limit'), 6000, 'the second command raises a limit';
     $redis->cmd($as->($free, '127.0.0.9'));
     is $host->get('/', from => '127.0.0.9')->header('X-RateLimit-Limit'), undef,
-        'one that is welcome has no limit';
+        'the third removes a limit';
 
     $redis->cmd($as->($end, '127.0.0.7'));
     Process::wait_until(sub { $host->get('/', @guest)->status == 200 }, what => 'an end', within => 20);
-    pass 'off the list he passes again';
+    pass 'the last command takes a client off the list';
     $redis->cmd($as->($deny, '127.0.0.10'));
     $redis->kill9;
-    is $host->get('/', from => '127.0.0.10')->status, 200, 'without Redis there is no list';
+    is $host->get('/', from => '127.0.0.10')->status, 200, 'without Redis the list does not apply';
 }
 
 sub a_limit_on_trial_denies_nobody {
@@ -157,18 +157,18 @@ sub a_limit_on_trial_denies_nobody {
     Windows::time_left(30, 60);
 
     is_deeply statuses($host, 10, path => $_), { 200 => 10 }, "ten of $_ pass" for qw(/search //search);
-    is -s $host->dir . '/verdicts', 0, 'without a word';
+    is -s $host->dir . '/verdicts', 0, 'nothing is logged';
     my $last = $host->get('/search');
-    is $last->header('X-RateLimit-Limit'), 60, 'clients hear of the limit that holds';
-    is_deeply statuses($host, 44, path => '/search'), { 200 => 39, 429 => 5 }, 'which is sixty';
+    is $last->header('X-RateLimit-Limit'), 60, 'clients see the limit that is enforced';
+    is_deeply statuses($host, 44, path => '/search'), { 200 => 39, 429 => 5 }, 'it is sixty';
 
     my @said = lines_of($host, 45);
     is_deeply [map { (split)[-2] . ' ' . (split)[-1] } @said],
-        [('shadow search-new') x 40, ('deny search') x 5], 'the log tells the one from the other';
-    like $said[0], qr{^[\d-]+T[\d:]+ 127\.0\.0\.1 "GET /search HTTP/1\.1" 200 }, 'and who it was';
+        [('shadow search-new') x 40, ('deny search') x 5], 'the log distinguishes the limit on trial from the other';
+    like $said[0], qr{^[\d-]+T[\d:]+ 127\.0\.0\.1 "GET /search HTTP/1\.1" 200 }, 'and has the client and the request';
 }
 
-# The log of verdicts, once it has so many lines.
+# Waits until the log of verdicts has so many lines and returns them.
 sub lines_of {
     my ($host, $count) = @_;
     my @lines;
@@ -195,11 +195,12 @@ EOC
     Windows::time_left(30, 60);
     my %seen;
     $seen{ $host->get('/shop/cart')->body }++ for 1 .. 40;
-    is_deeply \%seen, { "cart\n" => 30, "are you a person?\n" => 10 }, 'the 31st meets the challenge';
+    is_deeply \%seen, { "cart\n" => 30, "are you a person?\n" => 10 },
+        'from the 31st request on the client gets the challenge';
     is $host->get('/shop/cart', from => '127.0.0.2', headers => { 'X-Challenge' => 'yes' })->body,
-        "cart\n", 'no client asks for it himself';
+        "cart\n", 'a client cannot ask for the challenge by a header';
     is $host->get('/shop/cart', headers => { 'X-Challenge' => 'no' })->body, "are you a person?\n",
-        'or does without';
+        'or avoid it by one';
     is_deeply statuses($host, 84, path => '/shop/cart'), { 200 => 79, 429 => 5 },
-        'and at 120 it ends';
+        'after 120 requests the client is denied';
 }

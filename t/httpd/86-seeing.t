@@ -1,8 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# conf/examples/seeing.conf and what stands in conf/examples/monitoring beside it: each recipe does
-# what its comment says, every query names a metric that there is, Prometheus and fail2ban take
-# their files.
+# Every recipe in conf/examples/seeing.conf does what its comment says. In conf/examples/monitoring every
+# query uses metrics that exist, and Prometheus and fail2ban accept their files.
 
 use strict;
 use warnings;
@@ -57,62 +56,61 @@ sub log_by_notes {
     my $host = host($rules);
     $host->get('/hello.txt') for 1 .. 3;
     $host->get('/page.html') for 1 .. 2;
-    # httpd writes it when the response is on its way
-    # each in its own time, whichever process it was
+    # several processes write lines after the responses, so they come late and in any order
     my @lines;
     Process::wait_until(sub { (@lines = log_lines($host, 'ratelimit-requests.log')) >= 3 },
         what => 'three lines');
     @lines = sort { $b =~ /hello/ <=> $a =~ /hello/ } @lines;
-    is scalar(@lines), 3, 'a line for each request that was denied or would have been, none for others';
+    is scalar(@lines), 3, 'only requests that were denied, or would have been, are logged';
     like $lines[$_], qr{^\[[^\]]+\] 127\.0\.0\.1 "GET /hello\.txt HTTP/1\.1" 429 deny one local 0$},
-        'a denial, with its notes' for 0, 1;
-    like $lines[2], qr{"GET /page\.html HTTP/1\.1" 200 shadow trial local 0$}, 'one of a shadow rule';
+        'a denial is logged with its notes' for 0, 1;
+    like $lines[2], qr{"GET /page\.html HTTP/1\.1" 200 shadow trial local 0$}, 'so is a denial by a shadow rule';
     my ($denial) = map { JSON::PP->new->decode($_) } log_lines($host, 'ratelimit.log');
-    is $denial->{rule}, 'one', 'and the violation log has its line';
+    is $denial->{rule}, 'one', 'the violation log has a line, too';
 }
 
 sub header_by_notes {
     my $host = host($rules);
-    is $host->get('/hello.txt')->header('X-RateLimit-Verdict'), undef, 'who passes has none';
+    is $host->get('/hello.txt')->header('X-RateLimit-Verdict'), undef, 'a request that passes has no verdict';
     is_deeply [$host->get('/hello.txt')->header_all('X-RateLimit-Verdict')], ['deny by one'],
-        'a denial has one, on its own page, too';
+        'a denial has one verdict in its headers';
     $host->get('/page.html');
     is_deeply [$host->get('/page.html')->header_all('X-RateLimit-Verdict')], ['shadow by trial'],
-        'so has what would have been denied';
+        'so has a request that a shadow rule would have denied';
 }
 
 sub error_page_by_variables {
     my $host = host($rules);
     $host->get($_) for '/hello.txt', '/login.html';
     my $denied = $host->get('/hello.txt');
-    is $denied->status, 429, 'a denial';
-    like $denied->body, qr{<p>Too many requests \(one, 0 left\)\.</p>}, 'has the page, filled in';
-    like $denied->header('Retry-After'), qr/^\d+$/, 'and says when to come back';
-    is $denied->header('X-Hint'), undef, 'without what is for another rule';
+    is $denied->status, 429, 'the second request is denied';
+    like $denied->body, qr{<p>Too many requests \(one, 0 left\)\.</p>}, 'the page shows the rule and the units left';
+    like $denied->header('Retry-After'), qr/^\d+$/, 'Retry-After is set';
+    is $denied->header('X-Hint'), undef, 'there is no header of another rule';
     $denied = $host->get('/login.html');
-    like $denied->body, qr{<p>Too many attempts to log in\.</p>}, 'another rule has another text';
-    like $denied->header('X-Hint'), qr/forgotten/, 'and by <If> another header';
-    unlike $denied->body, qr/<!--#/, 'nothing is left of SSI';
+    like $denied->body, qr{<p>Too many attempts to log in\.</p>}, 'a denial by another rule has another text';
+    like $denied->header('X-Hint'), qr/forgotten/, 'and a header by <If>';
+    unlike $denied->body, qr/<!--#/, 'all SSI elements are evaluated';
 }
 
 sub expression_decides {
     my $host = host($rules);
     my %post = (method => 'POST', body => 'text');
-    is $host->get('/comments', %post)->status, 200, 'five may write' for 1 .. 5;
-    is $host->get('/comments', %post)->status, 403, 'then writing is refused';
-    is $host->get($_, %post)->status, 403, "by $_ as well" for '/comments/', '//comments';
-    is $host->get('/comments')->status, 200, 'and reading is not';
-    is $host->get('/comments', %post, from => '127.0.0.2')->status, 200, 'others write on';
+    is $host->get('/comments', %post)->status, 200, 'five comments are accepted' for 1 .. 5;
+    is $host->get('/comments', %post)->status, 403, 'the sixth is refused';
+    is $host->get($_, %post)->status, 403, "$_ is refused as well" for '/comments/', '//comments';
+    is $host->get('/comments')->status, 200, 'comments can still be read';
+    is $host->get('/comments', %post, from => '127.0.0.2')->status, 200, 'other clients can still write';
 }
 
 Examples::run('seeing.conf' => sub {
-    subtest 'a log of its own by the notes'        => \&log_by_notes;
-    subtest 'a response header by the notes'       => \&header_by_notes;
-    subtest 'an error page by the variables'       => \&error_page_by_variables;
-    subtest 'an expression decides by the verdict' => \&expression_decides;
+    subtest 'a separate log uses the notes'        => \&log_by_notes;
+    subtest 'a response header uses the notes'     => \&header_by_notes;
+    subtest 'an error page uses the variables'     => \&error_page_by_variables;
+    subtest 'an expression uses the verdict'       => \&expression_decides;
 });
 
-# Every metric there is, with Redis.
+# The names of all metrics, with Redis.
 my $redis = RedisServer->start;
 my $host  = host("RateLimitRedis \@REDIS\@\n$rules", redis => $redis);
 $host->get('/hello.txt') for 1 .. 2;
@@ -121,7 +119,7 @@ my %is_metric = map { $_ => 1 } Metrics->of($host)->names;
 # The names of metrics in a query.
 sub metrics_in { return $_[0] =~ /\b(apache_ratelimit_\w+)/g }
 
-subtest 'the dashboard asks for what there is' => sub {
+subtest 'the dashboard uses metrics that exist' => sub {
     my $board = JSON::PP->new->decode(slurp("$monitoring/grafana.json"));
     my @queries;
     for my $panel (@{ $board->{panels} }) {
@@ -130,19 +128,19 @@ subtest 'the dashboard asks for what there is' => sub {
     }
     push @queries, map { $_->{definition} // () } @{ $board->{templating}{list} };
     my %asked = map { $_ => 1 } map { metrics_in($_) } @queries;
-    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], scalar(keys %asked) . ' metrics, all real';
-    is_deeply [grep { !metrics_in($_) } @queries], [], 'each query asks for one';
+    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], scalar(keys %asked) . ' metrics exist';
+    is_deeply [grep { !metrics_in($_) } @queries], [], 'every query has a metric';
 };
 
-subtest 'alerts ask for what there is' => sub {
+subtest 'alerts use metrics that exist' => sub {
     my $text = slurp("$monitoring/ratelimit.rules.yml");
     my %asked = map { $_ => 1 } grep { !/^apache_ratelimit_denials$/ } metrics_in($text);
-    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], 'metrics that are there';
+    is_deeply [grep { !$is_metric{$_} } sort keys %asked], [], 'all their metrics exist';
     my @alerts = $text =~ /alert: (\w+)/g;
     my %tested = map { $_ => 1 } slurp("$monitoring/ratelimit.rules.test.yml") =~ /alertname: (\w+)/g;
     is_deeply [grep { !$tested{$_} } @alerts], [], 'each of ' . @alerts . ' alerts is tested';
   SKIP: {
-        skip 'no promtool', 2 unless has('promtool');
+        skip 'promtool is not installed', 2 unless has('promtool');
         for my $check ('check config prometheus.yml', 'check rules ratelimit.rules.yml',
             'test rules ratelimit.rules.test.yml')
         {
@@ -152,8 +150,8 @@ subtest 'alerts ask for what there is' => sub {
     }
 };
 
-subtest 'fail2ban bans whom the logs name' => sub {
-    plan skip_all => 'no fail2ban-regex' unless has('fail2ban-regex');
+subtest 'fail2ban bans the clients in the logs and no others' => sub {
+    plan skip_all => 'fail2ban-regex is not installed' unless has('fail2ban-regex');
     my $denying = Httpd->start(ports => 2, config => <<'EOT');
 RateLimitLog v.json json
 RateLimit no 0/1h key=path
@@ -164,7 +162,7 @@ RateLimit trial 0/1h shadow
 </VirtualHost>
 EOT
     my $plain = Httpd->start(config => "RateLimit no 0/1h\nRateLimit trial 0/1h shadow");
-    # paths that try to look like a line about somebody else
+    # paths that try to look like a line about another client
     my @forged = ('/","address":"9.9.9.9","x":"', '/%0A%7B%22time%22:%222026-01-01T00:00:00.000Z%22,%22verdict%22:%22deny%22',
         '/x%20address=9.9.9.9%20', '/%0A2026-01-01T00:00:00.000Z%20verdict=deny%20address=9.9.9.9', '/]%20[client%209.9.9.9]');
     for my $path ('/a', @forged) {
@@ -172,7 +170,7 @@ EOT
         Client->request(port => $denying->port(1), path => $path, from => '127.0.0.8');
         $plain->get($path, from => '127.0.0.9');
     }
-    # what httpd's parent writes when denials have stopped is of the client, too
+    # the line that httpd's parent writes after the last denial has the client, too
     $plain->wait_for_log(qr/denied .* address=127\.0\.0\.9, and none since/, within => 60);
     my %log = ($denying->dir . '/v.json' => '127.0.0.7', $denying->dir . '/v.txt' => '127.0.0.8',
         $plain->dir . '/error.log' => '127.0.0.9');
@@ -181,11 +179,11 @@ EOT
         $denying->file($file, slurp($log));
         my $said = `fail2ban-regex -o id $file $monitoring/fail2ban-filter.conf 2>&1`;
         my %banned = map { $_ => 1 } grep { /\S/ } split /\n/, $said;
-        is_deeply [sort keys %banned], [$log{$log}], "$log: the client, and nobody else";
+        is_deeply [sort keys %banned], [$log{$log}], "$log: the client is found, and no other";
         my $summary = `fail2ban-regex $file $monitoring/fail2ban-filter.conf 2>&1`;
         my ($matched) = $summary =~ /(\d+) matched/;
         my $lines = grep { /verdict=?"?:?"?deny|ratelimit: denied/ } split /\n/, slurp($file);
-        is $matched, $lines, "all $lines denials are seen, no shadow denial";
+        is $matched, $lines, "all $lines denials match, and no shadow denial";
     }
 };
 

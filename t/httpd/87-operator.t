@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# What the runbook in OPERATING.md tells an operator to type works: let a client in again, find it
-# by its key, raise its limit, ban it. The lines of the error log that it explains exist.
+# The commands in the runbook of OPERATING.md work: let a client in again, find it by its key, raise its
+# limit, ban it. The lines of the error log that it explains exist.
 
 use strict;
 use warnings;
@@ -30,7 +30,7 @@ RateLimit login 10/1m
 RateLimit day 1000000/1d key=header:X-Api-Key|ip
 EOT
 
-# Runs a line of the page as a shell would, against this Redis and about this client.
+# Runs a command of the page in a shell, with this Redis and a client of the test.
 sub run_line {
     my ($pattern, %as) = @_;
     my ($line) = grep { /$pattern/ } map { split /\n/ } $page =~ /^```sh\n(.*?)^```$/msg;
@@ -43,52 +43,52 @@ sub run_line {
     return $said;
 }
 
-# How many of n requests pass.
+# The number of n requests that pass.
 sub passes {
     my ($n, @opt) = @_;
     return scalar grep { $host->get('/hello.txt', @opt)->status == 200 } 1 .. $n;
 }
 
-# What an operator types acts within about a second.
+# A command takes effect within about a second.
 sub soon {
     my ($what, $condition) = @_;
     ok eval { Process::wait_until($condition, within => 10, what => $what); 1 }, $what;
 }
 
-plan skip_all => 'no redis-cli' unless grep { -x "$_/redis-cli" } split /:/, $ENV{PATH};
+plan skip_all => 'redis-cli is not installed' unless grep { -x "$_/redis-cli" } split /:/, $ENV{PATH};
 
-subtest 'let one in again' => sub {
+subtest 'an operator lets a client in again' => sub {
     my @me = (from => '127.0.0.7');
-    is passes(11, @me), 10, 'ten pass';
+    is passes(11, @me), 10, 'ten of eleven requests pass';
     like run_line(qr/--scan/, client => '127.0.0.7'), qr/^rl:\{ip:127\.0\.0\.7\}:login:sliding-window:1m$/m,
-        'its counters are found';
+        'the scan finds the counter of the client';
     run_line(qr/ DEL /, client => '127.0.0.7');
-    soon('it is let in again', sub { passes(1, @me) });
+    soon('the client is admitted again', sub { passes(1, @me) });
 };
 
-subtest 'raise one, ban one, and take it back' => sub {
+subtest 'an operator raises a limit, bans a client and lifts the ban' => sub {
     my @me = (from => '127.0.0.8');
     run_line(qr/HSET .* login 100/, client => '127.0.0.8');
-    is passes(60, @me), 60, 'sixty pass where ten would';
-    is passes(11, from => '127.0.0.9'), 10, 'of others ten';
+    is passes(60, @me), 60, 'sixty requests pass instead of ten';
+    is passes(11, from => '127.0.0.9'), 10, 'another client has ten';
     run_line(qr/HSET .* login 0\b/, client => '127.0.0.8');
-    soon('a ban acts', sub { !passes(1, @me) });
-    is passes(20, @me), 0, 'on each request';
+    soon('a ban takes effect', sub { !passes(1, @me) });
+    is passes(20, @me), 0, 'on every request';
     run_line(qr/HDEL .* login/, client => '127.0.0.8');
     run_line(qr/ DEL 'rl:\{ip/, client => '127.0.0.8');
     soon('a ban is lifted', sub { passes(1, @me) });
 };
 
-subtest 'find one by its key' => sub {
+subtest 'an operator finds a client by its key' => sub {
     $host->get('/hello.txt', headers => { 'X-Api-Key' => 'a b' }, from => '127.0.0.10');
     my $digest = run_line(qr/sha256sum/, key => 'a b');
     chomp $digest;
     $digest =~ s/.*\n//s;
-    is $digest, substr(sha256_hex('header:x-api-key:a b'), 0, 32), 'the digest of a key';
-    is $redis->cmd('EXISTS', "rl:{$digest}:day:sliding-window:1d"), 1, 'is its name in Redis';
+    is $digest, substr(sha256_hex('header:x-api-key:a b'), 0, 32), 'the command prints the digest of the key';
+    is $redis->cmd('EXISTS', "rl:{$digest}:day:sliding-window:1d"), 1, 'which is its name in Redis';
 };
 
-subtest 'what the log lines mean' => sub {
+subtest 'the log lines that are explained exist' => sub {
     my %source = map { $_ => Examples::slurp($_) }
         map { glob "$Documents::ROOT/$_" } qw(*.c src/*.c src/*/*.c);
     (my $all = join "\n", values %source) =~ s/(?<!\\)"\s*"//g;    # as the compiler joins strings
@@ -96,7 +96,7 @@ subtest 'what the log lines mean' => sub {
     my @said = $page =~ /^\| `([^`]+)` \|/mg;
     ok @said >= 6, scalar(@said) . ' lines are explained';
     for my $said (@said) {
-        # what varies stands as ... there; what is between must be in a message of ours
+        # … stands for parts that vary; the parts between must be in a message of the module
         my @parts = grep { length > 3 } split /\s*…\s*/, $said;
         is_deeply [grep { index($all, $_) < 0 } @parts], [], $said;
     }
