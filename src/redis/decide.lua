@@ -1,37 +1,102 @@
 -- SPDX-License-Identifier: Apache-2.0
--- One decision over all rules of a step; also what is given back or settled later. This is
--- limiter.c in Lua: whoever changes one changes both. decide_plain.lua is this for plain rules.
+-- Decides over all rules of a step; gives back, settles or prolongs earlier charges. This is
+-- core/limiter.c in Lua: a change to one is a change to both. decide_plain.lua does what most calls
+-- need. redis/script.c encodes the call and decodes the reply.
 --
--- KEYS: a counter for each rule, then, where overrides are on, a hash of overrides for each.
--- ARGV: how many rules, from the first, can deny (the others are shadow rules); negative: minus that
---       minus 1, and nothing is charged, the caller only looks. Then for each rule its record and
---       the ms that its key is to live. Then, where overrides are on, for each rule its name, and
---       name, quota and burst of each of its tiers, with a blank behind each word.
+-- All keys are read before any is charged. So a counter has one key, and callers never give the
+-- same key twice in a call: one of its two charges would be lost.
 --
--- A record: kind, 1 byte: algorithm (sliding window 0, fixed window 1, bucket 2, log 3), + 4 its ticks
--- are us, not ms, + 8 charged on response, + 16 blocks, + 32 overrides; what to do, 1 byte: 0 decide,
--- 1 give back, 2 settle without a charge, 3 settle with one, 4 prolong what is pending; 4 bytes each: window in ticks, quota, cost,
--- capacity, delay in ticks, block in ms; 7 bytes: the window, tick or slot that was charged.
+-- Numbers in records, replies and values are unsigned and little endian. A tick is a ms, or a us
+-- for buckets whose window is a minute or less. Time is this server's own.
 --
--- The reply: '1' (all charged) or '0' (nothing but shadow rules that admit), then for each rule what
--- was there before the charge: the tick that counts (7 bytes); of a window, prev and cur (4 each); of a
--- bucket, the level (8); of a log, the units used and the ms until the cost fits, until more fits,
--- until all fits (4 each). For kinds of 8 and more also: the ms that a block still lasts, the slot, the
--- units pending, quota and capacity (4 each), and 1 byte: 1 overridden, 2 unlimited, 3 the override
--- is garbage, 4 its key is not a hash, 5 Redis refuses to read it.
+-- The call, for n rules; lines with (o) only where overrides are on:
 --
--- Values, little endian. A window: its number (6), units in the one before (4) and in it (4). A
--- bucket: tick (7), level (7), ms at which the key expires (6). A log: units used (4) and entries
--- dropped (4), the tail, then 10 bytes a charge: ms (6), units (4). The tail: tick at which a block ends
--- (7), a slot of 60 s (4), units pending in the one before (4) and in it (4); only a log has it always.
--- Anything else under a key is taken for nothing and overwritten. Time is this server's own.
+--   KEYS[i]          a counter
+--   KEYS[n+i]        (o) its identity's hash of overrides: a field for each rule
+--   ARGV[1]          how many rules, from the first, can deny; the others are shadow rules.
+--                    -1 - that number: a peek, which charges nothing and starts no block
+--   ARGV[2i]         a record
+--   ARGV[2i+1]       ms until nothing of a charge counts any more: how long the key lives at least
+--   ARGV[2n+1+i]     (o) the rule's name, then name, quota (or "unlimited") and burst of each of
+--                    its tiers, with a blank after each word
+--
+-- A record:
+--
+--   offset  bytes  meaning
+--        0      1  kind: 0 sliding window, 1 fixed window, 2 bucket, 3 log; + 4 ticks are us;
+--                  + 8 charged on response; + 16 may hold a block; + 32 has overrides
+--        1      1  act: 0 decide, 1 give back, 2 settle without a charge, 3 settle with a charge,
+--                  4 prolong pending units
+--        2      4  window, in ticks
+--        6      4  quota
+--       10      4  cost: units to charge, or of the earlier charge
+--       14      4  capacity: the burst of a bucket; otherwise the quota
+--       18      4  delay, in ticks
+--       22      4  block, in ms; 0: the rule does not block
+--       26      7  position of the earlier charge: its window, its tick, or the slot it is pending
+--                  in; decide_plain.lua gets no position
+--
+-- The reply: '1' if all live rules admit, else '0'; then for each rule its state before the charge,
+-- which is one of the first three tables, and for kinds of 8 and more the fourth:
+--
+--   offset  bytes  of a window
+--        0      7  now, in ticks: the time that the decision was made for
+--        7      4  units in the window before
+--       11      4  units in this window
+--
+--   offset  bytes  of a bucket
+--        0      7  now, in ticks
+--        7      8  level: units * window in ticks
+--
+--   offset  bytes  of a log
+--        0      7  now, in ticks
+--        7      4  units in the window
+--       11      4  ms until the cost fits
+--       15      4  ms until the first unit leaves the window
+--       19      4  ms until the last one has left
+--
+--   offset  bytes  after it, for kinds of 8 and more
+--        0      4  ms that a block still lasts
+--        4      4  number of the slot that a unit becomes pending in now
+--        8      4  units pending
+--       12      4  quota in force
+--       16      4  capacity in force
+--       20      1  override: 0 none, 1 a quota or a tier, 2 unlimited, 3 garbage, 4 its key is not
+--                  a hash, 5 Redis refuses HGET
+--
+-- Values of keys. Anything else under a key counts as nothing and is overwritten.
+--
+--   offset  bytes  of a window, 14 or 33 bytes
+--        0      6  number of the window
+--        6      4  units in the window before
+--       10      4  units in it
+--       14     19  tail, only while there is a block or a pending unit
+--
+--   offset  bytes  of a bucket, 20 or 39 bytes
+--        0      7  tick that the level is of
+--        7      7  level: units * window in ticks
+--       14      6  ms at which the key expires
+--       20     19  tail, as of a window
+--
+--   offset  bytes  of a log, 27 bytes and 10 for each entry
+--        0      4  units in the window
+--        4      4  entries, from the first, that have left the window
+--        8     19  tail
+--       27      6  entry: ms of a charge
+--       33      4         its units
+--
+--   offset  bytes  of a tail
+--        0      7  tick at which the block ends; 0: none
+--        7      4  a slot of RL_PENDING_SLOT_MS: its number
+--       11      4  units pending in the slot before
+--       15      4  units pending in it
 local call, pcall = redis.call, redis.pcall
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
 local pack, unpack = struct.pack, struct.unpack
 local COUNT_MAX, PRODUCT_MAX, LOG_MAX, BLOCK_MAX = 1000000000, 2251799813685248, 10000, 2678400000
 local SLIDING, BUCKET, LOG = 0, 2, 3
 local GIVE_BACK, SETTLE_CHARGED, PROLONG = 1, 3, 4
-local SLOT = RL_PENDING_SLOT_MS -- a number when this is built
+local SLOT = RL_PENDING_SLOT_MS -- the build puts the number here
 local HEAD, ENTRY, CHUNK = 27, 10, 64 -- of a log: bytes, bytes, entries read at once
 
 local t = call('TIME')
@@ -52,7 +117,7 @@ local function read_rule(key, record, ttl)
     return r
 end
 
--- A number is a quota, a word a tier or unlimited.
+-- A number is a quota; a word is the name of a tier, or unlimited.
 local function override(r, key, tiers)
     local word = pcall('HGET', key, string.match(tiers, '^%S+'))
     if type(word) == 'table' then
@@ -83,7 +148,7 @@ local function override(r, key, tiers)
     end
 end
 
--- Entries of a log from number i on, 0 the oldest that was ever stored: as many as are read at once.
+-- Iterates over up to CHUNK entries of a log from number i on; 0 is the oldest one that is stored.
 local function entries(r, i)
     local chunk = call('GETRANGE', r.key, HEAD + ENTRY * i, HEAD + ENTRY * (i + CHUNK) - 1)
     local at = 1 - ENTRY
@@ -136,13 +201,14 @@ local function load_state(r)
     end
 end
 
--- A state that the clock has left too far ahead is anchored to now, with its block, and stored even
--- if the rule denies.
+-- For a state that is too far ahead because the clock was set back by so many ticks: moves its
+-- block back as well, and has the state stored even if the rule denies.
 local function anchor(r, ticks)
     r.blocked, r.anchored = max(0, r.blocked - ticks), true
 end
 
--- Moves the state to a moment; the time that counts is then in r.now.
+-- Moves the state on to a moment. r.now is then the time that the decision is made for: that of the
+-- state, if it is slightly ahead.
 local function roll(r, moment)
     r.now = moment
     if r.algorithm == BUCKET then
@@ -187,7 +253,7 @@ local function charge(r, units)
     end
 end
 
--- What was pending until a moment becomes a charge then; no state is moved back for that.
+-- Charges units that were pending until a moment. A state that is past it stays where it is.
 local function overdue(r, units, moment)
     if units == 0 then
         return
@@ -198,7 +264,7 @@ local function overdue(r, units, moment)
     charge(r, units)
 end
 
--- Reads the tail.
+-- Reads the tail. Units of slots that are over become charges.
 local function roll_pending(r, tail)
     local slot = floor(ms / SLOT)
     r.blocked, r.slot, r.before, r.pending = 0, slot, 0, 0
@@ -235,8 +301,8 @@ local function log_head(r)
     return pack('<I4I4', r.used, r.dropped) .. tail_of(r)
 end
 
--- Stores charges that were only pending, drops what has left the window, and sums up the waits. A
--- log that a clock has left far behind becomes one entry of now.
+-- Of a log: stores charges that overdue() made, drops entries that have left the window, and
+-- computes the waits. A log that is too far ahead of the clock becomes one entry of now.
 local function sum_up(r)
     local dropped, first = r.dropped, nil
     if r.last > r.clock + r.window then
@@ -304,7 +370,7 @@ local function report(r)
                          r.before + r.pending, r.quota, r.capacity, r.overridden)
 end
 
--- The charges that have left the window go, too.
+-- r.left is then the log's entries without the units given back, and without dropped ones.
 local function give_back_log(r)
     local left, cost = call('GETRANGE', r.key, HEAD + ENTRY * r.dropped, -1), r.cost
     for at = #left + 1 - ENTRY, 1, -ENTRY do
@@ -319,7 +385,7 @@ local function give_back_log(r)
     r.left = left
 end
 
--- What a charge at r.position left, less what has drained since.
+-- Takes back a charge at r.position; of a bucket, what has not drained since.
 local function give_back(r)
     if r.algorithm == BUCKET then
         local drained = max(0, r.at - r.position) * r.quota
@@ -333,7 +399,7 @@ local function give_back(r)
     end
 end
 
--- Keeps the log short: what was dropped goes when it is more than what is left.
+-- Removes dropped entries when the log is rewritten anyway, or when they outnumber the others.
 local function store_log(r, ttl)
     local added = table.concat(r.added)
     if not r.known then
@@ -370,7 +436,8 @@ local function store(r)
     call('PSETEX', r.key, ttl, value .. tail)
 end
 
--- Units whose slot is gone have become a charge already. What their slot lacks is in the other one.
+-- Units whose slot is over have become a charge already. A call that prolongs them may come before
+-- or after this one: what their slot lacks is in the other slot.
 local function settle(r)
     if r.position == r.slot then
         local units = min(r.cost, r.pending)
@@ -387,7 +454,7 @@ local function settle(r)
     store(r)
 end
 
--- Moves units from the slot before to the latest one.
+-- Moves units from the slot before to the current one.
 local function prolong(r)
     local units = r.position == r.slot - 1 and min(r.cost, r.before) or 0
     if units > 0 then
@@ -396,10 +463,10 @@ local function prolong(r)
     end
 end
 
-local n = #ARGV - 1 - #KEYS -- rules: overrides add as many to one as to the other
-local live, look, all, rules, reply = ARGV[1] + 0, false, true, {}, {}
+local n = #ARGV - 1 - #KEYS -- rules; overrides add n to both
+local live, peek, all, rules, reply = ARGV[1] + 0, false, true, {}, {}
 if live < 0 then
-    live, look = -1 - live, true
+    live, peek = -1 - live, true
 end
 
 for i = 1, n do
@@ -423,8 +490,8 @@ for i = 1, n do
     if r.act == 0 and not r.admits and i <= live then
         all = false
     end
-    -- A block starts even if another rule denies as well.
-    if r.act == 0 and not look and r.block > 0 and r.cost <= r.capacity and r.now >= r.blocked
+    -- A block starts whether or not another rule denies too.
+    if r.act == 0 and not peek and r.block > 0 and r.cost <= r.capacity and r.now >= r.blocked
         and not r.admits and not fits(r, r.cost) then
         r.blocked, r.starts_block = r.now + r.block * r.ticks, true
     end
@@ -446,14 +513,14 @@ for i, r in ipairs(rules) do
         end
     elseif r.starts_block then
         store(r)
-    elseif r.admits and r.cost > 0 and not look and (all or i > live) then
+    elseif r.admits and r.cost > 0 and not peek and (all or i > live) then
         if r.on_response then
             r.pending = r.pending + r.cost
         else
             charge(r, r.cost)
         end
         store(r)
-    elseif r.anchored and not look then
+    elseif r.anchored and not peek then
         store(r)
     end
 end

@@ -1,17 +1,17 @@
 -- SPDX-License-Identifier: Apache-2.0
--- A decision over sliding and fixed windows and buckets without further options: what most calls
--- are. decide.lua, which defines all formats, gives the same verdicts; here they are written flat,
--- without functions and tables, since this is the hot loop of a server that many share. A tail is
--- dropped: only hosts of different configurations can meet one here.
+-- Decides over windows and buckets whose records have kinds below 8, which most calls do.
+-- decide.lua draws the formats and gives the same verdicts. This is the hot loop of a server that
+-- many share, so it has no functions and no table for each rule. A tail is dropped: a key can have
+-- one here only if the configuration differs between hosts or has changed.
 --
--- SET with KEEPTTL is cheaper than PSETEX by a tenth of the whole, so a key gets a new time to live only
--- when it needs one: at its first charge in a window, or when its level will outlive the old one.
+-- SET with KEEPTTL takes a tenth of the call less than PSETEX. So a key gets a new time to live
+-- only at its first charge in a window, or when its level will outlive the old one.
 local call, pcall, floor = redis.call, redis.pcall, math.floor
 local pack, unpack = struct.pack, struct.unpack
 local t = call('TIME')
 local ms = t[1] * 1000 + floor(t[2] / 1000)
 local live, all, new, keep, reply = ARGV[1] + 0, true, {}, {}, ''
-local anchored -- states that are stored even on a denial; most often there are none
+local anchored -- values stored even on a denial; nil as long as there are none
 
 for i, key in ipairs(KEYS) do
     local kind, window, quota, cost, capacity, delay = unpack('<BxI4I4I4I4I4', ARGV[2 * i])
@@ -88,7 +88,7 @@ end
 for i, key in ipairs(KEYS) do
     local value = (all or i > live) and new[i]
     if not value and anchored then
-        value, keep[i] = anchored[i], nil -- its end is a new one
+        value, keep[i] = anchored[i], nil -- with a new time to live
     end
     if value then
         if keep[i] then

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * script: what is said to Redis, and what comes back.
+ * script: the commands that run the scripts, and the replies to them.
  *
- * The formats are those that decide.lua's opening comment fixes. A reply is trusted only after
- * its type, its length and the range of every number have been checked: what holds the key space
- * may be anything.
+ * The opening of decide.lua draws the formats. A reply is used only after its type, its length and
+ * the range of every number have been checked, because keys of Redis may hold anything.
  */
 #include <string.h>
 
@@ -12,7 +11,7 @@
 
 #include "redis/script.h"
 
-/* The scripts use macros by their text. */
+/* The build puts TEXT_OF(macro) where a script names a macro. */
 #define TEXT_OF(macro) QUOTE(macro)
 #define QUOTE(text) #text
 
@@ -21,16 +20,17 @@
 
 const char *const rl_script_sources[RL_SCRIPTS] = {decide_lua, decide_plain_lua};
 
-#define RECORD 33                      /* bytes that describe a rule */
-#define PLAIN_RECORD 26                /* without the position */
-#define TIME_MAX_MS (INT64_C(1) << 42) /* the year 2109 */
-#define NUMBER 24                      /* bytes for a number in text */
-#define WORDS_MAX (4 + 5 * RL_ASKS_MAX)
+#define RECORD 33                       /* bytes */
+#define PLAIN_RECORD 26                 /* without the position */
+#define MORE 21                         /* of a reply, after the state, for kinds of 8 and more */
+#define TIME_MAX_MS (INT64_C(1) << 42)  /* the year 2109 */
+#define NUMBER 24                       /* bytes of a number as text */
+#define WORDS_MAX (4 + 5 * RL_ASKS_MAX) /* of a command */
 
-/* Kinds of a record. */
+/* Bits of a record's kind. */
 enum { KIND_US = 4, KIND_ON_RESPONSE = 8, KIND_BLOCKS = 16, KIND_OVERRIDES = 32 };
 
-/* The words of a command; text numbers and records live in it. */
+/* The words of a command. numbers and records hold the bytes of those made here. */
 typedef struct {
     const char *word[WORDS_MAX];
     size_t size[WORDS_MAX];
@@ -113,7 +113,7 @@ static int kind_of(const rl_ask *ask)
         + (ask->override_key ? KIND_OVERRIDES : 0);
 }
 
-/* Whether a reply says more than the state. */
+/* Whether a reply has more than the state. */
 static int has_more(const rl_ask *ask)
 {
     return kind_of(ask) >= KIND_ON_RESPONSE;
@@ -137,7 +137,7 @@ static void add_record(words *w, int i, const rl_ask *ask, size_t size)
     add(w, (const char *)w->records[i], size);
 }
 
-/* How long a key may be needed, in ms: until nothing of it counts any more. */
+/* The ms until nothing of a charge counts any more. */
 static int64_t lives_ms(const rl_limit *limit)
 {
     int64_t quota = limit->quota ? limit->quota : 1, capacity = rl_limiter_capacity(limit);
@@ -199,13 +199,11 @@ char *rl_script_undo(const rl_script_names *names, const rl_ask *asks, int n, in
 
 /* --- Replies ------------------------------------------------------------------------------ */
 
-/* Bytes of the state in a reply, with its tick. */
+/* Bytes of a state in a reply, with its tick. */
 static size_t state_size(const rl_ask *ask)
 {
     return rl_limiter_is_log(ask->limit) ? 7 + 16 : 7 + 8;
 }
-
-#define MORE 21 /* bytes that kinds with more options have behind it */
 
 static void read_state(const unsigned char **s, rl_ask *ask)
 {
@@ -242,7 +240,7 @@ static int is_sane_state(const rl_limit *limit, const rl_state *state)
     return state->prev <= RL_COUNT_MAX && state->cur <= RL_COUNT_MAX;
 }
 
-/* Returns 0 if it makes no sense; then the limit is as it was. */
+/* Returns 0 if a number is out of range; then the limit is unchanged. */
 static int read_more(const unsigned char **s, rl_ask *ask)
 {
     int64_t blocked_ms = get(s, 4), slot = get(s, 4), pending = get(s, 4), quota = get(s, 4);
