@@ -28,9 +28,8 @@ typedef struct {
     _Atomic uint64_t backoff_ms;
     _Atomic uint64_t probes;      /* that came back in time, in a row */
     _Atomic uint64_t opened;      /* how often it opened */
-    /* for the log, which is to say that it closed where it said that it opened */
-    _Alignas(64) rl_logger_pace pace;
-    _Atomic int said_open;
+    _Alignas(64) rl_logger_pace pace; /* of breaker_log.c */
+    _Atomic int logged;               /* likewise */
 } rl_breaker;
 
 typedef struct {

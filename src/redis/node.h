@@ -16,20 +16,10 @@
 #include "redis/breaker.h"
 #include "redis/link.h"
 #include "redis/logger.h"
+#include "redis/prober.h"
 #include "redis/resolver.h"
 
 typedef struct rl_node rl_node;
-
-#define RL_PROBE_TAG 16
-
-/*
- * Formats a command that does what calls do and changes nothing, for redisFreeCommand(). Its keys
- * have this tag; what it does differs from turn to turn.
- */
-typedef struct {
-    char *(*make)(void *data, const char *tag, unsigned turn, int *length);
-    void *data;
-} rl_probe_maker;
 
 typedef struct {
     int64_t timeout_ms;       /* what a request may wait; a silent link is closed after four */

@@ -15,7 +15,8 @@ use warnings;
 my @wings = qw(core rule shm redis httpd config decide response observe); # from the lowest
 my @pure  = @wings[0 .. 3];
 my %level = map { $wings[$_] => $_ } 0 .. $#wings;
-my %inside = ('shm/local_table' => 'shm/local'); # headers that belong to another room
+# Headers that belong to another room.
+my %inside = ('shm/local_table' => 'shm/local', 'redis/node_state' => 'redis/node');
 
 # Headers of httpd itself, not of APR.
 my $of_httpd = qr/^(?:ap_|http|mod_|util_|mpm_|scoreboard\.h|unixd\.h)/;

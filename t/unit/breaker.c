@@ -3,7 +3,7 @@
  * When it makes sense to ask Redis: what opens the breaker, who probes and when, what closes it.
  * Time is an argument, so nothing here waits.
  */
-#include "redis/breaker.h"
+#include "redis/breaker_log.h"
 #include "tap.h"
 
 static const rl_breaker_options options = {50, 2000};
@@ -239,6 +239,67 @@ static void test_table(void)
        "which does not grow");
 }
 
+/* --- The log ------------------------------------------------------------------------------ */
+
+#define OPENED "Redis at r:6379: breaker open, on-failure decides until it answers again: why"
+#define CLOSED "Redis at r:6379 answers again: breaker closed"
+
+static char last_line[RL_LOGGER_LINE];
+
+static void take_line(void *context, rl_log_level level, const char *line)
+{
+    (void)context;
+    (void)level;
+    snprintf(last_line, sizeof(last_line), "%s", line);
+}
+
+static const rl_logger logger = {take_line, NULL};
+
+/* The line that was logged since the last call; "" for none. */
+static const char *logged(void)
+{
+    static char line[RL_LOGGER_LINE];
+
+    strcpy(line, last_line);
+    *last_line = '\0';
+    return line;
+}
+
+static void log_opened(rl_breaker *b, int64_t now_ms)
+{
+    rl_breaker_log_opened(b, &logger, "r:6379", "why", now_ms);
+}
+
+static void open_it(rl_breaker *b, int64_t now_ms)
+{
+    rl_breaker_open(b, 50, now_ms);
+    log_opened(b, now_ms);
+}
+
+static void close_it(rl_breaker *b)
+{
+    rl_breaker_reset(b);
+    rl_breaker_log_closed(b, &logger, "r:6379");
+}
+
+static void test_log(void)
+{
+    rl_breaker b = fresh();
+
+    open_it(&b, START);
+    is_str(logged(), OPENED, "an opening is logged");
+    close_it(&b);
+    is_str(logged(), CLOSED, "and its closing");
+    open_it(&b, START + 100);
+    is_str(logged(), "", "an opening soon after is not");
+    close_it(&b);
+    is_str(logged(), "", "nor is its closing");
+    open_it(&b, START + 1000);
+    is_str(logged(), OPENED " (and 1 times before)", "but counted by the next that is logged");
+    close_it(&b);
+    is_str(logged(), CLOSED, "its closing is logged, too");
+}
+
 int main(void)
 {
     test_table();
@@ -249,5 +310,6 @@ int main(void)
     test_backoff();
     test_closes();
     test_opens_while_ramping();
+    test_log();
     return done_testing();
 }
