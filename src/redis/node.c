@@ -192,6 +192,7 @@ static void end_bad_connection(rl_node *node)
 void rl_node_tick(rl_node *node, int64_t now_us)
 {
     char why[RL_NODE_WHY];
+    int open;
 
     if (node->suspended)
         return;
@@ -202,7 +203,10 @@ void rl_node_tick(rl_node *node, int64_t now_us)
         end_bad_connection(node);
     notice_change(node, now_us);
     rl_dialer_tick(node->dialer, now_us);
-    if (rl_node_is_open(node) && !node->prober.is_probing && node->state == RL_LINK_DOWN && !rl_node_may_try(node)) {
+    open = rl_node_is_open(node);
+    if (open && rl_breaker_log_is_owed(node->breaker, now_us / 1000))
+        rl_node_say_opened(node, rl_node_explain(node, "calls failed", why));
+    if (open && !node->prober.is_probing && node->state == RL_LINK_DOWN && !rl_node_may_try(node)) {
         rl_dialer_end_round(node->dialer); /* the next one is the next probe's */
         node->may_wait = 0;
     }

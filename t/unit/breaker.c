@@ -294,8 +294,13 @@ static void test_log(void)
     is_str(logged(), "", "an opening soon after is not");
     close_it(&b);
     is_str(logged(), "", "nor is its closing");
-    open_it(&b, START + 1000);
-    is_str(logged(), OPENED " (and 1 times before)", "but counted by the next that is logged");
+    ok(!rl_breaker_log_is_owed(&b, START + 5000), "and nothing is left to be logged");
+    open_it(&b, START + 300);
+    ok(!rl_breaker_log_is_owed(&b, START + 999), "one that lasts is not logged too early");
+    ok(rl_breaker_log_is_owed(&b, START + 1000), "but later");
+    ok(!rl_breaker_log_is_owed(&b, START + 1000), "by one of those that ask");
+    log_opened(&b, START + 1000);
+    is_str(logged(), OPENED " (and 1 times before)", "which counts those left out for good");
     close_it(&b);
     is_str(logged(), CLOSED, "its closing is logged, too");
 }
