@@ -124,8 +124,8 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
     return 1;
 }
 
-/* Sets has_block_or_pending: rules with a common counter have a common key, with its block and pending. */
-static void share_tails(void)
+/* Sets has_block_or_pending: rules with a common counter share its block and its pending units. */
+static void set_block_or_pending(void)
 {
     const apr_array_header_t *rules = rl_config_rules();
 
@@ -147,7 +147,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     const rl_settings *settings = rl_config_settings(main_server);
     int good = 1;
 
-    share_tails();
+    set_block_or_pending();
     for (int i = 0; i < rules->nelts; i++) {
         const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
 

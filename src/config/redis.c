@@ -47,7 +47,7 @@ static const char *read_auth(cmd_parms *cmd, const char *where, rl_redis_auth *a
 
     if (strncasecmp(where, "file:", 5) || !where[5])
         return "expected a file with the password, or user and password, for example " AUTH_EXAMPLE
-               "; a password never stands in the configuration";
+               "; the configuration itself never contains a password";
     path = ap_server_root_relative(cmd->pool, where + 5);
     error = path ? rl_credentials_read(cmd->pool, path, &auth->credentials, &exposed)
                  : "the path of the file is invalid";

@@ -35,7 +35,7 @@
 typedef enum { BODY_PROBLEM, BODY_HTML, BODY_TEXT } body_form;
 
 static const struct {
-    const char *type; /* as it may stand in Accept */
+    const char *type; /* in Accept */
     body_form form;
 } acceptable[] = {
     {"application/problem+json", BODY_PROBLEM}, {"application/json", BODY_PROBLEM},

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * headers: what a response says of the limits.
+ * headers: the headers, notes and environment variables about limits.
  *
  * Headers go to err_headers_out, the one table that survives proxying, ErrorDocument and the pages
  * that httpd makes itself. A backend may send headers of the same names. A filter that runs after
@@ -24,21 +24,31 @@
 
 static ap_filter_rec_t *headers_filter;
 
+typedef enum {
+    X_LIMIT, X_REMAINING, X_RESET,
+    DRAFT_11_POLICY, DRAFT_11_STATE,
+    DRAFT_03_LIMIT, DRAFT_03_REMAINING, DRAFT_03_RESET,
+    HEADERS
+} header;
+
 static const struct {
     int family;
     const char *name;
-} names[] = {
-    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Limit"},
-    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Remaining"},
-    {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Reset"},
-    {RL_HEADERS_DRAFT_11, "RateLimit-Policy"},
-    {RL_HEADERS_DRAFT_11, "RateLimit"},
-    {RL_HEADERS_DRAFT_03, "RateLimit-Limit"},
-    {RL_HEADERS_DRAFT_03, "RateLimit-Remaining"},
-    {RL_HEADERS_DRAFT_03, "RateLimit-Reset"}
+} headers[HEADERS] = {
+    [X_LIMIT] = {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Limit"},
+    [X_REMAINING] = {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Remaining"},
+    [X_RESET] = {RL_HEADERS_X_RATELIMIT, "X-RateLimit-Reset"},
+    [DRAFT_11_POLICY] = {RL_HEADERS_DRAFT_11, "RateLimit-Policy"},
+    [DRAFT_11_STATE] = {RL_HEADERS_DRAFT_11, "RateLimit"},
+    [DRAFT_03_LIMIT] = {RL_HEADERS_DRAFT_03, "RateLimit-Limit"},
+    [DRAFT_03_REMAINING] = {RL_HEADERS_DRAFT_03, "RateLimit-Remaining"},
+    [DRAFT_03_RESET] = {RL_HEADERS_DRAFT_03, "RateLimit-Reset"}
 };
 
-#define NAMES (sizeof(names) / sizeof(names[0]))
+static void add(request_rec *r, header h, const char *value)
+{
+    apr_table_addn(r->err_headers_out, headers[h].name, value);
+}
 
 static int64_t seconds_up(int64_t ms)
 {
@@ -136,17 +146,16 @@ static void x_ratelimit(request_rec *r, const rl_outcome *o)
 {
     int64_t reset = reset_at(r, o);
 
-    apr_table_addn(r->err_headers_out, "X-RateLimit-Limit", capacity(r->pool, o));
-    apr_table_addn(r->err_headers_out, "X-RateLimit-Remaining", number(r->pool, remaining(o)));
-    apr_table_addn(r->err_headers_out, "X-RateLimit-Reset", number(r->pool, reset));
+    add(r, X_LIMIT, capacity(r->pool, o));
+    add(r, X_REMAINING, number(r->pool, remaining(o)));
+    add(r, X_RESET, number(r->pool, reset));
 }
 
 static void draft_03(request_rec *r, const rl_outcome *o)
 {
-    apr_table_addn(r->err_headers_out, "RateLimit-Limit", capacity(r->pool, o));
-    apr_table_addn(r->err_headers_out, "RateLimit-Remaining", number(r->pool, remaining(o)));
-    apr_table_addn(r->err_headers_out, "RateLimit-Reset",
-                   number(r->pool, seconds_up(reset_ms(o))));
+    add(r, DRAFT_03_LIMIT, capacity(r->pool, o));
+    add(r, DRAFT_03_REMAINING, number(r->pool, remaining(o)));
+    add(r, DRAFT_03_RESET, number(r->pool, seconds_up(reset_ms(o))));
 }
 
 static const char *policy(apr_pool_t *pool, const rl_outcome *o)
@@ -173,8 +182,8 @@ static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
     }
     if (more_ms != RL_NEVER)
         state = apr_pstrcat(r->pool, state, ";t=", number(r->pool, seconds_up(more_ms)), NULL);
-    apr_table_addn(r->err_headers_out, "RateLimit-Policy", policies);
-    apr_table_addn(r->err_headers_out, "RateLimit", state);
+    add(r, DRAFT_11_POLICY, policies);
+    add(r, DRAFT_11_STATE, state);
 }
 
 static void set_limits(request_rec *r, const rl_chain *chain)
@@ -183,8 +192,8 @@ static void set_limits(request_rec *r, const rl_chain *chain)
     const rl_outcome *o;
 
     /* Replaces the headers that an earlier step of the chain has set. */
-    for (size_t i = 0; chain->replied && i < NAMES; i++)
-        apr_table_unset(r->err_headers_out, names[i].name);
+    for (int i = 0; chain->replied && i < HEADERS; i++)
+        apr_table_unset(r->err_headers_out, headers[i].name);
     if (!(families & RL_HEADERS_FAMILIES) || !(o = tightest(chain)))
         return;
     if (!chain->denial)
@@ -202,9 +211,9 @@ static int foreign_families(const request_rec *r)
 {
     int families = 0;
 
-    for (size_t i = 0; i < NAMES; i++) {
-        if (apr_table_get(r->headers_out, names[i].name))
-            families |= names[i].family;
+    for (int i = 0; i < HEADERS; i++) {
+        if (apr_table_get(r->headers_out, headers[i].name))
+            families |= headers[i].family;
     }
     return families;
 }
@@ -220,10 +229,10 @@ static apr_status_t filter_headers(ap_filter_t *f, apr_bucket_brigade *brigade)
     int families = chain ? rl_config_headers(chain->section) : 0;
     int foreign = families & foreign_families(r);
 
-    for (size_t i = 0; foreign && i < NAMES; i++) {
-        if (foreign & names[i].family)
+    for (int i = 0; foreign && i < HEADERS; i++) {
+        if (foreign & headers[i].family)
             apr_table_unset(families & RL_HEADERS_YIELD ? r->err_headers_out : r->headers_out,
-                            names[i].name);
+                            headers[i].name);
     }
     ap_remove_output_filter(f);
     return ap_pass_brigade(f->next, brigade);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * headers: what a response says of the limits: headers, notes and environment variables.
+ * headers: the headers, notes and environment variables about limits.
  *
  * Called by the hooks after a decision, and by body.c for a denial. Thread-safe: everything belongs
  * to the request.
