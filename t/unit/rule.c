@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The grammar of a RateLimit line: what good lines compile to, exactly; what is said of bad ones;
- * words, quotes and durations; which rules share a counter.
+ * The grammar of RateLimit and RateLimitTier lines: what valid lines compile to, the error texts of
+ * invalid ones, words, quotes and durations, and which rules share a counter.
  */
 #include <apr_general.h>
 #include <apr_strings.h>
@@ -15,7 +15,7 @@
 
 static apr_pool_t *pool;
 
-/* Stands in for httpd: an expression that says "bad" is none. */
+/* In place of httpd: an expression with "bad" in it is invalid. */
 static const char *compile(void *data, const char *text, int boolean, const void **compiled)
 {
     (void)data;
@@ -34,7 +34,7 @@ static const char *parse(const char *line, rl_rule **rule)
     return rl_parse_rule(pool, line, &compiler, rule);
 }
 
-/* --- Good lines --- */
+/* --- Valid lines --- */
 
 static const char *named(const char *name, int64_t n)
 {
@@ -86,7 +86,7 @@ static const char *print_denial(const rl_rule *rule)
                        rule->shadow ? " shadow" : "", rule->is_shared ? " shared" : "", NULL);
 }
 
-/* A rule as one line; what stands at its default is left out. */
+/* A rule as one line, without what has its default. */
 static const char *print(const rl_rule *rule)
 {
     static const char *const kinds[] = {"ip", "user", "header", "cookie", "env", "method", "host",
@@ -202,17 +202,21 @@ static const struct {
     {"a 9/1m methods=POST", "a sliding 9/60000 ip methods[POST]"},
     {"a 9/1m methods=GET,POST,M-SEARCH", "a sliding 9/60000 ip methods[GET,POST,M-SEARCH]"},
     {"a 9/1m when=\"%{a} == 'b c'\"", "a sliding 9/60000 ip when[%{a} == 'b c']"},
-    {"a 9/1m \"unless=-n req('X')\" when=true", "a sliding 9/60000 ip when[true] unless[-n req('X')]"},
-    {"a 9/1m when=\"%{REMOTE_USER} == 'b'\"", "a sliding 9/60000 ip when[%{REMOTE_USER} == 'b'] auth"},
+    {"a 9/1m \"unless=-n req('X')\" when=true",
+     "a sliding 9/60000 ip when[true] unless[-n req('X')]"},
+    {"a 9/1m when=\"%{REMOTE_USER} == 'b'\"",
+     "a sliding 9/60000 ip when[%{REMOTE_USER} == 'b'] auth"},
     {"a 9/1m unless=\"-n env('X')\"", "a sliding 9/60000 ip unless[-n env('X')] auth"},
     {"a 9/1m cost=%{note:x}", "a sliding 9/60000 ip cost[%{note:x}] auth"},
     {"a 9/1m tier=%{HTTP:X-Plan}", "a sliding 9/60000 ip tier[%{HTTP:X-Plan}]"},
     {"a 9/1m tier=%{env:PLAN}", "a sliding 9/60000 ip tier[%{env:PLAN}] auth"},
     {"a 9/1m key=%{SSL_CLIENT_S_DN}|ip", "a sliding 9/60000 expr(%{SSL_CLIENT_S_DN})|ip auth"},
-    {"a 9/1m when=\"-z %{ssl_client_verify}\"", "a sliding 9/60000 ip when[-z %{ssl_client_verify}] auth"},
+    {"a 9/1m when=\"-z %{ssl_client_verify}\"",
+     "a sliding 9/60000 ip when[-z %{ssl_client_verify}] auth"},
     {"a 9/1m unless=\"'x' in PeerExtList('1.2')\"",
      "a sliding 9/60000 ip unless['x' in PeerExtList('1.2')] auth"},
-    {"a 9/1m tier=%{SSL_CLIENT_S_DN_OU} phase=access", "a sliding 9/60000 ip tier[%{SSL_CLIENT_S_DN_OU}]"},
+    {"a 9/1m tier=%{SSL_CLIENT_S_DN_OU} phase=access",
+     "a sliding 9/60000 ip tier[%{SSL_CLIENT_S_DN_OU}]"},
     {"a 9/1m tier=%{HTTP:SSL_PLAN}", "a sliding 9/60000 ip tier[%{HTTP:SSL_PLAN}]"},
     {"a 9/1m tier=%{env:PLAN} phase=access", "a sliding 9/60000 ip tier[%{env:PLAN}]"},
     {"a 9/1m adaptive", "a sliding 9/60000 ip adaptive"},
@@ -232,7 +236,7 @@ static void test_good(void)
     }
 }
 
-/* --- Bad lines --- */
+/* --- Invalid lines --- */
 
 static const struct {
     const char *line, *part; /* of the message */
@@ -302,20 +306,28 @@ static const struct {
     {"login 10/1m key=%{bad}", "invalid expression \"%{bad}\" for key=: syntax error"},
     {"login 10/1m key=user phase=access", "key=user needs phase=auth"},
     {"login 10/1m key=ip|user phase=access", "key=user needs phase=auth"},
-    {"login 10/1m algorithm=leaky", "invalid value \"leaky\" for algorithm=: expected sliding-window"},
-    {"login 10/1m status=399", "invalid value \"399\" for status=: expected a status from 400 to 599, for example status=503"},
+    {"login 10/1m algorithm=leaky",
+     "invalid value \"leaky\" for algorithm=: expected sliding-window"},
+    {"login 10/1m status=399",
+     "invalid value \"399\" for status=: expected a status from 400 to 599, for example "
+     "status=503"},
     {"login 10/1m status=600", "expected a status from 400 to 599"},
     {"login 10/1m status=429x", "expected a status from 400 to 599"},
-    {"login 10/1m on-failure=maybe", "invalid value \"maybe\" for on-failure=: expected local, open or closed"},
-    {"login 10/1m sync=never", "invalid value \"never\" for sync=: expected request, lease or local"},
+    {"login 10/1m on-failure=maybe",
+     "invalid value \"maybe\" for on-failure=: expected local, open or closed"},
+    {"login 10/1m sync=never",
+     "invalid value \"never\" for sync=: expected request, lease or local"},
     {"login 10/1m sync=lease", "sync=lease is not supported in this version"},
     {"login 10/1m phase=late", "invalid value \"late\" for phase=: expected early, access or auth"},
     {"login 10/1m headers=maybe", "invalid value \"maybe\" for headers=: expected off or on"},
     {"login 10/1m burst=20", "burst= needs algorithm=token-bucket or leaky-bucket"},
     {"login 10/1m burst=20 algorithm=sliding-log", "burst= needs algorithm=token-bucket"},
-    {"login 10/1m algorithm=token-bucket burst=0", "invalid value \"0\" for burst=: expected a whole number from 1 to 1000000000"},
-    {"login 10/1m algorithm=token-bucket burst=-1", "invalid value \"-1\" for burst=: expected a whole number"},
-    {"login 10/1m algorithm=token-bucket burst=2x", "invalid value \"2x\" for burst=: expected a whole number"},
+    {"login 10/1m algorithm=token-bucket burst=0",
+     "invalid value \"0\" for burst=: expected a whole number from 1 to 1000000000"},
+    {"login 10/1m algorithm=token-bucket burst=-1",
+     "invalid value \"-1\" for burst=: expected a whole number"},
+    {"login 10/1m algorithm=token-bucket burst=2x",
+     "invalid value \"2x\" for burst=: expected a whole number"},
     {"login 10/1m algorithm=token-bucket burst=1000000001", "expected a whole number from 1 to"},
     {"login 10/1m algorithm=token-bucket burst=37529997", "quota and burst are at most 37529996"},
     {"login 37529997/1m algorithm=token-bucket", "quota and burst are at most 37529996"},
@@ -323,67 +335,92 @@ static const struct {
     {"login 10/1m delay=2s algorithm=token-bucket", "delay= needs algorithm=leaky-bucket"},
     {"login 10/1m delay=2", "invalid value \"2\" for delay=: expected a duration of at most 10s"},
     {"login 10/1m delay=-1s", "invalid value \"-1s\" for delay=: expected a duration"},
-    {"login 10/1m delay=11s algorithm=leaky-bucket", "invalid value \"11s\" for delay=: expected a duration of at most 10s"},
-    {"login 10/1m delay=1s algorithm=leaky-bucket charge-on=401", "delay= and charge-on= cannot be combined"},
-    {"login 37529996/1m delay=10s algorithm=leaky-bucket", "too large to count exactly with this delay="},
-    {"login 10001/1m algorithm=sliding-log", "invalid value \"10001/1m\": algorithm=sliding-log takes a quota of at most 10000"},
-    {"login 10/1m algorithm=sliding-log sync=local", "needs Redis and cannot be combined with sync=local"},
-    {"login 10/1m sync=local algorithm=sliding-log", "needs Redis and cannot be combined with sync=local"},
-    {"login 10/1m cost=two", "invalid value \"two\" for cost=: expected a whole number from 1 to 1000000000 or an expression"},
+    {"login 10/1m delay=11s algorithm=leaky-bucket",
+     "invalid value \"11s\" for delay=: expected a duration of at most 10s"},
+    {"login 10/1m delay=1s algorithm=leaky-bucket charge-on=401",
+     "delay= and charge-on= cannot be combined"},
+    {"login 37529996/1m delay=10s algorithm=leaky-bucket",
+     "too large to count exactly with this delay="},
+    {"login 10001/1m algorithm=sliding-log",
+     "invalid value \"10001/1m\": algorithm=sliding-log takes a quota of at most 10000"},
+    {"login 10/1m algorithm=sliding-log sync=local",
+     "needs Redis and cannot be combined with sync=local"},
+    {"login 10/1m sync=local algorithm=sliding-log",
+     "needs Redis and cannot be combined with sync=local"},
+    {"login 10/1m cost=two",
+     "invalid value \"two\" for cost=: expected a whole number from 1 to 1000000000 or an "
+     "expression"},
     {"login 10/1m cost=0", "invalid value \"0\" for cost=: expected a whole number"},
     {"login 10/1m cost=-1", "invalid value \"-1\" for cost=: expected a whole number"},
     {"login 10/1m cost=1.5", "invalid value \"1.5\" for cost=: expected a whole number"},
-    {"login 10/1m cost=1000000001", "invalid value \"1000000001\" for cost=: expected a whole number"},
+    {"login 10/1m cost=1000000001",
+     "invalid value \"1000000001\" for cost=: expected a whole number"},
     {"login 10/1m cost=%{bad}", "invalid expression \"%{bad}\" for cost=: syntax error"},
-    {"login 10/1m cost=11", "cost=11 exceeds the 10 units that the rule admits at once: every request would be denied"},
+    {"login 10/1m cost=11",
+     "cost=11 exceeds the 10 units that the rule admits at once: every request would be denied"},
     {"login 10/1m cost=11 algorithm=token-bucket burst=5", "cost=11 exceeds the 5 units"},
-    {"login 10/1m path=api", "invalid value \"api\" for path=: expected a glob that begins with a slash"},
-    {"login 10/1m path=**", "invalid value \"**\" for path=: expected a glob that begins with a slash"},
+    {"login 10/1m path=api",
+     "invalid value \"api\" for path=: expected a glob that begins with a slash"},
+    {"login 10/1m path=**",
+     "invalid value \"**\" for path=: expected a glob that begins with a slash"},
     {"login 10/1m path=", "option path= needs a value"},
-    {"login 10/1m methods=,", "invalid value \",\" for methods=: expected methods separated"},
+    {"login 10/1m methods=,",
+     "invalid value \",\" for methods=: expected methods separated by commas, for example "
+     "methods=POST,PUT"},
     {"login 10/1m methods=GET,", "invalid value \"GET,\" for methods=: expected methods separated"},
-    {"login 10/1m methods=GET,,POST", "expected methods separated by commas, for example methods=POST,PUT"},
-    {"login 10/1m \"methods=GET POST\"", "expected methods separated by commas, for example methods=POST,PUT"},
-    {"login 10/1m methods=G3T", "expected methods separated by commas, for example methods=POST,PUT"},
+    {"login 10/1m methods=GET,,POST", "expected methods separated by commas"},
+    {"login 10/1m \"methods=GET POST\"", "expected methods separated by commas"},
+    {"login 10/1m methods=G3T", "expected methods separated by commas"},
     {"login 10/1m when=bad", "invalid expression \"bad\" for when=: syntax error"},
     {"login 10/1m when=", "option when= needs a value"},
     {"login 10/1m unless=bad", "invalid expression \"bad\" for unless=: "},
     {"login 10/1m when=true when=false", "option when is given twice"},
     {"login 10/1m tier=bad", "invalid expression \"bad\" for tier=: "},
-    {"login 10/1m charge-on=401,", "invalid value \"401,\" for charge-on=: expected statuses separated"},
-    {"login 10/1m charge-on=600", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=099", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=6xx", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=4x", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=40x", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=4010", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
-    {"login 10/1m charge-on=failed", "expected statuses separated by commas, for example charge-on=401,403,5xx"},
+    {"login 10/1m charge-on=401,",
+     "invalid value \"401,\" for charge-on=: expected statuses separated by commas, for "
+     "example charge-on=401,403,5xx"},
+    {"login 10/1m charge-on=600", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=099", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=6xx", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=4x", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=40x", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=4010", "expected statuses separated by commas"},
+    {"login 10/1m charge-on=failed", "expected statuses separated by commas"},
     {"login 10/1m charge-on=401 phase=auth", "charge-on=401 needs phase=access"},
     {"login 10/1m charge-on=4xx key=user", "charge-on=401 needs phase=access"},
     {"login 10/1m charge-on=401 key=env:X", "charge-on=401 needs phase=access"},
     {"login 10/1m charge-on=401 tier=%{note:x}", "charge-on=401 needs phase=access"},
     {"login 10/1m block=1", "invalid value \"1\" for block=: expected a duration from 1ms to 31d"},
     {"login 10/1m block=0s", "invalid value \"0s\" for block=: expected a duration"},
-    {"login 10/1m block=32d", "invalid value \"32d\" for block=: expected a duration from 1ms to 31d"},
+    {"login 10/1m block=32d",
+     "invalid value \"32d\" for block=: expected a duration from 1ms to 31d"},
     {"login 10/1m adaptive=on", "option adaptive takes no value"},
     {"login 10/1m key=user phase=early", "key=user needs phase=auth"},
-    {"login 10/1m phase=access when=\"%{REMOTE_USER} == 'a'\"", "any key, tier or expression that reads"},
-    {"login 10/1m phase=early tier=%{REMOTE_USER}", "reads the user, who is not known before authentication"},
-    {"login 10/1m phase=access key=%{remote_user}", "reads the user, who is not known before authentication"},
+    {"login 10/1m phase=access when=\"%{REMOTE_USER} == 'a'\"",
+     "any key, tier or expression that reads"},
+    {"login 10/1m phase=early tier=%{REMOTE_USER}",
+     "reads the user, who is not known before authentication"},
+    {"login 10/1m phase=access key=%{remote_user}",
+     "reads the user, who is not known before authentication"},
     {"login 10/1m phase=early key=path", "key=path cannot be combined with phase=early"},
     {"login 10/1m phase=early key=ip+path:2|ip", "key=path cannot be combined with phase=early"},
     {"login 10/1m cost=%{resp:X-Cost}", "cost=: \"%{resp:X-Cost}\" reads the response"},
     {"login 10/1m cost=%{RESP:X-Cost}", "reads the response, which does not exist yet"},
     {"login 10/1m key=ip+%{resp:X-Tenant}", "key=: \"%{resp:X-Tenant}\" reads the response"},
     {"login 10/1m tier=%{resp:X-Plan}", "charge-on=, for example charge-on=404"},
-    {"login 10/1m when=\"%{REQUEST_STATUS} == 404\"", "when=: \"%{REQUEST_STATUS} == 404\" reads the"},
-    {"login 10/1m unless=\"-n resp('X-Cached')\"", "unless=: \"-n resp('X-Cached')\" reads the response"},
+    {"login 10/1m when=\"%{REQUEST_STATUS} == 404\"",
+     "when=: \"%{REQUEST_STATUS} == 404\" reads the"},
+    {"login 10/1m unless=\"-n resp('X-Cached')\"",
+     "unless=: \"-n resp('X-Cached')\" reads the response"},
     {"login 10/1m phase=access when=\"%{CONTENT_TYPE} == 'a/b'\"", "%{HANDLER} need phase=auth"},
     {"login 10/1m phase=early when=\"%{HANDLER} == 'x'\"", "%{HANDLER} need phase=auth"},
-    {"login 10/1m phase=early when=\"-f %{REQUEST_FILENAME}\"", "phase=early cannot be combined with %{REQUEST_FILENAME}"},
+    {"login 10/1m phase=early when=\"-f %{REQUEST_FILENAME}\"",
+     "phase=early cannot be combined with %{REQUEST_FILENAME}"},
     {"login 10/1m phase=early cost=%{PATH_INFO}", "use phase=access"},
-    {"login 10/1m path=/search?page=1", "invalid value \"/search?page=1\" for path=: a query is not part of a path"},
-    {"login 10/1m \"key=header:X Api Key\"", "invalid value \"header:X Api Key\" for key=: expected a valid header name"},
+    {"login 10/1m path=/search?page=1",
+     "invalid value \"/search?page=1\" for path=: a query is not part of a path"},
+    {"login 10/1m \"key=header:X Api Key\"",
+     "invalid value \"header:X Api Key\" for key=: expected a valid header name"},
     {"login 10/1m key=cookie:a=b", "expected a valid cookie name, for example key=cookie:session"},
 };
 
@@ -394,7 +431,7 @@ static void test_bad(void)
         const char *error = parse(bad[i].line, &rule);
 
         if (!ok(error && strstr(error, bad[i].part), "refused: %s", bad[i].line))
-            diag("said: %s", error ? error : print(rule));
+            diag("error: %s", error ? error : print(rule));
     }
 }
 
@@ -408,8 +445,8 @@ static void test_without_expressions(void)
     for (size_t i = 0; i < COUNT(lines); i++) {
         const char *error = rl_parse_rule(pool, lines[i], NULL, &rule);
 
-        ok(error && strstr(error, "which only httpd can evaluate"), "without httpd there are no expressions: %s",
-           lines[i]);
+        ok(error && strstr(error, "which only httpd can evaluate"),
+           "refused without a compiler: %s", lines[i]);
     }
 }
 
@@ -424,12 +461,12 @@ static void test_charges_on(void)
        "a rule without charge-on= charges every response");
     parse("a 1/1m charge-on=403", &rule);
     ok(rl_rule_charges_on(rule, 403) && !rl_rule_charges_on(rule, 402)
-           && !rl_rule_charges_on(rule, 404), "with it those statuses");
+           && !rl_rule_charges_on(rule, 404), "charge-on=403 charges that status only");
     ok(!rl_rule_charges_on(rule, -1) && !rl_rule_charges_on(rule, 600)
-           && !rl_rule_charges_on(rule, 100000), "and none that there is not");
+           && !rl_rule_charges_on(rule, 100000), "statuses out of range are not charged");
 }
 
-/* On a rule of each algorithm, all lines in turn; error NULL: it is taken. */
+/* Each line adds to the rule of the last row that has one; error NULL: the line is accepted. */
 static const struct {
     const char *rule, *line, *error;
 } tiers[] = {
@@ -441,25 +478,29 @@ static const struct {
     {NULL, "gold 5", "\"a\": tier \"gold\" is given twice"},
     {NULL, "Gold 5", NULL},
     {NULL, "", "expected TIER QUOTA|unlimited [burst=N], for example RateLimitTier a gold 1000"},
-    {NULL, "x", "expected TIER QUOTA|unlimited [burst=N], for example RateLimitTier a gold 1000"},
-    {NULL, "x \"\"", "expected TIER QUOTA|unlimited [burst=N], for example RateLimitTier a gold 1000"},
-    {NULL, "x 5 burst=5 more", "expected TIER QUOTA|unlimited [burst=N], for example RateLimitTier a gold 1000"},
-    {NULL, "\"x 5", "expected TIER QUOTA|unlimited [burst=N], for example RateLimitTier a gold 1000"},
+    {NULL, "x", "expected TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x \"\"", "expected TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "x 5 burst=5 more", "expected TIER QUOTA|unlimited [burst=N]"},
+    {NULL, "\"x 5", "expected TIER QUOTA|unlimited [burst=N]"},
     {NULL, "x/y 5", "invalid tier name \"x/y\""},
     {NULL, "\"x y\" 5", "invalid tier name \"x y\""},
-    {NULL, "x -5", "invalid value \"-5\": expected a quota from 0 to 1000000000 or unlimited, for example RateLimitTier a gold 1000"},
+    {NULL, "x -5",
+     "invalid value \"-5\": expected a quota from 0 to 1000000000 or unlimited, for "
+     "example RateLimitTier a gold 1000"},
     {NULL, "x 5/1m", "invalid value \"5/1m\": expected a quota"},
     {NULL, "x many", "invalid value \"many\": expected a quota"},
     {NULL, "x 1000000001", "invalid value \"1000000001\": expected a quota"},
     {NULL, "x 5 burst=10", "burst= needs algorithm=token-bucket or leaky-bucket"},
     {"a 10/31d", "x 840726", "quota and burst are at most 840725"},
     {NULL, "x 840725", NULL},
-    {"a 10/1m algorithm=sliding-log", "x 10001", "invalid value \"10001\": algorithm=sliding-log takes a quota of at most 10000"},
+    {"a 10/1m algorithm=sliding-log", "x 10001",
+     "invalid value \"10001\": algorithm=sliding-log takes a quota of at most 10000"},
     {NULL, "x 10000", NULL},
     {"a 10/1m algorithm=token-bucket burst=50", "x 20", NULL},
     {NULL, "y 20 burst=100", NULL},
     {NULL, "z 20 BURST=5", NULL},
-    {NULL, "v 20 burst=0", "invalid value \"burst=0\": expected burst=N with N from 1 to 1000000000"},
+    {NULL, "v 20 burst=0",
+     "invalid value \"burst=0\": expected burst=N with N from 1 to 1000000000"},
     {NULL, "v 20 burst=many", "invalid value \"burst=many\": expected burst=N"},
     {NULL, "v 20 bust=5", "invalid value \"bust=5\": expected burst=N"},
     {NULL, "v unlimited burst=5", "burst= cannot be combined with unlimited"},
@@ -469,7 +510,8 @@ static const struct {
     {NULL, "x 5", NULL},
     {NULL, "y 0", NULL},
     {NULL, "z unlimited", NULL},
-    {"a 10/1m algorithm=token-bucket burst=9 cost=5", "x 20 burst=4", "exceeds the 4 units that tier x admits"},
+    {"a 10/1m algorithm=token-bucket burst=9 cost=5", "x 20 burst=4",
+     "exceeds the 4 units that tier x admits"},
     {"a 10/1m algorithm=leaky-bucket delay=10s", "v 37529996", "with this delay="},
     {NULL, "v 30000000", NULL},
 };
@@ -489,8 +531,8 @@ static void test_tiers(void)
         if (!ok(tiers[i].error ? error && strstr(error, tiers[i].error)
                                      && !strncmp(error, "\"a\": ", 5) && rule->tier_count == count
                                : !error && rule->tier_count == count + 1,
-                "tier %s: %s", tiers[i].line, tiers[i].error ? "refused" : "taken"))
-            diag("said: %s", error ? error : "nothing");
+                "tier %s: %s", tiers[i].line, tiers[i].error ? "refused" : "accepted"))
+            diag("error: %s", error ? error : "nothing");
     }
 }
 
@@ -501,7 +543,7 @@ static void test_tier_quotas(void)
 
     parse("api 10/1m algorithm=token-bucket burst=50", &rule);
     ok(!rl_rule_tier(rule, "gold"), "a rule without tiers has none");
-    is_str(rule->tiers_text, "api ", "and its name is all that the script hears");
+    is_str(rule->tiers_text, "api ", "the text for the script has only its name");
     rl_parse_tier(pool, rule, "gold 1000 burst=2000");
     rl_parse_tier(pool, rule, "free 0");
     rl_parse_tier(pool, rule, "staff unlimited");
@@ -509,15 +551,16 @@ static void test_tier_quotas(void)
     tier = rl_rule_tier(rule, "gold");
     ok(tier && tier->quota == 1000 && tier->burst == 2000 && !tier->unlimited, "a tier is found");
     tier = rl_rule_tier(rule, "plain");
-    ok(tier && tier->quota == 20 && tier->burst == 20, "its burst is its quota, not the rule's");
+    ok(tier && tier->quota == 20 && tier->burst == 20,
+       "the burst of a tier without one is its quota, not the rule's burst");
     tier = rl_rule_tier(rule, "free");
-    ok(tier && tier->quota == 0 && !tier->unlimited, "a quota of 0 is one");
+    ok(tier && tier->quota == 0 && !tier->unlimited, "a tier may have a quota of 0");
     tier = rl_rule_tier(rule, "staff");
-    ok(tier && tier->unlimited, "and unlimited is none");
+    ok(tier && tier->unlimited, "a tier may be unlimited");
     ok(!rl_rule_tier(rule, "GOLD") && !rl_rule_tier(rule, "") && !rl_rule_tier(rule, "gol"),
-       "others are not known");
+       "other names are not found, nor this one in another case");
     is_str(rule->tiers_text, "api gold 1000 2000 free 0 0 staff unlimited 0 plain 20 20 ",
-           "the script hears of them all");
+           "the text for the script has all tiers");
 }
 
 /* --- Words and durations --- */
@@ -571,15 +614,16 @@ static void test_durations(void)
         if (i % 1000 == 0)
             apr_pool_clear(pool);
     }
-    is_int(wrong, 0, "what is printed of a duration reads as the same one");
-    is_str(rl_text_print_duration(pool, 60000), "1m", "in the largest unit");
-    is_str(rl_text_print_duration(pool, 90000), "90s", "that divides it");
+    is_int(wrong, 0, "a printed duration is read as the same one");
+    is_str(rl_text_print_duration(pool, 60000), "1m", "printed in the largest unit");
+    is_str(rl_text_print_duration(pool, 90000), "90s", "if that divides it");
     is_str(rl_text_print_duration(pool, 604800000), "1w", "up to weeks");
     is_str(rl_text_print_duration(pool, 1500), "1500ms", "down to ms");
-    ok(rl_text_duration("3653d", &ms) && !rl_text_duration("3654d", &ms), "ten years are the most");
+    ok(rl_text_duration("3653d", &ms) && !rl_text_duration("3654d", &ms),
+       "the longest duration is ten years");
     ok(!rl_text_duration("", &ms) && !rl_text_duration("10", &ms) && !rl_text_duration("1 s", &ms)
            && !rl_text_duration("1ss", &ms) && !rl_text_duration("-1s", &ms),
-       "what is no duration is none");
+       "malformed durations are refused");
 }
 
 /* --- Counters --- */
@@ -612,10 +656,10 @@ static void test_counters(void)
         ok((a->counter == b->counter) == counters[i].same
                && (strcmp(a->key_suffix, b->key_suffix) == 0) == counters[i].same,
            "%s and %s %s", counters[i].a, counters[i].b,
-           counters[i].same ? "share a counter" : "never meet");
+           counters[i].same ? "share a counter" : "have different counters");
     }
     parse("login 10/60s", &a);
-    is_str(a->key_suffix, ":login:sliding-window:1m", "the end of a Redis key");
+    is_str(a->key_suffix, ":login:sliding-window:1m", "the suffix of a Redis key");
 }
 
 static const struct {
@@ -634,10 +678,10 @@ static void test_keys(void)
         rl_rule *rule;
 
         parse(apr_pstrcat(pool, "a 1/1m key=", keys[i].key, NULL), &rule);
-        is_int(rl_rule_key_is_inventable(rule), keys[i].inventable, "key=%s: clients %s it",
+        is_int(rl_rule_key_is_inventable(rule), keys[i].inventable, "key=%s: clients %s identities",
                keys[i].key, keys[i].inventable ? "can invent" : "cannot invent");
-        is_int(rl_rule_key_is_anchored(rule), keys[i].anchored, "and it %s dodged",
-               keys[i].anchored ? "cannot be" : "may be");
+        is_int(rl_rule_key_is_anchored(rule), keys[i].anchored, "clients %s the rule",
+               keys[i].anchored ? "cannot evade" : "can evade");
     }
 }
 
