@@ -116,7 +116,7 @@ static int find_component(const char *text, const char **argument)
         *argument = *rest ? rest + 1 : NULL;
         if (!*rest && row->argument != RL_KEY_HAS_NAME)
             return i;
-        if (row->argument != RL_KEY_NO_ARGUMENT && *rest == row->separator
+        if (row->argument != RL_KEY_NO_ARGUMENT && *argument && *rest == row->separator
             && (row->argument != RL_KEY_HAS_NAME || **argument))
             return i;
     }
