@@ -153,13 +153,13 @@ void rl_violation_flush(server_rec *s, const rl_context *context, int all)
     rl_top_denied_entry entry;
 
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        rl_log_line line = {.denied = &entry.who, .identity = entry.who.identity,
-                            .retry_after_ms = RL_LOG_LINE_UNKNOWN};
+        rl_log_line line = {.denied = &entry.who, .retry_after_ms = RL_LOG_LINE_UNKNOWN};
         const rl_log_file *log;
         int64_t every_ms;
 
         if (!rl_top_denied_read(context->top_denied, i, now_ms, &entry))
             continue;
+        line.identity = entry.who.identity;
         log = log_with(entry.who.log);
         every_ms = all ? -1 : log ? log->every_ms : RL_LOG_FILE_EVERY_MS;
         line.denials = rl_local_unreported(context->local, entry.key, now_ms, every_ms);
