@@ -148,10 +148,10 @@ test: deps
 
 # A build of the module in which pending units become charges after seconds instead of minutes.
 
-slots:
-	@$(MAKE) BUILD=build/slots DEFINES=-DRL_PENDING_SLOT_MS=4000 all
+periods:
+	@$(MAKE) BUILD=build/periods DEFINES=-DRL_PENDING_PERIOD_MS=4000 all
 
-check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE) slots
+check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE) periods
 	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore $(TESTS) $(STORM) t/storm
 
 # The same tests at other hours: see t/lib/hours.sh.
@@ -161,7 +161,7 @@ $(BUILD)/wallclock.so: t/lib/wallclock.c
 	$(Q)$(CC) $(WARN) $(CFLAGS) -Wno-missing-prototypes -shared -fPIC -o $@ $<
 
 test-hours: deps
-	@$(MAKE) $(MODULE) $(UNIT) $(STORM) $(BUILD)/wallclock.so slots
+	@$(MAKE) $(MODULE) $(UNIT) $(STORM) $(BUILD)/wallclock.so periods
 	@RL_MODULE=$(CURDIR)/$(MODULE) t/lib/hours.sh $(BUILD)/wallclock.so \
 	    $(PROVE) -j$(JOBS) -r $(UNIT) $(TESTS) $(STORM) t/storm
 
@@ -257,6 +257,6 @@ install: $(MODULE)
 clean:
 	rm -rf build
 
-.PHONY: all deps test check slots check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
+.PHONY: all deps test check periods check-redis test-hours test-debian13 unit demo sanitize storm fuzz fuzz-all lint analyse bench install clean
 .DELETE_ON_ERROR:
 .PRECIOUS: $(BUILD)/t/%.o

@@ -139,9 +139,9 @@ static int64_t moved_to(const rl_limit *limit, const rl_state *state)
 }
 
 /* Charges units that were pending too long, at the end of their time; never moves a state back. */
-static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64_t slot)
+static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64_t period)
 {
-    int64_t ended = slot * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit);
+    int64_t ended = period * RL_PENDING_PERIOD_MS * rl_limiter_ticks(limit);
 
     if (units == 0)
         return;
@@ -150,22 +150,22 @@ static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64
     charge(limit, state, units);
 }
 
-/* A clock that stepped back leaves what is pending in its slots, up to two ahead. */
+/* A clock that stepped back leaves what is pending in its periods, up to two ahead. */
 static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
 {
     rl_pending was = state->pending;
-    int64_t slot = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+    int64_t period = now / (RL_PENDING_PERIOD_MS * rl_limiter_ticks(limit));
 
-    if (was.prev + was.cur > 0 && was.slot >= slot && was.slot <= slot + 2)
+    if (was.prev + was.cur > 0 && was.period >= period && was.period <= period + 2)
         return;
-    state->pending.slot = slot;
-    if (was.slot >= slot)
+    state->pending.period = period;
+    if (was.period >= period)
         return;
-    overdue(limit, state, was.prev, was.slot + 1);
-    state->pending.prev = was.slot == slot - 1 ? was.cur : 0;
+    overdue(limit, state, was.prev, was.period + 1);
+    state->pending.prev = was.period == period - 1 ? was.cur : 0;
     state->pending.cur = 0;
-    if (was.slot < slot - 1)
-        overdue(limit, state, was.cur, was.slot + 2);
+    if (was.period < period - 1)
+        overdue(limit, state, was.cur, was.period + 2);
 }
 
 /* No block ends later than one that starts now would: else a clock has stepped back. */
@@ -383,7 +383,7 @@ void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost)
 int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_t now)
 {
     if (limit->on_response)
-        return state->pending.slot;
+        return state->pending.period;
     if (rl_limiter_is_log(limit))
         return now;
     return rl_limiter_is_bucket(limit) ? state->at : state->index;
@@ -410,36 +410,36 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     }
 }
 
-/* Whether units that became pending in a slot may be pending still. */
-static int is_pending(const rl_state *state, int64_t slot)
+/* Whether units that became pending in a period may be pending still. */
+static int is_pending(const rl_state *state, int64_t period)
 {
-    return slot == state->pending.slot || slot == state->pending.slot - 1;
+    return period == state->pending.period || period == state->pending.period - 1;
 }
 
-int64_t rl_limiter_prolong(rl_state *state, int64_t slot, int64_t cost)
+int64_t rl_limiter_prolong(rl_state *state, int64_t period, int64_t cost)
 {
     rl_pending *pending = &state->pending;
 
-    if (!is_pending(state, slot))
-        return RL_SLOT_GONE;
-    if (slot < pending->slot) {
+    if (!is_pending(state, period))
+        return RL_PERIOD_GONE;
+    if (period < pending->period) {
         int64_t units = least(cost, pending->prev);
 
         pending->prev -= units;
         pending->cur += units;
     }
-    return pending->slot;
+    return pending->period;
 }
 
-void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t slot, int64_t cost,
+void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t period, int64_t cost,
                        int charged)
 {
     rl_pending *pending = &state->pending;
-    int64_t *there = slot == pending->slot ? &pending->cur : &pending->prev;
-    int64_t *other = slot == pending->slot ? &pending->prev : &pending->cur;
+    int64_t *there = period == pending->period ? &pending->cur : &pending->prev;
+    int64_t *other = period == pending->period ? &pending->prev : &pending->cur;
     int64_t units = least(cost, *there);
 
-    if (!is_pending(state, slot))
+    if (!is_pending(state, period))
         return;
     *there -= units;
     *other -= least(cost - units, *other);

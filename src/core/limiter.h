@@ -22,16 +22,16 @@
 #define RL_WINDOW_MIN_MS INT64_C(100)
 #define RL_WINDOW_MAX_MS (INT64_C(31) * 86400000)
 #define RL_US_WINDOW_MAX_MS INT64_C(60000)       /* buckets up to here count time in µs */
-#define RL_SLOT_GONE INT64_C(-1)                 /* of units that have become a charge */
+#define RL_PERIOD_GONE INT64_C(-1)               /* of units that have become a charge */
 #define RL_SOFT_RETRY_MS 1000                    /* a denial by pending units alone */
 #define RL_NEVER INT64_C(-1)                     /* a wait that no waiting ends */
 
 /*
- * Pending units that nobody settles or prolongs become charges after one to two slots. The scripts
+ * Pending units that nobody settles or prolongs become charges after one to two periods. The scripts
  * take this text, so it is a plain number. Tests build with a shorter one.
  */
-#ifndef RL_PENDING_SLOT_MS
-#define RL_PENDING_SLOT_MS 60000
+#ifndef RL_PENDING_PERIOD_MS
+#define RL_PENDING_PERIOD_MS 60000
 #endif
 
 /* What a rule allows. */
@@ -46,11 +46,11 @@ typedef struct {
 } rl_limit;
 
 /*
- * Units admitted whose responses are not known: those of slot number `slot`, and of the one
+ * Units admitted whose responses are not known: those of period number `period`, and of the one
  * before.
  */
 typedef struct {
-    int64_t slot; /* of RL_PENDING_SLOT_MS */
+    int64_t period; /* of RL_PENDING_PERIOD_MS */
     int64_t prev;
     int64_t cur;
 } rl_pending;
@@ -168,7 +168,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
 /* Charges cost units, or makes them pending, as the limit says, without asking whether they fit. */
 void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost);
 
-/* The slot, window or tick that rl_limiter_charge() charges; what a give-back needs. */
+/* The period, window or tick that rl_limiter_charge() charges; what a give-back needs. */
 int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_t now);
 
 /*
@@ -179,17 +179,17 @@ int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_
 void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t position, int64_t cost);
 
 /*
- * Moves cost units that are pending in a slot to the latest one, so that their time begins anew.
- * Returns that slot, or RL_SLOT_GONE if they have become a charge.
+ * Moves cost units that are pending in a period to the latest one, so that their time begins anew.
+ * Returns that period, or RL_PERIOD_GONE if they have become a charge.
  */
-int64_t rl_limiter_prolong(rl_state *state, int64_t slot, int64_t cost);
+int64_t rl_limiter_prolong(rl_state *state, int64_t period, int64_t cost);
 
 /*
- * Settles cost units that are pending in a slot: they are pending no more, and charged if so said.
- * Units whose slot is gone have become a charge already and stay it. What the slot lacks is taken
+ * Settles cost units that are pending in a period: they are pending no more, and charged if so said.
+ * Units whose period is gone have become a charge already and stay it. What the period lacks is taken
  * from the other one: the units may have been prolonged by a call whose reply is not there yet.
  */
-void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t slot, int64_t cost,
+void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t period, int64_t cost,
                        int charged);
 
 #endif

@@ -114,7 +114,7 @@ static int is_any_charged_by_response(void)
 
 static void start_keeper(apr_pool_t *pchild, server_rec *s, rl_context *context, int threaded)
 {
-    rl_keeper_options options = {.local = context->local, .prolong_ms = RL_PENDING_SLOT_MS / 3,
+    rl_keeper_options options = {.local = context->local, .prolong_ms = RL_PENDING_PERIOD_MS / 3,
                                  .threaded = threaded, .client = threaded ? context->client : NULL,
                                  .logger = {log_redis, s}};
     keeper_datum *datum;

@@ -32,7 +32,7 @@ void rl_step_keep(rl_step *s)
         rl_outcome *o = s->outcomes[i];
         rl_keeper_units units = {.redis_key = o->redis_key, .key = o->key,
                                  .clock = rl_step_clock(o), .limit = o->limit,
-                                 .slot = o->position, .cost = o->cost};
+                                 .period = o->position, .cost = o->cost};
 
         if (!o->charged || !o->limit.on_response || o->cost == 0)
             continue;
@@ -134,7 +134,7 @@ void rl_step_settle(rl_step *s, int status)
             continue;
         stop_keeping(o);
         o->charged = 0;
-        if (o->position == RL_SLOT_GONE)
+        if (o->position == RL_PERIOD_GONE)
             continue;
         if (o->redis_key)
             undo(s, o, charged ? RL_ASK_SETTLE_CHARGED : RL_ASK_SETTLE);

@@ -33,7 +33,7 @@
 --       14      4  capacity: the burst of a bucket; otherwise the quota
 --       18      4  delay, in ticks
 --       22      4  block, in ms; 0: the rule does not block
---       26      7  position of the earlier charge: its window, its tick, or the slot it is pending
+--       26      7  position of the earlier charge: its window, its tick, or the period it is pending
 --                  in; decide_plain.lua gets no position
 --
 -- The reply: '1' if all live rules admit, else '0'; then for each rule its state before the charge,
@@ -57,7 +57,7 @@
 --
 --   offset  bytes  after it, for kinds of 8 and more
 --        0      4  ms that a block still lasts
---        4      4  number of the slot that a unit becomes pending in now
+--        4      4  number of the period that a unit becomes pending in now
 --        8      4  units pending
 --       12      4  quota in force
 --       16      4  capacity in force
@@ -87,8 +87,8 @@
 --
 --   offset  bytes  of a tail
 --        0      7  tick at which the block ends; 0: none
---        7      4  a slot of RL_PENDING_SLOT_MS: its number
---       11      4  units pending in the slot before
+--        7      4  a period of RL_PENDING_PERIOD_MS: its number
+--       11      4  units pending in the period before
 --       15      4  units pending in it
 local call, pcall = redis.call, redis.pcall
 local floor, ceil, max, min = math.floor, math.ceil, math.max, math.min
@@ -96,7 +96,7 @@ local pack, unpack = struct.pack, struct.unpack
 local COUNT_MAX, PRODUCT_MAX, LOG_MAX, BLOCK_MAX = 1000000000, 2251799813685248, 10000, 2678400000
 local SLIDING, BUCKET, LOG = 0, 2, 3
 local GIVE_BACK, SETTLE_CHARGED, PROLONG = 1, 3, 4
-local SLOT = RL_PENDING_SLOT_MS -- the build puts the number here
+local PERIOD = RL_PENDING_PERIOD_MS -- the build puts the number here
 local HEAD, ENTRY, CHUNK = 27, 10, 64 -- of a log: bytes, bytes, entries read at once
 
 local t = call('TIME')
@@ -264,10 +264,10 @@ local function overdue(r, units, moment)
     charge(r, units)
 end
 
--- Reads the tail. Units of slots that are over become charges.
+-- Reads the tail. Units of periods that are over become charges.
 local function roll_pending(r, tail)
-    local slot = floor(ms / SLOT)
-    r.blocked, r.slot, r.before, r.pending = 0, slot, 0, 0
+    local period = floor(ms / PERIOD)
+    r.blocked, r.period, r.before, r.pending = 0, period, 0, 0
     if not tail then
         return
     end
@@ -276,25 +276,25 @@ local function roll_pending(r, tail)
     if before + pending == 0 then
         return
     end
-    if s >= slot then
+    if s >= period then
         r.before, r.pending = before, pending
-        if s <= slot + 2 then
-            r.slot = s
+        if s <= period + 2 then
+            r.period = s
         else
             r.anchored = true
         end
     else
-        overdue(r, before, (s + 1) * SLOT * r.ticks)
-        if s == slot - 1 then
+        overdue(r, before, (s + 1) * PERIOD * r.ticks)
+        if s == period - 1 then
             r.before = pending
         else
-            overdue(r, pending, (s + 2) * SLOT * r.ticks)
+            overdue(r, pending, (s + 2) * PERIOD * r.ticks)
         end
     end
 end
 
 local function tail_of(r)
-    return pack('<I7I4I4I4', r.blocked > r.now and r.blocked or 0, r.slot, r.before, r.pending)
+    return pack('<I7I4I4I4', r.blocked > r.now and r.blocked or 0, r.period, r.before, r.pending)
 end
 
 local function log_head(r)
@@ -366,7 +366,7 @@ local function report(r)
     if not r.has_more then
         return state
     end
-    return state .. pack('<I4I4I4I4I4B', max(0, ceil((r.blocked - r.now) / r.ticks)), r.slot,
+    return state .. pack('<I4I4I4I4I4B', max(0, ceil((r.blocked - r.now) / r.ticks)), r.period,
                          r.before + r.pending, r.quota, r.capacity, r.overridden)
 end
 
@@ -419,7 +419,7 @@ end
 
 local function store(r)
     local block_ms = max(0, ceil((r.blocked - r.now) / r.ticks))
-    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 2 * SLOT + r.ttl or 0)
+    local ttl = max(r.ttl, block_ms, r.before + r.pending > 0 and 2 * PERIOD + r.ttl or 0)
     if r.algorithm == LOG then
         store_log(r, ttl)
         return
@@ -436,13 +436,13 @@ local function store(r)
     call('PSETEX', r.key, ttl, value .. tail)
 end
 
--- Units whose slot is over have become a charge already. A call that prolongs them may come before
--- or after this one: what their slot lacks is in the other slot.
+-- Units whose period is over have become a charge already. A call that prolongs them may come before
+-- or after this one: what their period lacks is in the other period.
 local function settle(r)
-    if r.position == r.slot then
+    if r.position == r.period then
         local units = min(r.cost, r.pending)
         r.pending, r.before = r.pending - units, max(0, r.before - (r.cost - units))
-    elseif r.position == r.slot - 1 then
+    elseif r.position == r.period - 1 then
         local units = min(r.cost, r.before)
         r.before, r.pending = r.before - units, max(0, r.pending - (r.cost - units))
     else
@@ -454,9 +454,9 @@ local function settle(r)
     store(r)
 end
 
--- Moves units from the slot before to the current one.
+-- Moves units from the period before to the current one.
 local function prolong(r)
-    local units = r.position == r.slot - 1 and min(r.cost, r.before) or 0
+    local units = r.position == r.period - 1 and min(r.cost, r.before) or 0
     if units > 0 then
         r.before, r.pending = r.before - units, r.pending + units
         store(r)

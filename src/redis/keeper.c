@@ -2,12 +2,12 @@
 /*
  * keeper: keeps pending what requests under way have pending.
  *
- * The thread looks several times in a slot, and prolongs all units that are due: those of this host
+ * The thread looks several times in a period, and prolongs all units that are due: those of this host
  * under the lock, those in Redis by calls without it. During such a call only the thread may free the
  * entries it is about. If the call fails it is repeated at the next look; there are about seven looks
  * before the units become a charge.
  *
- * A request that ends during the call settles its units by the slot it knows. That is right whichever
+ * A request that ends during the call settles its units by the period it knows. That is right whichever
  * of the two Redis hears first: see rl_limiter_settle().
  *
  * In a child without threads (prefork) httpd handles SIGTERM by destroying the pools inside the signal
@@ -41,7 +41,7 @@ struct rl_kept {
     APR_RING_ENTRY(rl_kept) link;
     rl_keeper *keeper;
     rl_keeper_units units;
-    int64_t since_ms; /* when they were put into their slot */
+    int64_t since_ms; /* when they were put into their period */
     int is_called;    /* the thread has it */
     int is_removed;   /* meanwhile */
     char redis_key[];
@@ -79,12 +79,12 @@ typedef struct {
 
 static int is_due(const rl_keeper *k, const rl_kept *kept, int64_t now_ms)
 {
-    return kept->units.slot != RL_SLOT_GONE && now_ms - kept->since_ms >= k->options.prolong_ms;
+    return kept->units.period != RL_PERIOD_GONE && now_ms - kept->since_ms >= k->options.prolong_ms;
 }
 
-static void are_in(rl_kept *kept, int64_t slot, int64_t since_ms)
+static void are_in(rl_kept *kept, int64_t period, int64_t since_ms)
 {
-    kept->units.slot = slot;
+    kept->units.period = period;
     kept->since_ms = since_ms;
 }
 
@@ -100,7 +100,7 @@ static void prolong_here(rl_keeper *k, int64_t now_ms)
             * rl_limiter_ticks(&u->limit);
 
         if (is_due(k, kept, now_ms))
-            are_in(kept, rl_local_prolong(k->options.local, u->key, &u->limit, u->slot, u->cost,
+            are_in(kept, rl_local_prolong(k->options.local, u->key, &u->limit, u->period, u->cost,
                                           now_ms, now), now_ms);
     }
     pthread_mutex_unlock(&k->lock);
@@ -130,7 +130,7 @@ static int ask_about(call *c, const rl_keeper_units *u)
     for (int i = 0; i < c->ask_count; i++) {
         if (strcmp(c->asks[i].key, u->redis_key))
             continue;
-        if (c->asks[i].position != u->slot)
+        if (c->asks[i].position != u->period)
             return -1;
         c->asks[i].cost += u->cost;
         return i;
@@ -138,7 +138,7 @@ static int ask_about(call *c, const rl_keeper_units *u)
     c->limits[c->ask_count] = u->limit;
     c->asks[c->ask_count] = (rl_ask){.key = u->redis_key, .limit = &c->limits[c->ask_count],
                                      .kind = RL_ASK_PROLONG, .cost = u->cost,
-                                     .position = u->slot, .shadow = 1};
+                                     .position = u->period, .shadow = 1};
     return c->ask_count++;
 }
 
@@ -168,7 +168,7 @@ static void finish(rl_keeper *k, int64_t now_ms, call *c)
 
         kept->is_called = 0;
         if (ask->answered)
-            are_in(kept, rl_limiter_prolong(&ask->state, kept->units.slot, 0), now_ms);
+            are_in(kept, rl_limiter_prolong(&ask->state, kept->units.period, 0), now_ms);
         if (kept->is_removed)
             free(kept);
         else
@@ -332,7 +332,7 @@ rl_kept *rl_keeper_add(rl_keeper *k, const rl_keeper_units *units, int64_t host_
     kept->keeper = k;
     kept->units = *units;
     kept->is_called = kept->is_removed = 0;
-    are_in(kept, units->slot, host_ms);
+    are_in(kept, units->period, host_ms);
     if (size)
         kept->units.redis_key = memcpy(kept->redis_key, units->redis_key, size);
     pthread_mutex_lock(&k->lock);
@@ -346,17 +346,17 @@ rl_kept *rl_keeper_add(rl_keeper *k, const rl_keeper_units *units, int64_t host_
 int64_t rl_keeper_remove(rl_kept *kept)
 {
     rl_keeper *k = kept->keeper;
-    int64_t slot;
+    int64_t period;
 
     if (!k->options.threaded && atomic_load(&k->stopping))
-        return kept->units.slot;
+        return kept->units.period;
     pthread_mutex_lock(&k->lock);
-    slot = kept->units.slot;
+    period = kept->units.period;
     kept->is_removed = 1;
     if (!kept->is_called) {
         APR_RING_REMOVE(kept, link);
         free(kept);
     }
     pthread_mutex_unlock(&k->lock);
-    return slot;
+    return period;
 }

@@ -2,11 +2,11 @@
 /*
  * keeper: keeps pending what requests under way have pending.
  *
- * Units that are pending become a charge after one to two slots (limiter.h), so that a host or a
+ * Units that are pending become a charge after one to two periods (limiter.h), so that a host or a
  * child that dies with them cannot leave them pending for ever. A request may live longer: a
  * download, a WebSocket, an event stream. Such requests are entered here, and as long as one is, a
  * thread of its child prolongs the time of its units, in the local tier or in Redis, about three
- * times in a slot. With the child the thread dies, and the units become a charge.
+ * times in a period. With the child the thread dies, and the units become a charge.
  *
  * Not mod_watchdog: its threads end as soon as their child begins to stop gracefully, which is when
  * the longest requests are still to be finished.
@@ -29,7 +29,7 @@ typedef struct rl_kept rl_kept;
 
 typedef struct {
     rl_local *local;
-    int64_t prolong_ms;  /* since units were put into their slot, until they are prolonged */
+    int64_t prolong_ms;  /* since units were put into their period, until they are prolonged */
     int threaded;        /* the child has threads, and a client for all of them */
     rl_client *client;   /* where threaded; NULL: without Redis */
     /* where not threaded: makes a client for the keeper's thread alone; NULL: without Redis */
@@ -42,9 +42,9 @@ typedef struct {
 typedef struct {
     const char *redis_key; /* NULL: it is pending in the local tier, under key */
     uint64_t key;
-    rl_clock clock;        /* whose slots the local tier counts */
+    rl_clock clock;        /* whose periods the local tier counts */
     rl_limit limit;
-    int64_t slot;
+    int64_t period;
     int64_t cost;
 } rl_keeper_units;
 
@@ -60,7 +60,10 @@ rl_keeper *rl_keeper_create(apr_pool_t *pool, const rl_keeper_options *options);
  */
 rl_kept *rl_keeper_add(rl_keeper *keeper, const rl_keeper_units *units, int64_t host_ms);
 
-/* Keeps units no longer. Returns the slot in which they are pending now: see rl_limiter_prolong(). */
+/*
+ * Keeps units no longer. Returns the period in which they are pending now: see
+ * rl_limiter_prolong().
+ */
 int64_t rl_keeper_remove(rl_kept *kept);
 
 #endif

@@ -243,13 +243,13 @@ static int is_sane_state(const rl_limit *limit, const rl_state *state)
 /* Returns 0 if a number is out of range; then the limit is unchanged. */
 static int read_more(const unsigned char **s, rl_ask *ask)
 {
-    int64_t blocked_ms = get(s, 4), slot = get(s, 4), pending = get(s, 4), quota = get(s, 4);
+    int64_t blocked_ms = get(s, 4), period = get(s, 4), pending = get(s, 4), quota = get(s, 4);
     int64_t capacity = get(s, 4), override = get(s, 1);
     rl_limit limit = *ask->limit;
 
     ask->state.blocked_until = blocked_ms ? ask->now + blocked_ms * rl_limiter_ticks(ask->limit)
                                           : 0;
-    ask->state.pending = (rl_pending){slot, 0, pending};
+    ask->state.pending = (rl_pending){period, 0, pending};
     ask->override = (rl_override)override;
     if (override == RL_OVERRIDE_QUOTA) {
         limit.quota = quota;

@@ -309,7 +309,7 @@ void rl_local_touch(entry *e, const rl_limit *limit, const rl_state *state, int6
     if (state->blocked_until > now)
         lasts_ms = max64(lasts_ms, (state->blocked_until - now) / rl_limiter_ticks(limit));
     if (state->pending.prev || state->pending.cur)
-        lasts_ms += 2 * RL_PENDING_SLOT_MS;
+        lasts_ms += 2 * RL_PENDING_PERIOD_MS;
     lasts_ms = lasts_ms < LASTS_MAX_MS ? lasts_ms : LASTS_MAX_MS;
     update(&e->expires_s, (uint32_t)((host_ms + lasts_ms) / 1000 + 1));
     update(&e->used, (uint32_t)(host_ms / 1000) << 8 | fullness);

@@ -109,14 +109,14 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
                         int64_t cost);
 
 /*
- * Prolongs the time of what is pending in a slot: see rl_limiter_prolong(). Never makes an entry: of
- * one that is gone nothing is pending, and the slot returned is the one of now, a tick.
+ * Prolongs the time of what is pending in a period: see rl_limiter_prolong(). Never makes an entry: of
+ * one that is gone nothing is pending, and the period returned is the one of now, a tick.
  */
-int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                          int64_t cost, int64_t host_ms, int64_t now);
 
-/* Settles what became pending in a slot: see rl_limiter_settle(). now is a tick. */
-void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+/* Settles what became pending in a period: see rl_limiter_settle(). now is a tick. */
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                      int64_t cost, int charged, int64_t host_ms, int64_t now);
 
 /*

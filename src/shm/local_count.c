@@ -27,10 +27,10 @@
 #define COUNT_SIDE (UINT64_C(1) << 63)
 #define PENDING_SIDE (UINT64_C(1) << 51)
 
-/* What of a pending pair is overdue, as a number of slots: its earlier one, or both. */
+/* What of a pending pair is overdue, as a number of periods: its earlier one, or both. */
 #define OVERDUE_SHIFT 49
 #define OVERDUE (UINT64_C(3) << OVERDUE_SHIFT)
-#define SLOT (~(GENERATION | PENDING_SIDE | OVERDUE))
+#define PERIOD (~(GENERATION | PENDING_SIDE | OVERDUE))
 
 /* A count as it was read: what a swap expects. */
 typedef struct {
@@ -54,9 +54,9 @@ static int64_t position_in(const rl_limit *limit, const rl_state *state)
     return rl_limiter_is_bucket(limit) ? state->at : state->index;
 }
 
-static int64_t slot_of(rl_pair pending)
+static int64_t period_of(rl_pair pending)
 {
-    return (int64_t)(first_of(pending) & SLOT);
+    return (int64_t)(first_of(pending) & PERIOD);
 }
 
 static int marked(rl_pair pending)
@@ -107,17 +107,17 @@ static rl_pair pack_count(const rl_limit *limit, rl_pair was, const rl_state *st
 
 static rl_pair pack_pending(rl_pair was, const rl_pending *pending)
 {
-    return pair_of((first_of(was) & (GENERATION | PENDING_SIDE)) | (uint64_t)pending->slot,
+    return pair_of((first_of(was) & (GENERATION | PENDING_SIDE)) | (uint64_t)pending->period,
                    (uint64_t)pending->prev << 32 | (uint64_t)pending->cur);
 }
 
 /* What is left when the marked units have gone. */
 static rl_pending without_overdue(rl_pair pending)
 {
-    int slots = marked(pending);
+    int periods = marked(pending);
 
-    return (rl_pending){slot_of(pending) + slots, slots == 1 ? lower(pending) : 0,
-                        slots == 0 ? lower(pending) : 0};
+    return (rl_pending){period_of(pending) + periods, periods == 1 ? lower(pending) : 0,
+                        periods == 0 ? lower(pending) : 0};
 }
 
 /*
@@ -158,7 +158,7 @@ static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
     unpack_count(limit, count, state);
     state->pending = is_charged(count, pending)
         ? without_overdue(pending)
-        : (rl_pending){slot_of(pending), upper(pending), lower(pending)};
+        : (rl_pending){period_of(pending), upper(pending), lower(pending)};
     if (is_of(was->blocked, t->owner))
         state->blocked_until = (int64_t)(was->blocked & VALUE);
     *now = not_before(limit, state, *now);
@@ -182,10 +182,10 @@ static void read_count(const tenure *t, reading *was)
     was->blocked = load_acquire(&words[BLOCKED]);
 }
 
-/* How many slots of a pending pair, from the earlier one on, are overdue. */
+/* How many periods of a pending pair, from the earlier one on, are overdue. */
 static int overdue(const rl_limit *limit, rl_pair pending, int64_t now)
 {
-    int64_t behind = now / (RL_PENDING_SLOT_MS * rl_limiter_ticks(limit)) - slot_of(pending);
+    int64_t behind = now / (RL_PENDING_PERIOD_MS * rl_limiter_ticks(limit)) - period_of(pending);
 
     if (behind >= 2 && lower(pending))
         return 2;
@@ -197,12 +197,13 @@ static rl_pair charge_marked(const rl_limit *limit, const tenure *t, const readi
                              int64_t now)
 {
     rl_pair count = pair_in(t, was->count);
-    int slots = marked(was->pending);
-    rl_state state = {.pending = {slot_of(was->pending), upper(was->pending),
-                                  slots == 2 ? lower(was->pending) : 0}};
+    int periods = marked(was->pending);
+    rl_state state = {.pending = {period_of(was->pending), upper(was->pending),
+                                  periods == 2 ? lower(was->pending) : 0}};
 
     unpack_count(limit, count, &state);
-    now = max64(now, (state.pending.slot + slots) * RL_PENDING_SLOT_MS * rl_limiter_ticks(limit));
+    now = max64(now, (state.pending.period + periods) * RL_PENDING_PERIOD_MS
+                         * rl_limiter_ticks(limit));
     rl_limiter_roll(limit, &state, not_before(limit, &state, now));
     count = pack_count(limit, count, &state);
     return pair_of(first_of(count), second_of(count) ^ COUNT_SIDE);
@@ -261,7 +262,7 @@ static void store_anchored(const tenure *t, const rl_limit *limit, const reading
                  (t->owner & GENERATION) | (uint64_t)state.blocked_until);
         swap_pair(&words[COUNT], was->count, pack_count(limit, count, &state));
     }
-    if (second_of(pending) && !marked(pending) && state.pending.slot < slot_of(pending))
+    if (second_of(pending) && !marked(pending) && state.pending.period < period_of(pending))
         swap_pair(&words[PENDING], was->pending, pack_pending(pending, &state.pending));
 }
 
@@ -398,15 +399,15 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
-/* Whether a slot's units are pending no more; for others, whose clocks are ahead, one sooner. */
-static int is_over(int64_t slot, const rl_state *state, rl_pair pending)
+/* Whether a period's units are pending no more; for others, whose clocks are ahead, one sooner. */
+static int is_over(int64_t period, const rl_state *state, rl_pair pending)
 {
-    int64_t latest = state->pending.slot + (slot_of(pending) == state->pending.slot + 1);
+    int64_t latest = state->pending.period + (period_of(pending) == state->pending.period + 1);
 
-    return slot > latest || slot < latest - 1;
+    return period > latest || period < latest - 1;
 }
 
-int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                          int64_t cost, int64_t host_ms, int64_t now)
 {
     tenure t = rl_local_find(table, key);
@@ -421,10 +422,10 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
             continue;
         }
         state_of(limit, &t, &was, NULL, &now, &state);
-        if (t.entry && is_over(slot, &state, pair_in(&t, was.pending)))
-            return RL_SLOT_GONE;
+        if (t.entry && is_over(period, &state, pair_in(&t, was.pending)))
+            return RL_PERIOD_GONE;
         after = state;
-        prolonged = rl_limiter_prolong(&after, slot, cost);
+        prolonged = rl_limiter_prolong(&after, period, cost);
         if (!t.entry || !memcmp(&after.pending, &state.pending, sizeof(after.pending)))
             return prolonged;
         if (swap_pair(&t.entry->words[PENDING], was.pending,
@@ -440,7 +441,7 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
  * process dies in between. A charge is given back if the unit has become overdue meanwhile, for then
  * another one has charged it.
  */
-void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t slot,
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                      int64_t cost, int charged, int64_t host_ms, int64_t now)
 {
     tenure t = rl_local_claim(table, key, host_ms);
@@ -453,8 +454,8 @@ void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64
             return;
         state_of(limit, &t, &was, NULL, &now, &state);
         after = state;
-        rl_limiter_settle(limit, &after, slot, cost, charged);
-        if (is_over(slot, &state, pair_in(&t, was.pending))) {
+        rl_limiter_settle(limit, &after, period, cost, charged);
+        if (is_over(period, &state, pair_in(&t, was.pending))) {
             if (charged_at >= 0)
                 rl_local_give_back(table, key, limit, charged_at, cost);
             return;

@@ -31,7 +31,7 @@ typedef _Atomic uint32_t half;
  *      32      8  G, window number or tick 52             G, checksum 10, Redis's clock in ms 42
  *      40      8  side 1, units before 31, units 32;      units
  *                 of a bucket: side 1, level 63
- *      48      8  G, side 1, overdue 2, slot 49           G, checksum 20, ms when to ask again 32
+ *      48      8  G, side 1, overdue 2, period 49           G, checksum 20, ms when to ask again 32
  *      56      8  pending before 32, pending 32           terms 32, ms blocked 32
  *
  * Words at 32 and 40 are a pair that is swapped as one, and so are those at 48 and 56.

@@ -134,7 +134,7 @@ static void responds(int is_charged)
         return;
     admitted++;
     charged += is_charged;
-    rl_local_settle(table, key_of(ALICE), &responding, state.pending.slot, 1, is_charged, NOW, now);
+    rl_local_settle(table, key_of(ALICE), &responding, state.pending.period, 1, is_charged, NOW, now);
 }
 
 static void responds_charged(void)
@@ -264,7 +264,7 @@ static const char *one_is_charged(int dead)
 
 /* --- Prolonged --- */
 
-static int64_t prolonged; /* the slot */
+static int64_t prolonged; /* the period */
 
 static void prolongs(int64_t host_ms)
 {
@@ -285,10 +285,10 @@ static const char *pending_or_charged(int dead)
     state = peek(ALICE, &responding, EDGE);
     if (state.cur + state.pending.prev != 1 || state.pending.cur)
         return "a unit is not there once";
-    return dead || (prolonged == RL_SLOT_GONE) == state.cur ? NULL : "who prolonged it is told wrong";
+    return dead || (prolonged == RL_PERIOD_GONE) == state.cur ? NULL : "who prolonged it is told wrong";
 }
 
-/* Two units, of which one is prolonged a slot later, and one settled. */
+/* Two units, of which one is prolonged a period later, and one settled. */
 static void two_pending(void)
 {
     make_set(7, NOW);

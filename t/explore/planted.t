@@ -95,7 +95,7 @@ my @faults = (
         "            if (charged_at >= 0)\n", "            if (0)\n",
         'counts', 'while it becomes overdue', qr/not charged once/],
     ['a unit is prolonged that others have found overdue', 'shm/local_count.c',
-        "if (t.entry && is_over(slot, &state, pair_in(&t, was.pending)))", "if (0)",
+        "if (t.entry && is_over(period, &state, pair_in(&t, was.pending)))", "if (0)",
         'counts', 'prolonged while it becomes overdue', qr/told wrong/],
     ['what is pending is read once', 'shm/local_count.c',
         "while (second_of(pair_in(t, was->pending)) && read_pair(&words[PENDING]) != was->pending)",

@@ -55,9 +55,9 @@ sub counted {
     my ($from, $rule, $store) = @_;
     my $value = ($store || $redis)->cmd('GET', "rl:{ip:$from}:$rule:sliding-window:1d") // '';
     my ($prev, $cur) = unpack 'x6 V V', $value;
-    my ($slot, $before, $pending) = length $value == 33 ? unpack 'x21 V V V', $value : (0, 0, 0);
+    my ($period, $before, $pending) = length $value == 33 ? unpack 'x21 V V V', $value : (0, 0, 0);
     return { charged => ($prev // 0) + ($cur // 0), pending => $before + $pending, value => $value,
-        slot => $slot };
+        period => $period };
 }
 
 # Waits until the requests of a client are settled.
@@ -367,7 +367,7 @@ subtest 'a pending request of a killed child becomes a charge' => sub {
     # as if two minutes had passed, the time that a unit may be pending
     my $now = counted($from[1], 'app');
     my $value = $now->{value};
-    substr $value, 21, 4, pack 'V', $now->{slot} - 2;
+    substr $value, 21, 4, pack 'V', $now->{period} - 2;
     $redis->cmd('SET', "rl:{ip:$from[1]}:app:sliding-window:1d", $value, 'KEEPTTL');
     cmp_ok ask($httpd, '/app', @from)->header('Retry-After'), '>', 3000, 'then it is charged';
 };

@@ -4,7 +4,7 @@
 # settled by the status of the response. Pending units of a child that is killed become charges in the
 # second minute after.
 #
-# In the module that this test builds, such a minute (SLOT) lasts four seconds. All hosts wait at the same
+# In the module that this test builds, such a minute (PERIOD) lasts four seconds. All hosts wait at the same
 # time for several of them to pass.
 
 use strict;
@@ -26,20 +26,20 @@ use RedisServer;
 use Test::More;
 use Time::HiRes qw(sleep time);
 
-use constant { SLOT => 4, SLOTS => 3.5, BIG => 1 << 20 };
+use constant { PERIOD => 4, PERIODS => 3.5, BIG => 1 << 20 };
 
-my $module  = short_slots();
+my $module  = short_periods();
 my $redis   = RedisServer->start;
 my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
     ReuseAddr => 1) or die "listen: $!\n";
 my $hosts   = 0;
 
-sub short_slots {
+sub short_periods {
     my $root = abs_path("$FindBin::Bin/../..");
     delete local @ENV{qw(MAKEFLAGS MFLAGS MAKELEVEL LD_PRELOAD)};
-    my $said = `make -s -C $root slots 2>&1`;
-    die "make slots: $said" if $?;
-    return "$root/build/slots/mod_ratelimit_redis.so";
+    my $said = `make -s -C $root periods 2>&1`;
+    die "make periods: $said" if $?;
+    return "$root/build/periods/mod_ratelimit_redis.so";
 }
 
 sub host {
@@ -202,9 +202,9 @@ for my $host (@killed) {
     rest($_->{here}) for @{ $host->{requests} };
 }
 my $began = time;
-sleep 1 until time > $began + SLOT;
+sleep 1 until time > $began + PERIOD;
 $_->{httpd}->graceful(old => 0) for @living;
-sleep 1 until time > $began + SLOTS * SLOT;
+sleep 1 until time > $began + PERIODS * PERIOD;
 
 for my $host (@living) {
     subtest "slow responses stay pending and are then settled ($host->{name})" => sub { check($host) };
@@ -232,7 +232,7 @@ for my $end (qw(TERM WINCH)) {
         my $host = host('prefork', 1, children => 24);
         my @slow = map { request($host, 'a') } 1 .. 3;
         my $load = load($host);
-        sleep 1.5 * SLOT;    # long enough for each child to prolong its pending units
+        sleep 1.5 * PERIOD;    # long enough for each child to prolong its pending units
         kill KILL => (grep { $_ != $host->{httpd}->pid } $host->{httpd}->children)[0 .. 3];
         kill $end => $host->{httpd}->pid;
         answer($_->{there}, 200) for $end eq 'WINCH' ? @slow : ();

@@ -24,7 +24,7 @@ typedef struct {
 } charge;
 
 typedef struct {
-    int64_t slot, units;
+    int64_t period, units;
 } waiting;
 
 typedef struct {
@@ -32,9 +32,9 @@ typedef struct {
     int64_t window_ms;
     charge *charges;
     int count, room;
-    waiting *pending; /* by slot */
+    waiting *pending; /* by period */
     int pending_count, pending_room;
-    int64_t slot;     /* the latest */
+    int64_t period;     /* the latest */
     int64_t blocked_until;
     int exists;
 } model;
@@ -181,29 +181,29 @@ static int64_t model_anchor(model *m, int64_t now)
 /* Charges pending units whose response is overdue, as of the moment at which it became so. */
 static void model_overdue(model *m, const rl_limit *limit, int64_t clock)
 {
-    int64_t slot = clock / (60000 * model_ticks(m));
+    int64_t period = clock / (60000 * model_ticks(m));
     int kept = 0;
 
     if (m->pending_count == 0)
-        m->slot = slot;
-    if (m->slot > slot + 2) {
+        m->period = period;
+    if (m->period > period + 2) {
         for (int i = 0; i < m->pending_count; i++)
-            m->pending[i].slot -= m->slot - slot;
-        m->slot = slot;
+            m->pending[i].period -= m->period - period;
+        m->period = period;
     }
-    if (m->slot < slot)
-        m->slot = slot;
+    if (m->period < period)
+        m->period = period;
     for (int64_t s = 0; s < 2; s++) {
         int64_t units = 0, first = INT64_MAX;
 
         for (int i = 0; i < m->pending_count; i++) {
-            int64_t there = m->pending[i].slot;
+            int64_t there = m->pending[i].period;
 
-            if (there <= slot - 2 && m->pending[i].units && there < first)
+            if (there <= period - 2 && m->pending[i].units && there < first)
                 first = there;
         }
         for (int i = 0; i < m->pending_count; i++) {
-            if (m->pending[i].slot == first) {
+            if (m->pending[i].period == first) {
                 units += m->pending[i].units;
                 m->pending[i].units = 0;
             }
@@ -388,18 +388,18 @@ static void model_wait_for_response(model *m, int64_t units)
         m->pending_room = 2 * m->pending_room + 8;
         m->pending = realloc(m->pending, (size_t)m->pending_room * sizeof(waiting));
     }
-    m->pending[m->pending_count++] = (waiting){m->slot, units};
+    m->pending[m->pending_count++] = (waiting){m->period, units};
 }
 
-/* Takes pending units from a slot; returns how many were missing there. */
-static int64_t model_take_pending(model *m, int64_t slot, int64_t units)
+/* Takes pending units from a period; returns how many were missing there. */
+static int64_t model_take_pending(model *m, int64_t period, int64_t units)
 {
     int kept = 0;
 
     for (int i = 0; i < m->pending_count; i++) {
         int64_t less = m->pending[i].units < units ? m->pending[i].units : units;
 
-        if (m->pending[i].slot == slot) {
+        if (m->pending[i].period == period) {
             m->pending[i].units -= less;
             units -= less;
         }
@@ -410,33 +410,33 @@ static int64_t model_take_pending(model *m, int64_t slot, int64_t units)
     return units;
 }
 
-static int64_t model_pending_in(const model *m, int64_t slot)
+static int64_t model_pending_in(const model *m, int64_t period)
 {
     int64_t sum = 0;
 
     for (int i = 0; i < m->pending_count; i++)
-        sum += m->pending[i].slot == slot ? m->pending[i].units : 0;
+        sum += m->pending[i].period == period ? m->pending[i].units : 0;
     return sum;
 }
 
-static int model_may_be_pending(const model *m, int64_t slot)
+static int model_may_be_pending(const model *m, int64_t period)
 {
-    return slot == m->slot || slot == m->slot - 1;
+    return period == m->period || period == m->period - 1;
 }
 
-static void model_prolong(model *m, int64_t slot, int64_t units)
+static void model_prolong(model *m, int64_t period, int64_t units)
 {
-    if (slot == m->slot - 1)
-        model_wait_for_response(m, units - model_take_pending(m, slot, units));
+    if (period == m->period - 1)
+        model_wait_for_response(m, units - model_take_pending(m, period, units));
 }
 
-/* Takes units from their slot and, if some are missing there, from the other slot. */
-static void model_settle(model *m, const rl_limit *limit, int64_t now, int64_t slot,
+/* Takes units from their period and, if some are missing there, from the other period. */
+static void model_settle(model *m, const rl_limit *limit, int64_t now, int64_t period,
                          int64_t units, int charged)
 {
-    if (!model_may_be_pending(m, slot))
+    if (!model_may_be_pending(m, period))
         return;
-    model_take_pending(m, 2 * m->slot - 1 - slot, model_take_pending(m, slot, units));
+    model_take_pending(m, 2 * m->period - 1 - period, model_take_pending(m, period, units));
     if (charged)
         model_charge(m, limit, now, units);
 }

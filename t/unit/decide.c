@@ -54,7 +54,7 @@ typedef struct {
     enum { PLAIN, BLOCKS, ON_RESPONSE } use;
     int64_t charged_at; /* the last position, for give-backs */
     int64_t charged;
-    int64_t pending_slot;
+    int64_t pending_period;
     int64_t pending;
 } counter;
 
@@ -85,7 +85,7 @@ static void make_counters(rng *r)
 typedef struct {
     int64_t now;
     rl_state state;
-    int64_t blocked_ms, slot, pending;
+    int64_t blocked_ms, period, pending;
     rl_override override;
     int64_t quota, burst;
     int admits;
@@ -253,7 +253,7 @@ static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost,
     now = model_move(moved, limit, clock);
     memset(want, 0, sizeof(*want));
     want->now = now;
-    want->slot = moved->slot;
+    want->period = moved->period;
     want->pending = model_pending(moved);
     want->blocked_ms = moved->blocked_until > now
         ? (moved->blocked_until - now + model_ticks(moved) - 1) / model_ticks(moved) : 0;
@@ -263,7 +263,7 @@ static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost,
     if (limit->algorithm == RL_SLIDING_LOG) {
         memset(state, 0, sizeof(*state));
         sum_of_log(moved, limit, now, cost, state);
-        state->pending = (rl_pending){moved->slot, 0, want->pending};
+        state->pending = (rl_pending){moved->period, 0, want->pending};
         state->blocked_until = moved->blocked_until;
     }
     else {
@@ -328,7 +328,7 @@ static int was_anchored(const counter *c, const model *moved)
     const model *m = &c->model;
 
     return m->exists && ((m->count && model_latest(moved) < model_latest(m))
-                         || (m->pending_count && moved->slot < m->slot));
+                         || (m->pending_count && moved->period < m->period));
 }
 
 static void charge_both(counter *c, moved_counter *to, const rl_limit *limit, const expected *want,
@@ -338,7 +338,7 @@ static void charge_both(counter *c, moved_counter *to, const rl_limit *limit, co
 
     if (limit->on_response) {
         model_wait_for_response(moved, cost);
-        c->pending_slot = moved->slot;
+        c->pending_period = moved->period;
         c->pending = cost;
     }
     else {
@@ -432,7 +432,7 @@ static void any_end_of_pending(rng *r, counter *c, rl_ask *a)
     static const rl_ask_kind kinds[] = {RL_ASK_SETTLE, RL_ASK_SETTLE_CHARGED, RL_ASK_PROLONG};
 
     a->kind = kinds[rng_next(r) % 3];
-    a->position = c->pending_slot - rng_one_in(r, 8);
+    a->position = c->pending_period - rng_one_in(r, 8);
     a->cost = c->pending ? c->pending : 1;
     a->shadow = 1;
     if (a->kind != RL_ASK_PROLONG)
@@ -444,7 +444,7 @@ static int changes(const rl_ask *a, const model *m)
 {
     if (a->kind != RL_ASK_PROLONG)
         return model_may_be_pending(m, a->position);
-    return a->position == m->slot - 1 && model_pending_in(m, a->position) > 0;
+    return a->position == m->period - 1 && model_pending_in(m, a->position) > 0;
 }
 
 static void end_pending(counter *c, const rl_ask *a, const rl_limit *limit, int64_t now,
@@ -455,7 +455,7 @@ static void end_pending(counter *c, const rl_ask *a, const rl_limit *limit, int6
     if (a->kind == RL_ASK_PROLONG) {
         model_prolong(&to->model, a->position, a->cost);
         rl_limiter_prolong(&to->state, a->position, a->cost);
-        c->pending_slot = to->model.slot;
+        c->pending_period = to->model.period;
         return;
     }
     model_settle(&to->model, limit, now, a->position, a->cost, charged);
@@ -482,8 +482,8 @@ static void expect_undo(rng *r, sent_call *call, counter **chosen)
             a->cost = rng_one_in(r, 3) ? c->charged : 1;
         }
         expect(r, c, limit, a->cost, &to, &ignored);
-        call->want[i].slot = model_may_be_pending(&to.model, a->position) ? to.model.slot
-                                                                         : RL_SLOT_GONE;
+        call->want[i].period = model_may_be_pending(&to.model, a->position) ? to.model.period
+                                                                         : RL_PERIOD_GONE;
         if ((!c->model.exists && a->kind != RL_ASK_SETTLE_CHARGED)
             || (limit->on_response && !changes(a, &to.model) && !put_in_order(c, &to.model))) {
             model_free(&to.model);
@@ -559,7 +559,7 @@ static int brought(const rl_ask *got, const expected *want)
     if (limit->on_response || limit->block_ms || got->override_key) {
         int64_t left = got->state.blocked_until ? (got->state.blocked_until - got->now) / ticks : 0;
 
-        if (left != want->blocked_ms || got->state.pending.slot != want->slot
+        if (left != want->blocked_ms || got->state.pending.period != want->period
             || got->state.pending.cur != want->pending || limit->quota != want->quota)
             return 0;
     }
@@ -587,8 +587,8 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
          want->now, got->state.index, got->state.prev, got->state.cur, got->state.next_ms,
          got->state.reset_ms, want->state.index, want->state.prev, want->state.cur,
          want->state.next_ms, want->state.reset_ms);
-    diag("slot %" PRId64 " (%" PRId64 "), pending %" PRId64 " (%" PRId64 "), blocked until %" PRId64
-         " (%" PRId64 " ms), admits %d (%d)", got->state.pending.slot, want->slot,
+    diag("period %" PRId64 " (%" PRId64 "), pending %" PRId64 " (%" PRId64 "), blocked until %" PRId64
+         " (%" PRId64 " ms), admits %d (%d)", got->state.pending.period, want->period,
          got->state.pending.cur, want->pending, got->state.blocked_until, want->blocked_ms,
          rl_limiter_admits(limit, &got->state, got->now, got->cost), want->admits);
     diag("remaining %" PRId64 " (%" PRId64 "), retry %" PRId64 " (%" PRId64 "), reset %" PRId64
@@ -602,14 +602,14 @@ static int are_prolonged(sent_call *call)
 {
     for (int i = 0; i < call->n; i++) {
         rl_ask *a = &call->asks[i];
-        int64_t slot;
+        int64_t period;
 
         if (a->kind != RL_ASK_PROLONG)
             continue;
         prolonged++;
-        slot = rl_limiter_prolong(&a->state, a->position, a->cost);
-        if (slot != call->want[i].slot) {
-            diag("prolonged to slot %" PRId64 ", not %" PRId64, slot, call->want[i].slot);
+        period = rl_limiter_prolong(&a->state, a->position, a->cost);
+        if (period != call->want[i].period) {
+            diag("prolonged to period %" PRId64 ", not %" PRId64, period, call->want[i].period);
             return 0;
         }
     }

@@ -445,7 +445,7 @@ static void test_pending(void)
         is_int(decide(&a), 0, "then the next is denied");
         ok(a.state.pending.cur == holds && rl_limiter_is_soft(&limit, &a.state, a.now, 1),
            "for what is pending alone");
-        a.position = a.state.pending.slot;
+        a.position = a.state.pending.period;
         undo(&a, RL_ASK_SETTLE);
         decide_all(&a, 1, 1);
         ok(a.state.pending.cur == holds - 1
@@ -464,10 +464,10 @@ static void test_pending(void)
     }
 }
 
-/* As if so many slots had passed since units became pending. */
-static void age_pending(int64_t slot, int slots)
+/* As if so many periods had passed since units became pending. */
+static void age_pending(int64_t period, int periods)
 {
-    uint32_t aged = (uint32_t)(slot - slots); /* little endian, as in Redis */
+    uint32_t aged = (uint32_t)(period - periods); /* little endian, as in Redis */
 
     ask("SETRANGE k %d %b", (int)number(ask("STRLEN k")) - 12, &aged, sizeof(aged));
 }
@@ -478,31 +478,33 @@ static void test_prolonging(void)
     for (size_t i = 0; i < COUNT(kinds); i++) {
         rl_limit limit = kinds[i].limit;
         rl_ask a = ask_of("k", &limit, 2);
-        int64_t slot;
+        int64_t period;
 
         limit.delay_ms = 0;
         limit.on_response = 1;
         ask("DEL k");
         decide(&a);
-        slot = a.state.pending.slot;
-        age_pending(slot, 1);
+        period = a.state.pending.period;
+        age_pending(period, 1);
         ask("PEXPIRE k 5000");
-        a.position = slot - 1;
+        a.position = period - 1;
         a.kind = RL_ASK_PROLONG;
         a.shadow = 1;
-        ok(decide(&a) == 1 && rl_limiter_prolong(&a.state, a.position, 2) == slot,
-           "%s: what is pending in the slot before is prolonged", kinds[i].name);
+        ok(decide(&a) == 1 && rl_limiter_prolong(&a.state, a.position, 2) == period,
+           "%s: what is pending in the period before is prolonged", kinds[i].name);
         ok(lives("k", kinds[i].lives_ms + 120000), "and the key lives until it would be overdue");
-        age_pending(slot, 1);
+        age_pending(period, 1);
         decide_all(&a, 1, 1);
-        ok(a.state.pending.cur == 2, "now it is of the latest one: a slot later it is still pending");
-        age_pending(slot, 3);
+        ok(a.state.pending.cur == 2,
+           "now it is of the latest one: a period later it is still pending");
+        age_pending(period, 3);
         decide(&a);
-        is_int(rl_limiter_prolong(&a.state, slot - 3, 2), RL_SLOT_GONE, "too late, it is a charge");
+        is_int(rl_limiter_prolong(&a.state, period - 3, 2), RL_PERIOD_GONE,
+               "too late, it is a charge");
         is_int(a.state.pending.cur, 0, "and nothing is pending");
         ask("DEL k");
         ok(decide(&a) == 1 && !strcmp(ask("EXISTS k"), "0"), "a key that is gone is not made again");
-        a.position = a.state.pending.slot;
+        a.position = a.state.pending.period;
         undo(&a, RL_ASK_SETTLE_CHARGED);
         a.kind = RL_ASK_DECIDE;
         a.cost = limit.quota;

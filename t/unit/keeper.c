@@ -2,7 +2,7 @@
 /*
  * The thread that keeps pending what requests under way have pending, on a table of its own: units
  * that are kept stay pending, those that are not become a charge, and thousands of requests that come
- * and go beside it lose and gain nothing. Charges are made as if a slot ago, so nothing waits for one.
+ * and go beside it lose and gain nothing. Charges are made as if a period ago, so nothing waits for one.
  */
 #include <pthread.h>
 
@@ -21,7 +21,7 @@ static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000, .w
 static rl_local *table;
 static rl_keeper *keeper;
 static int lines; /* logged */
-static int64_t last_slot;
+static int64_t last_period;
 
 static void note_line(void *context, rl_log_level level, const char *line)
 {
@@ -49,18 +49,18 @@ static rl_kept *begin(uint64_t key, int64_t host_ms)
     rl_state state;
 
     charge(table, key, &limit, 1, host_ms, &state);
-    units.slot = state.pending.slot;
+    units.period = state.pending.period;
     return rl_keeper_add(keeper, &units, host_ms);
 }
 
-static void end(uint64_t key, int64_t slot, int charged)
+static void end(uint64_t key, int64_t period, int charged)
 {
     int64_t host_ms = rl_local_clock();
 
-    rl_local_settle(table, key, &limit, slot, 1, charged, host_ms, BASE + host_ms);
+    rl_local_settle(table, key, &limit, period, 1, charged, host_ms, BASE + host_ms);
 }
 
-/* Until what is pending is all of the latest slot. */
+/* Until what is pending is all of the latest period. */
 static int are_prolonged(uint64_t key, int64_t units)
 {
     for (int i = 0; i < 10000; i++) {
@@ -76,7 +76,7 @@ static int are_prolonged(uint64_t key, int64_t units)
 /* As httpd does with requests that its end meets. */
 static apr_status_t remove_late(void *kept)
 {
-    last_slot = rl_keeper_remove(kept);
+    last_period = rl_keeper_remove(kept);
     return APR_SUCCESS;
 }
 
@@ -84,31 +84,32 @@ static void test_prolonging(int threaded)
 {
     uint64_t kept_key = key_of(table, RL_LOCAL_COUNT, 1 + 2 * threaded);
     uint64_t lost_key = key_of(table, RL_LOCAL_COUNT, 2 + 2 * threaded);
-    int64_t before = rl_local_clock() - RL_PENDING_SLOT_MS, after;
+    int64_t before = rl_local_clock() - RL_PENDING_PERIOD_MS, after;
     apr_pool_t *pool = make_keeper(threaded);
     rl_kept *kept = begin(kept_key, before);
     rl_state state;
-    int64_t slot;
+    int64_t period;
 
     charge(table, lost_key, &limit, 1, before, &state);
-    ok(are_prolonged(kept_key, 1), "units that were made pending in the slot before are prolonged");
-    after = rl_local_clock() + RL_PENDING_SLOT_MS;
+    ok(are_prolonged(kept_key, 1),
+       "units that were made pending in the period before are prolonged");
+    after = rl_local_clock() + RL_PENDING_PERIOD_MS;
     state = peek(table, kept_key, &limit, after);
-    ok(state.pending.prev == 1 && state.cur == 0, "so a slot later they are still pending");
+    ok(state.pending.prev == 1 && state.cur == 0, "so a period later they are still pending");
     state = peek(table, lost_key, &limit, after);
     ok(state.pending.prev == 0 && state.cur == 1, "and those of a dead child are a charge");
-    slot = rl_keeper_remove(kept);
-    end(kept_key, slot, 0);
+    period = rl_keeper_remove(kept);
+    end(kept_key, period, 0);
     state = peek(table, kept_key, &limit, after);
     ok(state.pending.prev == 0 && state.cur == 0, "removed and settled, they are free");
-    kept = begin(kept_key, before - RL_PENDING_SLOT_MS);
+    kept = begin(kept_key, before - RL_PENDING_PERIOD_MS);
     ok(kept != NULL, "one that was stopped for too long");
     usleep(20000);
-    is_int(rl_keeper_remove(kept), RL_SLOT_GONE, "hears that its units have become a charge");
+    is_int(rl_keeper_remove(kept), RL_PERIOD_GONE, "hears that its units have become a charge");
     kept = begin(kept_key, rl_local_clock());
     apr_pool_cleanup_register(pool, kept, remove_late, apr_pool_cleanup_null);
     apr_pool_destroy(pool);
-    ok(last_slot >= slot, "at the end of the child, what is removed last knows where it was");
+    ok(last_period >= period, "at the end of the child, what is removed last knows where it was");
 }
 
 static void *come_and_go(void *number)

@@ -192,7 +192,7 @@ static void test_bucket_rolls(void)
 
 /* --- Pending units ------------------------------------------------------------------------ */
 
-#define SLOT RL_PENDING_SLOT_MS
+#define PERIOD RL_PENDING_PERIOD_MS
 
 static void test_pending(void)
 {
@@ -200,13 +200,13 @@ static void test_pending(void)
                                    .on_response = 1};
     rl_state state = WINDOW(0, 0, 0), then;
 
-    rl_limiter_roll(&limit, &state, 5 * SLOT + 59999);
-    is_int(rl_limiter_position(&limit, &state, 5 * SLOT + 59999), 5, "pending: a slot is charged");
+    rl_limiter_roll(&limit, &state, 5 * PERIOD + 59999);
+    is_int(rl_limiter_position(&limit, &state, 5 * PERIOD + 59999), 5, "pending: a period is charged");
     rl_limiter_charge(&limit, &state, 4);
-    ok(state.cur == 0 && state.pending.slot == 5 && state.pending.cur == 4, "and nothing else");
-    rl_limiter_roll(&limit, &state, 6 * SLOT);
-    ok(state.cur == 0 && state.pending.slot == 6 && state.pending.prev == 4
-           && state.pending.cur == 0, "in the next slot the units are known as those before");
+    ok(state.cur == 0 && state.pending.period == 5 && state.pending.cur == 4, "and nothing else");
+    rl_limiter_roll(&limit, &state, 6 * PERIOD);
+    ok(state.cur == 0 && state.pending.period == 6 && state.pending.prev == 4
+           && state.pending.cur == 0, "in the next period the units are known as those before");
     rl_limiter_charge(&limit, &state, 3);
     then = state;
     rl_limiter_settle(&limit, &then, 5, 4, 1);
@@ -218,19 +218,19 @@ static void test_pending(void)
     then = state;
     rl_limiter_settle(&limit, &then, 4, 4, 1);
     rl_limiter_settle(&limit, &then, 7, 4, 1);
-    ok(then.cur == 0 && then.pending.prev == 4 && then.pending.cur == 3, "of no other slot");
-    rl_limiter_roll(&limit, &state, 7 * SLOT);
-    ok(state.cur == 4 && state.pending.prev == 3, "what is never settled is charged after two slots");
+    ok(then.cur == 0 && then.pending.prev == 4 && then.pending.cur == 3, "of no other period");
+    rl_limiter_roll(&limit, &state, 7 * PERIOD);
+    ok(state.cur == 4 && state.pending.prev == 3, "what is never settled is charged after two periods");
     then = state;
     rl_limiter_settle(&limit, &then, 5, 4, 0);
     ok(then.cur == 4 && then.pending.prev == 3, "then it is too late to settle it");
     then = state;
-    ok(rl_limiter_roll(&limit, &then, 5 * SLOT) == 5 * SLOT && then.pending.slot == 7
-           && then.pending.prev == 3, "a clock two slots back leaves what is pending where it is");
-    rl_limiter_roll(&limit, &then, 4 * SLOT);
-    ok(then.pending.slot == 4 && then.pending.prev == 3 && then.cur == 4,
+    ok(rl_limiter_roll(&limit, &then, 5 * PERIOD) == 5 * PERIOD && then.pending.period == 7
+           && then.pending.prev == 3, "a clock two periods back leaves what is pending where it is");
+    rl_limiter_roll(&limit, &then, 4 * PERIOD);
+    ok(then.pending.period == 4 && then.pending.prev == 3 && then.cur == 4,
        "one further back takes it along");
-    rl_limiter_roll(&limit, &state, 8 * SLOT);
+    rl_limiter_roll(&limit, &state, 8 * PERIOD);
     ok(state.cur == 7 && state.pending.prev == 0 && state.pending.cur == 0, "and so it ends");
 }
 
@@ -240,14 +240,14 @@ static void test_prolonging(void)
                                    .on_response = 1};
     rl_state state = {.pending = {6, 4, 3}}, then = state;
 
-    is_int(rl_limiter_prolong(&then, 6, 2), 6, "prolonged in the latest slot");
+    is_int(rl_limiter_prolong(&then, 6, 2), 6, "prolonged in the latest period");
     ok(then.pending.prev == 4 && then.pending.cur == 3, "units stay there");
-    is_int(rl_limiter_prolong(&then, 5, 3), 6, "those of the slot before");
-    ok(then.pending.slot == 6 && then.pending.prev == 1 && then.pending.cur == 6, "come there");
+    is_int(rl_limiter_prolong(&then, 5, 3), 6, "those of the period before");
+    ok(then.pending.period == 6 && then.pending.prev == 1 && then.pending.cur == 6, "come there");
     rl_limiter_prolong(&then, 5, 9);
     ok(then.pending.prev == 0 && then.pending.cur == 7, "never more than there are");
-    is_int(rl_limiter_prolong(&then, 4, 3), RL_SLOT_GONE, "those of an earlier slot are a charge");
-    is_int(rl_limiter_prolong(&then, 7, 3), RL_SLOT_GONE, "a later slot has none");
+    is_int(rl_limiter_prolong(&then, 4, 3), RL_PERIOD_GONE, "those of an earlier period are a charge");
+    is_int(rl_limiter_prolong(&then, 7, 3), RL_PERIOD_GONE, "a later period has none");
     ok(then.pending.prev == 0 && then.pending.cur == 7 && then.cur == 0, "and nothing moves");
     then = state;
     rl_limiter_prolong(&then, 5, 4);
@@ -319,7 +319,7 @@ static scene with_more(scene s, rng *r)
     int64_t ticks = rl_limiter_ticks(&s.limit), holds = rl_limiter_capacity(&s.limit);
 
     if (rng_one_in(r, 2)) {
-        s.state.pending.slot = s.now / (SLOT * ticks);
+        s.state.pending.period = s.now / (PERIOD * ticks);
         s.state.pending.prev = rng_scaled(r, 0, holds);
         s.state.pending.cur = rng_scaled(r, 0, holds);
     }
@@ -529,10 +529,10 @@ static int giving_back_undoes_a_charge(scene s, rng *r)
     return s.state.prev == charged.state.cur - s.cost && s.state.cur == 0;
 }
 
-/* From slot to slot, or in one leap: the same, and nothing is lost on the way. */
+/* From period to period, or in one leap: the same, and nothing is lost on the way. */
 static int pending_ends(scene s, rng *r)
 {
-    int64_t ticks = rl_limiter_ticks(&s.limit), slot;
+    int64_t ticks = rl_limiter_ticks(&s.limit), period;
     scene leap, units;
 
     s.limit.on_response = 1;
@@ -542,29 +542,29 @@ static int pending_ends(scene s, rng *r)
     s.now = rl_limiter_roll(&s.limit, &s.state, s.now);
     s.cost = rng_between(r, 1, 1000);
     rl_limiter_charge(&s.limit, &s.state, s.cost);
-    slot = s.state.pending.slot;
-    if (pending_of(&s) != s.cost || slot != s.now / (SLOT * ticks))
+    period = s.state.pending.period;
+    if (pending_of(&s) != s.cost || period != s.now / (PERIOD * ticks))
         return 0;
-    leap = later(s, 3 * SLOT);
-    s = units = later(s, SLOT);
+    leap = later(s, 3 * PERIOD);
+    s = units = later(s, PERIOD);
     if (pending_of(&s) != s.cost)
         return 0;
-    for (int64_t step = 0; step < 2 * SLOT; step += SLOT / 2)
-        s = later(s, SLOT / 2);
+    for (int64_t step = 0; step < 2 * PERIOD; step += PERIOD / 2)
+        s = later(s, PERIOD / 2);
     if (pending_of(&s) || !same(&s.state, &leap.state))
         return 0;
     /* At the end of their time they are charged whole. */
-    units.now = rl_limiter_roll(&units.limit, &units.state, (slot + 2) * SLOT * ticks);
+    units.now = rl_limiter_roll(&units.limit, &units.state, (period + 2) * PERIOD * ticks);
     if (pending_of(&units))
         return 0;
     return is_bucket(&s) ? units.state.level == s.cost * s.limit.window_ms * ticks
         || s.cost * s.limit.window_ms * ticks > RL_PRODUCT_MAX : units.state.cur == s.cost;
 }
 
-/* As long as somebody prolongs units in each slot they are pending, and then end as they are settled. */
+/* As long as somebody prolongs units in each period they are pending, and then end as they are settled. */
 static int prolonged_units_stay(scene s, rng *r)
 {
-    int64_t slot, prolonged;
+    int64_t period, prolonged;
     int charged = rng_one_in(r, 2);
     rl_state empty;
 
@@ -575,23 +575,23 @@ static int prolonged_units_stay(scene s, rng *r)
     s.now = rl_limiter_roll(&s.limit, &s.state, s.now);
     s.cost = rng_between(r, 1, 1000);
     rl_limiter_charge(&s.limit, &s.state, s.cost);
-    slot = s.state.pending.slot;
+    period = s.state.pending.period;
     for (int i = 0; i < 9; i++) {
-        s = later(s, rng_between(r, 1, SLOT));
-        prolonged = rl_limiter_prolong(&s.state, slot, s.cost);
-        if (prolonged != s.state.pending.slot || pending_of(&s) != s.cost)
+        s = later(s, rng_between(r, 1, PERIOD));
+        prolonged = rl_limiter_prolong(&s.state, period, s.cost);
+        if (prolonged != s.state.pending.period || pending_of(&s) != s.cost)
             return 0;
-        slot = prolonged;
+        period = prolonged;
     }
     empty = s.state;
-    empty.pending = (rl_pending){slot, 0, 0};
+    empty.pending = (rl_pending){period, 0, 0};
     if (charged) {
         rl_limit at_once = s.limit;
 
         at_once.on_response = 0;
         rl_limiter_charge(&at_once, &empty, s.cost);
     }
-    rl_limiter_settle(&s.limit, &s.state, slot, s.cost, charged);
+    rl_limiter_settle(&s.limit, &s.state, period, s.cost, charged);
     return same(&s.state, &empty) && pending_of(&s) == 0;
 }
 
@@ -610,8 +610,8 @@ static const struct {
     {"a clock that steps back refills nothing", stepping_back_never_refills},
     {"and denies nobody for more than two windows longer", stepping_back_soon_passes},
     {"giving back undoes a charge, of a window also from the one after", giving_back_undoes_a_charge},
-    {"what is never settled is charged after one to two slots, in steps or in a leap", pending_ends},
-    {"what is prolonged in each slot is pending until it is settled", prolonged_units_stay},
+    {"what is never settled is charged after one to two periods, in steps or in a leap", pending_ends},
+    {"what is prolonged in each period is pending until it is settled", prolonged_units_stay},
 };
 
 static const char *const kinds[] = {"sliding window", "fixed window", "log", "token bucket",

@@ -139,7 +139,7 @@ static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
         int charged = rng_one_in(r, 2);
 
         rl_limiter_roll(&c->limit, &c->state, model_time(c, now));
-        position = c->state.pending.slot - rng_between(r, 0, 2);
+        position = c->state.pending.period - rng_between(r, 0, 2);
         if (rng_one_in(r, 2))
             return rl_local_prolong(table, c->key, &c->limit, position, cost, now_ms - BASE, now)
                 == rl_limiter_prolong(&c->state, position, cost);
@@ -288,7 +288,7 @@ static void test_clock_steps_back(void)
     for (int i = 0; i < 5; i++) {
         uint64_t key = key_of(table, RL_LOCAL_FALLBACK, i);
         int64_t now = BASE - HOUR; /* with the clock an hour back */
-        int refilled, waits_ms = limits[i].on_response ? 4 * RL_PENDING_SLOT_MS : 10000;
+        int refilled, waits_ms = limits[i].on_response ? 4 * RL_PENDING_PERIOD_MS : 10000;
 
         charge(table, key, &limits[i], 10, 0, &state);
         charge(table, key, &limits[i], 1, 0, &state);
@@ -389,22 +389,22 @@ static void test_pending(void)
                                    .burst = 10, .on_response = 1};
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
-    int64_t slot = BASE / MINUTE;
+    int64_t period = BASE / MINUTE;
     rl_state state;
 
     ok(charge(table, key, &limit, 6, 0, &state) && charge(table, key, &limit, 4, 0, &state),
        "as many as there are may be pending");
     ok(!charge(table, key, &limit, 1, 0, &state) && state.pending.cur == 10 && state.cur == 0,
        "then one more is denied");
-    rl_local_settle(table, key, &limit, slot, 6, 0, 1, BASE + 1);
+    rl_local_settle(table, key, &limit, period, 6, 0, 1, BASE + 1);
     state = peek(table, key, &limit, 1);
     ok(state.pending.cur == 4 && state.cur == 0, "settled without a charge, they are free");
-    rl_local_settle(table, key, &limit, slot, 3, 1, MINUTE, BASE + MINUTE);
+    rl_local_settle(table, key, &limit, period, 3, 1, MINUTE, BASE + MINUTE);
     state = peek(table, key, &limit, MINUTE);
-    ok(state.pending.prev == 1 && state.cur == 3, "settled with one in the next slot, charged");
+    ok(state.pending.prev == 1 && state.cur == 3, "settled with one in the next period, charged");
     state = peek(table, key, &limit, 2 * MINUTE);
     ok(state.pending.prev == 0 && state.cur == 4, "never settled, charged after two");
-    rl_local_settle(table, key, &limit, slot, 1, 1, 2 * MINUTE, BASE + 2 * MINUTE);
+    rl_local_settle(table, key, &limit, period, 1, 1, 2 * MINUTE, BASE + 2 * MINUTE);
     state = peek(table, key, &limit, 2 * MINUTE);
     ok(state.pending.prev == 0 && state.cur == 4, "and once, whoever settles it then");
     ok(charge(table, key, &limit, 6, 2 * MINUTE, &state)
@@ -419,22 +419,22 @@ static void test_prolonging(void)
                                    .burst = 10, .on_response = 1};
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
-    int64_t slot = BASE / MINUTE;
+    int64_t period = BASE / MINUTE;
     rl_state state;
 
     charge(table, key, &limit, 3, 0, &state);
     charge(table, key, &limit, 2, 0, &state);
     for (int64_t ms = MINUTE; ms <= 5 * MINUTE; ms += MINUTE)
-        slot = rl_local_prolong(table, key, &limit, slot, 3, ms, BASE + ms);
-    is_int(slot, BASE / MINUTE + 5, "prolonged, units are of the latest slot");
+        period = rl_local_prolong(table, key, &limit, period, 3, ms, BASE + ms);
+    is_int(period, BASE / MINUTE + 5, "prolonged, units are of the latest period");
     state = peek(table, key, &limit, 5 * MINUTE);
     ok(state.pending.cur == 3 && state.cur == 2, "and pending; those beside them have become a charge");
-    rl_local_settle(table, key, &limit, slot, 3, 0, 5 * MINUTE, BASE + 5 * MINUTE);
+    rl_local_settle(table, key, &limit, period, 3, 0, 5 * MINUTE, BASE + 5 * MINUTE);
     state = peek(table, key, &limit, 9 * MINUTE);
     ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2, "settled without a charge: gone");
     charge(table, key, &limit, 4, 9 * MINUTE, &state);
     is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE + 9, 4, 12 * MINUTE,
-                            BASE + 12 * MINUTE), RL_SLOT_GONE, "too late, they are a charge");
+                            BASE + 12 * MINUTE), RL_PERIOD_GONE, "too late, they are a charge");
     key = key_of(table, RL_LOCAL_COUNT, 2);
     is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE, 1, MINUTE, BASE + MINUTE),
            BASE / MINUTE + 1, "where an entry is gone there is nothing to prolong");

@@ -282,7 +282,7 @@ static void respond(int number)
             shared->admitted[1]++;
         else
             shared->admitted[0]--;
-        rl_local_settle(table, key, limit, state.pending.slot, 1, i % 3 == 0, 1000, BASE + 1000);
+        rl_local_settle(table, key, limit, state.pending.period, 1, i % 3 == 0, 1000, BASE + 1000);
     }
 }
 
@@ -387,7 +387,7 @@ UNUSED static void charge_others(int i, int charged)
     shared->admitted[100 + i] += charge(table, first, &hourly_bucket, 1, 1000, &state);
     if (!charge(table, second, &hourly_responding, 1, 1000, &state))
         return;
-    rl_local_settle(table, second, &hourly_responding, state.pending.slot, 1, charged, 1000,
+    rl_local_settle(table, second, &hourly_responding, state.pending.period, 1, charged, 1000,
                     BASE + 1000);
     shared->admitted[200 + i] += charged;
 }

@@ -330,9 +330,9 @@ static int read_bytes(const void *bytes, size_t length, rl_ask *asks, int n)
 #define OVER_10_TO_9 "\x01\xca\x9a\x3b"
 #define TWO_TO_51 "\0\0\0\0\0\0\x08\0"
 #define NONE "\0\0\0\0"
-#define SLOT "\x55\x53\xb0\x01" /* 28,332,885 */
-/* ms blocked, slot, pending, quota, capacity, overridden */
-#define MORE(blocked, pending, quota, capacity, override) blocked SLOT pending quota capacity override
+#define PERIOD "\x55\x53\xb0\x01" /* 28,332,885 */
+/* ms blocked, period, pending, quota, capacity, overridden */
+#define MORE(blocked, pending, quota, capacity, override) blocked PERIOD pending quota capacity override
 #define NO_MORE MORE(NONE, NONE, NONE, NONE, "\0")
 
 static const struct {
@@ -376,7 +376,7 @@ static const struct {
      BYTES("0" MS "\7\0\0\0\1\0\0\0\2\0\0\0\xff\xff\xff\xff"), 1, -1},
     {"a window with more", &blocking, BYTES("1" MS NONE NONE NO_MORE), 1, 1},
     {"a window without more", &blocking, BYTES("1" MS NONE NONE), 1, -1},
-    {"a window with a part of more", &blocking, BYTES("1" MS NONE NONE NONE SLOT NONE NONE NONE), 1,
+    {"a window with a part of more", &blocking, BYTES("1" MS NONE NONE NONE PERIOD NONE NONE NONE), 1,
      -1},
     {"a level with more", &on_response, BYTES("1" US NONE NONE NO_MORE), 1, 1},
     {"units pending, as many as can be", &on_response,
@@ -444,8 +444,8 @@ static void test_more(void)
     read_bytes(BYTES("0" US NONE NONE MORE("\5\0\0\0", "\3\0\0\0", "\7\0\0\0", "\x09\0\0\0", "\1")),
                &a, 1);
     is_int(a.state.blocked_until, a.now + 5000, "a block lasts as many ms, in ticks");
-    ok(a.state.pending.slot == 28332885 && a.state.pending.prev + a.state.pending.cur == 3,
-       "the slot and what is pending");
+    ok(a.state.pending.period == 28332885 && a.state.pending.prev + a.state.pending.cur == 3,
+       "the period and what is pending");
     ok(a.override == RL_OVERRIDE_QUOTA && limit.quota == 7 && limit.burst == 9,
        "an override takes the place of quota and burst");
     limit = on_response;
