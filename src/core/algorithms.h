@@ -2,10 +2,11 @@
 /*
  * algorithms: one row for each algorithm of algorithm=.
  *
- * A row holds what the rest of the module has to know of an algorithm. Its arithmetic is in limiter.c
- * and, in Lua, in redis/decide.lua. An algorithm belongs to one of three families, which differ in
- * what a counter holds: windows keep two counts, logs each charge, buckets a level. All code outside
- * limiter.c depends on the family or on a member of the row, never on a single algorithm.
+ * A row holds what the rest of the module has to know of an algorithm. Its arithmetic is in
+ * limiter.c and, in Lua, in redis/decide.lua. An algorithm belongs to one of three families, which
+ * differ in what a counter holds: windows keep two counts, logs each charge, buckets a level. All
+ * code outside limiter.c depends on the family or on a member of the row, never on a single
+ * algorithm.
  */
 #ifndef RL_ALGORITHMS_H
 #define RL_ALGORITHMS_H

@@ -24,11 +24,13 @@
 #define load_acquire(p) (RL_BEFORE_ACCESS(), atomic_load_explicit((p), memory_order_acquire))
 #define load_seq_cst(p) (RL_BEFORE_ACCESS(), atomic_load((p)))
 #define store(p, v) (RL_BEFORE_ACCESS(), atomic_store_explicit((p), (v), memory_order_relaxed))
-#define store_release(p, v) (RL_BEFORE_ACCESS(), atomic_store_explicit((p), (v), memory_order_release))
+#define store_release(p, v) \
+    (RL_BEFORE_ACCESS(), atomic_store_explicit((p), (v), memory_order_release))
 
 /* Relaxed; they return the value before. */
 #define add(p, n) (RL_BEFORE_ACCESS(), atomic_fetch_add_explicit((p), (n), memory_order_relaxed))
-#define exchange(p, v) (RL_BEFORE_ACCESS(), atomic_exchange_explicit((p), (v), memory_order_relaxed))
+#define exchange(p, v) \
+    (RL_BEFORE_ACCESS(), atomic_exchange_explicit((p), (v), memory_order_relaxed))
 
 /* Compare and swap; *expected becomes what was found where that is something else. */
 #define swap(p, expected, desired) \
@@ -58,8 +60,8 @@ static inline uint64_t second_of(rl_pair p)
 #endif
 
 /*
- * In the same order as swap(), and a full barrier: no load that comes after it is made before it. On
- * x86-64 the instruction is one; on arm64 its store may still be under way.
+ * In the same order as swap(), and a full barrier: no load that comes after it is made before it.
+ * On x86-64 the instruction is one; on arm64 its store may still be under way.
  */
 static inline int swap_pair(_Atomic uint64_t *w, rl_pair expected, rl_pair desired)
 {

@@ -27,8 +27,8 @@
 #define RL_NEVER INT64_C(-1)                     /* a wait that no waiting ends */
 
 /*
- * Pending units that nobody settles or prolongs become charges after one to two periods. The scripts
- * take this text, so it is a plain number. Tests build with a shorter one.
+ * Pending units that nobody settles or prolongs become charges after one to two periods. The
+ * scripts take this text, so it is a plain number. Tests build with a shorter one.
  */
 #ifndef RL_PENDING_PERIOD_MS
 #define RL_PENDING_PERIOD_MS 60000
@@ -185,9 +185,10 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
 int64_t rl_limiter_prolong(rl_state *state, int64_t period, int64_t cost);
 
 /*
- * Settles cost units that are pending in a period: they are pending no more, and charged if so said.
- * Units whose period is gone have become a charge already and stay it. What the period lacks is taken
- * from the other one: the units may have been prolonged by a call whose reply is not there yet.
+ * Settles cost units that are pending in a period: they are pending no more, and charged if so
+ * said. Units whose period is gone have become a charge already and stay it. What the period lacks
+ * is taken from the other one: the units may have been prolonged by a call whose reply is not there
+ * yet.
  */
 void rl_limiter_settle(const rl_limit *limit, rl_state *state, int64_t period, int64_t cost,
                        int charged);

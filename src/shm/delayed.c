@@ -2,11 +2,12 @@
 /*
  * delayed: who of the workers only waits.
  *
- * The delayed requests are a ring of counters, one for each tenth of a second in which a place ends. How many
- * there are is the sum of those from now on: nobody has to give a place up, so nobody can forget
- * to. A counter carries the tenth it is for, and one of a tenth long gone counts as zero. Each
- * taker is counted before it looks, by a swap and then loads in the one order of all swaps, so two
- * never get the last place; both may see too many, and try again while there is a place.
+ * The delayed requests are a ring of counters, one for each tenth of a second in which a place
+ * ends. How many there are is the sum of those from now on: nobody has to give a place up, so
+ * nobody can forget to. A counter carries the tenth it is for, and one of a tenth long gone counts
+ * as zero. Each taker is counted before it looks, by a swap and then loads in the one order of all
+ * swaps, so two never get the last place; both may see too many, and try again while there is a
+ * place.
  */
 #include "shm/delayed.h"
 #include "core/atomics.h"

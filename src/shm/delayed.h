@@ -18,8 +18,8 @@ size_t rl_delayed_size(void);
 
 /*
  * Takes a place for for_ms (at most 10 s) from host_ms on, if no more than most are then taken. A
- * place ends by itself, whatever becomes of the process. Returns 0 if there was none. Lock-free; any
- * thread of any process.
+ * place ends by itself, whatever becomes of the process. Returns 0 if there was none. Lock-free;
+ * any thread of any process.
  */
 int rl_delayed_take(rl_delayed *delayed, int64_t host_ms, int64_t for_ms, int most);
 

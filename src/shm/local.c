@@ -9,29 +9,30 @@
  *
  * There is no lock: workers are killed, stopped and preempted at any instruction. The invariants:
  *
- * 1. An entry belongs to the key in its owner word, from one swap of that word to the next: a tenure.
- *    The word holds a generation, which every new tenure raises by one.
- * 2. Each word that decides is written with the generation of its writer and read as zero in another
- *    tenure. Nothing is cleared; a late writer changes only what nobody reads.
+ * 1. An entry belongs to the key in its owner word, from one swap of that word to the next: a
+ *    tenure. The word holds a generation, which every new tenure raises by one.
+ * 2. Each word that decides is written with the generation of its writer and read as zero in
+ *    another tenure. Nothing is cleared; a late writer changes only what nobody reads.
  * 3. A key has at most one ready tenure. It begins as one that is being made, which nobody charges.
- *    Whoever is about to make it ready has looked at the rest of the set first: a ready tenure of the
- *    key wins, then the one being made in the first place, and the others of this key are ended. It
- *    does not have to be the thread that began it, so a dead maker holds nobody up.
- * 4. A state is changed by one swap from exactly the state that was judged. It does not matter whether
- *    there was another one in between: the state is all there is. How a count and what is pending are
- *    held together is told in local_count.c; a snapshot carries a checksum.
+ *    Whoever is about to make it ready has looked at the rest of the set first: a ready tenure of
+ *    the key wins, then the one being made in the first place, and the others of this key are
+ *    ended. It does not have to be the thread that began it, so a dead maker holds nobody up.
+ * 4. A state is changed by one swap from exactly the state that was judged. It does not matter
+ *    whether there was another one in between: the state is all there is. How a count and what is
+ *    pending are held together is told in local_count.c; a snapshot carries a checksum.
  * 5. Everything else in an entry steers only eviction and the log, and may be lost.
  *
  * Why a key never has two: let two tenures of it be begun, in this order. Whoever makes the second
- * ready looks at the first one's place after the second was begun, hence after the first was. So the
- * first is seen as ready, and the second is given up; or as being made, and one of the two is ended
- * by a swap; or it is over, and its generation never comes back. In each case the first can no longer
- * become ready beside the second. Somebody always gets on: the tenure in the first place is ended by
- * no maker of its key, and makers of other keys take a place that is being made only if all eight are.
+ * ready looks at the first one's place after the second was begun, hence after the first was. So
+ * the first is seen as ready, and the second is given up; or as being made, and one of the two is
+ * ended by a swap; or it is over, and its generation never comes back. In each case the first can
+ * no longer become ready beside the second. Somebody always gets on: the tenure in the first place
+ * is ended by no maker of its key, and makers of other keys take a place that is being made only if
+ * all eight are.
  *
  * A generation does come back, after 4,096 tenures of the same entry. What is left from then is put
- * aside before a tenure is made ready. A thread that was stopped for all that time may change a count
- * that is not its own; nothing is done about it.
+ * aside before a tenure is made ready. A thread that was stopped for all that time may change a
+ * count that is not its own; nothing is done about it.
  */
 #include <string.h>
 #include <time.h>
@@ -174,18 +175,20 @@ static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
     return (UINT64_C(2) << 56) + ((uint64_t)fullness << 32) + USED_MASK - idle;
 }
 
-/* Ends a tenure that is being made; returns 0 if it is not any more, and *owner is what is there. */
+/*
+ * Ends a tenure that is being made; returns 0 if it is not any more, and *owner is what is there.
+ */
 static int abandon(entry *e, uint64_t *owner)
 {
     return swap(&e->owner, owner, *owner & GENERATION);
 }
 
 /*
- * The tenure of the key with this fingerprint that is ready; or else the first that is being made; or
- * else a new one, in the entry of the set that would be missed least. All in one pass, in which each
- * owner is read once: so no entry is evicted that came to belong to this very key, and none for what
- * an owner before was worth, for the swap is from the owner that was judged. If it fails, the entry
- * returned is NULL.
+ * The tenure of the key with this fingerprint that is ready; or else the first that is being made;
+ * or else a new one, in the entry of the set that would be missed least. All in one pass, in which
+ * each owner is read once: so no entry is evicted that came to belong to this very key, and none
+ * for what an owner before was worth, for the swap is from the owner that was judged. If it fails,
+ * the entry returned is NULL.
  */
 static tenure begin(rl_local *table, entry *set, uint64_t fingerprint, uint32_t now_s)
 {

@@ -54,10 +54,10 @@ rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_L
 rl_local *rl_local_attach(void *memory, size_t size);
 
 /*
- * Fills a table that was just made, and is used by nobody yet, with what lives in another one, which
- * may be in use: entries, seed, clocks and the number of evictions. Returns how many entries it
- * holds then, of *live. Where it is too small the least useful ones are left out, and of a table of
- * less than 2 MB most are.
+ * Fills a table that was just made, and is used by nobody yet, with what lives in another one,
+ * which may be in use: entries, seed, clocks and the number of evictions. Returns how many entries
+ * it holds then, of *live. Where it is too small the least useful ones are left out, and of a table
+ * of less than 2 MB most are.
  */
 uint64_t rl_local_move(rl_local *to, const rl_local *from, int64_t host_ms, uint64_t *live);
 
@@ -99,8 +99,8 @@ void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_
                     int64_t host_ms, int64_t now, rl_state *state);
 
 /*
- * Stores a count that a clock has left ahead of now where rl_limiter_roll() anchors it; to be called
- * when a peeked count denies. A denied charge does it by itself.
+ * Stores a count that a clock has left ahead of now where rl_limiter_roll() anchors it; to be
+ * called when a peeked count denies. A denied charge does it by itself.
  */
 void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now);
 
@@ -109,8 +109,8 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
                         int64_t cost);
 
 /*
- * Prolongs the time of what is pending in a period: see rl_limiter_prolong(). Never makes an entry: of
- * one that is gone nothing is pending, and the period returned is the one of now, a tick.
+ * Prolongs the time of what is pending in a period: see rl_limiter_prolong(). Never makes an entry:
+ * of one that is gone nothing is pending, and the period returned is the one of now, a tick.
  */
 int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                          int64_t cost, int64_t host_ms, int64_t now);

@@ -6,16 +6,17 @@
  * made of both. Each is swapped as it was read, and the sum that was judged is never less than the
  * truth:
  *
- * - A unit is charged before it ceases to be pending, and pending is read before the count. So a unit
- *   on its way is seen, twice at the worst.
+ * - A unit is charged before it ceases to be pending, and pending is read before the count. So a
+ *   unit on its way is seen, twice at the worst.
  * - Of rules that share a counter one may charge the count while another makes units pending: two
  *   swaps of two pairs. Each looks again after its swap, and the later one at the least sees both,
  *   and takes its own back if they are too many.
- * - Units that were pending too long are charged once, by three swaps that anybody may make and that
- *   each happen once: the pending pair is marked with what of it is overdue, and from then on nothing
- *   else changes it; the count is charged, and its side bit turned; the marked units leave the pending
- *   pair, and its side bit is turned. Marked and on different sides, they are charged already. Who
- *   finds a mark goes on from there, so nothing depends on the one that set it being alive.
+ * - Units that were pending too long are charged once, by three swaps that anybody may make and
+ *   that each happen once: the pending pair is marked with what of it is overdue, and from then on
+ *   nothing else changes it; the count is charged, and its side bit turned; the marked units leave
+ *   the pending pair, and its side bit is turned. Marked and on different sides, they are charged
+ *   already. Who finds a mark goes on from there, so nothing depends on the one that set it being
+ *   alive.
  */
 #include <string.h>
 
@@ -168,8 +169,9 @@ static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
 }
 
 /*
- * Pending first: see above. If units are pending, again until they were the same before and after the
- * count was read: so none is seen on both sides, and a count is of the side that the mark is about.
+ * Pending first: see above. If units are pending, again until they were the same before and after
+ * the count was read: so none is seen on both sides, and a count is of the side that the mark is
+ * about.
  */
 static void read_count(const tenure *t, reading *was)
 {
@@ -226,8 +228,8 @@ static void charge_overdue(const tenure *t, const rl_limit *limit, const reading
 }
 
 /*
- * Reads a count in which nothing is overdue. Returns 0 if the tenure is over; if not, a swap of what
- * was read is a swap of this tenure or fails: see is_held().
+ * Reads a count in which nothing is overdue. Returns 0 if the tenure is over; if not, a swap of
+ * what was read is a swap of this tenure or fails: see is_held().
  */
 static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading *was)
 {
@@ -306,8 +308,8 @@ static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, read
 /*
  * Whether what there is after a charge is within the limit. It is if it is what the charge was
  * decided on, no matter what was there in between. Where nothing was pending in this tenure there
- * is nothing to be compared: who makes a unit pending will see the charge. That takes a full barrier
- * between each one's swap and look, which swap_pair() is.
+ * is nothing to be compared: who makes a unit pending will see the charge. That takes a full
+ * barrier between each one's swap and look, which swap_pair() is.
  */
 static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
                       const rl_state *seed, int64_t now)
@@ -437,9 +439,9 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
 }
 
 /*
- * Charged first, then no longer pending: so a unit is always counted at least once, and twice if its
- * process dies in between. A charge is given back if the unit has become overdue meanwhile, for then
- * another one has charged it.
+ * Charged first, then no longer pending: so a unit is always counted at least once, and twice if
+ * its process dies in between. A charge is given back if the unit has become overdue meanwhile, for
+ * then another one has charged it.
  */
 void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
                      int64_t cost, int charged, int64_t host_ms, int64_t now)

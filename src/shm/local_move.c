@@ -4,10 +4,10 @@
  *
  * A table cannot grow where it lies: which set a key belongs to depends on how many sets there are.
  * So a reload that brings another size makes a new table and fills it from the one before, in which
- * children that have not ended yet go on counting. An entry is copied with its generation, since its
- * words are of no effect in another one. It is read in the order in which decisions read it, so a
- * copy holds at least what was charged and pending at some moment; a snapshot that was being written
- * fails its checksum.
+ * children that have not ended yet go on counting. An entry is copied with its generation, since
+ * its words are of no effect in another one. It is read in the order in which decisions read it, so
+ * a copy holds at least what was charged and pending at some moment; a snapshot that was being
+ * written fails its checksum.
  *
  * An entry does not hold the last 12 bits of its key. In a table of at least 4,096 sets, which is
  * 2 MB, the set tells them; in a smaller one several keys may fit, and then the entry is left out.

@@ -29,7 +29,8 @@
 
 #define KEY_WORDS (sizeof(rl_top_denied_key) / sizeof(uint64_t))
 
-_Static_assert(sizeof(rl_top_denied_key) % sizeof(uint64_t) == 0, "who somebody is, is whole words");
+_Static_assert(sizeof(rl_top_denied_key) % sizeof(uint64_t) == 0,
+               "who somebody is, is whole words");
 
 typedef _Atomic uint64_t word;
 
@@ -208,8 +209,8 @@ static void renew(set *s, int i, uint64_t key, const rl_top_denied_key *who, int
     swap(&s->keys[i], &claim, key);
 }
 
-void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who, uint32_t denials,
-                     int64_t host_ms)
+void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who,
+                         uint32_t denials, int64_t host_ms)
 {
     set *s = set_of(table, key);
     uint64_t claim = claim_at(host_ms), there;

@@ -7,8 +7,8 @@
  * whatever clients send: a newcomer takes the place of the one in its set that was denied least in
  * the last minute, and only if that was less often than the newcomer.
  *
- * All functions but rl_top_denied_init() may be called from any thread of any process at any time; none
- * blocks, allocates or calls the system. host_ms is rl_local_clock().
+ * All functions but rl_top_denied_init() may be called from any thread of any process at any time;
+ * none blocks, allocates or calls the system. host_ms is rl_local_clock().
  */
 #ifndef RL_TOP_DENIED_H
 #define RL_TOP_DENIED_H
@@ -59,8 +59,8 @@ void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms);
  * Brings key into the table, if it is not there and was denied often enough: so many times since
  * this was last said. Renews what is known of it if it is there.
  */
-void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who, uint32_t denials,
-                     int64_t host_ms);
+void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who,
+                         uint32_t denials, int64_t host_ms);
 
 /* Reads place i of RL_DENIED_MAX. Returns 0 if nobody is there. */
 int rl_top_denied_read(rl_top_denied *table, int i, int64_t host_ms, rl_top_denied_entry *entry);

@@ -84,7 +84,8 @@ static void among_live_makers(void)
 static void with_half_made(void)
 {
     begin_with(8, NOW - 1000);
-    set[3].owner = ((set[3].owner & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT)) | BEING_MADE | ALICE;
+    set[3].owner = ((set[3].owner & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT))
+        | BEING_MADE | ALICE;
 }
 
 static void charge_key(int number)
@@ -180,7 +181,8 @@ static const scene scenes[] = {
     {"a new key, two threads, an empty set", in_empty_set, one_key, {alice, alice}, 3, 0, 0},
     {"a new key, two threads, one place free", beside_seven, one_key, {alice, alice}, 3, 0, 0},
     {"a new key, two threads, a full set", in_full_set, one_key, {alice, alice}, 3, 0, 0},
-    {"a new key, three threads, an empty set", in_empty_set, one_key, {alice, alice, alice}, 1, 0, 0},
+    {"a new key, three threads, an empty set", in_empty_set, one_key,
+     {alice, alice, alice}, 1, 0, 0},
     {"a new key, three threads, a full set", in_full_set, one_key, {alice, alice, alice}, 2, 0, 0},
     {"a new key, three threads, a full set, at random", in_full_set, one_key,
      {alice, alice, alice}, 0, 0, 200000},
@@ -195,7 +197,8 @@ static const scene scenes[] = {
     {"a new key, two threads of which one dies", in_full_set, one_key, {alice, alice}, 1, 1, 0},
     {"a new key, three threads of which two die, at random", in_full_set, one_key,
      {alice, alice, alice}, 0, 2, 200000},
-    {"a key that was left half made, two threads", with_half_made, one_key, {alice, alice}, 2, 0, 0},
+    {"a key that was left half made, two threads", with_half_made, one_key,
+     {alice, alice}, 2, 0, 0},
     {"a key that was left half made, three threads of which one dies, at random", with_half_made,
      one_key, {alice, alice, alice}, 0, 1, 100000},
     {"two new keys, a full set", among_idle, each_key, {alice, bob}, 3, 0, 0},

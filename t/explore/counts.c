@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Counts of one host: the quota is admitted to the unit, whatever is charged, given back, pending,
- * prolonged, settled or overdue at once, and whoever dies; nobody reads or changes the count of another
- * key, however late.
+ * prolonged, settled or overdue at once, and whoever dies; nobody reads or changes the count of
+ * another key, however late.
  */
 #include "explore.h"
 #include "set.h"
@@ -134,7 +134,8 @@ static void responds(int is_charged)
         return;
     admitted++;
     charged += is_charged;
-    rl_local_settle(table, key_of(ALICE), &responding, state.pending.period, 1, is_charged, NOW, now);
+    rl_local_settle(table, key_of(ALICE), &responding, state.pending.period, 1, is_charged, NOW,
+                    now);
 }
 
 static void responds_charged(void)
@@ -268,8 +269,8 @@ static int64_t prolonged; /* the period */
 
 static void prolongs(int64_t host_ms)
 {
-    prolonged = rl_local_prolong(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, host_ms,
-                                 BASE + host_ms);
+    prolonged = rl_local_prolong(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1,
+                                 host_ms, BASE + host_ms);
 }
 
 static void prolongs_at_the_last_moment(void)
@@ -285,7 +286,8 @@ static const char *pending_or_charged(int dead)
     state = peek(ALICE, &responding, EDGE);
     if (state.cur + state.pending.prev != 1 || state.pending.cur)
         return "a unit is not there once";
-    return dead || (prolonged == RL_PERIOD_GONE) == state.cur ? NULL : "who prolonged it is told wrong";
+    return dead || (prolonged == RL_PERIOD_GONE) == state.cur
+        ? NULL : "who prolonged it is told wrong";
 }
 
 /* Two units, of which one is prolonged a period later, and one settled. */
@@ -326,7 +328,10 @@ static const char *one_charged_and_others_pending(int dead)
 
 /* --- A place that changes hands --- */
 
-/* alice's entry has expired, so bob takes her place; the others are idle, so she takes one of theirs. */
+/*
+ * alice's entry has expired, so bob takes her place; the others are idle, so she takes one of
+ * theirs.
+ */
 static void alice_expired(const rl_limit *limit)
 {
     make_set(7, NOW - 60000);
@@ -466,8 +471,8 @@ static const char *bobs_own(int dead)
 
     if (ready(BOB) > 1 || ready(ALICE) > 1)
         return "a key has two entries";
-    if (ready(BOB) && (state.cur < bobs || state.cur > bobs + dead || state.prev || state.blocked_until
-                       || state.pending.cur + state.pending.prev))
+    if (ready(BOB) && (state.cur < bobs || state.cur > bobs + dead || state.prev
+                       || state.blocked_until || state.pending.cur + state.pending.prev))
         return "bob's count is not what bob has charged";
     return bobs == QUOTA || dead ? NULL : "bob is denied by another count";
 }
@@ -577,7 +582,8 @@ static const scene scenes[] = {
     {"two charge at once", two_left, two_more, {charges, charges}, 2, 0, 0},
     {"three charge at once", two_left, two_more, {charges, charges, charges}, 1, 0, 0},
     {"two charge and one of them dies", two_left, two_more, {charges, charges}, 1, 1, 0},
-    {"two charge and one gives back", two_left, two_more, {charges, charges_and_gives_back}, 2, 0, 0},
+    {"two charge and one gives back", two_left, two_more,
+     {charges, charges_and_gives_back}, 2, 0, 0},
     {"two charge a bucket and one dies", bucket_with_two_left, two_more_of_bucket,
      {charges_bucket, charges_bucket}, 1, 1, 0},
     {"the window turns while three charge", at_the_edge, both_windows,
@@ -614,15 +620,19 @@ static const scene scenes[] = {
     {"one is prolonged, one settled, one made pending", two_pending, one_charged_and_others_pending,
      {prolongs_one, settles_one, one_more_is_pending}, 2, 0, 0},
 
-    {"a look while the place changes hands", alice_has_one, alice_passes, {looks_at_alice, bob}, 2, 0, 0},
+    {"a look while the place changes hands", alice_has_one, alice_passes,
+     {looks_at_alice, bob}, 2, 0, 0},
     {"a look while the place becomes a bucket's", alice_has_one, alice_passes,
      {looks_at_alices_month, bobs_bucket}, 2, 0, 0},
     {"a look while the place becomes one of pending units", alice_has_one, alice_passes,
      {looks_at_alice, bob_responds}, 2, 0, 0},
-    {"the place of one who was blocked", alice_was_blocked, bobs_own, {bob, alice_charges}, 2, 0, 0},
+    {"the place of one who was blocked", alice_was_blocked, bobs_own,
+     {bob, alice_charges}, 2, 0, 0},
     {"a late charge", alice_has_one, bobs_own, {alice_charges, bob}, 2, 0, 0},
-    {"a late charge of a bucket", alice_has_one_in_bucket, bobs_own, {alice_charges_bucket, bob}, 2, 0, 0},
-    {"a late charge that will be settled", alice_has_one_pending, bobs_own, {alice_responds, bob}, 2, 0, 0},
+    {"a late charge of a bucket", alice_has_one_in_bucket, bobs_own,
+     {alice_charges_bucket, bob}, 2, 0, 0},
+    {"a late charge that will be settled", alice_has_one_pending, bobs_own,
+     {alice_responds, bob}, 2, 0, 0},
     {"a late charge, while a bucket takes the place", alice_has_one, bobs_own_bucket,
      {alice_charges, bobs_bucket}, 2, 0, 0},
     {"a late charge, while pending units take the place", alice_has_one_pending, bobs_own_pending,
@@ -640,7 +650,8 @@ static const scene scenes[] = {
     {"two denials after the clock was set back", used_up_ahead, anchored,
      {is_denied, anchors, is_denied}, 1, 1, 0},
     {"two denials start a block", used_up, blocked_once, {denied, denied_a_little_later}, 2, 0, 0},
-    {"two denials start a block, one dies", used_up, blocked_once, {denied, denied_a_little_later}, 1, 1, 0},
+    {"two denials start a block, one dies", used_up, blocked_once,
+     {denied, denied_a_little_later}, 1, 1, 0},
 };
 
 int main(int argc, char **argv)

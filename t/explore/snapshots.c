@@ -8,7 +8,9 @@
 
 static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, HOUR);
 
-/* Reports that cannot be mixed up: prev and cur go together, and with the second of Redis's clock. */
+/*
+ * Reports that cannot be mixed up: prev and cur go together, and with the second of Redis's clock.
+ */
 static const rl_state said[] = {WINDOW(BASE / HOUR, 1, 10), WINDOW(BASE / HOUR, 2, 20),
                                 WINDOW(BASE / HOUR, 3, 30), WINDOW(BASE / HOUR, 4, 40)};
 
@@ -16,8 +18,8 @@ static int recalled, asks, denials, mixed, bobs;
 
 static void remember(int number, int report, int64_t sent_ms)
 {
-    rl_local_remember(table, key_of(number), &hourly, 0, &said[report], BASE + 1000 * report, sent_ms,
-                      sent_ms + 1);
+    rl_local_remember(table, key_of(number), &hourly, 0, &said[report], BASE + 1000 * report,
+                      sent_ms, sent_ms + 1);
 }
 
 static rl_recall recall(int number, int64_t host_ms, rl_state *state, int64_t *now)
@@ -184,7 +186,8 @@ static const char *one_asks(int dead)
 }
 
 static const scene scenes[] = {
-    {"two report, one reads", alice_known, never_mixed, {one_reports, another_reports, reads}, 2, 0, 0},
+    {"two report, one reads", alice_known, never_mixed,
+     {one_reports, another_reports, reads}, 2, 0, 0},
     {"two report, one reads, at random", alice_known, never_mixed,
      {one_reports, another_reports, reads}, 0, 0, 100000},
     {"one reports and dies, one reads", alice_known, never_mixed, {one_reports, reads}, 1, 1, 0},

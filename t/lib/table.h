@@ -74,7 +74,8 @@ UNUSED static rl_recall recall_of(rl_local *table, uint64_t key, const rl_limit 
     rl_recall recall;
 
     recall = rl_local_recall(table, key, &limit, cost, host_ms, now, state, lag_ms);
-    return recall == RL_RECALL_ASK && !rl_local_renew(table, key, host_ms) ? RL_RECALL_DENY : recall;
+    return recall == RL_RECALL_ASK && !rl_local_renew(table, key, host_ms)
+        ? RL_RECALL_DENY : recall;
 }
 
 /* The state of a count at host_ms. */

@@ -273,7 +273,9 @@ static void test_killed_giving_back(void)
     ok(!wrong && n > 10, "killed at any of %d instructions of a give-back: it is done or not", n);
 }
 
-/* What is recalled of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else. */
+/*
+ * What is recalled of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else.
+ */
 static int recalled(void)
 {
     int64_t now, lag;
@@ -329,8 +331,8 @@ static int is_range(range r, int least, int most)
 
 /*
  * The child's call is stopped at each of its instructions; there the others take what they can get
- * under the limit given. How much all get together if the call then goes on, and if it was killed. How
- * many instructions there are.
+ * under the limit given. How much all get together if the call then goes on, and if it was killed.
+ * How many instructions there are.
  */
 static int meanwhile(void (*call)(void), const rl_limit *others, int64_t host_ms, range *all,
                      range *killed)
@@ -535,7 +537,8 @@ int main(void)
     every = (int)rng_rounds("STORM_STRIDE", 7);
     CPU_ZERO(&one);
     CPU_SET(sched_getcpu(), &one);
-    sched_setaffinity(0, sizeof(one), &one); /* parent and child alternate: one processor is faster */
+    /* Parent and child alternate: one processor is faster. */
+    sched_setaffinity(0, sizeof(one), &one);
     child = shared_memory(sizeof(*child));
     image = malloc(SIZE);
     prepare(0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The places of held requests: never more than there may be, however many ask at once, and each ends
- * by itself. Time is an argument, so nothing here waits.
+ * The places of held requests: never more than there may be, however many ask at once, and each
+ * ends by itself. Time is an argument, so nothing here waits.
  */
 #include <pthread.h>
 
@@ -24,9 +24,11 @@ static void test_places(void)
        "where nobody may be delayed, nobody is");
     ok(rl_delayed_take(delayed, 5000, 1000, 2) && rl_delayed_has_room(delayed, 5000, 2)
            && rl_delayed_take(delayed, 5000, 300, 2), "two places, taken");
-    ok(!rl_delayed_has_room(delayed, 5000, 2) && !rl_delayed_take(delayed, 5000, 1000, 2), "are all");
+    ok(!rl_delayed_has_room(delayed, 5000, 2) && !rl_delayed_take(delayed, 5000, 1000, 2),
+       "are all");
     ok(!rl_delayed_has_room(delayed, 5299, 2), "one is taken to its end");
-    ok(rl_delayed_has_room(delayed, 5400, 2) && !rl_delayed_has_room(delayed, 5400, 1), "and free behind it");
+    ok(rl_delayed_has_room(delayed, 5400, 2) && !rl_delayed_has_room(delayed, 5400, 1),
+       "and free behind it");
     ok(!rl_delayed_has_room(delayed, 5999, 1), "the other to its own");
     ok(rl_delayed_has_room(delayed, 6100, 1), "though nobody gave it up");
 }

@@ -150,7 +150,8 @@ static void test_levels(void)
         int64_t now = INT64_C(7000000), cost = levels[i].cost;
         rl_state state = LEVEL(now, levels[i].level * 1000);
 
-        state.pending = (rl_pending){0, levels[i].pending / 2, levels[i].pending - levels[i].pending / 2};
+        state.pending = (rl_pending){0, levels[i].pending / 2,
+                                     levels[i].pending - levels[i].pending / 2};
         state.blocked_until = levels[i].blocked_ms ? now + levels[i].blocked_ms * 1000 : 0;
         is_int(rl_limiter_admits(&limit, &state, now, cost), levels[i].admits,
                "bucket: %s: admitted or not", levels[i].story);
@@ -201,7 +202,8 @@ static void test_pending(void)
     rl_state state = WINDOW(0, 0, 0), then;
 
     rl_limiter_roll(&limit, &state, 5 * PERIOD + 59999);
-    is_int(rl_limiter_position(&limit, &state, 5 * PERIOD + 59999), 5, "pending: a period is charged");
+    is_int(rl_limiter_position(&limit, &state, 5 * PERIOD + 59999), 5,
+           "pending: a period is charged");
     rl_limiter_charge(&limit, &state, 4);
     ok(state.cur == 0 && state.pending.period == 5 && state.pending.cur == 4, "and nothing else");
     rl_limiter_roll(&limit, &state, 6 * PERIOD);
@@ -220,13 +222,15 @@ static void test_pending(void)
     rl_limiter_settle(&limit, &then, 7, 4, 1);
     ok(then.cur == 0 && then.pending.prev == 4 && then.pending.cur == 3, "of no other period");
     rl_limiter_roll(&limit, &state, 7 * PERIOD);
-    ok(state.cur == 4 && state.pending.prev == 3, "what is never settled is charged after two periods");
+    ok(state.cur == 4 && state.pending.prev == 3,
+       "what is never settled is charged after two periods");
     then = state;
     rl_limiter_settle(&limit, &then, 5, 4, 0);
     ok(then.cur == 4 && then.pending.prev == 3, "then it is too late to settle it");
     then = state;
     ok(rl_limiter_roll(&limit, &then, 5 * PERIOD) == 5 * PERIOD && then.pending.period == 7
-           && then.pending.prev == 3, "a clock two periods back leaves what is pending where it is");
+           && then.pending.prev == 3,
+       "a clock two periods back leaves what is pending where it is");
     rl_limiter_roll(&limit, &then, 4 * PERIOD);
     ok(then.pending.period == 4 && then.pending.prev == 3 && then.cur == 4,
        "one further back takes it along");
@@ -246,7 +250,8 @@ static void test_prolonging(void)
     ok(then.pending.period == 6 && then.pending.prev == 1 && then.pending.cur == 6, "come there");
     rl_limiter_prolong(&then, 5, 9);
     ok(then.pending.prev == 0 && then.pending.cur == 7, "never more than there are");
-    is_int(rl_limiter_prolong(&then, 4, 3), RL_PERIOD_GONE, "those of an earlier period are a charge");
+    is_int(rl_limiter_prolong(&then, 4, 3), RL_PERIOD_GONE,
+           "those of an earlier period are a charge");
     is_int(rl_limiter_prolong(&then, 7, 3), RL_PERIOD_GONE, "a later period has none");
     ok(then.pending.prev == 0 && then.pending.cur == 7 && then.cur == 0, "and nothing moves");
     then = state;
@@ -366,7 +371,8 @@ static int defined(const scene *s)
     if (limit->algorithm == S)
         used += (__int128)s->state.prev * (limit->window_ms - s->now % limit->window_ms);
     return s->now >= s->state.blocked_until && units <= holds
-        && used + units * window <= holds * window + (__int128)limit->delay_ms * ticks * limit->quota;
+        && used + units * window
+            <= holds * window + (__int128)limit->delay_ms * ticks * limit->quota;
 }
 
 static int keeps_definition(scene s, rng *r)
@@ -441,7 +447,8 @@ static int reset_is_exact(scene s, rng *r)
         return reset == 0;
     if (reset == 0)
         return remaining(s) == holds;
-    return whole(later(s, reset)) && !whole(later(s, reset - 1)) && remaining(later(s, reset)) == holds
+    return whole(later(s, reset)) && !whole(later(s, reset - 1))
+        && remaining(later(s, reset)) == holds
         && (s.limit.quota == 0 || remaining(later(s, reset - 1)) < holds) && wait <= reset;
 }
 
@@ -561,7 +568,10 @@ static int pending_ends(scene s, rng *r)
         || s.cost * s.limit.window_ms * ticks > RL_PRODUCT_MAX : units.state.cur == s.cost;
 }
 
-/* As long as somebody prolongs units in each period they are pending, and then end as they are settled. */
+/*
+ * As long as somebody prolongs units in each period they are pending, and then end as they are
+ * settled.
+ */
 static int prolonged_units_stay(scene s, rng *r)
 {
     int64_t period, prolonged;
@@ -609,8 +619,10 @@ static const struct {
     {"with nothing admitted, what remains never falls, and all comes back", waiting_never_hurts},
     {"a clock that steps back refills nothing", stepping_back_never_refills},
     {"and denies nobody for more than two windows longer", stepping_back_soon_passes},
-    {"giving back undoes a charge, of a window also from the one after", giving_back_undoes_a_charge},
-    {"what is never settled is charged after one to two periods, in steps or in a leap", pending_ends},
+    {"giving back undoes a charge, of a window also from the one after",
+     giving_back_undoes_a_charge},
+    {"what is never settled is charged after one to two periods, in steps or in a leap",
+     pending_ends},
     {"what is prolonged in each period is pending until it is settled", prolonged_units_stay},
 };
 
@@ -620,7 +632,8 @@ static const char *const kinds[] = {"sliding window", "fixed window", "log", "to
 static void describe(const scene *s)
 {
     diag("%s: quota %" PRId64 ", window %" PRId64 " ms, burst %" PRId64 ", delay %" PRId64
-         " ms, prev %" PRId64 ", cur %" PRId64 ", level %" PRId64 ", now %" PRId64 ", cost %" PRId64,
+         " ms, prev %" PRId64 ", cur %" PRId64 ", level %" PRId64 ", now %" PRId64 ", cost %"
+         PRId64,
          kinds[s->limit.algorithm], s->limit.quota, s->limit.window_ms, s->limit.burst,
          s->limit.delay_ms, is_bucket(s) ? 0 : s->state.prev, is_bucket(s) ? 0 : s->state.cur,
          is_bucket(s) ? s->state.level : 0, s->now, s->cost);
@@ -739,7 +752,8 @@ static void test_traces(void)
 
     for (long n = 0; n < rounds; n++)
         wrong += gives_back_too_much(&r);
-    is_int(wrong, 0, "%ld traces of a bucket: a give-back leaves no more room than if the charge had "
+    is_int(wrong, 0,
+           "%ld traces of a bucket: a give-back leaves no more room than if the charge had "
            "never been", rounds);
     wrong = 0;
     for (long n = 0; n < rounds; n++)
@@ -760,14 +774,19 @@ static void test_logs(void)
     ok(rl_limiter_admits(&limit, &state, 5000, 1) && !rl_limiter_admits(&limit, &state, 5000, 2),
        "it admits up to its quota");
     is_int(rl_limiter_remaining(&limit, &state, 5000), 1, "of which so much remains");
-    is_int(rl_limiter_retry_after(&limit, &state, 5000, 3), 400, "the cost that was asked knows its wait");
-    is_int(rl_limiter_retry_after(&limit, &state, 5000, 2), 100, "another one when there is more room");
-    is_int(rl_limiter_retry_after(&limit, &state, 5000, 11), RL_NEVER, "one above the quota has none");
-    is_int(rl_limiter_next_unit(&limit, &state, 5000), 100, "more remains with the first that leaves");
+    is_int(rl_limiter_retry_after(&limit, &state, 5000, 3), 400,
+           "the cost that was asked knows its wait");
+    is_int(rl_limiter_retry_after(&limit, &state, 5000, 2), 100,
+           "another one when there is more room");
+    is_int(rl_limiter_retry_after(&limit, &state, 5000, 11), RL_NEVER,
+           "one above the quota has none");
+    is_int(rl_limiter_next_unit(&limit, &state, 5000), 100,
+           "more remains with the first that leaves");
     is_int(rl_limiter_reset(&limit, &state, 5000), 900, "all of it with the last");
     is_int(rl_limiter_position(&limit, &state, 5000), 5000, "a charge stands at its tick");
     rl_limiter_charge(&limit, &state, 1);
-    ok(state.used == 10 && state.reset_ms == 1000 && state.next_ms == 100, "it counts, and leaves last");
+    ok(state.used == 10 && state.reset_ms == 1000 && state.next_ms == 100,
+       "it counts, and leaves last");
     state = (rl_state){.used = 0};
     is_int(rl_limiter_reset(&limit, &state, 5000), 0, "an empty log is whole");
     is_int(rl_limiter_next_unit(&limit, &state, 5000), RL_NEVER, "to which nothing comes");

@@ -55,7 +55,8 @@ static void test_clock(void)
     rl_state state = WINDOW(0, 0, 0);
 
     ok(rl_local_clock() <= rl_local_clock(), "the clock does not step back");
-    ok(llabs(rl_local_now(table, RL_CLOCK_HOST, 5) - BASE - 5) <= 1000, "the wall clock runs beside it");
+    ok(llabs(rl_local_now(table, RL_CLOCK_HOST, 5) - BASE - 5) <= 1000,
+       "the wall clock runs beside it");
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 5), rl_local_now(table, RL_CLOCK_HOST, 5),
            "Redis's is taken for it before Redis was heard");
     rl_local_remember(table, key, &hourly, 0, &state, BASE + 7777, 1000, 1001);
@@ -117,7 +118,8 @@ static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
     model_now = rl_limiter_roll(&c->limit, &model, model_now);
     moved = model;
     admits = rl_limiter_admits(&c->limit, &model, model_now, cost);
-    charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now_ms - BASE, &table_now, &state);
+    charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now_ms - BASE, &table_now,
+                              &state);
     if (rl_limiter_blocks(&c->limit, &model, model_now, cost))
         moved.blocked_until = c->state.blocked_until
             = model_now + c->limit.block_ms * ticks;
@@ -270,7 +272,8 @@ static void test_stopped_caller(void)
         over += charge(table, key, &limit, 1, 1000, &state);
         over += charge(table, key, &limit, 1, 1000 + turns * 100, &state);
     }
-    is_int(over, 0, "a caller stopped for 1 to 20 windows of 100 ms neither passes nor resets them");
+    is_int(over, 0,
+           "a caller stopped for 1 to 20 windows of 100 ms neither passes nor resets them");
     munmap(table, SIZE);
 }
 
@@ -280,8 +283,10 @@ static void test_clock_steps_back(void)
     static const rl_limit limits[] = {
         LIMIT(RL_SLIDING_WINDOW, 10, 2000), LIMIT(RL_FIXED_WINDOW, 10, 2000),
         BUCKET(RL_TOKEN_BUCKET, 10, 2000, 10),
-        {.algorithm = RL_SLIDING_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10, .block_ms = 5000},
-        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10, .on_response = 1}};
+        {.algorithm = RL_SLIDING_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10,
+         .block_ms = 5000},
+        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 2000, .burst = 10,
+         .on_response = 1}};
     rl_local *table = make_table(SIZE);
     rl_state state;
 
@@ -301,7 +306,8 @@ static void test_clock_steps_back(void)
         key = key_of(table, RL_LOCAL_FALLBACK, 100 + i);
         charge(table, key, &limits[i], 10, 0, &state);
         rl_local_anchor(table, key, &limits[i], now * rl_limiter_ticks(&limits[i]));
-        ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state), "nor does a count that was peeked at");
+        ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state),
+           "nor does a count that was peeked at");
     }
     munmap(table, SIZE);
 }
@@ -314,7 +320,8 @@ static void test_seeds(void)
     int64_t now = BASE;
 
     rl_local_peek(table, key, &hourly, &seed, &now, &state);
-    ok(state.index == seed.index && state.prev == 4 && state.cur == 8, "a count is at least what is known from elsewhere");
+    ok(state.index == seed.index && state.prev == 4 && state.cur == 8,
+       "a count is at least what is known from elsewhere");
     seed.prev = 0;
     ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 8,
        "a charge begins there");
@@ -377,7 +384,8 @@ static void test_blocks(void)
     key = key_of(table, RL_LOCAL_COUNT, 3);
     state = peek(table, key, &limit, 0);
     rl_local_block(table, key, &limit, 1, 0, BASE, &state);
-    ok(state.blocked_until == 0 && !line_of(table, SIZE, key), "where nothing denies, nothing blocks");
+    ok(state.blocked_until == 0 && !line_of(table, SIZE, key),
+       "where nothing denies, nothing blocks");
     munmap(table, SIZE);
 }
 
@@ -408,11 +416,15 @@ static void test_pending(void)
     state = peek(table, key, &limit, 2 * MINUTE);
     ok(state.pending.prev == 0 && state.cur == 4, "and once, whoever settles it then");
     ok(charge(table, key, &limit, 6, 2 * MINUTE, &state)
-           && !charge(table, key, &limit, 1, 2 * MINUTE, &state), "what was free is admitted again");
+           && !charge(table, key, &limit, 1, 2 * MINUTE, &state),
+       "what was free is admitted again");
     munmap(table, SIZE);
 }
 
-/* Two requests that begin together; one is prolonged each minute, the other one nobody knows any more. */
+/*
+ * Two requests that begin together; one is prolonged each minute, the other one nobody knows any
+ * more.
+ */
 static void test_prolonging(void)
 {
     static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = HOUR,
@@ -428,10 +440,12 @@ static void test_prolonging(void)
         period = rl_local_prolong(table, key, &limit, period, 3, ms, BASE + ms);
     is_int(period, BASE / MINUTE + 5, "prolonged, units are of the latest period");
     state = peek(table, key, &limit, 5 * MINUTE);
-    ok(state.pending.cur == 3 && state.cur == 2, "and pending; those beside them have become a charge");
+    ok(state.pending.cur == 3 && state.cur == 2,
+       "and pending; those beside them have become a charge");
     rl_local_settle(table, key, &limit, period, 3, 0, 5 * MINUTE, BASE + 5 * MINUTE);
     state = peek(table, key, &limit, 9 * MINUTE);
-    ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2, "settled without a charge: gone");
+    ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2,
+       "settled without a charge: gone");
     charge(table, key, &limit, 4, 9 * MINUTE, &state);
     is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE + 9, 4, 12 * MINUTE,
                             BASE + 12 * MINUTE), RL_PERIOD_GONE, "too late, they are a charge");
@@ -524,7 +538,8 @@ static void test_evicting_late(void)
     charge(table, rivals[8], &hourly, 1, 20999, &state);
     for (int i = 0; i < WAYS; i++) {
         if (i == 5)
-            ok(!is_held(table, rivals[i]), "one whose clock is a second behind evicts what is idle");
+            ok(!is_held(table, rivals[i]),
+               "one whose clock is a second behind evicts what is idle");
         else if (!is_held(table, rivals[i]))
             fail("and not what was used a second ahead of it");
     }
@@ -534,7 +549,8 @@ static void test_evicting_late(void)
 static void test_flood(void)
 {
     rl_local *table = make_table(RL_LOCAL_MIN_SIZE);
-    uint64_t alice = key_of(table, RL_LOCAL_COUNT, -1), snapshot = key_of(table, RL_LOCAL_SNAPSHOT, -1);
+    uint64_t alice = key_of(table, RL_LOCAL_COUNT, -1);
+    uint64_t snapshot = key_of(table, RL_LOCAL_SNAPSHOT, -1);
     rl_state state, full = WINDOW(BASE / HOUR, 0, 10);
     rl_local_stats stats;
     int64_t now, lag;

@@ -19,8 +19,8 @@ static const rl_limit bucket = LIMIT(RL_TOKEN_BUCKET, 10, 3600000);
 /* A new table of this size that goes on with the other. */
 static rl_local *moved(const rl_local *from, size_t size, uint64_t *held, uint64_t *live)
 {
-    rl_local *to = rl_local_init(shared_memory(size), size, (const unsigned char *)"another seed....",
-                                 12345);
+    rl_local *to = rl_local_init(shared_memory(size), size,
+                                 (const unsigned char *)"another seed....", 12345);
 
     *held = rl_local_move(to, from, 0, live);
     return to;
@@ -136,7 +136,8 @@ static void test_snapshots(void)
     is_int(recall_of(to, key, &window, 1, 1500, &now, &state, &lag_ms), RL_RECALL_ASK,
            "and asked again when it is due");
     is_int(rl_local_now(to, RL_CLOCK_REDIS, 0), offset_ms, "Redis's clock is known");
-    is_int(rl_local_now(to, RL_CLOCK_HOST, 0), rl_local_now(from, RL_CLOCK_HOST, 0), "so is the host's");
+    is_int(rl_local_now(to, RL_CLOCK_HOST, 0), rl_local_now(from, RL_CLOCK_HOST, 0),
+           "so is the host's");
     munmap(from, 4 * MB);
     munmap(to, 16 * MB);
 }
@@ -163,9 +164,11 @@ static void test_what_goes(void)
         charge(from, key_of(from, RL_LOCAL_COUNT, i), &window, i == 777 ? 10 : 1, 0, &state);
     to = moved(from, 2 * MB, &held, &live);
     rl_local_read_stats(to, &stats);
-    ok(live > 49000 && held < 33000 && held == stats.entries, "of more than fit, as many as fit: %llu",
+    ok(live > 49000 && held < 33000 && held == stats.entries,
+       "of more than fit, as many as fit: %llu",
        (unsigned long long)held);
-    is_int(peek(to, key_of(to, RL_LOCAL_COUNT, 777), &window, 0).cur, 10, "and who is denied first");
+    is_int(peek(to, key_of(to, RL_LOCAL_COUNT, 777), &window, 0).cur, 10,
+           "and who is denied first");
     munmap(to, 2 * MB);
     to = make_table(2 * MB);
     is_int(rl_local_move(to, from, 3 * HOUR, &live), 0, "what has expired stays behind");

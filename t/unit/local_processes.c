@@ -136,8 +136,8 @@ static void test_many_keys(void)
 }
 
 /*
- * A new key meets all workers at once, and a table in which every place is taken. After each key they
- * wait for each other, so that no other key's first request takes a place from this one.
+ * A new key meets all workers at once, and a table in which every place is taken. After each key
+ * they wait for each other, so that no other key's first request takes a place from this one.
  */
 enum { FIRST_REQUESTS = 20000, FIRST_KEY = 1000000 };
 static const rl_limit once = LIMIT(RL_FIXED_WINDOW, 1, 3600000);
@@ -168,7 +168,8 @@ static void test_first_requests(void)
     for (int i = 0; i < 10 * (int)stats.capacity; i++)
         charge(table, key_of(table, RL_LOCAL_COUNT, i), &wide, 1, 1000, &state);
     together(meet_first_requests);
-    is_int(shared->wrong, 0, "%d keys, each met by %d first requests at once, in a full table: each admits one",
+    is_int(shared->wrong, 0,
+           "%d keys, each met by %d first requests at once, in a full table: each admits one",
            FIRST_REQUESTS, WORKERS);
     table = make_table(SIZE);
 }
@@ -254,13 +255,15 @@ static void test_bucket(void)
 {
     memset(shared, 0, sizeof(*shared));
     together(charge_bucket);
-    is_int(shared->admitted[0], bucket.burst, "%d processes, one bucket: what it holds, to the unit",
+    is_int(shared->admitted[0], bucket.burst,
+           "%d processes, one bucket: what it holds, to the unit",
            WORKERS);
 }
 
 /*
- * Each makes units pending and settles them, every third with a charge; the last worker's rule charges
- * at once. admitted[0] counts those that are certainly pending or charged, admitted[1] the charged.
+ * Each makes units pending and settles them, every third with a charge; the last worker's rule
+ * charges at once. admitted[0] counts those that are certainly pending or charged, admitted[1] the
+ * charged.
  */
 static void respond(int number)
 {
@@ -327,7 +330,8 @@ static void test_overdue(void)
     together(charge_overdue);
     for (int i = 0; i < 2000; i++)
         over += shared->admitted[i] > small.quota - 4;
-    is_int(over, 0, "%d processes find units overdue in 2,000 counters: no quota is exceeded", WORKERS);
+    is_int(over, 0, "%d processes find units overdue in 2,000 counters: no quota is exceeded",
+           WORKERS);
 }
 
 /*
@@ -377,7 +381,9 @@ static const rl_limit hourly_bucket = LIMIT(RL_TOKEN_BUCKET, 10000, 3600000);
 static const rl_limit hourly_responding = {.algorithm = RL_SLIDING_WINDOW, .quota = 10000,
                                            .window_ms = 3600000, .burst = 10000, .on_response = 1};
 
-/* One of a bucket, and one that becomes pending and is settled, now with a charge and now without. */
+/*
+ * One of a bucket, and one that becomes pending and is settled, now with a charge and now without.
+ */
 UNUSED static void charge_others(int i, int charged)
 {
     uint64_t first = key_of(table, RL_LOCAL_COUNT, 30000 + i);

@@ -33,7 +33,8 @@ static void test_remembering(rl_local *table)
     ok(now >= BASE + 5 && now <= BASE + 7, "at the latest time it can be there");
     ok(lag >= 5 && lag <= 8, "and the lag between sending and the answer");
     rl_local_remember(table, key, &hourly, 0, &half_full, BASE, 990, 1006);
-    is_int(recall(table, key, 1006), RL_RECALL_DENY, "an older answer does not replace a newer one");
+    is_int(recall(table, key, 1006), RL_RECALL_DENY,
+           "an older answer does not replace a newer one");
     rl_local_remember(table, key, &hourly, 0, &half_full, BASE, 1006, 1007);
     is_int(recall(table, key, 1007), RL_RECALL_UNKNOWN, "a newer one does");
     is_int(state.cur, 5, "and is known, though it does not deny");
@@ -66,8 +67,8 @@ static void test_budget(rl_local *table)
     int asks = 0, denials = 0;
 
     for (int i = 0; i < KEYS; i++)
-        rl_local_remember(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, 0, &full, BASE,
-                          20000, 20001);
+        rl_local_remember(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, 0, &full,
+                          BASE, 20000, 20001);
     for (int i = 0; i < KEYS; i++) {
         /* Some callers' clocks are still in the second before. */
         rl_recall said = recall(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i),
@@ -149,9 +150,12 @@ static void test_kinds(rl_local *table)
 static void test_blocks(rl_local *table)
 {
     static const rl_limit limits[] = {
-        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000},
-        {.algorithm = RL_LEAKY_BUCKET, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000},
-        {.algorithm = RL_SLIDING_LOG, .quota = 10, .window_ms = 1000, .burst = 10, .block_ms = 5000}};
+        {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = 1000, .burst = 10,
+         .block_ms = 5000},
+        {.algorithm = RL_LEAKY_BUCKET, .quota = 10, .window_ms = 1000, .burst = 10,
+         .block_ms = 5000},
+        {.algorithm = RL_SLIDING_LOG, .quota = 10, .window_ms = 1000, .burst = 10,
+         .block_ms = 5000}};
 
     for (int i = 0; i < 3; i++) {
         int64_t ticks = rl_limiter_ticks(&limits[i]);
@@ -195,7 +199,8 @@ static void test_blocked_log(rl_local *table)
         ok(now < state.blocked_until, "a block of a log holds for any cost");
         rl_local_recall(table, key, &rule, 1, 52100, &now, &state, &lag);
         wait_ms = rl_limiter_retry_after(&rule, &state, now, 1);
-        ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000, "the wait is that of the log, beyond it");
+        ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000,
+           "the wait is that of the log, beyond it");
         is_int(rule.quota, 10, "under the limit that was asked about");
         is_int(recall_of(table, key, &limit, 1, 58000, &now, &state, &lag) != RL_RECALL_UNKNOWN, 1,
                "which still denies when the block is over");
@@ -395,7 +400,8 @@ static void test_conservative(rl_local *table)
                               us / 1000);
         }
     }
-    ok(!wrong && total > rounds / 10, "memory denies only what Redis would: %ld denials of sliding, "
+    ok(!wrong && total > rounds / 10,
+       "memory denies only what Redis would: %ld denials of sliding, "
        "%ld fixed, %ld log, %ld token, %ld leaky", denials[0], denials[1], denials[2], denials[3],
        denials[4]);
     if (wrong)

@@ -115,7 +115,9 @@ static void test_the_heavy_stay(void)
 /* The place of a key in keys[], which is one cache line of each set. */
 static _Atomic uint64_t *word_of(rl_top_denied *table, uint64_t key)
 {
-    for (uint64_t *w = (uint64_t *)table; (char *)w < (char *)table + rl_top_denied_size(); w += 8) {
+    uint64_t *end = (uint64_t *)((char *)table + rl_top_denied_size());
+
+    for (uint64_t *w = (uint64_t *)table; w < end; w += 8) {
         if (*w == key)
             return (_Atomic uint64_t *)w;
     }
