@@ -32,7 +32,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
 
     o->redis_key = redis_key_of(s, o);
     if (o->revalidates) { /* not with the override that memory has */
-        o->remembered = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
+        o->snapshot_limit = apr_pmemdup(s->r->pool, &o->limit, sizeof(o->limit));
         rl_evaluation_limit(&s->chain->evaluation, o->rule, &o->limit);
         o->limit.delay_ms = s->no_place ? 0 : o->limit.delay_ms;
     }
@@ -94,7 +94,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     complain_of_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
     if (o->exempt) {
-        rl_local_forget(s->context->local, o->key); /* a denial from before the override */
+        rl_local_snapshot_drop(s->context->local, o->key); /* a denial from before the override */
         return;
     }
     o->now = ask->now;
@@ -107,8 +107,9 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
         o->state.blocked_until = o->now + rl_step_ticks(o, o->limit.block_ms);
     else if (o->shadow ? !o->denies : all)
         rl_step_mark_charged(o);
-    rl_local_remember(s->context->local, o->key, &o->limit, ask->override == RL_OVERRIDE_QUOTA,
-                      &o->state, o->now, s->host_ms, received_ms);
+    rl_local_snapshot_store(s->context->local, o->key, &o->limit,
+                            ask->override == RL_OVERRIDE_QUOTA, &o->state, o->now, s->host_ms,
+                            received_ms);
 }
 
 /* This host's share of what Redis last reported of the counter. */
@@ -170,7 +171,7 @@ static void fall_back(rl_step *s, rl_outcome *o)
     s->chain->fallback = 1;
     o->redis_key = NULL;
     if (o->revalidates) {
-        o->limit = *o->remembered;
+        o->limit = *o->snapshot_limit;
         rl_step_deny_from_memory(o);
         return;
     }

@@ -49,7 +49,7 @@ typedef struct rl_outcome {
     int charged;           /* charged, or pending and not settled yet */
     rl_kept *kept;         /* while pending: has the current position */
     int revalidates;       /* memory denies, and this request asks Redis whether it still does */
-    const rl_limit *remembered; /* if so: the limit by which memory denies */
+    const rl_limit *snapshot_limit; /* if so: the limit by which memory denies */
     int starts_block;      /* revalidates so that Redis starts the block */
     int uncounted;         /* Redis did not answer, and on-failure= is open or closed */
     int fail_closed;       /* Redis did not answer, and on-failure= is closed */

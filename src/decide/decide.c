@@ -96,17 +96,18 @@ static void peek_at_count(rl_step *s, rl_outcome *o)
         rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
 }
 
-static void recall_snapshot(rl_step *s, rl_outcome *o)
+static void check_snapshot(rl_step *s, rl_outcome *o)
 {
     rl_limit limit = o->limit; /* becomes an override's, if there was one */
-    rl_recall recall = rl_local_recall(s->context->local, o->key, &limit, o->cost, s->host_ms,
-                                       &o->now, &o->state, &o->lag_ms);
+    rl_snapshot_verdict verdict;
 
-    if (recall == RL_RECALL_UNKNOWN)
+    verdict = rl_local_snapshot_check(s->context->local, o->key, &limit, o->cost, s->host_ms,
+                                      &o->now, &o->state, &o->lag_ms);
+    if (verdict == RL_SNAPSHOT_UNKNOWN)
         return;
     /* A block starts in Redis, and so does the denial that starts it. */
     o->starts_block = rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
-    o->revalidates = recall == RL_RECALL_ASK || o->starts_block;
+    o->revalidates = verdict == RL_SNAPSHOT_STALE || o->starts_block;
     o->limit = limit;
     if (!o->revalidates)
         rl_step_deny_from_memory(o);
@@ -125,7 +126,8 @@ static void take_on_revalidations(rl_step *s)
 
         if (o->revalidates
             && (s->peek || (denied && !o->shadow)
-                || !(o->starts_block || rl_local_renew(s->context->local, o->key, s->host_ms)))) {
+                || !(o->starts_block
+                     || rl_local_snapshot_revalidate(s->context->local, o->key, s->host_ms)))) {
             o->revalidates = 0;
             rl_step_deny_from_memory(o);
         }
@@ -140,7 +142,7 @@ static void consult_memory(rl_step *s)
         if (o->exempt)
             continue;
         if (o->kind == RL_LOCAL_SNAPSHOT)
-            recall_snapshot(s, o);
+            check_snapshot(s, o);
         /* The only count of a step is not read first: charging it decides. */
         else if (s->count > 1 || s->peek)
             peek_at_count(s, o);

@@ -103,7 +103,7 @@ void rl_step_give_back(rl_step *s)
         unmark_charged(o);
         if (o->redis_key) {
             undo(s, o, o->limit.on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK);
-            rl_local_forget(s->context->local, o->key);
+            rl_local_snapshot_drop(s->context->local, o->key);
         }
         else {
             give_back_here(s, o);

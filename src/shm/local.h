@@ -21,7 +21,7 @@
 #define RL_LOCAL_SEED 16                  /* bytes of secret the hash needs */
 #define RL_LOCAL_MIN_SIZE (64 * 1024)     /* bytes */
 #define RL_SNAPSHOT_SERVES_MS 1000        /* then one request asks Redis again */
-#define RL_RENEWALS_PER_SECOND 1000       /* such asks, per host */
+#define RL_REVALIDATIONS_PER_SECOND 1000  /* such asks, per host */
 
 typedef struct rl_local rl_local;
 
@@ -37,10 +37,10 @@ typedef enum {
 typedef enum { RL_CLOCK_HOST, RL_CLOCK_REDIS } rl_clock;
 
 typedef enum {
-    RL_RECALL_UNKNOWN, /* nothing known, or nothing that denies: ask */
-    RL_RECALL_ASK,     /* a denial that is due for renewal: see rl_local_renew() */
-    RL_RECALL_DENY     /* Redis would deny */
-} rl_recall;
+    RL_SNAPSHOT_UNKNOWN, /* nothing known, or nothing that denies: ask */
+    RL_SNAPSHOT_STALE,   /* it denies, and is stale: see rl_local_snapshot_revalidate() */
+    RL_SNAPSHOT_DENIES   /* Redis would deny */
+} rl_snapshot_verdict;
 
 /*
  * Makes a table in size bytes (at least RL_LOCAL_MIN_SIZE) of zeroed memory, aligned to 64. The
@@ -124,12 +124,12 @@ void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64
  * received_ms on the host's clock, and whether the limit is an override. An older report never
  * replaces a newer one. What is pending is not kept.
  */
-void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
+void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms);
 
 /* Drops the report, for what it says has been undone. */
-void rl_local_forget(rl_local *table, uint64_t key);
+void rl_local_snapshot_drop(rl_local *table, uint64_t key);
 
 /*
  * What the kept report says of cost units at host_ms. Aged from the moment of asking, so it is
@@ -137,15 +137,16 @@ void rl_local_forget(rl_local *table, uint64_t key);
  * state and *now hold the report, rolled forward, and the limit the override that it was made
  * with; Redis's clock may be behind *now by up to *lag_ms.
  */
-rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
+rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
+                                            int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
 
 /*
- * Takes it on to ask Redis again about a denial that is due for renewal; for a second nobody else
- * will. Returns 0 if it is somebody else's, or the host has asked too often: then the denial
- * stands.
+ * Has the caller revalidate a stale denial, that is, ask Redis again; for a second no other caller
+ * will. Returns 0 if another caller does already, or the host has revalidated too many: then the
+ * denial stands.
  */
-int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms);
+int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms);
 
 /*
  * Counts a denial of key and says how many to report: 0 for silence, else the denials since the

@@ -39,7 +39,7 @@ typedef struct {
     uint32_t terms;   /* 1 + the quota of an override; of a log, OVERRIDDEN | used */
     uint32_t blocked_ms; /* for how long from redis_now_ms on */
     uint64_t check;   /* as it was read */
-} report;
+} snapshot;
 
 /* A log's terms. The quota of an override is the one in the question. */
 #define OVERRIDDEN (UINT32_C(1) << 31)
@@ -58,8 +58,8 @@ static uint64_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
     return sum;
 }
 
-/* Reads a report whole, or not at all: what is read is of this tenure, and of one writer. */
-static int read_report(const tenure *t, uint64_t key, report *said)
+/* Reads a snapshot whole, or not at all: what is read is of this tenure, and of one writer. */
+static int read_snapshot(const tenure *t, uint64_t key, snapshot *said)
 {
     uint64_t w[ENTRY_WORDS], sum;
 
@@ -78,7 +78,7 @@ static int read_report(const tenure *t, uint64_t key, report *said)
     return 1;
 }
 
-static void pack_report(const tenure *t, uint64_t key, const report *said,
+static void pack_snapshot(const tenure *t, uint64_t key, const snapshot *said,
                         uint64_t w[ENTRY_WORDS])
 {
     int64_t lag_ms = said->lag_ms < LAG_MAX_MS ? said->lag_ms : LAG_MAX_MS;
@@ -94,7 +94,7 @@ static void pack_report(const tenure *t, uint64_t key, const report *said,
     w[CHECK] |= sum & HIGH_SUM;
 }
 
-static void unpack_log(const report *said, rl_limit *limit, rl_state *state)
+static void unpack_log(const snapshot *said, rl_limit *limit, rl_state *state)
 {
     uint32_t asked = (uint32_t)said->units;
 
@@ -106,8 +106,8 @@ static void unpack_log(const report *said, rl_limit *limit, rl_state *state)
         state->wait_ms = (int64_t)(said->units >> 32);
 }
 
-/* The limit and the state that a report speaks of, at the time it was made. */
-static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
+/* The limit and the state that a snapshot speaks of, at the time it was made. */
+static void unpack_snapshot(const snapshot *said, rl_limit *limit, rl_state *state)
 {
     int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
 
@@ -132,7 +132,7 @@ static void unpack_report(const report *said, rl_limit *limit, rl_state *state)
 }
 
 static void describe(const rl_limit *limit, int overridden, const rl_state *state,
-                     int64_t redis_now, report *said)
+                     int64_t redis_now, snapshot *said)
 {
     int64_t ticks = rl_limiter_ticks(limit);
 
@@ -159,7 +159,7 @@ static void hear_clock(rl_local *table, int64_t offset_ms)
         store(&table->redis_offset_ms, (uint64_t)offset_ms);
 }
 
-void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
+void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
                        const rl_state *state, int64_t redis_now, int64_t sent_ms,
                        int64_t received_ms)
 {
@@ -167,22 +167,22 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
     word *words = t.entry->words;
     uint64_t w[ENTRY_WORDS], asked_ms;
     rl_pair redis, check;
-    report said, old;
+    snapshot said, old;
 
     said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
     hear_clock(table, said.redis_now_ms - sent_ms);
     /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
     if (overridden && limit->burst != limit->quota && limit->quota) {
-        rl_local_forget(table, key);
+        rl_local_snapshot_drop(table, key);
         return;
     }
-    if (read_report(&t, key, &old) && old.asked_ms > sent_ms)
+    if (read_snapshot(&t, key, &old) && old.asked_ms > sent_ms)
         return;
     said.asked_ms = sent_ms;
-    /* Both clocks are cut to whole ms: an age may be one short, so a report is born one old. */
+    /* Both clocks are cut to whole ms: an age may be one short, so a snapshot is born one old. */
     said.lag_ms = received_ms - sent_ms + 2;
     describe(limit, overridden, state, redis_now, &said);
-    pack_report(&t, key, &said, w);
+    pack_snapshot(&t, key, &said, w);
     asked_ms = load_acquire(&words[ASKED_MS]);
     redis = read_pair(&words[REDIS_NOW]);
     check = read_pair(&words[CHECK]);
@@ -192,7 +192,7 @@ void rl_local_remember(rl_local *table, uint64_t key, const rl_limit *limit, int
         rl_local_touch(t.entry, limit, state, redis_now, sent_ms);
 }
 
-void rl_local_forget(rl_local *table, uint64_t key)
+void rl_local_snapshot_drop(rl_local *table, uint64_t key)
 {
     tenure t = rl_local_find(table, key);
     uint64_t check;
@@ -205,26 +205,26 @@ void rl_local_forget(rl_local *table, uint64_t key)
 }
 
 /* The time to ask again has 32 bits, which are enough from the time of asking on: 49 days. */
-static int is_due(const report *said, int64_t host_ms)
+static int is_stale(const snapshot *said, int64_t host_ms)
 {
     return host_ms - said->asked_ms >= (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
 }
 
-/* One more ask for renewal in this second? */
-static int may_renew(rl_local *table, int64_t host_ms)
+/* Counts a revalidation in this second; 0 if there have been enough. */
+static int may_revalidate(rl_local *table, int64_t host_ms)
 {
     uint64_t second = (uint64_t)(host_ms / 1000) << 32;
-    uint64_t spent = load(&table->renewals), next;
+    uint64_t spent = load(&table->revalidations), next;
 
     do {
         next = spent >= second ? spent + 1 : second + 1; /* others may have a later second */
-        if ((next & 0xffffffff) > RL_RENEWALS_PER_SECOND)
+        if ((next & 0xffffffff) > RL_REVALIDATIONS_PER_SECOND)
             return 0;
-    } while (!swap(&table->renewals, &spent, next));
+    } while (!swap(&table->revalidations, &spent, next));
     return 1;
 }
 
-/* Whether a report denies cost, as far as it can know. */
+/* Whether a snapshot denies cost, as far as it can know. */
 static int still_denies(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
                         int64_t age_ms)
 {
@@ -235,17 +235,18 @@ static int still_denies(const rl_limit *limit, const rl_state *state, int64_t no
     return !rl_limiter_admits(limit, state, now, cost);
 }
 
-rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_t cost,
+rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
+                                            int64_t cost,
                           int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
 {
     tenure t = rl_local_find(table, key);
     int64_t age_ms;
-    report said;
+    snapshot said;
 
     *now = 0;
-    if (!t.entry || !read_report(&t, key, &said))
-        return RL_RECALL_UNKNOWN;
-    unpack_report(&said, limit, state);
+    if (!t.entry || !read_snapshot(&t, key, &said))
+        return RL_SNAPSHOT_UNKNOWN;
+    unpack_snapshot(&said, limit, state);
     age_ms = max64(0, host_ms - said.asked_ms) + 1;
     *lag_ms = said.lag_ms;
     *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
@@ -253,22 +254,22 @@ rl_recall rl_local_recall(rl_local *table, uint64_t key, rl_limit *limit, int64_
     if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
     if (!still_denies(limit, state, *now, cost, age_ms))
-        return RL_RECALL_UNKNOWN;
+        return RL_SNAPSHOT_UNKNOWN;
     if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
     }
-    return is_due(&said, host_ms) ? RL_RECALL_ASK : RL_RECALL_DENY;
+    return is_stale(&said, host_ms) ? RL_SNAPSHOT_STALE : RL_SNAPSHOT_DENIES;
 }
 
-int rl_local_renew(rl_local *table, uint64_t key, int64_t host_ms)
+int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms)
 {
     tenure t = rl_local_find(table, key);
     uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
-    report said;
+    snapshot said;
 
-    return t.entry && read_report(&t, key, &said) && is_due(&said, host_ms)
+    return t.entry && read_snapshot(&t, key, &said) && is_stale(&said, host_ms)
         && swap(&t.entry->words[CHECK], &said.check,
                 (said.check & ~(uint64_t)UINT32_MAX) | next)
-        && may_renew(table, host_ms);
+        && may_revalidate(table, host_ms);
 }

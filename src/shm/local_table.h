@@ -68,7 +68,7 @@ struct rl_local {
     int64_t epoch_offset_ms; /* what makes host_ms the wall clock's ms, as of the start */
     unsigned char seed[RL_LOCAL_SEED];
     word redis_offset_ms;    /* the same for Redis's clock as last heard; 0: never heard */
-    word renewals;           /* second << 32 | asks for renewal in it */
+    word revalidations;     /* second << 32 | revalidations in it */
     _Alignas(64) word evictions;
     _Alignas(64) entry table[][WAYS];
 };

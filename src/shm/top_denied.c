@@ -197,7 +197,7 @@ void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms)
 }
 
 /* Says anew who it is, unless that is known. */
-static void renew(set *s, int i, uint64_t key, const rl_top_denied_key *who, int64_t host_ms)
+static void replace_who(set *s, int i, uint64_t key, const rl_top_denied_key *who, int64_t host_ms)
 {
     uint64_t claim = claim_at(host_ms), there = key;
     rl_top_denied_key known;
@@ -218,7 +218,7 @@ void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied
     place *p;
 
     if (i >= 0) {
-        renew(s, i, key, who, host_ms);
+        replace_who(s, i, key, who, host_ms);
         return;
     }
     i = place_for(s, denials, host_ms);

@@ -457,11 +457,11 @@ static void alice_is_blocked(void)
     charge(ALICE, &blocking, 1, NOW);
 }
 
-static void alice_remembers(void)
+static void alice_stores(void)
 {
     rl_state state = WINDOW(BASE / HOUR, 7, 9);
 
-    rl_local_remember(table, key_of(ALICE), &fixed, 0, &state, BASE + NOW, NOW, NOW + 1);
+    rl_local_snapshot_store(table, key_of(ALICE), &fixed, 0, &state, BASE + NOW, NOW, NOW + 1);
 }
 
 /* bob's entry is not bound to be there: alice may have claimed her place back. */
@@ -640,7 +640,7 @@ static const scene scenes[] = {
     {"a late settling", alice_has_one_pending, bobs_own, {alice_settles, bob}, 2, 0, 0},
     {"a late give-back", alice_has_one, bobs_own, {alice_gives_back, bob}, 2, 0, 0},
     {"a late block", alice_is_full, bobs_own, {alice_is_blocked, bob}, 2, 0, 0},
-    {"a late report of Redis", alice_has_one, bobs_own, {alice_remembers, bob}, 2, 0, 0},
+    {"a late report of Redis", alice_has_one, bobs_own, {alice_stores, bob}, 2, 0, 0},
     {"late writers of which one dies", alice_has_one_pending, bobs_own,
      {alice_charges, alice_settles, bob}, 1, 1, 0},
     {"a generation that comes back", old_words, bobs_own, {bob}, 0, 0, 0},

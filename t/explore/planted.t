@@ -106,7 +106,7 @@ my @faults = (
         'snapshots', 'report', qr/nobody made|bob's report/],
     ['each that meets a denial that is due asks again', 'shm/local_snapshot.c',
         "        && swap(&t.entry->words[CHECK], &said.check,", "        && exchange(&t.entry->words[CHECK],",
-        'snapshots', 'due for renewal', qr/more than one asks/],
+        'snapshots', 'stale snapshot', qr/more than one asks/],
     ['a delayed request does not look again when it has counted itself', 'shm/delayed.c',
         "        if (count_delayed(delayed, host_ms / TENTH_MS) <= most)\n            return 1;\n",
         "        return 1;\n", 'shared', 'delayed', qr/two have the last place/],

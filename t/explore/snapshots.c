@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What Redis last said: a report is recalled whole or not at all, and only by the key it was about;
+ * What Redis last said: a report is stored whole or not at all, and only by the key it was about;
  * one request a second asks again.
  */
 #include "explore.h"
@@ -14,29 +14,29 @@ static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, HOUR);
 static const rl_state said[] = {WINDOW(BASE / HOUR, 1, 10), WINDOW(BASE / HOUR, 2, 20),
                                 WINDOW(BASE / HOUR, 3, 30), WINDOW(BASE / HOUR, 4, 40)};
 
-static int recalled, asks, denials, mixed, bobs;
+static int stored, asks, denials, mixed, bobs;
 
-static void remember(int number, int report, int64_t sent_ms)
+static void store_report(int number, int report, int64_t sent_ms)
 {
-    rl_local_remember(table, key_of(number), &hourly, 0, &said[report], BASE + 1000 * report,
+    rl_local_snapshot_store(table, key_of(number), &hourly, 0, &said[report], BASE + 1000 * report,
                       sent_ms, sent_ms + 1);
 }
 
-static rl_recall recall(int number, int64_t host_ms, rl_state *state, int64_t *now)
+static rl_snapshot_verdict check(int number, int64_t host_ms, rl_state *state, int64_t *now)
 {
     rl_limit limit = hourly;
     int64_t lag;
 
-    return rl_local_recall(table, key_of(number), &limit, 1, host_ms, now, state, &lag);
+    return rl_local_snapshot_check(table, key_of(number), &limit, 1, host_ms, now, state, &lag);
 }
 
-/* Which report is recalled; -1: none, -2: none that was made. */
+/* Which report is stored; -1: none, -2: none that was made. */
 static int report_of(int number)
 {
     rl_state state;
     int64_t now;
 
-    recall(number, NOW + 5, &state, &now);
+    check(number, NOW + 5, &state, &now);
     if (now == 0)
         return -1;
     for (int i = 0; i < 4; i++) {
@@ -50,13 +50,13 @@ static int report_of(int number)
 static void begin(void)
 {
     restore_set();
-    recalled = asks = denials = mixed = bobs = 0;
+    stored = asks = denials = mixed = bobs = 0;
 }
 
 static void alice_known(void)
 {
     make_set(7, NOW);
-    remember(ALICE, 0, NOW - 10);
+    store_report(ALICE, 0, NOW - 10);
     memcpy(image, memory, SIZE);
     begin();
 }
@@ -64,7 +64,7 @@ static void alice_known(void)
 static void alice_expired(void)
 {
     make_set(7, NOW - 60000);
-    remember(ALICE, 0, NOW - 10);
+    store_report(ALICE, 0, NOW - 10);
     for (int i = 0; i < WAYS; i++) {
         if ((set[i].owner & FINGERPRINT) == ALICE)
             set[i].expires_s = NOW / 1000 - 1;
@@ -88,37 +88,37 @@ static void alice_has_a_count(void)
 static void alice_due(void)
 {
     make_set(7, NOW);
-    remember(ALICE, 0, NOW - 2000);
+    store_report(ALICE, 0, NOW - 2000);
     memcpy(image, memory, SIZE);
     begin();
 }
 
 static void one_reports(void)
 {
-    remember(ALICE, 1, NOW);
+    store_report(ALICE, 1, NOW);
 }
 
 static void another_reports(void)
 {
-    remember(ALICE, 2, NOW + 1);
+    store_report(ALICE, 2, NOW + 1);
 }
 
 static void reads(void)
 {
     for (int i = 0; i < 2; i++) {
-        recalled = report_of(ALICE);
-        mixed += recalled == -2 || recalled == 3;
+        stored = report_of(ALICE);
+        mixed += stored == -2 || stored == 3;
     }
 }
 
-static void forgets(void)
+static void drops(void)
 {
-    rl_local_forget(table, key_of(ALICE));
+    rl_local_snapshot_drop(table, key_of(ALICE));
 }
 
 static void bob_reports(void)
 {
-    remember(BOB, 3, NOW);
+    store_report(BOB, 3, NOW);
 }
 
 static void bob_charges(void)
@@ -132,28 +132,28 @@ static void alice_charges(void)
     charge(ALICE, &fixed, 1, NOW);
 }
 
-static void alice_renews(void)
+static void alice_revalidates(void)
 {
-    rl_local_renew(table, key_of(ALICE), NOW);
+    rl_local_snapshot_revalidate(table, key_of(ALICE), NOW);
 }
 
 static void asks_again(void)
 {
     rl_state state;
     int64_t now;
-    rl_recall said_now = recall(ALICE, NOW, &state, &now);
+    rl_snapshot_verdict said_now = check(ALICE, NOW, &state, &now);
 
-    if (said_now == RL_RECALL_ASK && rl_local_renew(table, key_of(ALICE), NOW))
+    if (said_now == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW))
         asks++;
     else
-        denials += said_now != RL_RECALL_UNKNOWN;
+        denials += said_now != RL_SNAPSHOT_UNKNOWN;
 }
 
 static const char *never_mixed(int dead)
 {
     if (mixed || report_of(ALICE) == -2 || report_of(ALICE) == 3)
-        return "a report is recalled that nobody made";
-    remember(ALICE, 3, NOW + 3);
+        return "a report is stored that nobody made";
+    store_report(ALICE, 3, NOW + 3);
     return report_of(ALICE) == 3 || dead ? NULL : "the next report is not kept";
 }
 
@@ -191,23 +191,23 @@ static const scene scenes[] = {
     {"two report, one reads, at random", alice_known, never_mixed,
      {one_reports, another_reports, reads}, 0, 0, 100000},
     {"one reports and dies, one reads", alice_known, never_mixed, {one_reports, reads}, 1, 1, 0},
-    {"one reports, one forgets, one reads", alice_known, never_mixed,
-     {one_reports, forgets, reads}, 1, 0, 0},
+    {"one reports, one drops, one reads", alice_known, never_mixed,
+     {one_reports, drops, reads}, 1, 0, 0},
     {"a look while another key's report takes the place", alice_expired, nobody_elses,
      {reads, bob_reports}, 2, 0, 0},
     {"a late report while another key's takes the place", alice_expired, nobody_elses,
      {one_reports, bob_reports}, 2, 0, 0},
     {"a late report, one dies", alice_expired, nobody_elses, {one_reports, bob_reports}, 1, 1, 0},
-    {"a late forgetting", alice_expired, nobody_elses, {forgets, bob_reports}, 2, 0, 0},
+    {"a late drop", alice_expired, nobody_elses, {drops, bob_reports}, 2, 0, 0},
     {"a late charge while a report takes the place", alice_has_a_count, nobody_elses,
      {alice_charges, bob_reports}, 2, 0, 0},
     {"a late report while a count takes the place", alice_expired, bobs_count,
      {one_reports, bob_charges}, 2, 0, 0},
-    {"a late renewal while a count takes the place", alice_due, bobs_count,
-     {alice_renews, bob_charges}, 2, 0, 0},
-    {"three meet a denial that is due for renewal", alice_due, one_asks,
+    {"a late revalidation while a count takes the place", alice_due, bobs_count,
+     {alice_revalidates, bob_charges}, 2, 0, 0},
+    {"three meet a stale snapshot", alice_due, one_asks,
      {asks_again, asks_again, asks_again}, 2, 0, 0},
-    {"three meet a denial that is due for renewal, one dies", alice_due, one_asks,
+    {"three meet a stale snapshot, one dies", alice_due, one_asks,
      {asks_again, asks_again, asks_again}, 1, 1, 0},
 };
 

@@ -67,15 +67,16 @@ UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, i
 }
 
 /* What the report says of cost, for a rule of this limit. */
-UNUSED static rl_recall recall_of(rl_local *table, uint64_t key, const rl_limit *rule, int64_t cost,
+UNUSED static rl_snapshot_verdict check_of(rl_local *table, uint64_t key, const rl_limit *rule,
+                                           int64_t cost,
                                   int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
 {
     rl_limit limit = *rule;
-    rl_recall recall;
+    rl_snapshot_verdict verdict;
 
-    recall = rl_local_recall(table, key, &limit, cost, host_ms, now, state, lag_ms);
-    return recall == RL_RECALL_ASK && !rl_local_renew(table, key, host_ms)
-        ? RL_RECALL_DENY : recall;
+    verdict = rl_local_snapshot_check(table, key, &limit, cost, host_ms, now, state, lag_ms);
+    return verdict == RL_SNAPSHOT_STALE && !rl_local_snapshot_revalidate(table, key, host_ms)
+        ? RL_SNAPSHOT_DENIES : verdict;
 }
 
 /* The state of a count at host_ms. */

@@ -223,11 +223,11 @@ static void give_alice_back(void)
     rl_local_give_back(table, alice, &hourly, BASE / HOUR, 1);
 }
 
-static void remember_alice(void)
+static void store_snapshot(void)
 {
     rl_state state = WINDOW(BASE / HOUR, 3, QUOTA);
 
-    rl_local_remember(table, alice, &hourly, 0, &state, BASE + NOW, NOW, NOW + 1);
+    rl_local_snapshot_store(table, alice, &hourly, 0, &state, BASE + NOW, NOW, NOW + 1);
 }
 
 /* --- What must hold --- */
@@ -274,14 +274,14 @@ static void test_killed_giving_back(void)
 }
 
 /*
- * What is recalled of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else.
+ * What is stored of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else.
  */
-static int recalled(void)
+static int stored(void)
 {
     int64_t now, lag;
     rl_state state;
 
-    recall_of(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
+    check_of(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
     if (now == 0)
         return 0;
     if (state.prev == 3 && state.cur == QUOTA)
@@ -289,23 +289,23 @@ static int recalled(void)
     return state.prev == 1 && state.cur == 7 ? 1 : -1;
 }
 
-static void test_killed_remembering(void)
+static void test_killed_storing(void)
 {
     rl_state older = WINDOW(BASE / HOUR, 1, 7);
     int n = 0, finished = 0, wrong = 0, torn = 0;
 
     prepare(0);
-    rl_local_remember(table, alice, &hourly, 0, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
+    rl_local_snapshot_store(table, alice, &hourly, 0, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
     memcpy(image, table, SIZE);
     for (; !finished; n++) {
-        pid_t pid = start(remember_alice, n);
+        pid_t pid = start(store_snapshot, n);
 
         finished = child->done;
         end(pid);
-        wrong += recalled() < 0;
-        torn += recalled() == 0;
-        remember_alice();
-        wrong += recalled() != 2;
+        wrong += stored() < 0;
+        torn += stored() == 0;
+        store_snapshot();
+        wrong += stored() != 2;
     }
     ok(!wrong && torn > 0,
        "killed at any of %d instructions of a report (%d times half written): never trusted, "
@@ -555,7 +555,7 @@ int main(void)
     end(pid);
     test_killed_charging();
     test_killed_giving_back();
-    test_killed_remembering();
+    test_killed_storing();
     test_others_charge_meanwhile();
     test_the_window_turns_meanwhile();
     test_two_places_for_one_key();
@@ -565,7 +565,7 @@ int main(void)
     test_prolonging();
     test_overdue();
     test_late_owner(charge_alice, "charge");
-    test_late_owner(remember_alice, "report");
+    test_late_owner(store_snapshot, "report");
     free(image);
     return done_testing();
 }

@@ -59,7 +59,7 @@ static void test_clock(void)
        "the wall clock runs beside it");
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 5), rl_local_now(table, RL_CLOCK_HOST, 5),
            "Redis's is taken for it before Redis was heard");
-    rl_local_remember(table, key, &hourly, 0, &state, BASE + 7777, 1000, 1001);
+    rl_local_snapshot_store(table, key, &hourly, 0, &state, BASE + 7777, 1000, 1001);
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 2000), BASE + 8777, "and is Redis's own after that");
     munmap(table, SIZE);
 }
@@ -556,7 +556,7 @@ static void test_flood(void)
     int64_t now, lag;
 
     charge(table, alice, &hourly, 10, 0, &state);
-    rl_local_remember(table, snapshot, &hourly, 0, &full, BASE, 0, 1);
+    rl_local_snapshot_store(table, snapshot, &hourly, 0, &full, BASE, 0, 1);
     rl_local_read_stats(table, &stats);
     ok(stats.capacity * 64 <= RL_LOCAL_MIN_SIZE && stats.capacity * 64 > RL_LOCAL_MIN_SIZE - 1024,
        "a table has room for an entry in each 64 bytes: %" PRIu64, stats.capacity);
@@ -564,7 +564,7 @@ static void test_flood(void)
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)i), &hourly, 1, (int64_t)i, &state);
     ok(!charge(table, alice, &hourly, 1, 20000, &state), "a flood of ten times that frees no one "
        "who is denied");
-    is_int(recall_of(table, snapshot, &hourly, 1, 20, &now, &state, &lag), RL_RECALL_DENY,
+    is_int(check_of(table, snapshot, &hourly, 1, 20, &now, &state, &lag), RL_SNAPSHOT_DENIES,
            "nor who Redis denies");
     rl_local_read_stats(table, &stats);
     is_int(stats.entries, stats.capacity, "the table is full");

@@ -129,11 +129,11 @@ static void test_snapshots(void)
     rl_state state = WINDOW(BASE / HOUR, 0, 10);
     int64_t now, lag_ms, offset_ms = BASE + 5000;
 
-    rl_local_remember(from, key, &window, 0, &state, BASE + 5000, 0, 1);
+    rl_local_snapshot_store(from, key, &window, 0, &state, BASE + 5000, 0, 1);
     to = moved(from, 16 * MB, &held, &live);
-    is_int(recall_of(to, key, &window, 1, 500, &now, &state, &lag_ms), RL_RECALL_DENY,
+    is_int(check_of(to, key, &window, 1, 500, &now, &state, &lag_ms), RL_SNAPSHOT_DENIES,
            "what Redis denied is denied without asking");
-    is_int(recall_of(to, key, &window, 1, 1500, &now, &state, &lag_ms), RL_RECALL_ASK,
+    is_int(check_of(to, key, &window, 1, 1500, &now, &state, &lag_ms), RL_SNAPSHOT_STALE,
            "and asked again when it is due");
     is_int(rl_local_now(to, RL_CLOCK_REDIS, 0), offset_ms, "Redis's clock is known");
     is_int(rl_local_now(to, RL_CLOCK_HOST, 0), rl_local_now(from, RL_CLOCK_HOST, 0),

@@ -183,8 +183,8 @@ static void *run_thread(void *number)
 
     charge_many_keys(*(int *)number);
     for (int i = 0; i < 4000; i++) {
-        rl_local_remember(table, key, &hourly, 0, &state, BASE, 1000 + i, 1001 + i);
-        recall_of(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
+        rl_local_snapshot_store(table, key, &hourly, 0, &state, BASE, 1000 + i, 1001 + i);
+        check_of(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
         rl_local_report(table, key, 1000 + i, 1000);
     }
     return NULL;
@@ -416,8 +416,8 @@ UNUSED static void charge_until_killed(int number)
                 shared->admitted[i]++;
         }
         charge_others(i % OTHERS, rng_one_in(&r, 4));
-        rl_local_remember(table, snapshot, &hourly, 0, &report, BASE, 1000, 1001);
-        recall_of(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
+        rl_local_snapshot_store(table, snapshot, &hourly, 0, &report, BASE, 1000, 1001);
+        check_of(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
         shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
         rl_local_report(table, key, 1000, 10000);
         /* New keys come and drive each other out, but none of these: they are fuller. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the table remembers of Redis: a denial from memory is one that Redis would give, whatever
- * the network took; it is renewed by one request a second, within a budget; what is torn is
- * forgotten.
+ * What the table keeps of Redis's replies: a denial from memory is one that Redis would give,
+ * whatever the network took; it is revalidated by one request a second, within a budget; what is
+ * torn is forgotten.
  */
 #include "random.h"
 #include "table.h"
@@ -16,49 +16,49 @@ static const rl_state full = WINDOW(BASE / HOUR, 0, 10), half_full = WINDOW(BASE
 static int64_t now, lag;
 static rl_state state;
 
-static rl_recall recall(rl_local *table, uint64_t key, int64_t host_ms)
+static rl_snapshot_verdict check(rl_local *table, uint64_t key, int64_t host_ms)
 {
-    return recall_of(table, key, &hourly, 1, host_ms, &now, &state, &lag);
+    return check_of(table, key, &hourly, 1, host_ms, &now, &state, &lag);
 }
 
-static void test_remembering(rl_local *table)
+static void test_storing(rl_local *table)
 {
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 1);
 
-    is_int(recall(table, key, 1000), RL_RECALL_UNKNOWN, "nothing is known at first");
+    is_int(check(table, key, 1000), RL_SNAPSHOT_UNKNOWN, "nothing is known at first");
     is_int(now, 0, "and is said so");
-    rl_local_remember(table, key, &hourly, 0, &full, BASE, 1000, 1005);
-    is_int(recall(table, key, 1005), RL_RECALL_DENY, "what Redis denied is denied");
+    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 1000, 1005);
+    is_int(check(table, key, 1005), RL_SNAPSHOT_DENIES, "what Redis denied is denied");
     ok(state.index == full.index && state.prev == 0 && state.cur == 10, "with its state");
     ok(now >= BASE + 5 && now <= BASE + 7, "at the latest time it can be there");
     ok(lag >= 5 && lag <= 8, "and the lag between sending and the answer");
-    rl_local_remember(table, key, &hourly, 0, &half_full, BASE, 990, 1006);
-    is_int(recall(table, key, 1006), RL_RECALL_DENY,
+    rl_local_snapshot_store(table, key, &hourly, 0, &half_full, BASE, 990, 1006);
+    is_int(check(table, key, 1006), RL_SNAPSHOT_DENIES,
            "an older answer does not replace a newer one");
-    rl_local_remember(table, key, &hourly, 0, &half_full, BASE, 1006, 1007);
-    is_int(recall(table, key, 1007), RL_RECALL_UNKNOWN, "a newer one does");
+    rl_local_snapshot_store(table, key, &hourly, 0, &half_full, BASE, 1006, 1007);
+    is_int(check(table, key, 1007), RL_SNAPSHOT_UNKNOWN, "a newer one does");
     is_int(state.cur, 5, "and is known, though it does not deny");
-    is_int(recall_of(table, key, &hourly, 6, 1007, &now, &state, &lag), RL_RECALL_DENY,
+    is_int(check_of(table, key, &hourly, 6, 1007, &now, &state, &lag), RL_SNAPSHOT_DENIES,
            "nor is a dearer request asked for in vain");
-    rl_local_remember(table, key, &hourly, 0, &full, BASE, 1008, 1008 + 100000);
-    ok(recall(table, key, 1009) == RL_RECALL_DENY && state.cur == 10,
+    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 1008, 1008 + 100000);
+    ok(check(table, key, 1009) == RL_SNAPSHOT_DENIES && state.cur == 10,
        "an answer after 100 s leaves the counts as they are");
 }
 
-static void test_renewal(rl_local *table)
+static void test_revalidation(rl_local *table)
 {
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 2);
     int asks = 0;
 
-    rl_local_remember(table, key, &hourly, 0, &full, BASE, 10000, 10001);
-    is_int(recall(table, key, 10999), RL_RECALL_DENY, "for a second memory is enough");
-    is_int(recall(table, key, 11000), RL_RECALL_ASK, "then one asks again");
+    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 10000, 10001);
+    is_int(check(table, key, 10999), RL_SNAPSHOT_DENIES, "for a second memory is enough");
+    is_int(check(table, key, 11000), RL_SNAPSHOT_STALE, "then one asks again");
     for (int i = 0; i < 100; i++)
-        asks += recall(table, key, 11000 + i * 9) == RL_RECALL_ASK;
+        asks += check(table, key, 11000 + i * 9) == RL_SNAPSHOT_STALE;
     is_int(asks, 0, "while the others are denied");
-    is_int(recall(table, key, 12001), RL_RECALL_ASK, "if it never comes back, one more asks");
-    rl_local_remember(table, key, &hourly, 0, &full, BASE + 2001, 12001, 12002);
-    is_int(recall(table, key, 12500), RL_RECALL_DENY, "its answer serves for a second again");
+    is_int(check(table, key, 12001), RL_SNAPSHOT_STALE, "if it never comes back, one more asks");
+    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE + 2001, 12001, 12002);
+    is_int(check(table, key, 12500), RL_SNAPSHOT_DENIES, "its answer serves for a second again");
 }
 
 static void test_budget(rl_local *table)
@@ -67,19 +67,20 @@ static void test_budget(rl_local *table)
     int asks = 0, denials = 0;
 
     for (int i = 0; i < KEYS; i++)
-        rl_local_remember(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, 0, &full,
+        rl_local_snapshot_store(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, 0,
+                                &full,
                           BASE, 20000, 20001);
     for (int i = 0; i < KEYS; i++) {
         /* Some callers' clocks are still in the second before. */
-        rl_recall said = recall(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i),
+        rl_snapshot_verdict said = check(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i),
                                 i > 0 && i % 100 == 0 ? 21999 : 22000);
 
-        asks += said == RL_RECALL_ASK;
-        denials += said == RL_RECALL_DENY;
+        asks += said == RL_SNAPSHOT_STALE;
+        denials += said == RL_SNAPSHOT_DENIES;
     }
-    is_int(asks, RL_RENEWALS_PER_SECOND, "1,000 renewals a second, and no more");
-    is_int(denials, KEYS - RL_RENEWALS_PER_SECOND, "the others' denials stand");
-    is_int(recall(table, key_of(table, RL_LOCAL_SNAPSHOT, 999 + KEYS), 23001), RL_RECALL_ASK,
+    is_int(asks, RL_REVALIDATIONS_PER_SECOND, "1,000 revalidations a second, and no more");
+    is_int(denials, KEYS - RL_REVALIDATIONS_PER_SECOND, "the others' denials stand");
+    is_int(check(table, key_of(table, RL_LOCAL_SNAPSHOT, 999 + KEYS), 23001), RL_SNAPSHOT_STALE,
            "the next second has its own");
 }
 
@@ -89,20 +90,20 @@ static void test_torn(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 3), *line, good[WORDS];
     int trusted = 0, forgotten = 0, stuck = 0;
 
-    rl_local_remember(table, key, &hourly, 0, &full, BASE, 30000, 30001);
+    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 30000, 30001);
     line = line_of(table, SIZE, key);
     memcpy(good, line, sizeof(good));
     for (int word = 1; word < WORDS; word++) {
         for (int bit = 0; bit < 64; bit++) {
             line[word] ^= UINT64_C(1) << bit;
-            recall(table, key, 30002);
+            check(table, key, 30002);
             if (now == 0)
                 forgotten++;
             else if (state.cur != full.cur || state.prev != full.prev || state.index != full.index
                      || lag > 4)
                 trusted++;
-            rl_local_remember(table, key, &hourly, 0, &full, BASE, 30000, 30001);
-            stuck += recall(table, key, 30002) != RL_RECALL_DENY;
+            rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 30000, 30001);
+            stuck += check(table, key, 30002) != RL_SNAPSHOT_DENIES;
             memcpy(line, good, sizeof(good));
         }
     }
@@ -120,30 +121,30 @@ static void test_kinds(rl_local *table)
     rl_state said = LEVEL(redis_now, 5000000);
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 4);
 
-    rl_local_remember(table, key, &limit, 0, &said, redis_now, 40000, 40001);
-    is_int(recall_of(table, key, &limit, 1, 40001, &now, &state, &lag), RL_RECALL_DENY,
+    rl_local_snapshot_store(table, key, &limit, 0, &said, redis_now, 40000, 40001);
+    is_int(check_of(table, key, &limit, 1, 40001, &now, &state, &lag), RL_SNAPSHOT_DENIES,
            "a bucket that is full denies");
     ok(now > redis_now && now <= redis_now + 3000 && state.at == now
            && state.level <= 5000000 && state.level >= 5000000 - 30 * 1000,
        "with its level, drained since");
-    is_int(recall_of(table, key, &limit, 1, 40099, &now, &state, &lag), RL_RECALL_UNKNOWN,
+    is_int(check_of(table, key, &limit, 1, 40099, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
            "until a unit has drained");
-    is_int(recall_of(table, key, &limit, 2, 40099, &now, &state, &lag), RL_RECALL_DENY,
+    is_int(check_of(table, key, &limit, 2, 40099, &now, &state, &lag), RL_SNAPSHOT_DENIES,
            "which is not enough for two");
 
     limit = (rl_limit)LIMIT(RL_SLIDING_LOG, 10, 60000);
     said = (rl_state){.used = 9, .asked = 2, .wait_ms = 500, .next_ms = 500, .reset_ms = 60000};
     key = key_of(table, RL_LOCAL_SNAPSHOT, 5);
-    rl_local_remember(table, key, &limit, 0, &said, BASE, 41000, 41001);
-    is_int(recall_of(table, key, &limit, 2, 41100, &now, &state, &lag), RL_RECALL_DENY,
+    rl_local_snapshot_store(table, key, &limit, 0, &said, BASE, 41000, 41001);
+    is_int(check_of(table, key, &limit, 2, 41100, &now, &state, &lag), RL_SNAPSHOT_DENIES,
            "a log denies the cost that was asked");
     ok(state.wait_ms > 390 && state.wait_ms < 400, "for what is left of its wait");
-    is_int(recall_of(table, key, &limit, 3, 41100, &now, &state, &lag), RL_RECALL_UNKNOWN,
+    is_int(check_of(table, key, &limit, 3, 41100, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
            "of another one it says nothing");
-    is_int(recall_of(table, key, &limit, 2, 41499, &now, &state, &lag), RL_RECALL_UNKNOWN,
+    is_int(check_of(table, key, &limit, 2, 41499, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
            "nor when the wait is over");
     is_int(state.used, 9, "what was used is known then");
-    recall_of(table, key, &limit, 2, 41000 + 60000, &now, &state, &lag);
+    check_of(table, key, &limit, 2, 41000 + 60000, &now, &state, &lag);
     is_int(state.used, 0, "but not when all of it has left the window");
 }
 
@@ -164,17 +165,17 @@ static void test_blocks(rl_local *table)
 
         if (limits[i].algorithm == RL_LEAKY_BUCKET)
             said.at = BASE * ticks;
-        rl_local_remember(table, key, &limits[i], 0, &said, BASE * ticks, 50000, 50001);
-        ok(recall_of(table, key, &limits[i], 1, 53900, &now, &state, &lag) != RL_RECALL_UNKNOWN
-               && recall_of(table, key, &limits[i], 7, 53900, &now, &state, &lag)
-                  != RL_RECALL_UNKNOWN,
-           "a block is remembered, for any cost, beyond the window");
+        rl_local_snapshot_store(table, key, &limits[i], 0, &said, BASE * ticks, 50000, 50001);
+        ok(check_of(table, key, &limits[i], 1, 53900, &now, &state, &lag) != RL_SNAPSHOT_UNKNOWN
+               && check_of(table, key, &limits[i], 7, 53900, &now, &state, &lag)
+                  != RL_SNAPSHOT_UNKNOWN,
+           "a block is kept, for any cost, beyond the window");
         ok(state.blocked_until > now && rl_limiter_retry_after(&limits[i], &state, now, 1) <= 100,
            "with its end");
-        is_int(recall_of(table, key, &limits[i], 1, 54000, &now, &state, &lag), RL_RECALL_UNKNOWN,
+        is_int(check_of(table, key, &limits[i], 1, 54000, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
                "and no longer");
-        rl_local_forget(table, key);
-        is_int(recall_of(table, key, &limits[i], 1, 50002, &now, &state, &lag), RL_RECALL_UNKNOWN,
+        rl_local_snapshot_drop(table, key);
+        is_int(check_of(table, key, &limits[i], 1, 50002, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
                "what is forgotten denies nobody");
         ok(now == 0, "and says nothing");
     }
@@ -194,19 +195,20 @@ static void test_blocked_log(rl_local *table)
         int64_t wait_ms;
 
         rule.quota = rule.burst = overridden ? 100 : 10;
-        rl_local_remember(table, key, &limit, overridden, &said, BASE, 52000 + overridden, 52001);
-        recall_of(table, key, &limit, 7, 52100, &now, &state, &lag);
+        rl_local_snapshot_store(table, key, &limit, overridden, &said, BASE, 52000 + overridden,
+                                52001);
+        check_of(table, key, &limit, 7, 52100, &now, &state, &lag);
         ok(now < state.blocked_until, "a block of a log holds for any cost");
-        rl_local_recall(table, key, &rule, 1, 52100, &now, &state, &lag);
+        rl_local_snapshot_check(table, key, &rule, 1, 52100, &now, &state, &lag);
         wait_ms = rl_limiter_retry_after(&rule, &state, now, 1);
         ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000,
            "the wait is that of the log, beyond it");
         is_int(rule.quota, 10, "under the limit that was asked about");
-        is_int(recall_of(table, key, &limit, 1, 58000, &now, &state, &lag) != RL_RECALL_UNKNOWN, 1,
+        is_int(check_of(table, key, &limit, 1, 58000, &now, &state, &lag) != RL_SNAPSHOT_UNKNOWN, 1,
                "which still denies when the block is over");
-        is_int(recall_of(table, key, &limit, 7, 58000, &now, &state, &lag), RL_RECALL_UNKNOWN,
+        is_int(check_of(table, key, &limit, 7, 58000, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
                "but not another cost");
-        rl_local_forget(table, key);
+        rl_local_snapshot_drop(table, key);
     }
 }
 
@@ -220,17 +222,17 @@ static void test_long_denials(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 16);
     int wrong = 0;
 
-    rl_local_remember(table, key, &limit, 0, &said, start, 1000, 1001);
+    rl_local_snapshot_store(table, key, &limit, 0, &said, start, 1000, 1001);
     for (int64_t age = 2000; age < 31 * day - 1000; age += 6 * HOUR + 1234) {
-        wrong += rl_local_recall(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
-                 != RL_RECALL_ASK;
-        wrong += !rl_local_renew(table, key, 1000 + age);
-        wrong += rl_local_recall(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
-                 != RL_RECALL_DENY;
+        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
+                 != RL_SNAPSHOT_STALE;
+        wrong += !rl_local_snapshot_revalidate(table, key, 1000 + age);
+        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
+                 != RL_SNAPSHOT_DENIES;
     }
-    is_int(wrong, 0, "a denial of 31 days is renewed at any age");
-    rl_local_remember(table, key, &limit, 0, &said, start + 1, 1001, 1002);
-    is_int(recall_of(table, key, &limit, 1, 1000 + 27 * day, &now, &state, &lag), RL_RECALL_ASK,
+    is_int(wrong, 0, "a denial of 31 days is revalidated at any age");
+    rl_local_snapshot_store(table, key, &limit, 0, &said, start + 1, 1001, 1002);
+    is_int(check_of(table, key, &limit, 1, 1000 + 27 * day, &now, &state, &lag), RL_SNAPSHOT_STALE,
            "also by who comes after 27 days of silence");
 }
 
@@ -241,36 +243,41 @@ static void test_overrides(rl_local *table)
     rl_state said = WINDOW(BASE / HOUR, 0, 5);
 
     limit.quota = limit.burst = 5;
-    rl_local_remember(table, key, &limit, 1, &said, BASE, 60000, 60001);
+    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE, 60000, 60001);
     limit = hourly;
-    is_int(rl_local_recall(table, key, &limit, 1, 60002, &now, &state, &lag), RL_RECALL_DENY,
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60002, &now, &state, &lag),
+           RL_SNAPSHOT_DENIES,
            "an override denies what the rule would not");
     ok(limit.quota == 5 && limit.burst == 5, "and is said");
     limit.quota = limit.burst = 0;
-    rl_local_remember(table, key, &limit, 1, &said, BASE, 60003, 60004);
+    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE, 60003, 60004);
     limit = hourly;
-    ok(rl_local_recall(table, key, &limit, 1, 60005, &now, &state, &lag) == RL_RECALL_DENY
+    ok(rl_local_snapshot_check(table, key, &limit, 1, 60005, &now, &state,
+                               &lag) == RL_SNAPSHOT_DENIES
            && limit.quota == 0, "also that of a deny list");
     limit.quota = limit.burst = 100;
-    rl_local_remember(table, key, &limit, 1, &full, BASE, 60006, 60007);
+    rl_local_snapshot_store(table, key, &limit, 1, &full, BASE, 60006, 60007);
     limit = hourly;
-    is_int(rl_local_recall(table, key, &limit, 1, 60008, &now, &state, &lag), RL_RECALL_UNKNOWN,
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60008, &now, &state, &lag),
+           RL_SNAPSHOT_UNKNOWN,
            "one that is higher does not deny what the rule would");
 
     said = (rl_state)LEVEL(BASE * 1000, 10000000);
     limit = bucket;
     limit.quota = limit.burst = 10;
     key = key_of(table, RL_LOCAL_SNAPSHOT, 21);
-    rl_local_remember(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
+    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
     limit = bucket;
-    ok(rl_local_recall(table, key, &limit, 1, 61002, &now, &state, &lag) == RL_RECALL_DENY
+    ok(rl_local_snapshot_check(table, key, &limit, 1, 61002, &now, &state,
+                               &lag) == RL_SNAPSHOT_DENIES
            && limit.burst == 10, "a bucket's is its burst, too");
     key = key_of(table, RL_LOCAL_SNAPSHOT, 22);
     limit.burst = 20;
     said.level = 20000000;
-    rl_local_remember(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
-    is_int(rl_local_recall(table, key, &limit, 1, 61002, &now, &state, &lag), RL_RECALL_UNKNOWN,
-           "a tier with a burst of its own is not remembered");
+    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 61002, &now, &state, &lag),
+           RL_SNAPSHOT_UNKNOWN,
+           "a tier with a burst of its own is not kept");
 }
 
 /* --- A Redis, and a host beside it --------------------------------------------------------- */
@@ -381,8 +388,8 @@ static void test_conservative(rl_local *table)
         us += rng_scaled(&r, 0, rng_one_in(&r, 10) ? 3 * f.rule.window_ms * 1000 : 30000);
         at = come_to(&f, us + offset_us, cost);
         limit = f.rule;
-        if (rl_local_recall(table, key, &limit, cost, us / 1000, &now, &state, &lag)
-            != RL_RECALL_UNKNOWN) {
+        if (rl_local_snapshot_check(table, key, &limit, cost, us / 1000, &now, &state, &lag)
+            != RL_SNAPSHOT_UNKNOWN) {
             denials[f.rule.algorithm]++;
             total++;
             wrong += rl_limiter_admits(&f.limit, &f.state, at, cost);
@@ -395,7 +402,7 @@ static void test_conservative(rl_local *table)
         reported = decide(&f, at, cost);
         if (rng_one_in(&r, 2)) {
             us += rng_scaled(&r, 0, 20000);
-            rl_local_remember(table, key, &f.limit, f.limit.quota != f.rule.quota
+            rl_local_snapshot_store(table, key, &f.limit, f.limit.quota != f.rule.quota
                               || f.limit.burst != f.rule.burst, &reported, at, sent_us / 1000,
                               us / 1000);
         }
@@ -416,8 +423,8 @@ int main(void)
 {
     rl_local *table = make_table(SIZE);
 
-    test_remembering(table);
-    test_renewal(table);
+    test_storing(table);
+    test_revalidation(table);
     test_budget(table);
     test_torn(table);
     test_kinds(table);
