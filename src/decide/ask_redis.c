@@ -89,7 +89,8 @@ static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override
 /* Takes over what Redis reported of one rule. */
 static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
 {
-    int64_t received_ms = rl_local_clock();
+    rl_local_reply reply = {.overridden = ask->override == RL_OVERRIDE_QUOTA,
+                            .sent_ms = s->host_ms, .received_ms = rl_local_clock()};
 
     complain_of_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
@@ -97,19 +98,19 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
         rl_local_snapshot_drop(s->context->local, o->key); /* a denial from before the override */
         return;
     }
-    o->now = ask->now;
-    o->lag_ms = 0;
-    o->state = ask->state;
+    o->view.now = ask->now;
+    o->view.lag_ms = 0;
+    o->view.state = ask->state;
     rl_step_judge(o);
     if (s->peek)
         return;
-    if (o->denies && rl_limiter_blocks(&o->limit, &o->state, o->now, o->cost))
-        o->state.blocked_until = o->now + rl_step_ticks(o, o->limit.block_ms);
+    if (o->denies && rl_limiter_blocks(&o->limit, &o->view.state, o->view.now, o->cost))
+        o->view.state.blocked_until = o->view.now + rl_step_ticks(o, o->limit.block_ms);
     else if (o->shadow ? !o->denies : all)
         rl_step_mark_charged(o);
-    rl_local_snapshot_store(s->context->local, o->key, &o->limit,
-                            ask->override == RL_OVERRIDE_QUOTA, &o->state, o->now, s->host_ms,
-                            received_ms);
+    reply.state = &o->view.state;
+    reply.redis_now = o->view.now;
+    rl_local_snapshot_store(s->context->local, o->key, &o->limit, &reply);
 }
 
 /* This host's share of what Redis last reported of the counter. */
@@ -119,17 +120,17 @@ static rl_state *seed_of(rl_step *s, const rl_outcome *o)
     rl_state *seed = apr_pcalloc(s->r->pool, sizeof(*seed));
 
     if (rl_limiter_is_bucket(&o->limit)) {
-        seed->at = o->state.at;
-        seed->level = share(o->state.level, nodes);
+        seed->at = o->view.state.at;
+        seed->level = share(o->view.state.level, nodes);
     }
     else if (rl_limiter_is_log(&o->limit)) {
-        seed->index = o->now / o->limit.window_ms;
-        seed->cur = share(o->state.used, nodes);
+        seed->index = o->view.now / o->limit.window_ms;
+        seed->cur = share(o->view.state.used, nodes);
     }
     else {
-        seed->index = o->state.index;
-        seed->prev = share(o->state.prev, nodes);
-        seed->cur = share(o->state.cur, nodes);
+        seed->index = o->view.state.index;
+        seed->prev = share(o->view.state.prev, nodes);
+        seed->cur = share(o->view.state.cur, nodes);
     }
     return seed;
 }
@@ -144,18 +145,17 @@ static void count_here(rl_step *s, rl_outcome *o)
 
     o->kind = RL_LOCAL_FALLBACK;
     o->key = rl_step_key(s, o);
-    o->seed = o->now ? seed_of(s, o) : NULL;
+    o->view.seed = o->view.now ? seed_of(s, o) : NULL;
     o->limit.algorithm = rl_algorithms[o->limit.algorithm].local;
     o->limit.quota = share(o->limit.quota, nodes);
     o->limit.burst = share(o->limit.burst, nodes);
-    o->now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_REDIS, s->host_ms));
-    o->lag_ms = 0;
-    rl_local_peek(s->context->local, o->key, &o->limit, o->seed, &o->now, &o->state);
+    o->view.now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_REDIS, s->host_ms));
+    o->view.lag_ms = 0;
+    rl_local_peek(s->context->local, o->key, &o->limit, &o->view);
     rl_step_judge(o);
     if (o->denies && !s->peek) { /* Redis's clock may have stepped since the last fallback */
-        rl_local_anchor(s->context->local, o->key, &o->limit, o->now);
-        rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, o->now,
-                       &o->state);
+        rl_local_anchor(s->context->local, o->key, &o->limit, o->view.now);
+        rl_local_block(s->context->local, o->key, &o->limit, o->cost, s->host_ms, &o->view);
     }
 }
 

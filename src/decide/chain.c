@@ -55,7 +55,7 @@ const char *rl_chain_identity_text(rl_chain *chain, rl_outcome *o)
 int64_t rl_outcome_retry_after(const rl_outcome *o)
 {
     int64_t cost = o->cost > 0 ? o->cost : 1; /* of the next try */
-    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->state, o->now, cost);
+    int64_t wait_ms = rl_limiter_retry_after(&o->limit, &o->view.state, o->view.now, cost);
 
-    return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->lag_ms;
+    return wait_ms == RL_NEVER ? RL_NEVER : wait_ms + o->view.lag_ms;
 }

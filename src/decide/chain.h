@@ -36,11 +36,8 @@ typedef struct rl_outcome {
     uint64_t counter;      /* the key before any fallback: equal for outcomes of one counter */
     const char *redis_key; /* NULL: Redis was not asked */
     int64_t cost;          /* 0: the chain has charged this counter already */
-    int64_t now;           /* tick that the state is of */
-    rl_state state;        /* with the charge, if it was charged */
+    rl_view view;          /* of the counter; with the charge, if it was charged */
     int64_t position;      /* where it was charged: see rl_limiter_position() */
-    rl_state *seed;        /* in fallback: what Redis last reported, this host's share of it */
-    int64_t lag_ms;        /* ms by which the state may be older than now */
     int64_t delay_ms;      /* how long the rule delays the request */
     int shadow;
     int exempt;            /* unlimited, by a tier or an override: neither counts nor denies */

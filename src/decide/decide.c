@@ -89,11 +89,11 @@ static void peek_at_count(rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
 
-    o->now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
-    rl_local_peek(local, o->key, &o->limit, NULL, &o->now, &o->state);
+    o->view.now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
+    rl_local_peek(local, o->key, &o->limit, &o->view);
     rl_step_judge(o);
     if (o->denies && !s->peek)
-        rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, o->now, &o->state);
+        rl_local_block(local, o->key, &o->limit, o->cost, s->host_ms, &o->view);
 }
 
 static void check_snapshot(rl_step *s, rl_outcome *o)
@@ -102,11 +102,11 @@ static void check_snapshot(rl_step *s, rl_outcome *o)
     rl_snapshot_verdict verdict;
 
     verdict = rl_local_snapshot_check(s->context->local, o->key, &limit, o->cost, s->host_ms,
-                                      &o->now, &o->state, &o->lag_ms);
+                                      &o->view);
     if (verdict == RL_SNAPSHOT_UNKNOWN)
         return;
     /* A block starts in Redis, and so does the denial that starts it. */
-    o->starts_block = rl_limiter_blocks(&limit, &o->state, o->now, o->cost);
+    o->starts_block = rl_limiter_blocks(&limit, &o->view.state, o->view.now, o->cost);
     o->revalidates = verdict == RL_SNAPSHOT_STALE || o->starts_block;
     o->limit = limit;
     if (!o->revalidates)
@@ -155,6 +155,8 @@ static void consult_memory(rl_step *s)
 /* Charges what this host counts. A count that other requests filled up in the meantime denies. */
 static void charge_host(rl_step *s, int shadow)
 {
+    rl_local *local = s->context->local;
+
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
@@ -162,9 +164,8 @@ static void charge_host(rl_step *s, int shadow)
             || o->shadow != shadow)
             continue;
         if (o->kind == RL_LOCAL_COUNT)
-            o->now = rl_step_ticks(o, rl_local_now(s->context->local, RL_CLOCK_HOST, s->host_ms));
-        o->denies = !rl_local_charge(s->context->local, o->key, &o->limit, o->cost, o->seed,
-                                     s->host_ms, &o->now, &o->state);
+            o->view.now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_HOST, s->host_ms));
+        o->denies = !rl_local_charge(local, o->key, &o->limit, o->cost, s->host_ms, &o->view);
         if (!o->denies)
             rl_step_mark_charged(o);
         else if (!shadow)

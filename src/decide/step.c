@@ -9,9 +9,9 @@
 void rl_step_mark_charged(rl_outcome *o)
 {
     o->charged = 1;
-    o->position = rl_limiter_position(&o->limit, &o->state, o->now);
-    o->delay_ms = o->shadow ? 0 : rl_limiter_delay(&o->limit, &o->state, o->cost);
-    rl_limiter_charge(&o->limit, &o->state, o->cost);
+    o->position = rl_limiter_position(&o->limit, &o->view.state, o->view.now);
+    o->delay_ms = o->shadow ? 0 : rl_limiter_delay(&o->limit, &o->view.state, o->cost);
+    rl_limiter_charge(&o->limit, &o->view.state, o->cost);
 }
 
 rl_ask *rl_step_add_ask(rl_step *s, rl_outcome *o, rl_ask_kind kind)

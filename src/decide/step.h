@@ -56,7 +56,7 @@ static inline rl_clock rl_step_clock(const rl_outcome *o)
 /* Sets whether an outcome denies, by its state. */
 static inline void rl_step_judge(rl_outcome *o)
 {
-    o->denies = !rl_limiter_admits(&o->limit, &o->state, o->now, o->cost);
+    o->denies = !rl_limiter_admits(&o->limit, &o->view.state, o->view.now, o->cost);
 }
 
 /* Denies by what memory holds, without asking Redis. */

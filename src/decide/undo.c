@@ -47,9 +47,10 @@ void rl_step_keep(rl_step *s)
 static void give_back_here(rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
+    rl_local_units units = {o->position, o->cost, s->host_ms, o->view.now};
 
     if (o->limit.on_response)
-        rl_local_settle(local, o->key, &o->limit, o->position, o->cost, 0, s->host_ms, o->now);
+        rl_local_settle(local, o->key, &o->limit, &units, 0);
     else
         rl_local_give_back(local, o->key, &o->limit, o->position, o->cost);
 }
@@ -60,11 +61,11 @@ static void unmark_charged(rl_outcome *o)
     o->charged = 0;
     o->delay_ms = 0;
     if (o->limit.on_response)
-        o->state.pending.cur -= o->cost;
+        o->view.state.pending.cur -= o->cost;
     else if (rl_limiter_is_log(&o->limit))
-        o->state.used -= o->cost;
+        o->view.state.used -= o->cost;
     else
-        rl_limiter_give_back(&o->limit, &o->state, o->position, o->cost);
+        rl_limiter_give_back(&o->limit, &o->view.state, o->position, o->cost);
 }
 
 /* Sends the collected asks if there are at least so many. */
@@ -116,10 +117,11 @@ void rl_step_give_back(rl_step *s)
 
 static void settle_here(rl_step *s, rl_outcome *o, int charged)
 {
-    int64_t now = rl_step_ticks(o, rl_local_now(s->context->local, rl_step_clock(o), s->host_ms));
+    rl_local *local = s->context->local;
+    rl_local_units units = {o->position, o->cost, s->host_ms, 0};
 
-    rl_local_settle(s->context->local, o->key, &o->limit, o->position, o->cost, charged, s->host_ms,
-                    now);
+    units.now = rl_step_ticks(o, rl_local_now(local, rl_step_clock(o), s->host_ms));
+    rl_local_settle(local, o->key, &o->limit, &units, charged);
 }
 
 void rl_step_settle(rl_step *s, int status)

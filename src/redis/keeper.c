@@ -96,12 +96,11 @@ static void prolong_here(rl_keeper *k, int64_t now_ms)
     pthread_mutex_lock(&k->lock);
     for (kept = APR_RING_FIRST(&k->here); kept != end; kept = APR_RING_NEXT(kept, link)) {
         const rl_keeper_units *u = &kept->units;
-        int64_t now = rl_local_now(k->options.local, u->clock, now_ms)
-            * rl_limiter_ticks(&u->limit);
+        rl_local_units units = {u->period, u->cost, now_ms, 0};
 
+        units.now = rl_local_now(k->options.local, u->clock, now_ms) * rl_limiter_ticks(&u->limit);
         if (is_due(k, kept, now_ms))
-            are_in(kept, rl_local_prolong(k->options.local, u->key, &u->limit, u->period, u->cost,
-                                          now_ms, now), now_ms);
+            are_in(kept, rl_local_prolong(k->options.local, u->key, &u->limit, &units), now_ms);
     }
     pthread_mutex_unlock(&k->lock);
 }

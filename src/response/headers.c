@@ -94,7 +94,7 @@ static const char *capacity(apr_pool_t *pool, const rl_outcome *o)
 
 static int64_t remaining(const rl_outcome *o)
 {
-    return o->denies ? 0 : rl_limiter_remaining(&o->limit, &o->state, o->now);
+    return o->denies ? 0 : rl_limiter_remaining(&o->limit, &o->view.state, o->view.now);
 }
 
 /* Whether fewer requests like this one are left under a rule than under another. */
@@ -122,7 +122,7 @@ static const rl_outcome *tightest(const rl_chain *chain)
 /* ms until the whole quota is available, but not before a denied client may come back. */
 static int64_t reset_ms(const rl_outcome *o)
 {
-    int64_t reset = rl_limiter_reset(&o->limit, &o->state, o->now);
+    int64_t reset = rl_limiter_reset(&o->limit, &o->view.state, o->view.now);
 
     return o->denies ? max64(reset, rl_outcome_retry_after(o)) : reset;
 }
@@ -170,7 +170,7 @@ static const char *policy(apr_pool_t *pool, const rl_outcome *o)
 static void draft_11(request_rec *r, const rl_chain *chain, const rl_outcome *o)
 {
     int64_t more_ms = o->denies ? rl_outcome_retry_after(o)
-                                : rl_limiter_next_unit(&o->limit, &o->state, o->now);
+                                : rl_limiter_next_unit(&o->limit, &o->view.state, o->view.now);
     const char *state = apr_pstrcat(r->pool, "\"", o->rule->name, "\";r=",
                                     number(r->pool, remaining(o)), NULL);
     const char *policies = NULL;

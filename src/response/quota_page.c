@@ -47,8 +47,8 @@ static void print_quota(request_rec *r, const rl_outcome *o, const char *separat
 
     if (!o->exempt && !o->uncounted) {
         wait_ms = rl_outcome_retry_after(o);
-        remaining = wait_ms ? 0 : rl_limiter_remaining(&o->limit, &o->state, o->now);
-        reset_ms = rl_limiter_reset(&o->limit, &o->state, o->now);
+        remaining = wait_ms ? 0 : rl_limiter_remaining(&o->limit, &o->view.state, o->view.now);
+        reset_ms = rl_limiter_reset(&o->limit, &o->view.state, o->view.now);
         reset_ms = wait_ms > reset_ms ? wait_ms : reset_ms;
         used = capacity - remaining;
     }

@@ -75,28 +75,31 @@ int64_t rl_local_now(const rl_local *table, rl_clock clock, int64_t host_ms);
 uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counter,
                       const void *identity, size_t length);
 
-/*
- * The state of a count at *now (a tick of the limit's), which moves forward if another process
- * has already moved the count on. seed, if not NULL, is what is known of the counter from
- * elsewhere: the count is at least that.
- */
-void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
-                   int64_t *now, rl_state *state);
+/* A counter as it is at a tick. */
+typedef struct {
+    rl_state state;
+    int64_t now;          /* the tick */
+    int64_t lag_ms;       /* of a snapshot: Redis's clock may be behind now by up to this */
+    const rl_state *seed; /* of a count: what is known of it from elsewhere; NULL: nothing */
+} rl_view;
 
 /*
- * Charges cost to a count if the limit admits it, in one atomic step; a denial that starts a
- * block starts it. Seed as above. Returns whether it was charged; state is the count before the
- * charge, at *now.
+ * Reads the state of a count at view->now, which moves forward if another process has already
+ * moved the count on. The count is at least what the seed says.
+ */
+void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, rl_view *view);
+
+/*
+ * Charges cost to a count if the limit admits it, in one atomic step, and starts the block that a
+ * denial starts. Returns whether it was charged. The view is of the count before the charge, and
+ * otherwise as rl_local_peek() leaves it.
  */
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
-                    const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state);
+                    int64_t host_ms, rl_view *view);
 
-/*
- * Starts the block that a denial of cost in this state starts, if it does; the state then says
- * so.
- */
+/* Starts a block if a denial of cost in this view starts one; the view then contains it. */
 void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
-                    int64_t host_ms, int64_t now, rl_state *state);
+                    int64_t host_ms, rl_view *view);
 
 /*
  * Stores a count that a clock has left ahead of now where rl_limiter_roll() anchors it; to be
@@ -108,38 +111,52 @@ void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64
 void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
                         int64_t cost);
 
-/*
- * Prolongs the time of what is pending in a period: see rl_limiter_prolong(). Never makes an entry:
- * of one that is gone nothing is pending, and the period returned is the one of now, a tick.
- */
-int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
-                         int64_t cost, int64_t host_ms, int64_t now);
-
-/* Settles what became pending in a period: see rl_limiter_settle(). now is a tick. */
-void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
-                     int64_t cost, int charged, int64_t host_ms, int64_t now);
+/* Pending units, and when they are prolonged or settled. */
+typedef struct {
+    int64_t period;  /* the one in which they became pending, or were prolonged last */
+    int64_t cost;    /* how many */
+    int64_t host_ms;
+    int64_t now;     /* the same time, in ticks */
+} rl_local_units;
 
 /*
- * Keeps what Redis reported: the state at tick redis_now, asked for at sent_ms and received at
- * received_ms on the host's clock, and whether the limit is an override. An older report never
- * replaces a newer one. What is pending is not kept.
+ * Prolongs pending units: see rl_limiter_prolong(), also for what it returns. Never makes an entry:
+ * without one nothing is pending, and the period returned is the one of units->now.
  */
-void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
-                       const rl_state *state, int64_t redis_now, int64_t sent_ms,
-                       int64_t received_ms);
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit,
+                         const rl_local_units *units);
 
-/* Drops the report, for what it says has been undone. */
+/* Settles pending units, with a charge or without one: see rl_limiter_settle(). */
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit,
+                     const rl_local_units *units, int charged);
+
+/* What Redis reported of a counter. */
+typedef struct {
+    const rl_state *state;
+    int64_t redis_now;   /* the tick that the state is of */
+    int overridden;      /* the limit is an override */
+    int64_t sent_ms;     /* host_ms when Redis was asked */
+    int64_t received_ms; /* and when its reply was there */
+} rl_local_reply;
+
+/*
+ * Stores the snapshot of a reply. An older reply never replaces a newer one. What is pending is
+ * not stored.
+ */
+void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit,
+                             const rl_local_reply *reply);
+
+/* Drops the snapshot: something that it contains has been undone. */
 void rl_local_snapshot_drop(rl_local *table, uint64_t key);
 
 /*
- * What the kept report says of cost units at host_ms. Aged from the moment of asking, so it is
- * never stricter than Redis itself. On any answer but UNKNOWN, and on UNKNOWN with *now above 0,
- * state and *now hold the report, rolled forward, and the limit the override that it was made
- * with; Redis's clock may be behind *now by up to *lag_ms.
+ * Whether the snapshot denies cost units at host_ms. It is aged from the moment of asking, so it is
+ * never stricter than Redis itself. With any result except UNKNOWN, and with UNKNOWN if view->now
+ * is above 0, the view is the snapshot's state rolled forward, and *limit the override that Redis
+ * applied, if it did.
  */
 rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
-                                            int64_t cost,
-                          int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms);
+                                            int64_t cost, int64_t host_ms, rl_view *view);
 
 /*
  * Has the caller revalidate a stale denial, that is, ask Redis again; for a second no other caller

@@ -149,11 +149,11 @@ static void at_least(const rl_limit *limit, rl_state *state, const rl_state *see
     }
 }
 
-/* Makes a state at *now of what was read in a tenure. */
-static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
-                     const rl_state *seed, int64_t *now, rl_state *state)
+/* The view of what was read in a tenure, at view->now. */
+static void state_of(const rl_limit *limit, const tenure *t, const reading *was, rl_view *view)
 {
     rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
+    rl_state *state = &view->state;
 
     memset(state, 0, sizeof(*state));
     unpack_count(limit, count, state);
@@ -162,10 +162,10 @@ static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
         : (rl_pending){period_of(pending), upper(pending), lower(pending)};
     if (is_of(was->blocked, t->owner))
         state->blocked_until = (int64_t)(was->blocked & VALUE);
-    *now = not_before(limit, state, *now);
-    *now = rl_limiter_roll(limit, state, *now);
-    if (seed)
-        at_least(limit, state, seed, *now);
+    view->now = not_before(limit, state, view->now);
+    view->now = rl_limiter_roll(limit, state, view->now);
+    if (view->seed)
+        at_least(limit, state, view->seed, view->now);
 }
 
 /*
@@ -255,17 +255,20 @@ static void store_anchored(const tenure *t, const rl_limit *limit, const reading
     rl_pair count = pair_in(t, was->count), pending = pair_in(t, was->pending);
     word *words = t->entry->words;
     uint64_t blocked = was->blocked;
-    rl_state state;
+    rl_view view;
+    const rl_state *state = &view.state;
 
-    state_of(limit, t, was, NULL, &now, &state);
-    if (position_in(limit, &state) < position_of(count)) {
+    view.now = now;
+    view.seed = NULL;
+    state_of(limit, t, was, &view);
+    if (position_in(limit, state) < position_of(count)) {
         if (is_of(blocked, t->owner))
             swap(&words[BLOCKED], &blocked,
-                 (t->owner & GENERATION) | (uint64_t)state.blocked_until);
-        swap_pair(&words[COUNT], was->count, pack_count(limit, count, &state));
+                 (t->owner & GENERATION) | (uint64_t)state->blocked_until);
+        swap_pair(&words[COUNT], was->count, pack_count(limit, count, state));
     }
-    if (second_of(pending) && !marked(pending) && state.pending.period < period_of(pending))
-        swap_pair(&words[PENDING], was->pending, pack_pending(pending, &state.pending));
+    if (second_of(pending) && !marked(pending) && state->pending.period < period_of(pending))
+        swap_pair(&words[PENDING], was->pending, pack_pending(pending, &state->pending));
 }
 
 void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now)
@@ -277,15 +280,14 @@ void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64
         store_anchored(&t, limit, &was, now);
 }
 
-void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, const rl_state *seed,
-                   int64_t *now, rl_state *state)
+void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, rl_view *view)
 {
     tenure t = rl_local_find(table, key);
     reading was = {0, 0, 0};
 
     if (t.entry)
         read_count(&t, &was);
-    state_of(limit, &t, &was, seed, now, state);
+    state_of(limit, &t, &was, view);
 }
 
 /* One attempt to charge; 0 if somebody else was quicker. Otherwise was is what is there now. */
@@ -312,33 +314,36 @@ static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, read
  * barrier between each one's swap and look, which swap_pair() is.
  */
 static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
-                      const rl_state *seed, int64_t now)
+                      const rl_view *before)
 {
+    rl_view view;
     reading is;
-    rl_state state;
 
     if (!is_of(load_acquire(&t->entry->words[PENDING]), t->owner))
         return 1;
     read_count(t, &is);
     if (is.count == was->count && is.pending == was->pending)
         return 1;
-    state_of(limit, t, &is, seed, &now, &state);
-    return rl_limiter_admits(limit, &state, now, 0);
+    view.now = before->now;
+    view.seed = before->seed;
+    state_of(limit, t, &is, &view);
+    return rl_limiter_admits(limit, &view.state, view.now, 0);
 }
 
 static void take_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
-                      const rl_state *state, int64_t host_ms, int64_t now)
+                      int64_t host_ms, const rl_view *before)
 {
-    int64_t position = rl_limiter_position(limit, state, now);
+    int64_t position = rl_limiter_position(limit, &before->state, before->now);
+    rl_local_units units = {position, cost, host_ms, before->now};
 
     if (limit->on_response)
-        rl_local_settle(table, key, limit, position, cost, 0, host_ms, now);
+        rl_local_settle(table, key, limit, &units, 0);
     else
         rl_local_give_back(table, key, limit, position, cost);
 }
 
 int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
-                    const rl_state *seed, int64_t host_ms, int64_t *now, rl_state *state)
+                    int64_t host_ms, rl_view *view)
 {
     tenure t;
     rl_state after;
@@ -347,40 +352,40 @@ int rl_local_charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_
 
     for (;;) {
         t = rl_local_claim(table, key, host_ms);
-        if (!read_due(&t, limit, *now, &was))
+        if (!read_due(&t, limit, view->now, &was))
             continue;
-        state_of(limit, &t, &was, seed, now, state);
-        admitted = rl_limiter_admits(limit, state, *now, cost);
+        state_of(limit, &t, &was, view);
+        admitted = rl_limiter_admits(limit, &view->state, view->now, cost);
         if (!admitted)
             break;
-        if (try_charge(&t, limit, cost, &was, state, &after)) {
-            if (still_fits(&t, limit, &was, seed, *now))
+        if (try_charge(&t, limit, cost, &was, &view->state, &after)) {
+            if (still_fits(&t, limit, &was, view))
                 break;
-            take_back(table, key, limit, cost, state, host_ms, *now);
+            take_back(table, key, limit, cost, host_ms, view);
         }
     }
     if (!admitted) {
-        store_anchored(&t, limit, &was, *now);
-        rl_local_block(table, key, limit, cost, host_ms, *now, state);
+        store_anchored(&t, limit, &was, view->now);
+        rl_local_block(table, key, limit, cost, host_ms, view);
     }
-    rl_local_touch(t.entry, limit, admitted ? &after : state, *now, host_ms);
+    rl_local_touch(t.entry, limit, admitted ? &after : &view->state, view->now, host_ms);
     return admitted;
 }
 
 void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
-                    int64_t host_ms, int64_t now, rl_state *state)
+                    int64_t host_ms, rl_view *view)
 {
     uint64_t was;
     tenure t;
 
-    if (!rl_limiter_blocks(limit, state, now, cost))
+    if (!rl_limiter_blocks(limit, &view->state, view->now, cost))
         return;
-    state->blocked_until = now + limit->block_ms * rl_limiter_ticks(limit);
+    view->state.blocked_until = view->now + limit->block_ms * rl_limiter_ticks(limit);
     t = rl_local_claim(table, key, host_ms);
     was = load_acquire(&t.entry->words[BLOCKED]);
     if (is_held(&t) && swap(&t.entry->words[BLOCKED], &was,
-                            (t.owner & GENERATION) | (uint64_t)state->blocked_until))
-        rl_local_touch(t.entry, limit, state, now, host_ms);
+                            (t.owner & GENERATION) | (uint64_t)view->state.blocked_until))
+        rl_local_touch(t.entry, limit, &view->state, view->now, host_ms);
 }
 
 void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
@@ -409,32 +414,33 @@ static int is_over(int64_t period, const rl_state *state, rl_pair pending)
     return period > latest || period < latest - 1;
 }
 
-int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
-                         int64_t cost, int64_t host_ms, int64_t now)
+int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit,
+                         const rl_local_units *units)
 {
     tenure t = rl_local_find(table, key);
     reading was = {0, 0, 0};
-    rl_state state, after;
+    rl_view view = {.now = units->now};
+    rl_state after;
     int64_t prolonged;
 
     for (;;) {
-        if (t.entry && !read_due(&t, limit, now, &was)) {
+        if (t.entry && !read_due(&t, limit, view.now, &was)) {
             t = rl_local_find(table, key);
             was = (reading){0, 0, 0};
             continue;
         }
-        state_of(limit, &t, &was, NULL, &now, &state);
-        if (t.entry && is_over(period, &state, pair_in(&t, was.pending)))
+        state_of(limit, &t, &was, &view);
+        if (t.entry && is_over(units->period, &view.state, pair_in(&t, was.pending)))
             return RL_PERIOD_GONE;
-        after = state;
-        prolonged = rl_limiter_prolong(&after, period, cost);
-        if (!t.entry || !memcmp(&after.pending, &state.pending, sizeof(after.pending)))
+        after = view.state;
+        prolonged = rl_limiter_prolong(&after, units->period, units->cost);
+        if (!t.entry || !memcmp(&after.pending, &view.state.pending, sizeof(after.pending)))
             return prolonged;
         if (swap_pair(&t.entry->words[PENDING], was.pending,
                       pack_pending(pair_in(&t, was.pending), &after.pending)))
             break;
     }
-    rl_local_touch(t.entry, limit, &after, now, host_ms);
+    rl_local_touch(t.entry, limit, &after, view.now, units->host_ms);
     return prolonged;
 }
 
@@ -443,23 +449,24 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit, i
  * its process dies in between. A charge is given back if the unit has become overdue meanwhile, for
  * then another one has charged it.
  */
-void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64_t period,
-                     int64_t cost, int charged, int64_t host_ms, int64_t now)
+void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit,
+                     const rl_local_units *units, int charged)
 {
-    tenure t = rl_local_claim(table, key, host_ms);
+    tenure t = rl_local_claim(table, key, units->host_ms);
+    rl_view view = {.now = units->now};
     int64_t charged_at = -1;
-    rl_state state, after;
+    rl_state after;
     reading was;
 
     for (;;) {
-        if (!read_due(&t, limit, now, &was))
+        if (!read_due(&t, limit, view.now, &was))
             return;
-        state_of(limit, &t, &was, NULL, &now, &state);
-        after = state;
-        rl_limiter_settle(limit, &after, period, cost, charged);
-        if (is_over(period, &state, pair_in(&t, was.pending))) {
+        state_of(limit, &t, &was, &view);
+        after = view.state;
+        rl_limiter_settle(limit, &after, units->period, units->cost, charged);
+        if (is_over(units->period, &view.state, pair_in(&t, was.pending))) {
             if (charged_at >= 0)
-                rl_local_give_back(table, key, limit, charged_at, cost);
+                rl_local_give_back(table, key, limit, charged_at, units->cost);
             return;
         }
         if (charged) {
@@ -473,5 +480,5 @@ void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit, int64
                       pack_pending(pair_in(&t, was.pending), &after.pending)))
             break;
     }
-    rl_local_touch(t.entry, limit, &after, now, host_ms);
+    rl_local_touch(t.entry, limit, &after, view.now, units->host_ms);
 }

@@ -131,19 +131,19 @@ static void unpack_snapshot(const snapshot *said, rl_limit *limit, rl_state *sta
     }
 }
 
-static void describe(const rl_limit *limit, int overridden, const rl_state *state,
-                     int64_t redis_now, snapshot *said)
+static void describe(const rl_limit *limit, const rl_local_reply *reply, snapshot *said)
 {
+    const rl_state *state = reply->state;
     int64_t ticks = rl_limiter_ticks(limit);
 
-    said->blocked_ms = (uint32_t)max64(0, (state->blocked_until - redis_now) / ticks);
-    said->terms = overridden ? (uint32_t)limit->quota + 1 : 0;
+    said->blocked_ms = (uint32_t)max64(0, (state->blocked_until - reply->redis_now) / ticks);
+    said->terms = reply->overridden ? (uint32_t)limit->quota + 1 : 0;
     if (rl_limiter_is_bucket(limit)) {
         said->units = (uint64_t)state->level;
     }
     else if (rl_limiter_is_log(limit)) {
         said->units = (uint64_t)state->wait_ms << 32 | question(limit, state->asked);
-        said->terms = (overridden ? OVERRIDDEN : 0) | ((uint32_t)state->used & USED_MAX);
+        said->terms = (reply->overridden ? OVERRIDDEN : 0) | ((uint32_t)state->used & USED_MAX);
     }
     else {
         said->units = (uint64_t)state->prev << 32 | (uint64_t)state->cur;
@@ -159,29 +159,28 @@ static void hear_clock(rl_local *table, int64_t offset_ms)
         store(&table->redis_offset_ms, (uint64_t)offset_ms);
 }
 
-void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit, int overridden,
-                       const rl_state *state, int64_t redis_now, int64_t sent_ms,
-                       int64_t received_ms)
+void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limit,
+                             const rl_local_reply *reply)
 {
-    tenure t = rl_local_claim(table, key, sent_ms);
+    tenure t = rl_local_claim(table, key, reply->sent_ms);
     word *words = t.entry->words;
     uint64_t w[ENTRY_WORDS], asked_ms;
     rl_pair redis, check;
     snapshot said, old;
 
-    said.redis_now_ms = redis_now / rl_limiter_ticks(limit);
-    hear_clock(table, said.redis_now_ms - sent_ms);
-    /* Of an override only the quota is kept: a tier with a burst of its own is not for memory. */
-    if (overridden && limit->burst != limit->quota && limit->quota) {
+    said.redis_now_ms = reply->redis_now / rl_limiter_ticks(limit);
+    hear_clock(table, said.redis_now_ms - reply->sent_ms);
+    /* Of an override only the quota is stored, so one with another burst cannot be. */
+    if (reply->overridden && limit->burst != limit->quota && limit->quota) {
         rl_local_snapshot_drop(table, key);
         return;
     }
-    if (read_snapshot(&t, key, &old) && old.asked_ms > sent_ms)
+    if (read_snapshot(&t, key, &old) && old.asked_ms > reply->sent_ms)
         return;
-    said.asked_ms = sent_ms;
-    /* Both clocks are cut to whole ms: an age may be one short, so a snapshot is born one old. */
-    said.lag_ms = received_ms - sent_ms + 2;
-    describe(limit, overridden, state, redis_now, &said);
+    said.asked_ms = reply->sent_ms;
+    /* Each clock is cut to whole ms, so an age may be 1 too low: a new snapshot is 1 ms old. */
+    said.lag_ms = reply->received_ms - reply->sent_ms + 2;
+    describe(limit, reply, &said);
     pack_snapshot(&t, key, &said, w);
     asked_ms = load_acquire(&words[ASKED_MS]);
     redis = read_pair(&words[REDIS_NOW]);
@@ -189,7 +188,7 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
     if (is_held(&t) && swap(&words[ASKED_MS], &asked_ms, w[ASKED_MS])
         && swap_pair(&words[REDIS_NOW], redis, pair_of(w[REDIS_NOW], w[UNITS]))
         && swap_pair(&words[CHECK], check, pair_of(w[CHECK], w[TERMS])))
-        rl_local_touch(t.entry, limit, state, redis_now, sent_ms);
+        rl_local_touch(t.entry, limit, reply->state, reply->redis_now, reply->sent_ms);
 }
 
 void rl_local_snapshot_drop(rl_local *table, uint64_t key)
@@ -236,24 +235,24 @@ static int still_denies(const rl_limit *limit, const rl_state *state, int64_t no
 }
 
 rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
-                                            int64_t cost,
-                          int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
+                                            int64_t cost, int64_t host_ms, rl_view *view)
 {
     tenure t = rl_local_find(table, key);
+    rl_state *state = &view->state;
     int64_t age_ms;
     snapshot said;
 
-    *now = 0;
+    view->now = 0;
     if (!t.entry || !read_snapshot(&t, key, &said))
         return RL_SNAPSHOT_UNKNOWN;
     unpack_snapshot(&said, limit, state);
     age_ms = max64(0, host_ms - said.asked_ms) + 1;
-    *lag_ms = said.lag_ms;
-    *now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
-    *now = rl_limiter_roll(limit, state, *now);
+    view->lag_ms = said.lag_ms;
+    view->now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
+    view->now = rl_limiter_roll(limit, state, view->now);
     if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
-    if (!still_denies(limit, state, *now, cost, age_ms))
+    if (!still_denies(limit, state, view->now, cost, age_ms))
         return RL_SNAPSHOT_UNKNOWN;
     if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);

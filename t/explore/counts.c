@@ -97,11 +97,9 @@ static void at_the_edge(void)
 
 static const char *both_windows(int dead)
 {
-    int64_t now = BASE + HOUR;
-    rl_state state;
+    rl_state state = peek(ALICE, &fixed, HOUR);
 
     (void)dead;
-    rl_local_peek(table, key_of(ALICE), &fixed, NULL, &now, &state);
     return state.prev + state.cur == 1 + admitted + after_edge ? NULL : "a unit is in no window";
 }
 
@@ -127,15 +125,15 @@ static void one_left_of_both(void)
 
 static void responds(int is_charged)
 {
-    int64_t now = BASE + NOW;
-    rl_state state;
+    rl_view view = {.now = BASE + NOW};
+    rl_local_units units = {0, 1, NOW, BASE + NOW};
 
-    if (!rl_local_charge(table, key_of(ALICE), &responding, 1, NULL, NOW, &now, &state))
+    if (!rl_local_charge(table, key_of(ALICE), &responding, 1, NOW, &view))
         return;
     admitted++;
     charged += is_charged;
-    rl_local_settle(table, key_of(ALICE), &responding, state.pending.period, 1, is_charged, NOW,
-                    now);
+    units.period = view.state.pending.period;
+    rl_local_settle(table, key_of(ALICE), &responding, &units, is_charged);
 }
 
 static void responds_charged(void)
@@ -244,8 +242,8 @@ static void one_just_overdue(void)
 
 static void settles_at_the_last_moment(void)
 {
-    rl_local_settle(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, 1, EDGE - 1,
-                    BASE + EDGE - 1);
+    rl_local_settle(table, key_of(ALICE), &responding, UNITS((BASE + NOW) / MINUTE, 1, EDGE - 1),
+                    1);
 }
 
 static void finds_just_overdue(void)
@@ -269,8 +267,8 @@ static int64_t prolonged; /* the period */
 
 static void prolongs(int64_t host_ms)
 {
-    prolonged = rl_local_prolong(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1,
-                                 host_ms, BASE + host_ms);
+    prolonged = rl_local_prolong(table, key_of(ALICE), &responding,
+                                 UNITS((BASE + NOW) / MINUTE, 1, host_ms));
 }
 
 static void prolongs_at_the_last_moment(void)
@@ -306,8 +304,8 @@ static void prolongs_one(void)
 
 static void settles_one(void)
 {
-    rl_local_settle(table, key_of(ALICE), &responding, (BASE + NOW) / MINUTE, 1, 1, NOW + MINUTE,
-                    BASE + NOW + MINUTE);
+    rl_local_settle(table, key_of(ALICE), &responding,
+                    UNITS((BASE + NOW) / MINUTE, 1, NOW + MINUTE), 1);
 }
 
 static void one_more_is_pending(void)
@@ -400,12 +398,13 @@ static void bobs_bucket(void)
 
 static void look(const rl_limit *limit)
 {
-    int64_t now = BASE + NOW;
+    rl_view view = {.now = BASE + NOW};
 
-    rl_local_peek(table, key_of(ALICE), limit, NULL, &now, &seen);
-    admitted = rl_limiter_admits(limit, &seen, now, 1);
+    rl_local_peek(table, key_of(ALICE), limit, &view);
+    admitted = rl_limiter_admits(limit, &view.state, view.now, 1);
     if (!admitted)
-        rl_local_block(table, key_of(ALICE), limit, 1, NOW, now, &seen);
+        rl_local_block(table, key_of(ALICE), limit, 1, NOW, &view);
+    seen = view.state;
 }
 
 static void looks_at_alice(void)
@@ -443,8 +442,8 @@ static void alice_responds(void)
 
 static void alice_settles(void)
 {
-    rl_local_settle(table, key_of(ALICE), &responding, (BASE + NOW - 60000) / MINUTE, 1, 1, NOW,
-                    BASE + NOW);
+    rl_local_settle(table, key_of(ALICE), &responding, UNITS((BASE + NOW - 60000) / MINUTE, 1, NOW),
+                    1);
 }
 
 static void alice_gives_back(void)
@@ -461,7 +460,7 @@ static void alice_stores(void)
 {
     rl_state state = WINDOW(BASE / HOUR, 7, 9);
 
-    rl_local_snapshot_store(table, key_of(ALICE), &fixed, 0, &state, BASE + NOW, NOW, NOW + 1);
+    store_reply(ALICE, &fixed, &state, BASE + NOW, NOW);
 }
 
 /* bob's entry is not bound to be there: alice may have claimed her place back. */
@@ -518,9 +517,10 @@ static void old_words(void)
 
 static void blocked_at(int64_t host_ms)
 {
-    int64_t now = BASE + host_ms;
+    rl_view view = {.now = BASE + host_ms};
 
-    rl_local_charge(table, key_of(ALICE), &blocking, 1, NULL, host_ms, &now, &seen);
+    rl_local_charge(table, key_of(ALICE), &blocking, 1, host_ms, &view);
+    seen = view.state;
 }
 
 static void used_up(void)

@@ -35,19 +35,27 @@ __attribute__((unused)) static uint64_t key_of(int number)
 __attribute__((unused)) static int charge(int number, const rl_limit *limit, int64_t cost,
                                           int64_t host_ms)
 {
-    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
-    rl_state state;
+    rl_view view = {.now = (BASE + host_ms) * rl_limiter_ticks(limit)};
 
-    return rl_local_charge(table, key_of(number), limit, cost, NULL, host_ms, &now, &state);
+    return rl_local_charge(table, key_of(number), limit, cost, host_ms, &view);
 }
 
 __attribute__((unused)) static rl_state peek(int number, const rl_limit *limit, int64_t host_ms)
 {
-    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
-    rl_state state;
+    rl_view view = {.now = (BASE + host_ms) * rl_limiter_ticks(limit)};
 
-    rl_local_peek(table, key_of(number), limit, NULL, &now, &state);
-    return state;
+    rl_local_peek(table, key_of(number), limit, &view);
+    return view.state;
+}
+
+/* Stores what Redis reported, in a reply that was received 1 ms after it was asked for. */
+__attribute__((unused)) static void store_reply(int number, const rl_limit *limit,
+                                                const rl_state *state, int64_t redis_now,
+                                                int64_t sent_ms)
+{
+    rl_local_reply reply = {state, redis_now, 0, sent_ms, sent_ms + 1};
+
+    rl_local_snapshot_store(table, key_of(number), limit, &reply);
 }
 
 /* Takes what is left of a quota, up to 10 units; returns the number taken. */

@@ -18,31 +18,27 @@ static int stored, asks, denials, mixed, bobs;
 
 static void store_report(int number, int report, int64_t sent_ms)
 {
-    rl_local_snapshot_store(table, key_of(number), &hourly, 0, &said[report], BASE + 1000 * report,
-                      sent_ms, sent_ms + 1);
+    store_reply(number, &hourly, &said[report], BASE + 1000 * report, sent_ms);
 }
 
-static rl_snapshot_verdict check(int number, int64_t host_ms, rl_state *state, int64_t *now)
+static rl_snapshot_verdict check(int number, int64_t host_ms, rl_view *view)
 {
     rl_limit limit = hourly;
-    int64_t lag;
 
-    return rl_local_snapshot_check(table, key_of(number), &limit, 1, host_ms, now, state, &lag);
+    return rl_local_snapshot_check(table, key_of(number), &limit, 1, host_ms, view);
 }
 
 /* Which report is stored; -1: none, -2: none that was made. */
 static int report_of(int number)
 {
-    rl_state state;
-    int64_t now;
+    rl_view view;
 
-    check(number, NOW + 5, &state, &now);
-    if (now == 0)
+    check(number, NOW + 5, &view);
+    if (view.now == 0)
         return -1;
     for (int i = 0; i < 4; i++) {
-        if (state.prev == said[i].prev)
-            return state.cur == said[i].cur && now >= BASE + 1000 * i && now < BASE + 1000 * (i + 1)
-                ? i : -2;
+        if (view.state.prev == said[i].prev)
+            return view.state.cur == said[i].cur && view.now / 1000 == BASE / 1000 + i ? i : -2;
     }
     return -2;
 }
@@ -139,9 +135,8 @@ static void alice_revalidates(void)
 
 static void asks_again(void)
 {
-    rl_state state;
-    int64_t now;
-    rl_snapshot_verdict said_now = check(ALICE, NOW, &state, &now);
+    rl_view view;
+    rl_snapshot_verdict said_now = check(ALICE, NOW, &view);
 
     if (said_now == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW))
         asks++;

@@ -25,25 +25,28 @@ static size_t most(void)
     return bytes;
 }
 
-static void *map(const char *real, void *at, size_t length, int protection, int flags, int fd,
-                 off64_t offset)
+static int is_refused(size_t length, int flags)
 {
-    void *(*next)(void *, size_t, int, int, int, off64_t);
-
-    if ((flags & MAP_SHARED) && (flags & MAP_ANONYMOUS) && length > most()) {
-        errno = ENOMEM;
-        return MAP_FAILED;
-    }
-    *(void **)&next = dlsym(RTLD_NEXT, real);
-    return next(at, length, protection, flags, fd, offset);
+    if (!(flags & MAP_SHARED) || !(flags & MAP_ANONYMOUS) || length <= most())
+        return 0;
+    errno = ENOMEM;
+    return 1;
 }
 
 void *mmap(void *at, size_t length, int protection, int flags, int fd, off_t offset)
 {
-    return map("mmap", at, length, protection, flags, fd, offset);
+    void *(*next)(void *, size_t, int, int, int, off_t);
+
+    *(void **)&next = dlsym(RTLD_NEXT, "mmap");
+    return is_refused(length, flags) ? MAP_FAILED
+                                     : next(at, length, protection, flags, fd, offset);
 }
 
 void *mmap64(void *at, size_t length, int protection, int flags, int fd, off64_t offset)
 {
-    return map("mmap64", at, length, protection, flags, fd, offset);
+    void *(*next)(void *, size_t, int, int, int, off64_t);
+
+    *(void **)&next = dlsym(RTLD_NEXT, "mmap64");
+    return is_refused(length, flags) ? MAP_FAILED
+                                     : next(at, length, protection, flags, fd, offset);
 }

@@ -12,4 +12,8 @@
 #define WINDOW(number, before, now) {.index = (number), .prev = (before), .cur = (now)}
 #define LEVEL(tick, units) {.at = (tick), .level = (units)}
 
+/* Units that are pending in a period, at host_ms; of a limit whose ticks are ms. */
+#define UNITS(period, cost, host_ms) \
+    (&(rl_local_units){(period), (cost), (host_ms), BASE + (host_ms)})
+
 #endif

@@ -61,20 +61,34 @@ UNUSED static uint64_t *line_of(rl_local *table, size_t size, uint64_t key)
 UNUSED static int charge(rl_local *table, uint64_t key, const rl_limit *limit, int64_t cost,
                          int64_t host_ms, rl_state *state)
 {
-    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
+    rl_view view = {.now = (BASE + host_ms) * rl_limiter_ticks(limit)};
+    int charged = rl_local_charge(table, key, limit, cost, host_ms, &view);
 
-    return rl_local_charge(table, key, limit, cost, NULL, host_ms, &now, state);
+    *state = view.state;
+    return charged;
 }
 
-/* What the report says of cost, for a rule of this limit. */
+/*
+ * Stores a reply, of a counter without an override, that was received 1 ms after it was asked for.
+ */
+UNUSED static void store_reply(rl_local *table, uint64_t key, const rl_limit *limit,
+                               const rl_state *state, int64_t redis_now, int64_t sent_ms)
+{
+    rl_local_reply reply = {state, redis_now, 0, sent_ms, sent_ms + 1};
+
+    rl_local_snapshot_store(table, key, limit, &reply);
+}
+
+/*
+ * Checks the snapshot for a rule of this limit, and revalidates a stale denial if that is allowed.
+ */
 UNUSED static rl_snapshot_verdict check_of(rl_local *table, uint64_t key, const rl_limit *rule,
-                                           int64_t cost,
-                                  int64_t host_ms, int64_t *now, rl_state *state, int64_t *lag_ms)
+                                           int64_t cost, int64_t host_ms, rl_view *view)
 {
     rl_limit limit = *rule;
     rl_snapshot_verdict verdict;
 
-    verdict = rl_local_snapshot_check(table, key, &limit, cost, host_ms, now, state, lag_ms);
+    verdict = rl_local_snapshot_check(table, key, &limit, cost, host_ms, view);
     return verdict == RL_SNAPSHOT_STALE && !rl_local_snapshot_revalidate(table, key, host_ms)
         ? RL_SNAPSHOT_DENIES : verdict;
 }
@@ -83,11 +97,10 @@ UNUSED static rl_snapshot_verdict check_of(rl_local *table, uint64_t key, const 
 UNUSED static rl_state peek(rl_local *table, uint64_t key, const rl_limit *limit,
                             int64_t host_ms)
 {
-    int64_t now = (BASE + host_ms) * rl_limiter_ticks(limit);
-    rl_state state;
+    rl_view view = {.now = (BASE + host_ms) * rl_limiter_ticks(limit)};
 
-    rl_local_peek(table, key, limit, NULL, &now, &state);
-    return state;
+    rl_local_peek(table, key, limit, &view);
+    return view.state;
 }
 
 #endif

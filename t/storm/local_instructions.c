@@ -194,7 +194,7 @@ static void charge_alice_pending_later(void)
 
 static void settle_alice(int charged)
 {
-    rl_local_settle(table, alice, &responding, (BASE + NOW) / MINUTE, 1, charged, NOW, BASE + NOW);
+    rl_local_settle(table, alice, &responding, UNITS((BASE + NOW) / MINUTE, 1, NOW), charged);
 }
 
 static void settle_alice_charged(void)
@@ -209,8 +209,7 @@ static void settle_alice_uncharged(void)
 
 static void prolong_alice(void)
 {
-    rl_local_prolong(table, alice, &responding, (BASE + NOW) / MINUTE, 1, NOW + MINUTE,
-                     BASE + NOW + MINUTE);
+    rl_local_prolong(table, alice, &responding, UNITS((BASE + NOW) / MINUTE, 1, NOW + MINUTE));
 }
 
 static void charge_alice_before_the_edge(void)
@@ -227,7 +226,7 @@ static void store_snapshot(void)
 {
     rl_state state = WINDOW(BASE / HOUR, 3, QUOTA);
 
-    rl_local_snapshot_store(table, alice, &hourly, 0, &state, BASE + NOW, NOW, NOW + 1);
+    store_reply(table, alice, &hourly, &state, BASE + NOW, NOW);
 }
 
 /* --- What must hold --- */
@@ -278,15 +277,14 @@ static void test_killed_giving_back(void)
  */
 static int stored(void)
 {
-    int64_t now, lag;
-    rl_state state;
+    rl_view view;
 
-    check_of(table, alice, &hourly, 1, NOW + 5, &now, &state, &lag);
-    if (now == 0)
+    check_of(table, alice, &hourly, 1, NOW + 5, &view);
+    if (view.now == 0)
         return 0;
-    if (state.prev == 3 && state.cur == QUOTA)
+    if (view.state.prev == 3 && view.state.cur == QUOTA)
         return 2;
-    return state.prev == 1 && state.cur == 7 ? 1 : -1;
+    return view.state.prev == 1 && view.state.cur == 7 ? 1 : -1;
 }
 
 static void test_killed_storing(void)
@@ -295,7 +293,7 @@ static void test_killed_storing(void)
     int n = 0, finished = 0, wrong = 0, torn = 0;
 
     prepare(0);
-    rl_local_snapshot_store(table, alice, &hourly, 0, &older, BASE + NOW - 9, NOW - 9, NOW - 8);
+    store_reply(table, alice, &hourly, &older, BASE + NOW - 9, NOW - 9);
     memcpy(image, table, SIZE);
     for (; !finished; n++) {
         pid_t pid = start(store_snapshot, n);

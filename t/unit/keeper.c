@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * The thread that keeps pending what requests under way have pending, on a table of its own: units
- * that are kept stay pending, those that are not become a charge, and thousands of requests that come
- * and go beside it lose and gain nothing. Charges are made as if a period ago, so nothing waits for one.
+ * that are kept stay pending, those that are not become a charge, and thousands of requests that
+ * come and go beside it lose and gain nothing. Charges are made as if a period ago, so nothing
+ * waits for one.
  */
 #include <pthread.h>
 
@@ -16,7 +17,8 @@
 #define WORKERS 4
 #define ROUNDS 20000
 
-static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000, .window_ms = 24 * HOUR,
+static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000,
+                               .window_ms = 24 * HOUR,
                                .burst = 100000, .on_response = 1};
 static rl_local *table;
 static rl_keeper *keeper;
@@ -57,7 +59,7 @@ static void end(uint64_t key, int64_t period, int charged)
 {
     int64_t host_ms = rl_local_clock();
 
-    rl_local_settle(table, key, &limit, period, 1, charged, host_ms, BASE + host_ms);
+    rl_local_settle(table, key, &limit, UNITS(period, 1, host_ms), charged);
 }
 
 /* Until what is pending is all of the latest period. */
@@ -142,9 +144,11 @@ static void test_coming_and_going(void)
     for (int i = 0; i < WORKERS; i++)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < 2; i++) {
-        rl_state state = peek(table, key_of(table, RL_LOCAL_COUNT, 10 + i), &limit, rl_local_clock());
+        rl_state state = peek(table, key_of(table, RL_LOCAL_COUNT, 10 + i), &limit,
+                              rl_local_clock());
 
-        is_int(state.pending.prev + state.pending.cur, 0, "%d requests that come and go: nothing is "
+        is_int(state.pending.prev + state.pending.cur, 0,
+               "%d requests that come and go: nothing is "
                "left pending", WORKERS / 2 * ROUNDS);
         is_int(state.cur, WORKERS / 2 * (ROUNDS - 8) / 4, "and what was to be charged is charged");
     }

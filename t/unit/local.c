@@ -59,7 +59,7 @@ static void test_clock(void)
        "the wall clock runs beside it");
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 5), rl_local_now(table, RL_CLOCK_HOST, 5),
            "Redis's is taken for it before Redis was heard");
-    rl_local_snapshot_store(table, key, &hourly, 0, &state, BASE + 7777, 1000, 1001);
+    store_reply(table, key, &hourly, &state, BASE + 7777, 1000);
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 2000), BASE + 8777, "and is Redis's own after that");
     munmap(table, SIZE);
 }
@@ -112,18 +112,18 @@ static int charge_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
     int64_t capacity = rl_limiter_capacity(&c->limit), ticks = rl_limiter_ticks(&c->limit);
     int64_t cost = rng_one_in(r, 8) ? rng_between(r, 0, capacity + 1) : 1;
     int64_t table_now = now_ms * ticks, model_now = model_time(c, table_now);
-    rl_state state, model = c->state, moved;
+    rl_view view = {.now = table_now};
+    rl_state model = c->state, moved;
     int admits, charged;
 
     model_now = rl_limiter_roll(&c->limit, &model, model_now);
     moved = model;
     admits = rl_limiter_admits(&c->limit, &model, model_now, cost);
-    charged = rl_local_charge(table, c->key, &c->limit, cost, NULL, now_ms - BASE, &table_now,
-                              &state);
+    charged = rl_local_charge(table, c->key, &c->limit, cost, now_ms - BASE, &view);
     if (rl_limiter_blocks(&c->limit, &model, model_now, cost))
         moved.blocked_until = c->state.blocked_until
             = model_now + c->limit.block_ms * ticks;
-    if (charged != admits || table_now != model_now || !same(&state, &moved))
+    if (charged != admits || view.now != model_now || !same(&view.state, &moved))
         return 0;
     rl_limiter_charge(&c->limit, &model, cost);
     if (admits)
@@ -138,15 +138,16 @@ static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
     int64_t now = now_ms * ticks;
 
     if (c->limit.on_response) {
+        rl_local_units units = {0, cost, now_ms - BASE, now};
         int charged = rng_one_in(r, 2);
 
         rl_limiter_roll(&c->limit, &c->state, model_time(c, now));
-        position = c->state.pending.period - rng_between(r, 0, 2);
+        units.period = c->state.pending.period - rng_between(r, 0, 2);
         if (rng_one_in(r, 2))
-            return rl_local_prolong(table, c->key, &c->limit, position, cost, now_ms - BASE, now)
-                == rl_limiter_prolong(&c->state, position, cost);
-        rl_limiter_settle(&c->limit, &c->state, position, cost, charged);
-        rl_local_settle(table, c->key, &c->limit, position, cost, charged, now_ms - BASE, now);
+            return rl_local_prolong(table, c->key, &c->limit, &units)
+                == rl_limiter_prolong(&c->state, units.period, cost);
+        rl_limiter_settle(&c->limit, &c->state, units.period, cost, charged);
+        rl_local_settle(table, c->key, &c->limit, &units, charged);
         return 1;
     }
     position = rl_limiter_position(&c->limit, &c->state, now);
@@ -159,12 +160,13 @@ static int undo_agrees(rl_local *table, rng *r, counter *c, int64_t now_ms)
 
 static int peek_agrees(rl_local *table, counter *c, int64_t now_ms)
 {
-    int64_t table_now = now_ms * rl_limiter_ticks(&c->limit), model_now = model_time(c, table_now);
-    rl_state state, model = c->state;
+    rl_view view = {.now = now_ms * rl_limiter_ticks(&c->limit)};
+    int64_t model_now = model_time(c, view.now);
+    rl_state model = c->state;
 
-    rl_local_peek(table, c->key, &c->limit, NULL, &table_now, &state);
+    rl_local_peek(table, c->key, &c->limit, &view);
     model_now = rl_limiter_roll(&c->limit, &model, model_now);
-    return table_now == model_now && same(&state, &model);
+    return view.now == model_now && same(&view.state, &model);
 }
 
 static rl_limit any_limit(rng *r)
@@ -243,14 +245,14 @@ static void test_late_caller(void)
     rl_local *table = make_table(SIZE);
     rl_limit limit = LIMIT(RL_SLIDING_WINDOW, 10, 1000);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
-    int64_t now = BASE + 999;
+    rl_view late = {.now = BASE + 999};
     rl_state state;
 
     charge(table, key, &limit, 4, 999, &state);
     ok(charge(table, key, &limit, 1, 1000, &state), "a charge in the new window");
-    ok(rl_local_charge(table, key, &limit, 5, NULL, 999, &now, &state),
+    ok(rl_local_charge(table, key, &limit, 5, 999, &late),
        "then a caller whose clock is a ms late");
-    is_int(now, BASE + 1000, "is counted where the others are");
+    is_int(late.now, BASE + 1000, "is counted where the others are");
     state = peek(table, key, &limit, 1000);
     ok(state.prev == 4 && state.cur == 6, "and cannot add to the window that was closed");
     munmap(table, SIZE);
@@ -316,26 +318,26 @@ static void test_seeds(void)
 {
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_FALLBACK, 1);
-    rl_state seed = WINDOW(BASE / HOUR, 4, 8), state;
-    int64_t now = BASE;
+    rl_state seed = WINDOW(BASE / HOUR, 4, 8);
+    rl_view view = {.now = BASE, .seed = &seed};
 
-    rl_local_peek(table, key, &hourly, &seed, &now, &state);
-    ok(state.index == seed.index && state.prev == 4 && state.cur == 8,
+    rl_local_peek(table, key, &hourly, &view);
+    ok(view.state.index == seed.index && view.state.prev == 4 && view.state.cur == 8,
        "a count is at least what is known from elsewhere");
     seed.prev = 0;
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 8,
+    ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.cur == 8,
        "a charge begins there");
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.cur == 9,
+    ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.cur == 9,
        "and goes on from what is here");
-    ok(!rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state), "up to the quota");
+    ok(!rl_local_charge(table, key, &hourly, 1, 0, &view), "up to the quota");
     seed = (rl_state)WINDOW(BASE / HOUR - 1, 1000, 4);
     key = key_of(table, RL_LOCAL_FALLBACK, 2);
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.prev == 4
-           && state.cur == 0, "what is known of the window before counts as such");
+    ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.prev == 4
+           && view.state.cur == 0, "what is known of the window before counts as such");
     seed = (rl_state)WINDOW(BASE / HOUR - 2, 1000, 1000);
     key = key_of(table, RL_LOCAL_FALLBACK, 3);
-    ok(rl_local_charge(table, key, &hourly, 1, &seed, 0, &now, &state) && state.prev == 0
-           && state.cur == 0, "what is known of older ones not at all");
+    ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.prev == 0
+           && view.state.cur == 0, "what is known of older ones not at all");
     munmap(table, SIZE);
 }
 
@@ -344,12 +346,12 @@ static void test_bucket_seeds(void)
     static const rl_limit bucket = BUCKET(RL_TOKEN_BUCKET, 10, 1000, 5);
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_FALLBACK, 1);
-    int64_t now = BASE * 1000;
-    rl_state seed = LEVEL(BASE * 1000 - 100000, 5000000), state;
+    rl_state seed = LEVEL(BASE * 1000 - 100000, 5000000);
+    rl_view view = {.now = BASE * 1000, .seed = &seed};
 
-    ok(rl_local_charge(table, key, &bucket, 1, &seed, 0, &now, &state) && state.level == 4000000,
+    ok(rl_local_charge(table, key, &bucket, 1, 0, &view) && view.state.level == 4000000,
        "what is known of a bucket has drained since");
-    ok(!rl_local_charge(table, key, &bucket, 1, &seed, 0, &now, &state), "and is not added up");
+    ok(!rl_local_charge(table, key, &bucket, 1, 0, &view), "and is not added up");
     munmap(table, SIZE);
 }
 
@@ -362,7 +364,7 @@ static void test_blocks(void)
     static const rl_limit plain = LIMIT(RL_FIXED_WINDOW, 10, 1000);
     rl_local *table = make_table(SIZE);
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
-    int64_t now = BASE;
+    rl_view view = {.now = BASE};
     rl_state state;
 
     charge(table, key, &limit, 10, 0, &state);
@@ -376,15 +378,15 @@ static void test_blocks(void)
     ok(charge(table, key, &limit, 1, 5010, &state), "until its end");
     key = key_of(table, RL_LOCAL_COUNT, 2);
     charge(table, key, &limit, 10, 0, &state);
-    rl_local_peek(table, key, &limit, NULL, &now, &state);
-    rl_local_block(table, key, &limit, 1, 0, now, &state);
-    ok(state.blocked_until == BASE + 5000
+    rl_local_peek(table, key, &limit, &view);
+    rl_local_block(table, key, &limit, 1, 0, &view);
+    ok(view.state.blocked_until == BASE + 5000
            && peek(table, key, &limit, 0).blocked_until == BASE + 5000,
        "who only looked starts it by itself");
     key = key_of(table, RL_LOCAL_COUNT, 3);
-    state = peek(table, key, &limit, 0);
-    rl_local_block(table, key, &limit, 1, 0, BASE, &state);
-    ok(state.blocked_until == 0 && !line_of(table, SIZE, key),
+    rl_local_peek(table, key, &limit, &view);
+    rl_local_block(table, key, &limit, 1, 0, &view);
+    ok(view.state.blocked_until == 0 && !line_of(table, SIZE, key),
        "where nothing denies, nothing blocks");
     munmap(table, SIZE);
 }
@@ -404,15 +406,15 @@ static void test_pending(void)
        "as many as there are may be pending");
     ok(!charge(table, key, &limit, 1, 0, &state) && state.pending.cur == 10 && state.cur == 0,
        "then one more is denied");
-    rl_local_settle(table, key, &limit, period, 6, 0, 1, BASE + 1);
+    rl_local_settle(table, key, &limit, UNITS(period, 6, 1), 0);
     state = peek(table, key, &limit, 1);
     ok(state.pending.cur == 4 && state.cur == 0, "settled without a charge, they are free");
-    rl_local_settle(table, key, &limit, period, 3, 1, MINUTE, BASE + MINUTE);
+    rl_local_settle(table, key, &limit, UNITS(period, 3, MINUTE), 1);
     state = peek(table, key, &limit, MINUTE);
     ok(state.pending.prev == 1 && state.cur == 3, "settled with one in the next period, charged");
     state = peek(table, key, &limit, 2 * MINUTE);
     ok(state.pending.prev == 0 && state.cur == 4, "never settled, charged after two");
-    rl_local_settle(table, key, &limit, period, 1, 1, 2 * MINUTE, BASE + 2 * MINUTE);
+    rl_local_settle(table, key, &limit, UNITS(period, 1, 2 * MINUTE), 1);
     state = peek(table, key, &limit, 2 * MINUTE);
     ok(state.pending.prev == 0 && state.cur == 4, "and once, whoever settles it then");
     ok(charge(table, key, &limit, 6, 2 * MINUTE, &state)
@@ -437,23 +439,23 @@ static void test_prolonging(void)
     charge(table, key, &limit, 3, 0, &state);
     charge(table, key, &limit, 2, 0, &state);
     for (int64_t ms = MINUTE; ms <= 5 * MINUTE; ms += MINUTE)
-        period = rl_local_prolong(table, key, &limit, period, 3, ms, BASE + ms);
+        period = rl_local_prolong(table, key, &limit, UNITS(period, 3, ms));
     is_int(period, BASE / MINUTE + 5, "prolonged, units are of the latest period");
     state = peek(table, key, &limit, 5 * MINUTE);
     ok(state.pending.cur == 3 && state.cur == 2,
        "and pending; those beside them have become a charge");
-    rl_local_settle(table, key, &limit, period, 3, 0, 5 * MINUTE, BASE + 5 * MINUTE);
+    rl_local_settle(table, key, &limit, UNITS(period, 3, 5 * MINUTE), 0);
     state = peek(table, key, &limit, 9 * MINUTE);
     ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2,
        "settled without a charge: gone");
     charge(table, key, &limit, 4, 9 * MINUTE, &state);
-    is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE + 9, 4, 12 * MINUTE,
-                            BASE + 12 * MINUTE), RL_PERIOD_GONE, "too late, they are a charge");
+    is_int(rl_local_prolong(table, key, &limit, UNITS(BASE / MINUTE + 9, 4, 12 * MINUTE)),
+           RL_PERIOD_GONE, "too late, they are a charge");
     key = key_of(table, RL_LOCAL_COUNT, 2);
-    is_int(rl_local_prolong(table, key, &limit, BASE / MINUTE, 1, MINUTE, BASE + MINUTE),
+    is_int(rl_local_prolong(table, key, &limit, UNITS(BASE / MINUTE, 1, MINUTE)),
            BASE / MINUTE + 1, "where an entry is gone there is nothing to prolong");
     ok(!line_of(table, SIZE, key), "and none is made");
-    rl_local_settle(table, key, &limit, BASE / MINUTE + 1, 1, 1, MINUTE, BASE + MINUTE);
+    rl_local_settle(table, key, &limit, UNITS(BASE / MINUTE + 1, 1, MINUTE), 1);
     is_int(peek(table, key, &limit, MINUTE).cur, 1, "but what ends badly is charged");
     munmap(table, SIZE);
 }
@@ -553,10 +555,10 @@ static void test_flood(void)
     uint64_t snapshot = key_of(table, RL_LOCAL_SNAPSHOT, -1);
     rl_state state, full = WINDOW(BASE / HOUR, 0, 10);
     rl_local_stats stats;
-    int64_t now, lag;
+    rl_view view;
 
     charge(table, alice, &hourly, 10, 0, &state);
-    rl_local_snapshot_store(table, snapshot, &hourly, 0, &full, BASE, 0, 1);
+    store_reply(table, snapshot, &hourly, &full, BASE, 0);
     rl_local_read_stats(table, &stats);
     ok(stats.capacity * 64 <= RL_LOCAL_MIN_SIZE && stats.capacity * 64 > RL_LOCAL_MIN_SIZE - 1024,
        "a table has room for an entry in each 64 bytes: %" PRIu64, stats.capacity);
@@ -564,7 +566,7 @@ static void test_flood(void)
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)i), &hourly, 1, (int64_t)i, &state);
     ok(!charge(table, alice, &hourly, 1, 20000, &state), "a flood of ten times that frees no one "
        "who is denied");
-    is_int(check_of(table, snapshot, &hourly, 1, 20, &now, &state, &lag), RL_SNAPSHOT_DENIES,
+    is_int(check_of(table, snapshot, &hourly, 1, 20, &view), RL_SNAPSHOT_DENIES,
            "nor who Redis denies");
     rl_local_read_stats(table, &stats);
     is_int(stats.entries, stats.capacity, "the table is full");

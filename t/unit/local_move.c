@@ -127,13 +127,14 @@ static void test_snapshots(void)
     rl_local *from = make_table(4 * MB), *to;
     uint64_t held, live, key = key_of(from, RL_LOCAL_SNAPSHOT, 1);
     rl_state state = WINDOW(BASE / HOUR, 0, 10);
-    int64_t now, lag_ms, offset_ms = BASE + 5000;
+    int64_t offset_ms = BASE + 5000;
+    rl_view view;
 
-    rl_local_snapshot_store(from, key, &window, 0, &state, BASE + 5000, 0, 1);
+    store_reply(from, key, &window, &state, BASE + 5000, 0);
     to = moved(from, 16 * MB, &held, &live);
-    is_int(check_of(to, key, &window, 1, 500, &now, &state, &lag_ms), RL_SNAPSHOT_DENIES,
+    is_int(check_of(to, key, &window, 1, 500, &view), RL_SNAPSHOT_DENIES,
            "what Redis denied is denied without asking");
-    is_int(check_of(to, key, &window, 1, 1500, &now, &state, &lag_ms), RL_SNAPSHOT_STALE,
+    is_int(check_of(to, key, &window, 1, 1500, &view), RL_SNAPSHOT_STALE,
            "and asked again when it is due");
     is_int(rl_local_now(to, RL_CLOCK_REDIS, 0), offset_ms, "Redis's clock is known");
     is_int(rl_local_now(to, RL_CLOCK_HOST, 0), rl_local_now(from, RL_CLOCK_HOST, 0),

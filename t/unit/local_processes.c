@@ -179,12 +179,12 @@ static void *run_thread(void *number)
 {
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, -9);
     rl_state state = WINDOW(BASE / HOUR, 0, 5);
-    int64_t now, lag;
+    rl_view view;
 
     charge_many_keys(*(int *)number);
     for (int i = 0; i < 4000; i++) {
-        rl_local_snapshot_store(table, key, &hourly, 0, &state, BASE, 1000 + i, 1001 + i);
-        check_of(table, key, &hourly, 1, 1002 + i, &now, &state, &lag);
+        store_reply(table, key, &hourly, &state, BASE, 1000 + i);
+        check_of(table, key, &hourly, 1, 1002 + i, &view);
         rl_local_report(table, key, 1000 + i, 1000);
     }
     return NULL;
@@ -285,7 +285,7 @@ static void respond(int number)
             shared->admitted[1]++;
         else
             shared->admitted[0]--;
-        rl_local_settle(table, key, limit, state.pending.period, 1, i % 3 == 0, 1000, BASE + 1000);
+        rl_local_settle(table, key, limit, UNITS(state.pending.period, 1, 1000), i % 3 == 0);
     }
 }
 
@@ -393,8 +393,8 @@ UNUSED static void charge_others(int i, int charged)
     shared->admitted[100 + i] += charge(table, first, &hourly_bucket, 1, 1000, &state);
     if (!charge(table, second, &hourly_responding, 1, 1000, &state))
         return;
-    rl_local_settle(table, second, &hourly_responding, state.pending.period, 1, charged, 1000,
-                    BASE + 1000);
+    rl_local_settle(table, second, &hourly_responding, UNITS(state.pending.period, 1, 1000),
+                    charged);
     shared->admitted[200 + i] += charged;
 }
 
@@ -407,7 +407,7 @@ UNUSED static void charge_until_killed(int number)
         uint64_t key = key_of(table, RL_LOCAL_COUNT, 10000 + i);
         uint64_t snapshot = key_of(table, RL_LOCAL_SNAPSHOT, 10000 + i);
         rl_state state, report = WINDOW(BASE / HOUR, i, 1000 + i);
-        int64_t now, lag;
+        rl_view view;
 
         if (charge(table, key, &hourly, 1, 1000, &state)) {
             if (rng_one_in(&r, 4))
@@ -416,9 +416,10 @@ UNUSED static void charge_until_killed(int number)
                 shared->admitted[i]++;
         }
         charge_others(i % OTHERS, rng_one_in(&r, 4));
-        rl_local_snapshot_store(table, snapshot, &hourly, 0, &report, BASE, 1000, 1001);
-        check_of(table, snapshot, &hourly, 1, 1002, &now, &state, &lag);
-        shared->wrong += now > 0 && (state.prev != i || state.cur != 1000 + i);
+        store_reply(table, snapshot, &hourly, &report, BASE, 1000);
+        check_of(table, snapshot, &hourly, 1, 1002, &view);
+        shared->wrong += view.now > 0
+            && (view.state.prev != i || view.state.cur != 1000 + i);
         rl_local_report(table, key, 1000, 10000);
         /* New keys come and drive each other out, but none of these: they are fuller. */
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)(50000 + rng_next(&r) % 100000)), &wide,

@@ -13,12 +13,29 @@
 static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, 10, 3600000);
 static const rl_state full = WINDOW(BASE / HOUR, 0, 10), half_full = WINDOW(BASE / HOUR, 0, 5);
 
-static int64_t now, lag;
-static rl_state state;
+static rl_view view;
 
 static rl_snapshot_verdict check(rl_local *table, uint64_t key, int64_t host_ms)
 {
-    return check_of(table, key, &hourly, 1, host_ms, &now, &state, &lag);
+    return check_of(table, key, &hourly, 1, host_ms, &view);
+}
+
+/* Stores a reply that took its time. */
+static void store_late(rl_local *table, uint64_t key, const rl_state *state, int64_t sent_ms,
+                       int64_t received_ms)
+{
+    rl_local_reply reply = {state, BASE, 0, sent_ms, received_ms};
+
+    rl_local_snapshot_store(table, key, &hourly, &reply);
+}
+
+/* Stores a reply whose limit is an override. */
+static void store_override(rl_local *table, uint64_t key, const rl_limit *limit,
+                           const rl_state *state, int64_t redis_now, int64_t sent_ms)
+{
+    rl_local_reply reply = {state, redis_now, 1, sent_ms, sent_ms + 1};
+
+    rl_local_snapshot_store(table, key, limit, &reply);
 }
 
 static void test_storing(rl_local *table)
@@ -26,22 +43,23 @@ static void test_storing(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 1);
 
     is_int(check(table, key, 1000), RL_SNAPSHOT_UNKNOWN, "nothing is known at first");
-    is_int(now, 0, "and is said so");
-    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 1000, 1005);
+    is_int(view.now, 0, "and is said so");
+    store_late(table, key, &full, 1000, 1005);
     is_int(check(table, key, 1005), RL_SNAPSHOT_DENIES, "what Redis denied is denied");
-    ok(state.index == full.index && state.prev == 0 && state.cur == 10, "with its state");
-    ok(now >= BASE + 5 && now <= BASE + 7, "at the latest time it can be there");
-    ok(lag >= 5 && lag <= 8, "and the lag between sending and the answer");
-    rl_local_snapshot_store(table, key, &hourly, 0, &half_full, BASE, 990, 1006);
+    ok(view.state.index == full.index && view.state.prev == 0 && view.state.cur == 10,
+       "with its state");
+    ok(view.now >= BASE + 5 && view.now <= BASE + 7, "at the latest time it can be there");
+    ok(view.lag_ms >= 5 && view.lag_ms <= 8, "and the lag between sending and the answer");
+    store_late(table, key, &half_full, 990, 1006);
     is_int(check(table, key, 1006), RL_SNAPSHOT_DENIES,
            "an older answer does not replace a newer one");
-    rl_local_snapshot_store(table, key, &hourly, 0, &half_full, BASE, 1006, 1007);
+    store_reply(table, key, &hourly, &half_full, BASE, 1006);
     is_int(check(table, key, 1007), RL_SNAPSHOT_UNKNOWN, "a newer one does");
-    is_int(state.cur, 5, "and is known, though it does not deny");
-    is_int(check_of(table, key, &hourly, 6, 1007, &now, &state, &lag), RL_SNAPSHOT_DENIES,
+    is_int(view.state.cur, 5, "and is known, though it does not deny");
+    is_int(check_of(table, key, &hourly, 6, 1007, &view), RL_SNAPSHOT_DENIES,
            "nor is a dearer request asked for in vain");
-    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 1008, 1008 + 100000);
-    ok(check(table, key, 1009) == RL_SNAPSHOT_DENIES && state.cur == 10,
+    store_late(table, key, &full, 1008, 1008 + 100000);
+    ok(check(table, key, 1009) == RL_SNAPSHOT_DENIES && view.state.cur == 10,
        "an answer after 100 s leaves the counts as they are");
 }
 
@@ -50,14 +68,14 @@ static void test_revalidation(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 2);
     int asks = 0;
 
-    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 10000, 10001);
+    store_reply(table, key, &hourly, &full, BASE, 10000);
     is_int(check(table, key, 10999), RL_SNAPSHOT_DENIES, "for a second memory is enough");
     is_int(check(table, key, 11000), RL_SNAPSHOT_STALE, "then one asks again");
     for (int i = 0; i < 100; i++)
         asks += check(table, key, 11000 + i * 9) == RL_SNAPSHOT_STALE;
     is_int(asks, 0, "while the others are denied");
     is_int(check(table, key, 12001), RL_SNAPSHOT_STALE, "if it never comes back, one more asks");
-    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE + 2001, 12001, 12002);
+    store_reply(table, key, &hourly, &full, BASE + 2001, 12001);
     is_int(check(table, key, 12500), RL_SNAPSHOT_DENIES, "its answer serves for a second again");
 }
 
@@ -67,9 +85,7 @@ static void test_budget(rl_local *table)
     int asks = 0, denials = 0;
 
     for (int i = 0; i < KEYS; i++)
-        rl_local_snapshot_store(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, 0,
-                                &full,
-                          BASE, 20000, 20001);
+        store_reply(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i), &hourly, &full, BASE, 20000);
     for (int i = 0; i < KEYS; i++) {
         /* Some callers' clocks are still in the second before. */
         rl_snapshot_verdict said = check(table, key_of(table, RL_LOCAL_SNAPSHOT, 1000 + i),
@@ -90,19 +106,20 @@ static void test_torn(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 3), *line, good[WORDS];
     int trusted = 0, forgotten = 0, stuck = 0;
 
-    rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 30000, 30001);
+    store_reply(table, key, &hourly, &full, BASE, 30000);
     line = line_of(table, SIZE, key);
     memcpy(good, line, sizeof(good));
     for (int word = 1; word < WORDS; word++) {
         for (int bit = 0; bit < 64; bit++) {
             line[word] ^= UINT64_C(1) << bit;
             check(table, key, 30002);
-            if (now == 0)
+            if (view.now == 0)
                 forgotten++;
-            else if (state.cur != full.cur || state.prev != full.prev || state.index != full.index
-                     || lag > 4)
+            else if (view.state.cur != full.cur || view.state.prev != full.prev
+                     || view.state.index != full.index
+                     || view.lag_ms > 4)
                 trusted++;
-            rl_local_snapshot_store(table, key, &hourly, 0, &full, BASE, 30000, 30001);
+            store_reply(table, key, &hourly, &full, BASE, 30000);
             stuck += check(table, key, 30002) != RL_SNAPSHOT_DENIES;
             memcpy(line, good, sizeof(good));
         }
@@ -121,31 +138,31 @@ static void test_kinds(rl_local *table)
     rl_state said = LEVEL(redis_now, 5000000);
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 4);
 
-    rl_local_snapshot_store(table, key, &limit, 0, &said, redis_now, 40000, 40001);
-    is_int(check_of(table, key, &limit, 1, 40001, &now, &state, &lag), RL_SNAPSHOT_DENIES,
+    store_reply(table, key, &limit, &said, redis_now, 40000);
+    is_int(check_of(table, key, &limit, 1, 40001, &view), RL_SNAPSHOT_DENIES,
            "a bucket that is full denies");
-    ok(now > redis_now && now <= redis_now + 3000 && state.at == now
-           && state.level <= 5000000 && state.level >= 5000000 - 30 * 1000,
+    ok(view.now > redis_now && view.now <= redis_now + 3000 && view.state.at == view.now
+           && view.state.level <= 5000000 && view.state.level >= 5000000 - 30 * 1000,
        "with its level, drained since");
-    is_int(check_of(table, key, &limit, 1, 40099, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+    is_int(check_of(table, key, &limit, 1, 40099, &view), RL_SNAPSHOT_UNKNOWN,
            "until a unit has drained");
-    is_int(check_of(table, key, &limit, 2, 40099, &now, &state, &lag), RL_SNAPSHOT_DENIES,
+    is_int(check_of(table, key, &limit, 2, 40099, &view), RL_SNAPSHOT_DENIES,
            "which is not enough for two");
 
     limit = (rl_limit)LIMIT(RL_SLIDING_LOG, 10, 60000);
     said = (rl_state){.used = 9, .asked = 2, .wait_ms = 500, .next_ms = 500, .reset_ms = 60000};
     key = key_of(table, RL_LOCAL_SNAPSHOT, 5);
-    rl_local_snapshot_store(table, key, &limit, 0, &said, BASE, 41000, 41001);
-    is_int(check_of(table, key, &limit, 2, 41100, &now, &state, &lag), RL_SNAPSHOT_DENIES,
+    store_reply(table, key, &limit, &said, BASE, 41000);
+    is_int(check_of(table, key, &limit, 2, 41100, &view), RL_SNAPSHOT_DENIES,
            "a log denies the cost that was asked");
-    ok(state.wait_ms > 390 && state.wait_ms < 400, "for what is left of its wait");
-    is_int(check_of(table, key, &limit, 3, 41100, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+    ok(view.state.wait_ms > 390 && view.state.wait_ms < 400, "for what is left of its wait");
+    is_int(check_of(table, key, &limit, 3, 41100, &view), RL_SNAPSHOT_UNKNOWN,
            "of another one it says nothing");
-    is_int(check_of(table, key, &limit, 2, 41499, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+    is_int(check_of(table, key, &limit, 2, 41499, &view), RL_SNAPSHOT_UNKNOWN,
            "nor when the wait is over");
-    is_int(state.used, 9, "what was used is known then");
-    check_of(table, key, &limit, 2, 41000 + 60000, &now, &state, &lag);
-    is_int(state.used, 0, "but not when all of it has left the window");
+    is_int(view.state.used, 9, "what was used is known then");
+    check_of(table, key, &limit, 2, 41000 + 60000, &view);
+    is_int(view.state.used, 0, "but not when all of it has left the window");
 }
 
 static void test_blocks(rl_local *table)
@@ -165,19 +182,20 @@ static void test_blocks(rl_local *table)
 
         if (limits[i].algorithm == RL_LEAKY_BUCKET)
             said.at = BASE * ticks;
-        rl_local_snapshot_store(table, key, &limits[i], 0, &said, BASE * ticks, 50000, 50001);
-        ok(check_of(table, key, &limits[i], 1, 53900, &now, &state, &lag) != RL_SNAPSHOT_UNKNOWN
-               && check_of(table, key, &limits[i], 7, 53900, &now, &state, &lag)
+        store_reply(table, key, &limits[i], &said, BASE * ticks, 50000);
+        ok(check_of(table, key, &limits[i], 1, 53900, &view) != RL_SNAPSHOT_UNKNOWN
+               && check_of(table, key, &limits[i], 7, 53900, &view)
                   != RL_SNAPSHOT_UNKNOWN,
            "a block is kept, for any cost, beyond the window");
-        ok(state.blocked_until > now && rl_limiter_retry_after(&limits[i], &state, now, 1) <= 100,
+        ok(view.state.blocked_until > view.now && rl_limiter_retry_after(&limits[i], &view.state,
+                                                                         view.now, 1) <= 100,
            "with its end");
-        is_int(check_of(table, key, &limits[i], 1, 54000, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+        is_int(check_of(table, key, &limits[i], 1, 54000, &view), RL_SNAPSHOT_UNKNOWN,
                "and no longer");
         rl_local_snapshot_drop(table, key);
-        is_int(check_of(table, key, &limits[i], 1, 50002, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+        is_int(check_of(table, key, &limits[i], 1, 50002, &view), RL_SNAPSHOT_UNKNOWN,
                "what is forgotten denies nobody");
-        ok(now == 0, "and says nothing");
+        ok(view.now == 0, "and says nothing");
     }
 }
 
@@ -195,18 +213,20 @@ static void test_blocked_log(rl_local *table)
         int64_t wait_ms;
 
         rule.quota = rule.burst = overridden ? 100 : 10;
-        rl_local_snapshot_store(table, key, &limit, overridden, &said, BASE, 52000 + overridden,
-                                52001);
-        check_of(table, key, &limit, 7, 52100, &now, &state, &lag);
-        ok(now < state.blocked_until, "a block of a log holds for any cost");
-        rl_local_snapshot_check(table, key, &rule, 1, 52100, &now, &state, &lag);
-        wait_ms = rl_limiter_retry_after(&rule, &state, now, 1);
+        if (overridden)
+            store_override(table, key, &limit, &said, BASE, 52001);
+        else
+            store_reply(table, key, &limit, &said, BASE, 52000);
+        check_of(table, key, &limit, 7, 52100, &view);
+        ok(view.now < view.state.blocked_until, "a block of a log holds for any cost");
+        rl_local_snapshot_check(table, key, &rule, 1, 52100, &view);
+        wait_ms = rl_limiter_retry_after(&rule, &view.state, view.now, 1);
         ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000,
            "the wait is that of the log, beyond it");
         is_int(rule.quota, 10, "under the limit that was asked about");
-        is_int(check_of(table, key, &limit, 1, 58000, &now, &state, &lag) != RL_SNAPSHOT_UNKNOWN, 1,
+        is_int(check_of(table, key, &limit, 1, 58000, &view) != RL_SNAPSHOT_UNKNOWN, 1,
                "which still denies when the block is over");
-        is_int(check_of(table, key, &limit, 7, 58000, &now, &state, &lag), RL_SNAPSHOT_UNKNOWN,
+        is_int(check_of(table, key, &limit, 7, 58000, &view), RL_SNAPSHOT_UNKNOWN,
                "but not another cost");
         rl_local_snapshot_drop(table, key);
     }
@@ -222,17 +242,17 @@ static void test_long_denials(rl_local *table)
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 16);
     int wrong = 0;
 
-    rl_local_snapshot_store(table, key, &limit, 0, &said, start, 1000, 1001);
+    store_reply(table, key, &limit, &said, start, 1000);
     for (int64_t age = 2000; age < 31 * day - 1000; age += 6 * HOUR + 1234) {
-        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
-                 != RL_SNAPSHOT_STALE;
+        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &view)
+            != RL_SNAPSHOT_STALE;
         wrong += !rl_local_snapshot_revalidate(table, key, 1000 + age);
-        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &now, &state, &lag)
-                 != RL_SNAPSHOT_DENIES;
+        wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &view)
+            != RL_SNAPSHOT_DENIES;
     }
     is_int(wrong, 0, "a denial of 31 days is revalidated at any age");
-    rl_local_snapshot_store(table, key, &limit, 0, &said, start + 1, 1001, 1002);
-    is_int(check_of(table, key, &limit, 1, 1000 + 27 * day, &now, &state, &lag), RL_SNAPSHOT_STALE,
+    store_reply(table, key, &limit, &said, start + 1, 1001);
+    is_int(check_of(table, key, &limit, 1, 1000 + 27 * day, &view), RL_SNAPSHOT_STALE,
            "also by who comes after 27 days of silence");
 }
 
@@ -243,22 +263,21 @@ static void test_overrides(rl_local *table)
     rl_state said = WINDOW(BASE / HOUR, 0, 5);
 
     limit.quota = limit.burst = 5;
-    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE, 60000, 60001);
+    store_override(table, key, &limit, &said, BASE, 60000);
     limit = hourly;
-    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60002, &now, &state, &lag),
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60002, &view),
            RL_SNAPSHOT_DENIES,
            "an override denies what the rule would not");
     ok(limit.quota == 5 && limit.burst == 5, "and is said");
     limit.quota = limit.burst = 0;
-    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE, 60003, 60004);
+    store_override(table, key, &limit, &said, BASE, 60003);
     limit = hourly;
-    ok(rl_local_snapshot_check(table, key, &limit, 1, 60005, &now, &state,
-                               &lag) == RL_SNAPSHOT_DENIES
+    ok(rl_local_snapshot_check(table, key, &limit, 1, 60005, &view) == RL_SNAPSHOT_DENIES
            && limit.quota == 0, "also that of a deny list");
     limit.quota = limit.burst = 100;
-    rl_local_snapshot_store(table, key, &limit, 1, &full, BASE, 60006, 60007);
+    store_override(table, key, &limit, &full, BASE, 60006);
     limit = hourly;
-    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60008, &now, &state, &lag),
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 60008, &view),
            RL_SNAPSHOT_UNKNOWN,
            "one that is higher does not deny what the rule would");
 
@@ -266,16 +285,15 @@ static void test_overrides(rl_local *table)
     limit = bucket;
     limit.quota = limit.burst = 10;
     key = key_of(table, RL_LOCAL_SNAPSHOT, 21);
-    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
+    store_override(table, key, &limit, &said, BASE * 1000, 61000);
     limit = bucket;
-    ok(rl_local_snapshot_check(table, key, &limit, 1, 61002, &now, &state,
-                               &lag) == RL_SNAPSHOT_DENIES
+    ok(rl_local_snapshot_check(table, key, &limit, 1, 61002, &view) == RL_SNAPSHOT_DENIES
            && limit.burst == 10, "a bucket's is its burst, too");
     key = key_of(table, RL_LOCAL_SNAPSHOT, 22);
     limit.burst = 20;
     said.level = 20000000;
-    rl_local_snapshot_store(table, key, &limit, 1, &said, BASE * 1000, 61000, 61001);
-    is_int(rl_local_snapshot_check(table, key, &limit, 1, 61002, &now, &state, &lag),
+    store_override(table, key, &limit, &said, BASE * 1000, 61000);
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 61002, &view),
            RL_SNAPSHOT_UNKNOWN,
            "a tier with a burst of its own is not kept");
 }
@@ -367,6 +385,11 @@ static void make_redis(fake_redis *f, rng *r)
         f->limit.quota = f->limit.burst = rng_between(r, 0, 20);
 }
 
+static int is_overridden(const fake_redis *f)
+{
+    return f->limit.quota != f->rule.quota || f->limit.burst != f->rule.burst;
+}
+
 /* Other requests, of this host and others, between which some are answered from memory. */
 static void test_conservative(rl_local *table)
 {
@@ -388,7 +411,7 @@ static void test_conservative(rl_local *table)
         us += rng_scaled(&r, 0, rng_one_in(&r, 10) ? 3 * f.rule.window_ms * 1000 : 30000);
         at = come_to(&f, us + offset_us, cost);
         limit = f.rule;
-        if (rl_local_snapshot_check(table, key, &limit, cost, us / 1000, &now, &state, &lag)
+        if (rl_local_snapshot_check(table, key, &limit, cost, us / 1000, &view)
             != RL_SNAPSHOT_UNKNOWN) {
             denials[f.rule.algorithm]++;
             total++;
@@ -401,10 +424,11 @@ static void test_conservative(rl_local *table)
         at = come_to(&f, us + offset_us, cost);
         reported = decide(&f, at, cost);
         if (rng_one_in(&r, 2)) {
+            rl_local_reply reply = {&reported, at, is_overridden(&f), sent_us / 1000, 0};
+
             us += rng_scaled(&r, 0, 20000);
-            rl_local_snapshot_store(table, key, &f.limit, f.limit.quota != f.rule.quota
-                              || f.limit.burst != f.rule.burst, &reported, at, sent_us / 1000,
-                              us / 1000);
+            reply.received_ms = us / 1000;
+            rl_local_snapshot_store(table, key, &f.limit, &reply);
         }
     }
     ok(!wrong && total > rounds / 10,
