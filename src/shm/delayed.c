@@ -1,23 +1,28 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * delayed: who of the workers only waits.
+ * delayed: how many requests of the host are being delayed.
  *
- * The delayed requests are a ring of counters, one for each tenth of a second in which a place
- * ends. How many there are is the sum of those from now on: nobody has to give a place up, so
- * nobody can forget to. A counter carries the tenth it is for, and one of a tenth long gone counts
- * as zero. Each taker is counted before it looks, by a swap and then loads in the one order of all
- * swaps, so two never get the last place; both may see too many, and try again while there is a
- * place.
+ * A ring of counters, one for each tenth of a second in which a place ends. The number of delayed
+ * requests is the sum of the counters from now on, so no process has to give a place back, and one
+ * that dies keeps none.
+ *
+ *  bits  meaning of a word of the ring
+ *    40  the tenth that it counts for, by host_ms; one in the past counts as zero
+ *    24  places that end in it
+ *
+ * A thread adds its place by a swap and then loads all counters, in the one order of all swaps, so
+ * two threads never both get the last place. Both may see one too many; each then takes its place
+ * off again and retries as long as one is free.
  */
 #include "shm/delayed.h"
 #include "core/atomics.h"
 
 #define TENTH_MS 100
-#define RING 128 /* tenths: more than the longest place */
-#define TRIES 64 /* to take a place beside others */
+#define RING 128 /* tenths: more than the longest place lasts */
+#define TRIES 64 /* at most, when other threads take places at the same time */
 
 struct rl_delayed {
-    _Atomic uint64_t ring[RING]; /* tenth << 24 | places */
+    _Atomic uint64_t ring[RING];
 };
 
 #define PLACES UINT64_C(0xffffff)
@@ -28,7 +33,7 @@ size_t rl_delayed_size(void)
     return sizeof(rl_delayed);
 }
 
-/* Adds to the places that end in a tenth, or takes one off. */
+/* Adds n, 1 or -1, to the places that end in a tenth. */
 static void add_places(rl_delayed *delayed, int64_t end, int n)
 {
     _Atomic uint64_t *p = &delayed->ring[end % RING];

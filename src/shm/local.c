@@ -1,38 +1,40 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * local: the shared-memory tier.
+ * local: the local tier's table.
  *
- * A hash table of sets of eight entries, 64 bytes each: one cache line. A key belongs to one set
- * and may stand anywhere in it. When a set is full the least useful entry makes room: expired
- * first, then idle, then the one furthest from its limit; one that denies right now goes last, so
- * that flooding the table does not free a denied client.
+ * A hash table of sets of eight entries; an entry is 64 bytes, one cache line. A key belongs to one
+ * set and may be anywhere in it. If a set is full, the least useful entry is evicted: first expired
+ * ones, then idle ones, then the one furthest from its limit. An entry that denies right now is
+ * evicted last, so that flooding the table does not free a denied client.
  *
- * There is no lock: workers are killed, stopped and preempted at any instruction. The invariants:
+ * There is no lock, because workers are killed, stopped and preempted at any instruction. The
+ * invariants:
  *
- * 1. An entry belongs to the key in its owner word, from one swap of that word to the next: a
- *    tenure. The word holds a generation, which every new tenure raises by one.
- * 2. Each word that decides is written with the generation of its writer and read as zero in
- *    another tenure. Nothing is cleared; a late writer changes only what nobody reads.
- * 3. A key has at most one ready tenure. It begins as one that is being made, which nobody charges.
- *    Whoever is about to make it ready has looked at the rest of the set first: a ready tenure of
- *    the key wins, then the one being made in the first place, and the others of this key are
- *    ended. It does not have to be the thread that began it, so a dead maker holds nobody up.
- * 4. A state is changed by one swap from exactly the state that was judged. It does not matter
- *    whether there was another one in between: the state is all there is. How a count and what is
- *    pending are held together is told in local_count.c; a snapshot carries a checksum.
- * 5. Everything else in an entry steers only eviction and the log, and may be lost.
+ * 1. An entry belongs to the key in its owner word, from one swap of that word to the next: this is
+ *    a tenure. The word contains a generation, which every new tenure raises by one.
+ * 2. Each word that decides is written with the generation of its writer's tenure and reads as zero
+ *    in any other. So nothing is cleared, and what a late writer changes is never read.
+ * 3. A key has at most one ready tenure. A tenure begins as one that is being made, which is never
+ *    charged. Before a thread makes it ready, it looks at the rest of the set. A ready tenure of
+ *    the key wins; otherwise, of the tenures of this key that are being made, the one in the lowest
+ *    place does; the others are ended. Any thread may finish a tenure that another one began, so a
+ *    maker that dies blocks nothing.
+ * 4. A state is changed by one swap from exactly the state that was judged. Whether it was another
+ *    one in between does not matter, since an entry has no state beside these words.
+ *    local_count.c describes how a count and its pending units stay consistent; a snapshot has a
+ *    checksum.
+ * 5. The other members of an entry only steer eviction and the log, and may be wrong.
  *
- * Why a key never has two: let two tenures of it be begun, in this order. Whoever makes the second
- * ready looks at the first one's place after the second was begun, hence after the first was. So
- * the first is seen as ready, and the second is given up; or as being made, and one of the two is
- * ended by a swap; or it is over, and its generation never comes back. In each case the first can
- * no longer become ready beside the second. Somebody always gets on: the tenure in the first place
- * is ended by no maker of its key, and makers of other keys take a place that is being made only if
- * all eight are.
+ * Why a key never has two ready tenures: let two tenures of it be begun, A before B, and let a
+ * thread be about to make B ready. It looks at A's place after B was begun, hence after A was. If
+ * it sees A ready, it gives B up. If it sees A being made, it ends one of the two by a swap. If A
+ * is over, its generation does not come back. In each case A can no longer become ready beside B.
+ * One thread always gets on: no maker of the same key ends the tenure in the lowest place, and
+ * makers of other keys take a place that is being made only if all eight are.
  *
- * A generation does come back, after 4,096 tenures of the same entry. What is left from then is put
- * aside before a tenure is made ready. A thread that was stopped for all that time may change a
- * count that is not its own; nothing is done about it.
+ * A generation comes back after 4,096 tenures of the same entry. Words of it that are left are
+ * given another generation before a tenure is made ready. A thread that is stopped for all that
+ * time and then goes on may change a count of another key; this is accepted.
  */
 #include <string.h>
 #include <time.h>
@@ -42,19 +44,19 @@
 #include "shm/local_table.h"
 
 #define MAGIC UINT64_C(0x334c41434f4c4c52) /* "RLLOCAL3", little endian */
-#define IDLE_S 10      /* unused for so long, an entry is idle */
+#define IDLE_S 10      /* an entry that was not used for so long is idle */
 #define LASTS_MAX_MS (INT64_C(3660) * 86400000)
-#define COUNTED_SETS 32768 /* at the most, when entries are counted: exact up to 16 MB */
-#define LOOKED_AT_S 15 /* denials that are not reported wait so long for rl_local_unreported() */
+#define COUNTED_SETS 32768 /* about so many are read to count entries: all up to 16 MB */
+#define LOOKED_AT_S 15 /* how long unreported denials stay for rl_local_unreported() */
 
-/* The second of last use has 24 bits and wraps after half a year, which mistakes an age once. */
+/* The second of last use has 24 bits. It wraps after half a year; one age is then wrong. */
 #define USED_MASK UINT32_C(0xffffff)
-#define AHEAD_S 3600   /* by so much the clock of whoever used an entry may be later than ours */
+#define AHEAD_S 3600   /* the last use may be ahead of our clock by so much */
 
-/* Fullness: 0 to FULL by how much of the quota is used, DENIES when a cost of 1 is denied. */
+/* Fullness: 0 to FULL is the used part of the quota; DENIES: a cost of 1 is denied. */
 enum { FULL = 254, DENIES = 255 };
 
-/* Writes only what differs: most requests find the line as they would leave it. */
+/* Writes only a value that differs, so that most requests do not dirty the cache line. */
 static void update(half *p, uint32_t value)
 {
     if (load(p) != value)
@@ -101,7 +103,7 @@ int64_t rl_local_now(const rl_local *table, rl_clock clock, int64_t host_ms)
 }
 
 /*
- * Counter and kind go into the SipHash key, so that the identity is hashed where it lies. They
+ * Counter and kind go into the SipHash key, so that the identity is hashed without a copy. They
  * come from the configuration, never from a client.
  */
 uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counter,
@@ -133,7 +135,7 @@ static uint64_t fingerprint_of(uint64_t key)
     return key >> FINGERPRINT_SHIFT & FINGERPRINT;
 }
 
-/* Acquire: a reader sees what was put aside before the tenure was made ready. */
+/* Acquire: the caller sees what put_aside() wrote before the tenure was made ready. */
 tenure rl_local_find(const rl_local *table, uint64_t key)
 {
     uint64_t ready = fingerprint_of(key);
@@ -156,7 +158,7 @@ static uint64_t idle_s(uint32_t used, uint32_t now_s)
     return age < USED_MASK - AHEAD_S ? age : 0;
 }
 
-/* How much would be missed: the entry of its set with the least goes first. */
+/* The entry of a set with the lowest value is evicted first. */
 static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
 {
     uint32_t used = load(&e->used), fullness = used & 0xff;
@@ -164,7 +166,7 @@ static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
 
     if (!(owner & FINGERPRINT))
         return 0;
-    if (owner & BEING_MADE) /* its maker wrote that it is in use, unless it died before */
+    if (owner & BEING_MADE) /* its maker has set the last use, unless it died before that */
         return ((uint64_t)(idle >= IDLE_S ? 1 : 4) << 56) + USED_MASK - idle;
     if (load(&e->expires_s) <= now_s)
         return 1;
@@ -175,20 +177,18 @@ static uint64_t usefulness(const entry *e, uint64_t owner, uint32_t now_s)
     return (UINT64_C(2) << 56) + ((uint64_t)fullness << 32) + USED_MASK - idle;
 }
 
-/*
- * Ends a tenure that is being made; returns 0 if it is not any more, and *owner is what is there.
- */
+/* Ends a tenure that is being made. Returns 0 if it no longer is; *owner is then the new one. */
 static int abandon(entry *e, uint64_t *owner)
 {
     return swap(&e->owner, owner, *owner & GENERATION);
 }
 
 /*
- * The tenure of the key with this fingerprint that is ready; or else the first that is being made;
- * or else a new one, in the entry of the set that would be missed least. All in one pass, in which
- * each owner is read once: so no entry is evicted that came to belong to this very key, and none
- * for what an owner before was worth, for the swap is from the owner that was judged. If it fails,
- * the entry returned is NULL.
+ * Returns the ready tenure of the key with this fingerprint; without one, the first that is being
+ * made; without one, a new tenure in the least useful entry of the set. This is one pass, which
+ * reads each owner once, and the swap is from the owner that was judged. So it never evicts an
+ * entry that has just come to belong to the same key, nor one judged by an earlier owner. If the
+ * swap fails, the entry returned is NULL.
  */
 static tenure begin(rl_local *table, entry *set, uint64_t fingerprint, uint32_t now_s)
 {
@@ -216,7 +216,7 @@ static tenure begin(rl_local *table, entry *set, uint64_t fingerprint, uint32_t 
     mine = evicted;
     mine.owner = (mine.owner & GENERATION) + (UINT64_C(1) << GENERATION_SHIFT);
     mine.owner |= BEING_MADE | fingerprint;
-    store(&mine.entry->used, now_s << 8); /* first: a maker that seems idle is taken for dead */
+    store(&mine.entry->used, now_s << 8); /* before the swap: an idle maker is taken for dead */
     if (!swap(&mine.entry->owner, &evicted.owner, mine.owner))
         return (tenure){NULL, 0};
     store(&mine.entry->expires_s, now_s + 1);
@@ -228,8 +228,8 @@ static tenure begin(rl_local *table, entry *set, uint64_t fingerprint, uint32_t 
 }
 
 /*
- * Gives words of this generation the one before. As long as the tenure is being made nobody writes
- * words of it, so one that stands here is 4,096 tenures old.
+ * Gives words of this generation the one before. While the tenure is being made no thread writes
+ * words of it, so such words are 4,096 tenures old.
  */
 static void put_aside(const tenure *t)
 {
@@ -248,9 +248,9 @@ static void put_aside(const tenure *t)
 }
 
 /*
- * Makes a tenure ready that is being made, by the caller or another one. What the set holds of the
- * key otherwise is looked at after the tenure was begun, in the one order of all swaps: hence
- * load_seq_cst. The entry returned is NULL if the tenure is over and another one must be tried.
+ * Makes ready a tenure that this or another thread is making. Other tenures of the key in the set
+ * are looked at after this one was begun, in the one order of all swaps: hence load_seq_cst. The
+ * entry returned is NULL if the tenure is over and another one must be tried.
  */
 static tenure finish(entry *set, tenure mine, uint32_t now_s)
 {
@@ -269,7 +269,7 @@ static tenure finish(entry *set, tenure mine, uint32_t now_s)
         return owner & BEING_MADE ? (tenure){NULL, 0} : (tenure){&set[i], owner};
     }
     put_aside(&mine);
-    if (load(&mine.entry->expires_s) <= now_s) /* its maker is late, or dead */
+    if (load(&mine.entry->expires_s) <= now_s) /* its maker is late or dead */
         store(&mine.entry->expires_s, now_s + 1);
     if (swap(&mine.entry->owner, &making, ready) || making == ready)
         return (tenure){mine.entry, ready};
@@ -277,8 +277,8 @@ static tenure finish(entry *set, tenure mine, uint32_t now_s)
 }
 
 /*
- * No bound on the tries: each that fails has met somebody else's step towards a tenure of this key,
- * or an entry that another key took.
+ * The number of tries is not bounded: each that fails has met another thread's step towards a
+ * tenure of this key, or an entry that another key has just taken.
  */
 static tenure make(rl_local *table, uint64_t key, uint32_t now_s)
 {
@@ -320,7 +320,7 @@ void rl_local_touch(entry *e, const rl_limit *limit, const rl_state *state, int6
 
 /* --- Reports ------------------------------------------------------------------------------ */
 
-/* Whole seconds are cut, so one more must have passed; another's clock may be later. */
+/* Both seconds are cut, so one more must have passed; another process's clock may be later. */
 static int is_silent(uint32_t last_s, uint32_t now_s, int64_t every_ms)
 {
     return last_s && (int64_t)(int32_t)(now_s - last_s) * 1000 <= every_ms;
@@ -356,8 +356,8 @@ uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int
 }
 
 /*
- * Nobody keeps count of the entries: somebody killed beside such a counter would leave it wrong for
- * good. They are counted when somebody asks, one in so many of a large table.
+ * A running count of the entries would stay wrong for good once a process is killed beside it. So
+ * entries are counted here; of a large table only one set in so many.
  */
 void rl_local_read_stats(const rl_local *table, rl_local_stats *stats)
 {

@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * local: the shared-memory tier, one table for all children of a host.
+ * local: the local tier, a table in shared memory for all children of a host.
  *
- * The table lives in memory that the caller mapped shared before forking and passes in; nothing
- * here is ever freed, and no pointer is stored in it. All functions but rl_local_init may be
- * called from any thread of any process at any time; none blocks, allocates or calls the system.
+ * The caller passes in memory that it mapped shared before it forks. Nothing in it is ever freed,
+ * and no pointer is stored in it. All functions except rl_local_init() and rl_local_move() may be
+ * called from any thread of any process at any time; none blocks, allocates or, except
+ * rl_local_clock(), makes a system call.
  *
- * Times named host_ms are rl_local_clock(): ms on a clock that is the same for all processes of
- * the host, never steps back and runs while the machine sleeps. Times named now are ticks of a
- * limit since the epoch, made of the ms that rl_local_now() derives from it.
+ * host_ms is rl_local_clock(): ms on a clock that is the same for all processes of the host, never
+ * steps back and runs while the machine sleeps. now is a number of ticks of a limit since the
+ * epoch, made from the ms that rl_local_now() returns.
  */
 #ifndef RL_LOCAL_H
 #define RL_LOCAL_H
@@ -18,34 +19,34 @@
 
 #include "core/limiter.h"
 
-#define RL_LOCAL_SEED 16                  /* bytes of secret the hash needs */
+#define RL_LOCAL_SEED 16                  /* bytes of secret for the hash */
 #define RL_LOCAL_MIN_SIZE (64 * 1024)     /* bytes */
-#define RL_SNAPSHOT_SERVES_MS 1000        /* then one request asks Redis again */
-#define RL_REVALIDATIONS_PER_SECOND 1000  /* such asks, per host */
+#define RL_SNAPSHOT_SERVES_MS 1000        /* then a snapshot is stale */
+#define RL_REVALIDATIONS_PER_SECOND 1000  /* at most, of a host */
 
 typedef struct rl_local rl_local;
 
-/* What an entry is for. One identity may have one of each under the same counter. */
+/* What an entry is for. An identity may have one entry of each kind under the same counter. */
 typedef enum {
-    RL_LOCAL_COUNT = 1, /* counts of this host: sync=local, or no Redis */
-    RL_LOCAL_FALLBACK,  /* counts of this host while Redis does not answer */
-    RL_LOCAL_SNAPSHOT,  /* what Redis last said */
-    RL_LOCAL_LOG_ONCE  /* what was complained of */
+    RL_LOCAL_COUNT = 1, /* a count of this host: sync=local, or no Redis */
+    RL_LOCAL_FALLBACK,  /* a count of this host while Redis does not answer */
+    RL_LOCAL_SNAPSHOT,  /* what Redis last reported */
+    RL_LOCAL_LOG_ONCE   /* how often a warning was due: see rl_local_report() */
 } rl_local_kind;
 
 /* Whose clock the windows of a count are aligned to. */
 typedef enum { RL_CLOCK_HOST, RL_CLOCK_REDIS } rl_clock;
 
 typedef enum {
-    RL_SNAPSHOT_UNKNOWN, /* nothing known, or nothing that denies: ask */
+    RL_SNAPSHOT_UNKNOWN, /* there is none, or it does not deny: ask Redis */
     RL_SNAPSHOT_STALE,   /* it denies, and is stale: see rl_local_snapshot_revalidate() */
     RL_SNAPSHOT_DENIES   /* Redis would deny */
 } rl_snapshot_verdict;
 
 /*
  * Makes a table in size bytes (at least RL_LOCAL_MIN_SIZE) of zeroed memory, aligned to 64. The
- * seed should be random; it keeps clients from choosing identities that collide. epoch_ms is the
- * wall clock's time, read once, so that windows start where people expect them to.
+ * seed should be random: it keeps clients from choosing identities that collide. epoch_ms is the
+ * wall clock's time; windows are aligned to it.
  */
 rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_LOCAL_SEED],
                         int64_t epoch_ms);
@@ -54,23 +55,23 @@ rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_L
 rl_local *rl_local_attach(void *memory, size_t size);
 
 /*
- * Fills a table that was just made, and is used by nobody yet, with what lives in another one,
- * which may be in use: entries, seed, clocks and the number of evictions. Returns how many entries
- * it holds then, of *live. Where it is too small the least useful ones are left out, and of a table
- * of less than 2 MB most are.
+ * Fills a new table, which no other thread uses yet, from another one, which may be in use: live
+ * entries, seed, clocks and the number of evictions. Sets *live to the number of live entries, and
+ * returns how many of them the new table has. If it is too small it lacks the least useful ones. If
+ * the other table is smaller than 2 MB, it lacks most.
  */
 uint64_t rl_local_move(rl_local *to, const rl_local *from, int64_t host_ms, uint64_t *live);
 
-/* ms on the host's clock; 0 is an arbitrary moment before the process started. */
+/* ms since an arbitrary moment before the process started. */
 int64_t rl_local_clock(void);
 
-/* host_ms as ms since the epoch: by the host's clock, or by Redis's as last heard. */
+/* host_ms as ms since the epoch: by the host's clock, or by Redis's as it was last reported. */
 int64_t rl_local_now(const rl_local *table, rl_clock clock, int64_t host_ms);
 
 /*
- * The key of an entry: a SipHash of kind, counter and identity under the table's seed. counter
- * stands for scope, rule name, algorithm and window, so that state is never read with another
- * meaning than it was written with. Never 0.
+ * The key of an entry: a SipHash of kind, counter and identity with the table's seed; never 0.
+ * counter is a hash of scope, rule name, algorithm and window, so that an entry is only read by
+ * rules that mean the same by it.
  */
 uint64_t rl_local_key(const rl_local *table, rl_local_kind kind, uint64_t counter,
                       const void *identity, size_t length);
@@ -102,12 +103,12 @@ void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_
                     int64_t host_ms, rl_view *view);
 
 /*
- * Stores a count that a clock has left ahead of now where rl_limiter_roll() anchors it; to be
- * called when a peeked count denies. A denied charge does it by itself.
+ * If a count is ahead of now because a clock stepped back, stores it as rl_limiter_roll() anchors
+ * it. To be called when a peeked count denies; rl_local_charge() does it by itself.
  */
 void rl_local_anchor(rl_local *table, uint64_t key, const rl_limit *limit, int64_t now);
 
-/* Takes back what was charged at a position: see rl_limiter_give_back(). */
+/* Takes back cost units that were charged at a position: see rl_limiter_give_back(). */
 void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, int64_t position,
                         int64_t cost);
 
@@ -166,23 +167,24 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
 int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms);
 
 /*
- * Counts a denial of key and says how many to report: 0 for silence, else the denials since the
- * last report, this one included. At most one report per every_ms and key.
+ * Counts a denial of key. Returns how many to report: 0, or the denials since the last report, this
+ * one included. At most one report per every_ms and key.
  */
 uint32_t rl_local_report(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
 
 /*
- * How many denials of key have not been reported, if the last report was more than every_ms ago;
- * they then count as reported. 0 if there is nothing to say.
+ * Returns how many denials of key have not been reported if the last report was more than every_ms
+ * ago, and counts them as reported; otherwise 0.
  */
 uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int64_t every_ms);
 
 typedef struct {
     uint64_t capacity;  /* entries that fit */
-    uint64_t entries;   /* entries that a key has, live or expired; counted by looking at them */
-    uint64_t evictions; /* entries that were still live when another took their place */
+    uint64_t entries;   /* entries in use, live or expired; above 16 MB estimated */
+    uint64_t evictions; /* live entries whose place was given to another key */
 } rl_local_stats;
 
+/* Reads every entry, or, above 16 MB, one in so many: not for the request path. */
 void rl_local_read_stats(const rl_local *table, rl_local_stats *stats);
 
 #endif

@@ -2,44 +2,45 @@
 /*
  * local_count: the counts of this host.
  *
- * A count is a pair of words, and what is pending another; limiter.c does the arithmetic on a state
- * made of both. Each is swapped as it was read, and the sum that was judged is never less than the
- * truth:
+ * A count is one pair of words, its pending units are another; limiter.c calculates on a state made
+ * from both. Each pair is swapped from what was read. The sum that is judged is never less than
+ * what was really charged and pending:
  *
- * - A unit is charged before it ceases to be pending, and pending is read before the count. So a
- *   unit on its way is seen, twice at the worst.
- * - Of rules that share a counter one may charge the count while another makes units pending: two
- *   swaps of two pairs. Each looks again after its swap, and the later one at the least sees both,
- *   and takes its own back if they are too many.
- * - Units that were pending too long are charged once, by three swaps that anybody may make and
- *   that each happen once: the pending pair is marked with what of it is overdue, and from then on
- *   nothing else changes it; the count is charged, and its side bit turned; the marked units leave
- *   the pending pair, and its side bit is turned. Marked and on different sides, they are charged
- *   already. Who finds a mark goes on from there, so nothing depends on the one that set it being
- *   alive.
+ * - A unit is charged before it is removed from the pending pair, and the pending pair is read
+ *   before the count. So a unit that is being settled is seen at least once, at worst twice.
+ * - Of rules that share a counter, one may charge the count while another makes units pending:
+ *   these are swaps of different pairs. Each thread reads both pairs again after its swap. At least
+ *   the later one sees both changes, and takes its own back if they exceed the limit.
+ * - Units that are pending too long are charged once, by three swaps. Any thread may make them, and
+ *   each takes effect once. 1: the pending pair is marked with the number of overdue periods; from
+ *   then on no other change to it succeeds. 2: the units are charged to the count, and its side bit
+ *   is turned. 3: the units are removed from the pending pair, the mark with them, and its side bit
+ *   is turned. Between 2 and 3 the side bits differ: the marked units are charged already. A thread
+ *   that finds a mark goes on from there, so it does not matter whether the thread that set it
+ *   lives.
  */
 #include <string.h>
 
 #include "shm/local_table.h"
 
-#define LATE_MS 60000 /* a process may have been stopped for so long */
+#define LATE_MS 60000 /* a thread may have been stopped for so long after it read its clock */
 
-/* In the second word of a count, and the first one of what is pending. */
+/* In the second word of a count, and in the first one of the pending pair. */
 #define COUNT_SIDE (UINT64_C(1) << 63)
 #define PENDING_SIDE (UINT64_C(1) << 51)
 
-/* What of a pending pair is overdue, as a number of periods: its earlier one, or both. */
+/* The mark of a pending pair: 1 if the period before is overdue, 2 if both are. */
 #define OVERDUE_SHIFT 49
 #define OVERDUE (UINT64_C(3) << OVERDUE_SHIFT)
 #define PERIOD (~(GENERATION | PENDING_SIDE | OVERDUE))
 
-/* A count as it was read: what a swap expects. */
+/* A count as it was read, which is what a swap expects. */
 typedef struct {
     rl_pair count, pending;
     uint64_t blocked;
 } reading;
 
-/* A pair as it reads in a tenure. */
+/* A pair as it reads in a tenure: one of another generation is zero. */
 static rl_pair pair_in(const tenure *t, rl_pair p)
 {
     return is_of(first_of(p), t->owner) ? p : pair_of(t->owner & GENERATION, 0);
@@ -75,7 +76,7 @@ static int64_t lower(rl_pair p)
     return (int64_t)(second_of(p) & 0xffffffff);
 }
 
-/* Whether units are marked that are in the count already. */
+/* Whether the marked units are in the count already. */
 static int is_charged(rl_pair count, rl_pair pending)
 {
     return marked(pending)
@@ -95,7 +96,7 @@ static void unpack_count(const rl_limit *limit, rl_pair p, rl_state *state)
     }
 }
 
-/* Packs follow a pair as it reads in the tenure, and stay on its side. */
+/* pack_count() and pack_pending() keep the generation and the side of the pair that was read. */
 static rl_pair pack_count(const rl_limit *limit, rl_pair was, const rl_state *state)
 {
     uint64_t generation = first_of(was) & GENERATION, side = second_of(was) & COUNT_SIDE;
@@ -112,7 +113,7 @@ static rl_pair pack_pending(rl_pair was, const rl_pending *pending)
                    (uint64_t)pending->prev << 32 | (uint64_t)pending->cur);
 }
 
-/* What is left when the marked units have gone. */
+/* What is pending without the marked units. */
 static rl_pending without_overdue(rl_pair pending)
 {
     int periods = marked(pending);
@@ -122,9 +123,9 @@ static rl_pending without_overdue(rl_pair pending)
 }
 
 /*
- * Another process, whose clock was read later than ours, may have moved the count on already; how
- * much later, if we were stopped in between, has a bound. What is further ahead, a clock has left
- * there.
+ * The time that counts: now, or later if a thread that read its clock later has moved the count on
+ * already. If the count is further ahead than a stopped thread explains, a clock has stepped back,
+ * and now counts.
  */
 static int64_t not_before(const rl_limit *limit, const rl_state *state, int64_t now)
 {
@@ -169,9 +170,8 @@ static void state_of(const rl_limit *limit, const tenure *t, const reading *was,
 }
 
 /*
- * Pending first: see above. If units are pending, again until they were the same before and after
- * the count was read: so none is seen on both sides, and a count is of the side that the mark is
- * about.
+ * The pending pair first: see above. If units are pending, repeats until that pair is the same
+ * before and after the count is read. So no unit is seen in both, and the side bits of the two fit.
  */
 static void read_count(const tenure *t, reading *was)
 {
@@ -184,7 +184,7 @@ static void read_count(const tenure *t, reading *was)
     was->blocked = load_acquire(&words[BLOCKED]);
 }
 
-/* How many periods of a pending pair, from the earlier one on, are overdue. */
+/* How many periods of a pending pair are overdue, the earlier one first. */
 static int overdue(const rl_limit *limit, rl_pair pending, int64_t now)
 {
     int64_t behind = now / (RL_PENDING_PERIOD_MS * rl_limiter_ticks(limit)) - period_of(pending);
@@ -194,7 +194,7 @@ static int overdue(const rl_limit *limit, rl_pair pending, int64_t now)
     return behind >= 1 && upper(pending) ? 1 : 0;
 }
 
-/* A count that is charged with the marked units, at the end of their time or now. */
+/* The count with the marked units charged to it, at the end of their last period or now. */
 static rl_pair charge_marked(const rl_limit *limit, const tenure *t, const reading *was,
                              int64_t now)
 {
@@ -211,7 +211,7 @@ static rl_pair charge_marked(const rl_limit *limit, const tenure *t, const readi
     return pair_of(first_of(count), second_of(count) ^ COUNT_SIDE);
 }
 
-/* The next of the three swaps that charge what is overdue. */
+/* Makes the next of the three swaps that charge overdue units. */
 static void charge_overdue(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
 {
     word *words = t->entry->words;
@@ -228,8 +228,8 @@ static void charge_overdue(const tenure *t, const rl_limit *limit, const reading
 }
 
 /*
- * Reads a count in which nothing is overdue. Returns 0 if the tenure is over; if not, a swap of
- * what was read is a swap of this tenure or fails: see is_held().
+ * Reads a count, after charging what is overdue in it. Returns 0 if the tenure is over. Otherwise a
+ * swap from what was read happens in this tenure or fails: see is_held().
  */
 static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading *was)
 {
@@ -247,8 +247,8 @@ static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading
 }
 
 /*
- * Stores a count that was read ahead of its time, and what is pending, where a roll to now has
- * anchored them; if somebody else is quicker, the next denial sees to it.
+ * If a count or its pending pair was read ahead of now, stores them as rl_limiter_roll() anchors
+ * them. If another thread's swap comes first, the next denial does it.
  */
 static void store_anchored(const tenure *t, const rl_limit *limit, const reading *was, int64_t now)
 {
@@ -290,7 +290,7 @@ void rl_local_peek(rl_local *table, uint64_t key, const rl_limit *limit, rl_view
     state_of(limit, &t, &was, view);
 }
 
-/* One attempt to charge; 0 if somebody else was quicker. Otherwise was is what is there now. */
+/* Tries to charge once. Returns 0 if the pair has changed; otherwise *was is what is there now. */
 static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, reading *was,
                       const rl_state *state, rl_state *after)
 {
@@ -308,10 +308,10 @@ static int try_charge(const tenure *t, const rl_limit *limit, int64_t cost, read
 }
 
 /*
- * Whether what there is after a charge is within the limit. It is if it is what the charge was
- * decided on, no matter what was there in between. Where nothing was pending in this tenure there
- * is nothing to be compared: who makes a unit pending will see the charge. That takes a full
- * barrier between each one's swap and look, which swap_pair() is.
+ * Whether the counter is within its limit after a charge. It is if both pairs are still those that
+ * the charge was decided on. If nothing was ever pending in this tenure, nothing needs comparing: a
+ * thread that makes a unit pending later will see the charge. This needs a full barrier between
+ * each thread's swap and its reads; swap_pair() is one.
  */
 static int still_fits(const tenure *t, const rl_limit *limit, const reading *was,
                       const rl_view *before)
@@ -406,7 +406,10 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 
-/* Whether a period's units are pending no more; for others, whose clocks are ahead, one sooner. */
+/*
+ * Whether the units of a period are no longer pending. If another thread, whose clock is ahead, has
+ * moved the pair on by one period, it is the next one that counts.
+ */
 static int is_over(int64_t period, const rl_state *state, rl_pair pending)
 {
     int64_t latest = state->pending.period + (period_of(pending) == state->pending.period + 1);
@@ -445,9 +448,9 @@ int64_t rl_local_prolong(rl_local *table, uint64_t key, const rl_limit *limit,
 }
 
 /*
- * Charged first, then no longer pending: so a unit is always counted at least once, and twice if
- * its process dies in between. A charge is given back if the unit has become overdue meanwhile, for
- * then another one has charged it.
+ * Units are first charged, then removed from the pending pair. So a unit is always counted at least
+ * once, and twice if the process dies in between. If the units become overdue in between, another
+ * thread charges them, and this charge is given back.
  */
 void rl_local_settle(rl_local *table, uint64_t key, const rl_limit *limit,
                      const rl_local_units *units, int charged)

@@ -1,24 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * local_move: the counts of one table in another.
+ * local_move: copies the entries of one table into another.
  *
- * A table cannot grow where it lies: which set a key belongs to depends on how many sets there are.
- * So a reload that brings another size makes a new table and fills it from the one before, in which
- * children that have not ended yet go on counting. An entry is copied with its generation, since
- * its words are of no effect in another one. It is read in the order in which decisions read it, so
- * a copy holds at least what was charged and pending at some moment; a snapshot that was being
- * written fails its checksum.
+ * A table cannot be resized in place, because a key's set depends on the number of sets. So a
+ * reload with another size makes a new table and fills it from the old one, in which children that
+ * have not ended yet go on counting. An entry is copied with its generation, because its words
+ * would read as zero in another one. It is read in the order in which decisions read it, so a copy
+ * has at least what was charged and pending at some moment; a snapshot that is being written fails
+ * its checksum.
  *
- * An entry does not hold the last 12 bits of its key. In a table of at least 4,096 sets, which is
- * 2 MB, the set tells them; in a smaller one several keys may fit, and then the entry is left out.
+ * An entry does not contain the last 12 bits of its key. In a table of at least 4,096 sets, which
+ * is 2 MB, they follow from the set. In a smaller one several keys may fit; the entry is then left
+ * out.
  */
 #include <string.h>
 
 #include "shm/local_table.h"
 
-#define TAIL ((UINT64_C(1) << FINGERPRINT_SHIFT) - 1) /* the bits that are not held */
+#define TAIL ((UINT64_C(1) << FINGERPRINT_SHIFT) - 1) /* the bits that an entry lacks */
 
-/* The key of an owner in a set of so many; 0 if the set does not tell it. */
+/* The key of an owner in a set, of so many; 0 if several keys fit. */
 static uint64_t key_in(uint64_t owner, uint64_t set, uint64_t sets)
 {
     uint64_t upper = KEY_BIT | (owner & FINGERPRINT) << FINGERPRINT_SHIFT;
@@ -27,12 +28,12 @@ static uint64_t key_in(uint64_t owner, uint64_t set, uint64_t sets)
     return tail <= TAIL && tail + sets > TAIL ? upper | tail : 0;
 }
 
-/* Nobody else uses the table that an entry is copied to. */
+/* The table that the entry is copied to is not in use yet. */
 static void copy(const entry *from, entry *to)
 {
     rl_pair pending, count;
 
-    do { /* a count is copied with the side of what is pending: see local_count.c */
+    do { /* the count and the pending units, as they were together: see local_count.c */
         pending = read_pair(&from->words[PENDING]);
         count = read_pair(&from->words[COUNT]);
     } while (read_pair(&from->words[PENDING]) != pending);
@@ -47,7 +48,7 @@ static void copy(const entry *from, entry *to)
     store(&to->silent, load(&from->silent));
 }
 
-/* Moves an entry; 0 if it changes hands meanwhile, or its key is not to be told. */
+/* Moves an entry; returns 0 if it gets another owner meanwhile, or its key is unknown. */
 static int move(rl_local *to, const rl_local *from, uint64_t set, const entry *e, uint64_t owner,
                 int64_t host_ms)
 {
@@ -91,7 +92,7 @@ uint64_t rl_local_move(rl_local *to, const rl_local *from, int64_t host_ms, uint
             moved += (uint64_t)move(to, from, set, e, owner, host_ms);
         }
     }
-    moved -= load(&to->evictions); /* each of an entry that had been moved before */
+    moved -= load(&to->evictions); /* each evicted an entry that had been moved before */
     add(&to->evictions, load(&from->evictions));
     return moved;
 }

@@ -1,47 +1,46 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * local_snapshot: what Redis last said of a counter.
+ * local_snapshot: what Redis last reported of a counter.
  *
- * The state of a reply, aged from the moment of asking and put through limiter.c, denies only what
- * Redis would deny now. How the words of a snapshot are written and read is told in local.c.
+ * The state of a reply, aged from the moment of asking and judged by limiter.c, denies only what
+ * Redis would deny now. local_table.h shows the words of a snapshot, local.c their invariants.
  */
 #include <string.h>
 
 #include "shm/local_table.h"
 
-/* How the words are filled is drawn in local_table.h. */
 #define LAG_SHIFT 40
 #define LAG_MAX_MS INT64_C(0xfff)
 #define HOST_MS ((UINT64_C(1) << LAG_SHIFT) - 1)
 #define REDIS_MS ((UINT64_C(1) << LOW_SUM_SHIFT) - 1)
 
-/* A checksum of 30 bits, 10 of them beside Redis's clock and 20 beside the time to ask again. */
+/* The checksum has 30 bits: 10 in REDIS_NOW and 20 in CHECK. */
 #define LOW_SUM_SHIFT 42
 #define LOW_SUM (UINT64_C(0x3ff) << LOW_SUM_SHIFT)
 #define HIGH_SUM_SHIFT 32
 #define HIGH_SUM (UINT64_C(0xfffff) << HIGH_SUM_SHIFT)
 
 /*
- * What a log was asked: a cost under a quota, neither above RL_LOG_QUOTA_MAX when there is a
- * wait, which is the answer to this and to nothing else.
+ * The quota and the cost that a log was asked about. The wait in its reply is for these alone. If
+ * there is a wait, both are at most RL_LOG_QUOTA_MAX.
  */
 static uint32_t question(const rl_limit *limit, int64_t cost)
 {
     return (uint32_t)limit->quota << 16 | ((uint32_t)cost & 0xffff);
 }
 
-/* What Redis said, and when. */
+/* The contents of a snapshot. */
 typedef struct {
     int64_t asked_ms;
     int64_t redis_now_ms;
-    int64_t lag_ms;   /* from asking to the answer, and what the clock's grain adds */
-    uint64_t units;   /* a window's prev << 32 | cur; a level; a log's wait << 32 | question */
-    uint32_t terms;   /* 1 + the quota of an override; of a log, OVERRIDDEN | used */
-    uint32_t blocked_ms; /* for how long from redis_now_ms on */
-    uint64_t check;   /* as it was read */
+    int64_t lag_ms;      /* from asking to the reply, and what whole ms may hide */
+    uint64_t units;      /* as in UNITS */
+    uint32_t terms;      /* as in TERMS */
+    uint32_t blocked_ms; /* from redis_now_ms on */
+    uint64_t check;      /* CHECK as it was read */
 } snapshot;
 
-/* A log's terms. The quota of an override is the one in the question. */
+/* In the terms of a log. The quota of an override is the one in its question. */
 #define OVERRIDDEN (UINT32_C(1) << 31)
 #define USED_MAX (OVERRIDDEN - 1)
 
@@ -58,7 +57,7 @@ static uint64_t checksum(uint64_t key, const uint64_t w[ENTRY_WORDS])
     return sum;
 }
 
-/* Reads a snapshot whole, or not at all: what is read is of this tenure, and of one writer. */
+/* Reads a snapshot. Returns 0 if its words are not all of this tenure and of one writer. */
 static int read_snapshot(const tenure *t, uint64_t key, snapshot *said)
 {
     uint64_t w[ENTRY_WORDS], sum;
@@ -106,7 +105,7 @@ static void unpack_log(const snapshot *said, rl_limit *limit, rl_state *state)
         state->wait_ms = (int64_t)(said->units >> 32);
 }
 
-/* The limit and the state that a snapshot speaks of, at the time it was made. */
+/* The limit and the state that Redis reported, at the time when it did. */
 static void unpack_snapshot(const snapshot *said, rl_limit *limit, rl_state *state)
 {
     int64_t ticks = rl_limiter_ticks(limit), now = said->redis_now_ms * ticks;
@@ -150,7 +149,7 @@ static void describe(const rl_limit *limit, const rl_local_reply *reply, snapsho
     }
 }
 
-/* Follows Redis's clock, but not its jitter: what needs it needs no more. */
+/* Follows Redis's clock; ignores jitter up to 50 ms, since fallback windows need no better. */
 static void hear_clock(rl_local *table, int64_t offset_ms)
 {
     int64_t off_by = (int64_t)load(&table->redis_offset_ms) - offset_ms;
@@ -203,7 +202,7 @@ void rl_local_snapshot_drop(rl_local *table, uint64_t key)
         swap(&t.entry->words[CHECK], &check, t.owner & GENERATION);
 }
 
-/* The time to ask again has 32 bits, which are enough from the time of asking on: 49 days. */
+/* CHECK has the low 32 bits of the time, which is enough for 49 days from the time of asking. */
 static int is_stale(const snapshot *said, int64_t host_ms)
 {
     return host_ms - said->asked_ms >= (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
@@ -216,14 +215,14 @@ static int may_revalidate(rl_local *table, int64_t host_ms)
     uint64_t spent = load(&table->revalidations), next;
 
     do {
-        next = spent >= second ? spent + 1 : second + 1; /* others may have a later second */
+        next = spent >= second ? spent + 1 : second + 1; /* another clock may be a second ahead */
         if ((next & 0xffffffff) > RL_REVALIDATIONS_PER_SECOND)
             return 0;
     } while (!swap(&table->revalidations, &spent, next));
     return 1;
 }
 
-/* Whether a snapshot denies cost, as far as it can know. */
+/* Whether a snapshot denies cost. A log is known to deny only the cost that it was asked about. */
 static int still_denies(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
                         int64_t age_ms)
 {

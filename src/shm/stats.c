@@ -2,13 +2,19 @@
 /*
  * stats: counters and histograms in shared memory.
  *
- * What requests wait for Redis is counted twice. Once by bounds that people know, for programs that
- * draw histograms. And once, for quantiles, in eight buckets for each doubling, in the way of
- * HdrHistogram: a value's bucket is its highest set bit and the three bits below it, so counting
- * costs a shift and an add, and a quantile is known to 1/8 of its value.
+ * The waits for Redis are counted twice: by fixed bounds, for programs that draw histograms, and,
+ * for quantiles, in eight buckets for each doubling, as HdrHistogram does. A value's bucket is
+ * given by its highest set bit and the three bits below it, so counting costs a shift and an add,
+ * and a quantile is known to 1/8 of its value.
  *
- * The past is kept in a ring of copies, so that a page can say what happened in the last minute. A
- * request pays nothing for that. A copy is found by its time, which is void while it is written.
+ *   µs            bucket
+ *   0 to 15       the same number
+ *   16 to 31      16 to 23, each of 2 µs
+ *   32 to 63      24 to 31, each of 4 µs
+ *   ...           eight buckets for each doubling; the last takes all longer waits
+ *
+ * Copies of the counters are kept in a ring, so that a page can show the last minute at no cost to
+ * requests. The time of a copy is 0 while it is written.
  */
 #include <string.h>
 
@@ -22,14 +28,14 @@
 #define RECENT_MS 60000
 
 typedef struct {
-    rl_count at_ms; /* on the host's clock; 0: nothing is kept here */
+    rl_count at_ms; /* host_ms when it was made; 0: there is none, or it is being written */
     rl_stats_counts counts;
 } kept;
 
 struct rl_stats {
     uint64_t magic;
     uint64_t size;
-    char names[RL_STATS_ROWS][NAME_SIZE]; /* of the rows; "" ends them */
+    char names[RL_STATS_ROWS][NAME_SIZE]; /* of the rows; "" after the last */
     _Alignas(64) rl_stats_counts now;
     kept past[KEPT];
 };
@@ -110,7 +116,9 @@ static int64_t bucket_end(int bucket)
     return bucket < 16 ? bucket : ((int64_t)(bucket % 8 + 8 + 1) << shift) - 1;
 }
 
-/* Where the breaker is open or there is no room, nothing is sent and nobody waits. */
+/*
+ * If the breaker is open or too many calls are in flight, nothing is sent and nothing waited for.
+ */
 static int was_sent(rl_failure failure, int64_t waited_us)
 {
     return failure == RL_ANSWERED || failure > RL_FAILED_BUSY
@@ -134,7 +142,7 @@ void rl_stats_count_redis(rl_stats *stats, rl_failure failure, int64_t waited_us
 
 /* --- Reading ------------------------------------------------------------------------------ */
 
-/* How many words of the counters are in use: all but the rows without a rule. */
+/* How many words of the counters are in use: all except the rows without a rule. */
 static size_t words_of(const rl_stats *stats)
 {
     size_t row = 0;
@@ -180,7 +188,7 @@ void rl_stats_keep(rl_stats *stats, int64_t host_ms)
     store_release(&oldest->at_ms, (uint64_t)host_ms);
 }
 
-/* Whether what was kept at one time serves better than at another: see minute_ago(). */
+/* Whether a copy of one time serves better than that of another: see minute_ago(). */
 static int is_better(int64_t at_ms, int64_t than_ms, int64_t minute_ago_ms)
 {
     if (than_ms > minute_ago_ms)
@@ -188,7 +196,7 @@ static int is_better(int64_t at_ms, int64_t than_ms, int64_t minute_ago_ms)
     return at_ms <= minute_ago_ms && at_ms > than_ms;
 }
 
-/* What was kept a minute ago: the latest that is so old, or else the first. */
+/* The latest copy that is at least a minute old; if there is none, the oldest. */
 static const kept *minute_ago(const rl_stats *stats, int64_t host_ms, int64_t *at_ms)
 {
     const kept *found = NULL;
@@ -223,7 +231,7 @@ int64_t rl_stats_recent(const rl_stats *stats, int64_t host_ms, rl_stats_counts 
         atomic_thread_fence(memory_order_acquire);
         if ((int64_t)load(&before->at_ms) == at_ms)
             return host_ms - at_ms;
-        for (size_t i = 0; i < words; i++) /* it was written over meanwhile */
+        for (size_t i = 0; i < words; i++) /* the copy was overwritten in between */
             store(&target[i], load(&((const rl_count *)&stats->now)[i]));
     }
     return 0;

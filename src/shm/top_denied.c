@@ -1,19 +1,30 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * top_denied: who is denied the most right now, in bounded shared memory.
+ * top_denied: the identities that are denied most, in bounded shared memory.
  *
- * Sets of eight places, as in the local tier, but for texts. Counting a denial of somebody who is
- * in the table is two atomic adds. Texts are written by whoever has swapped the place's key for a
- * claim, which holds the second it was made in: one that is older than two seconds belongs to
- * nobody, so a process that dies while it writes blocks nothing. What a place says is believed only
- * if its checksum, which takes in the key, agrees; a place that does not agree, as when a claim was
- * overtaken, is freed by whoever reads it.
+ * The table is divided into sets of eight places, as the local tier is. A denial of an identity
+ * that is in the table takes two atomic adds. To write the texts of a place, a thread swaps the
+ * place's key for a claim, which contains the second in which it was made. A claim older than two
+ * seconds may be replaced by any thread, so a process that dies while it writes blocks nothing.
  *
- * A place counts the denials of two minutes, the one under way and the one before, each word with
- * its minute: that is enough to weigh one client against another.
+ * A reader believes the texts only if their checksum fits the place's key. Otherwise a claim was
+ * replaced while its owner still wrote, and the reader frees the place.
+ *
+ *  word          bits  meaning
+ *  keys[i]         64  key of the identity; has bit 63. Or a claim: bit 62 and a second of host_ms.
+ *                      0: the place is free
+ *  minute          32  number of the minute of the latest denial
+ *                  32  denials in that minute
+ *  before        32+32 the same for an earlier minute
+ *  denials         64  denials since the identity was entered
+ *  since_ms        64  host_ms when it was entered
+ *  last_ms         64  host_ms of the latest denial, to about a second
+ *  check           64  checksum of the key and of who
+ *  who        44 words rl_top_denied_key
  */
 #include <string.h>
 
+#include "shm/stats.h"
 #include "shm/top_denied.h"
 #include "core/atomics.h"
 
@@ -23,20 +34,20 @@
 #define MINUTE_MS 60000
 #define CLAIM_LASTS_S 2
 
-/* Set in every key of the local tier; what else stands in place of a key is a claim. */
+/* Set in every key of the local tier, and not in a claim. */
 #define KEY (UINT64_C(1) << 63)
 #define CLAIM (UINT64_C(1) << 62)
 
 #define KEY_WORDS (sizeof(rl_top_denied_key) / sizeof(uint64_t))
 
 _Static_assert(sizeof(rl_top_denied_key) % sizeof(uint64_t) == 0,
-               "who somebody is, is whole words");
+               "an identity's texts fill whole words");
 
 typedef _Atomic uint64_t word;
 
 typedef struct {
-    word minute;  /* number << 32 | denials in it */
-    word before;  /* the like */
+    word minute;
+    word before;
     word denials;
     word since_ms;
     word last_ms;
@@ -45,7 +56,7 @@ typedef struct {
 } place;
 
 typedef struct {
-    _Alignas(64) word keys[WAYS]; /* 0: free */
+    _Alignas(64) word keys[WAYS];
     place places[WAYS];
 } set;
 
@@ -142,7 +153,17 @@ static void write_who(place *p, uint64_t key, const rl_top_denied_key *who)
     store(&p->check, checksum(key, words));
 }
 
-/* Returns 0 if what is read was not written for key, or not whole. */
+/* Whether the numbers are indexes of their tables, and the texts end. */
+static int is_in_bounds(const rl_top_denied_key *who)
+{
+    return who->algorithm < RL_ALGORITHMS && who->source < RL_SOURCES
+        && memchr(who->identity, 0, sizeof(who->identity))
+        && memchr(who->rule, 0, sizeof(who->rule))
+        && memchr(who->address, 0, sizeof(who->address))
+        && memchr(who->limit, 0, sizeof(who->limit));
+}
+
+/* Returns 0 if what is there was not written for this key, or not completely. */
 static int read_who(const place *p, uint64_t key, rl_top_denied_key *who)
 {
     uint64_t words[KEY_WORDS] = {0}, check;
@@ -151,6 +172,8 @@ static int read_who(const place *p, uint64_t key, rl_top_denied_key *who)
         words[i] = load(&p->who[i]);
     check = load(&p->check);
     memcpy(who, words, sizeof(*who));
+    if (!is_in_bounds(who))
+        return 0;
     return check == checksum(key, words);
 }
 
@@ -159,13 +182,16 @@ static uint64_t claim_at(int64_t host_ms)
     return CLAIM | (uint64_t)(host_ms / 1000);
 }
 
-/* Whether a claim has been left behind. */
+/* Whether a claim is so old that its owner is taken for dead. */
 static int is_void(uint64_t there, int64_t host_ms)
 {
     return !(there & KEY) && (there & ~CLAIM) + CLAIM_LASTS_S < (uint64_t)(host_ms / 1000);
 }
 
-/* The place to take: a free one, or whose owner was denied least, and less than a newcomer. */
+/*
+ * The place for a newcomer with so many denials: a free one, or the one with the fewest denials in
+ * the last minute if the newcomer has more; -1: none.
+ */
 static int place_for(const set *s, uint64_t denials, int64_t host_ms)
 {
     uint64_t least = denials;
@@ -196,7 +222,7 @@ void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms)
         count(&s->places[i], 1, host_ms);
 }
 
-/* Says anew who it is, unless that is known. */
+/* Writes the texts of a place again if they have changed. */
 static void replace_who(set *s, int i, uint64_t key, const rl_top_denied_key *who, int64_t host_ms)
 {
     uint64_t claim = claim_at(host_ms), there = key;
@@ -226,7 +252,7 @@ void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied
         return;
     there = load(&s->keys[i]);
     if ((!(there & KEY) && there && !is_void(there, host_ms)) || !swap(&s->keys[i], &there, claim))
-        return; /* somebody else was quicker; the next report is soon */
+        return; /* another thread has taken the place; the next report comes soon */
     p = &s->places[i];
     store(&p->minute, (uint64_t)(host_ms / MINUTE_MS) << 32 | denials);
     store(&p->before, 0);
@@ -253,9 +279,9 @@ int rl_top_denied_read(rl_top_denied *table, int i, int64_t host_ms, rl_top_deni
     entry->since_ms = (int64_t)load(&p->since_ms);
     entry->last_ms = (int64_t)load(&p->last_ms);
     whole = read_who(p, there, &entry->who);
-    atomic_thread_fence(memory_order_acquire); /* all that was read, before the key again */
+    atomic_thread_fence(memory_order_acquire); /* reads the key again after all the others */
     if (load(key) != there)
-        return 0; /* it has just changed hands */
+        return 0; /* the place has just been taken by another key */
     if (!whole)
         swap(key, &there, 0);
     return whole;

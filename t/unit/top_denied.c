@@ -149,6 +149,13 @@ static void test_torn(void)
     who = who_is(key);
     rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
     is_str(entry_of(table, key, NOW + 5000).who.identity, who.identity, "for the next one");
+    who.algorithm = RL_ALGORITHMS;
+    rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
+    is_int(entry_of(table, key, NOW + 5000).key, 0, "nor is the number of an unknown algorithm");
+    who.algorithm = 0;
+    memset(who.rule, 'r', sizeof(who.rule));
+    rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
+    is_int(entry_of(table, key, NOW + 5000).key, 0, "nor a text without an end");
 }
 
 static void hammer(rl_top_denied *table, unsigned seed)
