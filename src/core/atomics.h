@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * atomics: access to memory that threads and processes share, with the memory order of each.
+ * atomics: access to memory that threads and processes share.
  *
- * load and store are relaxed: the word alone matters, not what else its writer wrote. load_acquire
- * also makes visible what the writer wrote before a store_release or a swap. swap and load_seq_cst
- * are in one order that all threads agree on: of two threads that each swap one word and then load
- * the other's, at least one sees the other's swap.
+ *  macro                        memory order
+ *  load, store, add, exchange   relaxed: for a word that matters alone
+ *  load_acquire                 acquire: what the writer wrote before its store_release or swap is
+ *                               visible afterwards
+ *  store_release                release
+ *  load_seq_cst, swap           sequentially consistent: of two threads that each swap one word and
+ *                               then load the other's, at least one sees the other's swap
  *
- * RL_BEFORE_ACCESS() does nothing here. The explorer in t/explore defines it as the point at which
- * another thread may be scheduled.
+ * RL_BEFORE_ACCESS() is where the explorer in t/explore may schedule another thread; otherwise it
+ * does nothing.
  */
 #ifndef RL_ATOMICS_H
 #define RL_ATOMICS_H
@@ -32,7 +35,7 @@
 #define exchange(p, v) \
     (RL_BEFORE_ACCESS(), atomic_exchange_explicit((p), (v), memory_order_relaxed))
 
-/* Compare and swap; *expected becomes what was found where that is something else. */
+/* Compare and swap; if it fails, *expected becomes the value that was found. */
 #define swap(p, expected, desired) \
     (RL_BEFORE_ACCESS(), atomic_compare_exchange_strong((p), (expected), (desired)))
 
@@ -54,14 +57,14 @@ static inline uint64_t second_of(rl_pair p)
     return (uint64_t)(p >> 64);
 }
 
-/* Compilers for arm64 have it and do not all say so. */
+/* Compilers for arm64 have it, although not all define the macro. */
 #if !defined(__GCC_HAVE_SYNC_COMPARE_AND_SWAP_16) && !defined(__aarch64__)
 #error "the local tier needs a 16-byte compare and swap: x86-64 built with -mcx16, or arm64"
 #endif
 
 /*
- * In the same order as swap(), and a full barrier: no load that comes after it is made before it.
- * On x86-64 the instruction is one; on arm64 its store may still be under way.
+ * Sequentially consistent like swap(), and a full barrier: no later load is made before it. On
+ * x86-64 the instruction itself is a full barrier; on arm64 a later load could overtake its store.
  */
 static inline int swap_pair(_Atomic uint64_t *w, rl_pair expected, rl_pair desired)
 {

@@ -2,9 +2,9 @@
 /*
  * failure: how an attempt to have Redis decide ended: with an answer, or why without one.
  *
- * One row for each outcome holds everything that counters, metrics and pages need of it. A new
- * reason is a row here and an entry in conf/OPERATING.md; its order is that of the columns of
- * server-status. Pure; the table is constant.
+ * A row has everything that counters, metrics and pages need of an outcome. A new reason is a row
+ * here and an entry in conf/OPERATING.md. The columns of server-status have the order of the rows.
+ * The table is constant.
  */
 #ifndef RL_FAILURE_H
 #define RL_FAILURE_H
@@ -12,8 +12,8 @@
 /*
  *  ROW(  name               metric      line of server-status?auto, column of server-status )
  *
- * The metric is the value of the label kind; an answer has a metric of its own. The line is printed
- * behind "RateLimit".
+ * The metric is the value of the label kind; answers are counted by another metric. The line is
+ * printed after "RateLimit".
  */
 #define RL_FAILURE_TABLE(ROW)                                                                     \
     ROW(RL_ANSWERED,       "answered", "RedisAnswered",      "Answered")                          \

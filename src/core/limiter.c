@@ -2,21 +2,22 @@
 /*
  * limiter: the arithmetic of the algorithms.
  *
- * The two windows are the same two counters; they differ in how much of the previous window still
- * counts: all of it fading in proportion to the time elapsed (sliding), or nothing (fixed). The
- * sliding estimate assumes that the previous window's units came evenly, which is the usual
- * two-counter approximation of a true sliding log. Seen as a function of time, with nothing
- * admitted, the estimate only falls, also across the window's edge: there prev takes over cur
- * with its full weight. The waits below rest on that.
+ * Both kinds of window have the same two counts. They differ in how much of the previous window
+ * still counts: in a sliding window a share that falls as time passes, in a fixed window nothing.
+ * The share assumes that the units of the previous window came evenly, which is the usual
+ * approximation of a sliding log by two counts. While nothing is admitted the estimate only falls,
+ * also where one window ends: there cur becomes prev, with its full weight. The waits below rely on
+ * that.
  *
- * A bucket keeps its level and not the time at which it will be empty, so that a changed quota is
- * never misread: the level is units x ticks of the window and falls by quota each tick. A leaky
- * bucket with a delay takes a request that fits within the delay, lets the level rise above the
- * burst, and says how long to hold the request: until the level it met would have let it in.
+ * A bucket stores its level and not the time at which it will be empty, so that a changed quota
+ * does not change what was used. The level is in units x ticks of the window and falls by quota
+ * each tick. A leaky bucket with a delay also admits a request that would fit within the delay. Its
+ * level then exceeds the burst, and the request is delayed until it would have fitted into the
+ * burst.
  *
- * Nothing is divided before it is compared: both sides are kept multiplied by the window. With
- * quota x window <= 2^51 ticks (checked when the configuration is read) and counts <= 10^9 no sum
- * passes 2^53, where doubles in Lua stop being exact, nor 2^63, where this file would.
+ * Nothing is divided before it is compared: both sides are multiplied by the window. Quota x window
+ * is at most 2^51 ticks (checked when the configuration is read) and counts are at most 10^9, so no
+ * sum reaches 2^53, up to which the doubles of Lua are exact, nor 2^63.
  */
 #include "core/limiter.h"
 
@@ -35,7 +36,7 @@ static int64_t divide_up(int64_t a, int64_t b)
     return (a + b - 1) / b;
 }
 
-/* Whether the previous window still counts, less and less of it; without: not at all. */
+/* Whether a share of the previous window still counts. */
 static int fades(const rl_limit *limit)
 {
     return limit->algorithm == RL_SLIDING_WINDOW;
@@ -47,7 +48,7 @@ static int64_t window_of(const rl_limit *limit)
     return limit->window_ms * rl_limiter_ticks(limit);
 }
 
-/* The delay's share of what a bucket may hold, in units x ticks. */
+/* By how much a delay lets a level exceed the burst, in units x ticks. */
 static int64_t delay_room(const rl_limit *limit)
 {
     return limit->delay_ms * rl_limiter_ticks(limit) * limit->quota;
@@ -66,15 +67,15 @@ int rl_limiter_is_exact(const rl_limit *limit)
 
 /* --- Time passes -------------------------------------------------------------------------- */
 
-/* A block moves with the state that a clock has left too far ahead. */
+/* A block moves together with a state that is anchored to an earlier time. */
 static void move_block_back(rl_state *state, int64_t ticks)
 {
     state->blocked_until = most(0, state->blocked_until - ticks);
 }
 
 /*
- * Anchors a window to an earlier one. Nobody knows how much of prev had faded, so all of it counts
- * as charged in the new window: the estimate is not lower than it ever was.
+ * Anchors a state to an earlier window. How much of prev had faded is not known, so all of it
+ * counts as charged in the new window: the estimate is at least what it was.
  */
 static void anchor_window(const rl_limit *limit, rl_state *state, int64_t index)
 {
@@ -132,13 +133,13 @@ static void charge(const rl_limit *limit, rl_state *state, int64_t cost)
         state->cur = least(state->cur + cost, RL_COUNT_MAX);
 }
 
-/* The tick that a state was moved to last, as far as it knows. */
+/* The tick that a state was last moved to; of a window, its start. */
 static int64_t moved_to(const rl_limit *limit, const rl_state *state)
 {
     return rl_limiter_is_bucket(limit) ? state->at : state->index * limit->window_ms;
 }
 
-/* Charges units that were pending too long, at the end of their time; never moves a state back. */
+/* Charges overdue units at the end of a period, or later if the state has moved on already. */
 static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64_t period)
 {
     int64_t ended = period * RL_PENDING_PERIOD_MS * rl_limiter_ticks(limit);
@@ -150,7 +151,7 @@ static void overdue(const rl_limit *limit, rl_state *state, int64_t units, int64
     charge(limit, state, units);
 }
 
-/* A clock that stepped back leaves what is pending in its periods, up to two ahead. */
+/* If a clock stepped back, the periods stay up to two ahead of it. */
 static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
 {
     rl_pending was = state->pending;
@@ -168,7 +169,7 @@ static void roll_pending(const rl_limit *limit, rl_state *state, int64_t now)
         overdue(limit, state, was.cur, was.period + 2);
 }
 
-/* No block ends later than one that starts now would: else a clock has stepped back. */
+/* If a block ends later than one that starts now would, a clock stepped back: shortens it. */
 static void roll_block(const rl_limit *limit, rl_state *state, int64_t now)
 {
     int64_t most_ms = limit->block_ms ? limit->block_ms : RL_WINDOW_MAX_MS;
@@ -198,7 +199,7 @@ static int64_t elapsed(const rl_limit *limit, const rl_state *state, int64_t now
     return now - state->index * limit->window_ms;
 }
 
-/* What counts against the quota now, and what there is of it, both times the window. */
+/* What is used now, and below what may be used, both multiplied by the window. */
 static int64_t used(const rl_limit *limit, const rl_state *state, int64_t now)
 {
     int64_t sum;
@@ -262,8 +263,8 @@ int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64
 /* --- Waits -------------------------------------------------------------------------------- */
 
 /*
- * The elapsed time at which a window's own count, now fading as prev, leaves units free: the
- * least e with count x (window - e) <= units x window.
+ * The elapsed time at which a fading count of the previous window has come down to units: the least
+ * e with count x (window - e) <= units x window.
  */
 static int64_t faded(const rl_limit *limit, int64_t count, int64_t units)
 {
@@ -293,13 +294,13 @@ static int64_t wait_for_bucket(const rl_limit *limit, const rl_state *state, int
     return divide_up(over, limit->quota * rl_limiter_ticks(limit));
 }
 
-/* A quota that became 0 while a bucket was in use leaves its level for ever. */
+/* A bucket whose quota became 0 while it was in use keeps its level for ever. */
 static int never_drains(const rl_limit *limit, const rl_state *state, int64_t cost)
 {
     return rl_limiter_is_bucket(limit) && limit->quota == 0 && state->level + cost > 0;
 }
 
-/* How long the algorithm itself denies cost units, pending ones and blocks apart. */
+/* How long the algorithm denies cost units, without regard to pending units and blocks. */
 static int64_t wait_for(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost)
 {
     if (fits(limit, state, now, cost))
@@ -354,7 +355,7 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
         return RL_NEVER;
     if (rl_limiter_is_log(limit) && now >= state->blocked_until)
         return pending_units(state) ? RL_SOFT_RETRY_MS : state->next_ms;
-    if (limit->delay_ms > 0) /* what is left without a delay */
+    if (limit->delay_ms > 0) /* until more is left that needs no delay */
         return most(rl_limiter_delay(limit, state, remaining + 1), blocked_for(limit, state, now));
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
@@ -390,8 +391,9 @@ int64_t rl_limiter_position(const rl_limit *limit, const rl_state *state, int64_
 }
 
 /*
- * A bucket that was empty for a while since the charge has drained part of it for good. How long it
- * was empty is not known, but not longer than the time since: so much is never given back.
+ * Part of a bucket's charge may have drained since. How much is not known, because the bucket may
+ * have been empty for a while, but it is at most what drains in the time since the charge. That
+ * much is not given back.
  */
 void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t position, int64_t cost)
 {
@@ -410,7 +412,7 @@ void rl_limiter_give_back(const rl_limit *limit, rl_state *state, int64_t positi
     }
 }
 
-/* Whether units that became pending in a period may be pending still. */
+/* Whether units that became pending in a period may still be pending. */
 static int is_pending(const rl_state *state, int64_t period)
 {
     return period == state->pending.period || period == state->pending.period - 1;

@@ -1,23 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A limit on /login that counts //login, /x/../login, /LOGIN and /%6Cogin apart is no limit. This
- * room gives all of them the same bytes. httpd has decoded a path once before a rule sees it, but
- * an application behind it may decode again, fold case or read a backslash as a slash; so each
- * step errs towards calling two spellings one.
+ * path: one spelling for each path.
  *
- * The order is what makes it sound. Decoding comes first, because what it brings to light (a
- * slash, a dot, a ";") is material for the others, while none of them makes a new %XX: they remove
- * whole segments or the ends of segments, so a slash always stays between what they left standing.
- * Then one walk over the segments: parameters fall before dots are judged ("..;x" is ".."), and
- * empty segments before ".." looks for what to take back ("/a//.." is "/"). What remains is only
- * shortened at its end (slashes) or replaced byte by byte (case).
+ * A limit on /login is useless if //login, /x/../login, /LOGIN and /%6Cogin are counted apart, so
+ * all of them get the same bytes here. httpd has decoded a path once before a rule sees it, but an
+ * application behind it may decode it again, fold case or read a backslash as a slash. So each step
+ * rather takes two spellings for one than one for two.
  *
- * Hence, for every set of flags: the result is a fixpoint; it starts with a slash; it is never
- * longer than the input, but for that slash; and two inputs that the enabled steps call equal give
- * equal bytes. Every byte is written once and taken back at most once by each step: linear time,
- * also for %25252525 and for /a/a/a/../../..
+ * The order of the steps matters. Decoding comes first, because its results (a slash, a dot, a ";")
+ * are input to the other steps. None of those makes a new %XX: they remove whole segments or the
+ * ends of segments, so a slash stays between what is left. Then one walk over the segments:
+ * parameters are removed before dots are resolved ("..;x" is ".."), and empty segments before ".."
+ * removes the one before it ("/a//.." is "/"). What is left is only shortened at its end (slashes)
+ * or replaced byte by byte (case).
  *
- * Nothing here allocates, fails, looks at a character set or a file system, or touches a query.
+ * So with any flags: normalising the result again does not change it; it starts with a slash; it is
+ * no longer than the input, except for that slash; and two inputs that the enabled steps make equal
+ * give equal bytes. Each step writes every byte once and removes it at most once: linear time, also
+ * for %25252525 and for /a/a/a/../../..
+ *
+ * Nothing here allocates, fails, or looks at a character set, a file system or a query.
  */
 
 #include "core/path.h"
@@ -39,9 +41,9 @@ static int hex_value(char c)
 }
 
 /*
- * Decodes in place until no %XX is left. The output is a stack: a decoded byte may complete
- * another %XX with the two before it, so its top is looked at again. No %XX can overlap another,
- * so the order in which they are decoded makes no difference.
+ * Decodes in place until no %XX is left. The output is a stack: a decoded byte may complete another
+ * %XX with the two bytes before it, so the top is checked again. No %XX can overlap another, so the
+ * order in which they are decoded does not matter.
  */
 static size_t decode(char *path, size_t len)
 {
@@ -85,7 +87,7 @@ static int is_dot_dot(const char *seg, size_t len)
     return len == 2 && seg[0] == '.' && seg[1] == '.';
 }
 
-/* Takes the last "/segment" back off the output; at the root there is none. */
+/* Removes the last "/segment" from the output; the root has none. */
 static size_t parent(const char *path, size_t len)
 {
     while (len > 0 && path[--len] != '/') {
@@ -95,9 +97,9 @@ static size_t parent(const char *path, size_t len)
 }
 
 /*
- * The walk over the segments, in place: path starts with a slash, and each segment is written as
- * "/segment", never ahead of where it was read. A last segment that comes to nothing ("/a/",
- * "/a/.", "/a/b/..", "/a/;x") is written as a bare slash: the trailing one.
+ * Walks over the segments in place: path starts with a slash, and each segment is written as
+ * "/segment", never ahead of where it was read. If nothing is left of the last segment ("/a/",
+ * "/a/.", "/a/b/..", "/a/;x"), a slash is written: the trailing one.
  */
 static size_t walk_segments(char *path, size_t len, unsigned flags)
 {
@@ -135,8 +137,8 @@ static size_t walk_segments(char *path, size_t len, unsigned flags)
 }
 
 /*
- * All trailing slashes, also where empty segments count: if "/a/" is "/a", then "/a//" is "/a/" is
- * "/a". Taking only one would leave a path that the next round shortens again.
+ * Removes all trailing slashes, also if empty segments count: if "/a/" is "/a", then "/a//" is
+ * "/a/" and so "/a". Removing only one would leave a path that normalising again would change.
  */
 static size_t drop_trailing_slashes(const char *path, size_t len)
 {
@@ -159,8 +161,8 @@ static void fold_case(char *path, size_t len)
 
 size_t rl_path_normalise(char *dst, const char *src, size_t len, unsigned flags)
 {
-    /* The bytes go one to the right, behind a slash that is taken away again if they bring one
-     * of their own: whether they do shows only once they are decoded. */
+    /* The bytes are moved by one, behind a slash. If they turn out to start with a slash, which
+     * is known only after decoding, that slash is removed again. */
     memmove(dst + 1, src, len);
     dst[0] = '/';
     len++;
@@ -200,8 +202,8 @@ size_t rl_path_segments(const char *path, size_t len, unsigned n)
 }
 
 /*
- * Past the double star that glob stands on, or, where that stands for whole segments, past the
- * slash and the double star; else NULL.
+ * If glob starts with a double star, or with a slash and a double star that stands for whole
+ * segments, returns what follows it; otherwise NULL.
  */
 static const char *skip_deep(const char *glob, int *whole_segments)
 {
@@ -217,17 +219,17 @@ static const char *skip_deep(const char *glob, int *whole_segments)
 }
 
 /*
- * Greedy, with two places to come back to: the last star and, failing that, the last double star.
- * What came before a double star is never tried again, as it can take in all that an earlier one
- * would have; nor before a star, within its segment. And where a star behind a double star ran
- * into the end of its segment, it will from every later start in the same segment; so the double
- * star goes on to the next one. Each segment is thus searched for stars from at most as many
- * starts as the glob has slashes, and one: linear in len.
+ * Greedy, with two places to backtrack to: the last star and, if that fails, the last double star.
+ * Nothing before a double star is tried again, because it can match all that an earlier one would
+ * have; nor, within a segment, anything before a star. If a star behind a double star reaches the
+ * end of its segment, it would from every later start in the same segment, too, so the double star
+ * goes on to the next segment. So stars are searched in each segment from at most as many starts as
+ * the glob has slashes, plus one: linear in len.
  */
 int rl_path_match(const char *glob, const char *path, size_t len)
 {
     const char *end = path + len;
-    const char *star = NULL, *star_at = path; /* the glob behind it, and what it took in up to */
+    const char *star = NULL, *star_at = path; /* the glob after it; the end of its match */
     const char *deep = NULL, *deep_at = path;
 
     for (;;) {
