@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The places of held requests: never more than there may be, however many ask at once, and each
- * ends by itself. Time is an argument, so nothing here waits.
+ * The places of delayed requests: never more than allowed are taken, however many threads try at
+ * once, and each ends by itself. Time is an argument, so nothing here waits.
  */
 #include <pthread.h>
 
@@ -21,16 +21,16 @@ static void test_places(void)
     rl_delayed *delayed = make_delayed();
 
     ok(!rl_delayed_has_room(delayed, 5000, 0) && !rl_delayed_take(delayed, 5000, 1000, 0),
-       "where nobody may be delayed, nobody is");
+       "if no place is allowed, none is taken");
     ok(rl_delayed_take(delayed, 5000, 1000, 2) && rl_delayed_has_room(delayed, 5000, 2)
            && rl_delayed_take(delayed, 5000, 300, 2), "two places, taken");
     ok(!rl_delayed_has_room(delayed, 5000, 2) && !rl_delayed_take(delayed, 5000, 1000, 2),
-       "are all");
-    ok(!rl_delayed_has_room(delayed, 5299, 2), "one is taken to its end");
+       "a third is not");
+    ok(!rl_delayed_has_room(delayed, 5299, 2), "a place is taken until its end");
     ok(rl_delayed_has_room(delayed, 5400, 2) && !rl_delayed_has_room(delayed, 5400, 1),
-       "and free behind it");
-    ok(!rl_delayed_has_room(delayed, 5999, 1), "the other to its own");
-    ok(rl_delayed_has_room(delayed, 6100, 1), "though nobody gave it up");
+       "and free afterwards");
+    ok(!rl_delayed_has_room(delayed, 5999, 1), "so is the other one");
+    ok(rl_delayed_has_room(delayed, 6100, 1), "though neither was given back");
 }
 
 /* The ring turns every 12.8 s. */
@@ -43,7 +43,7 @@ static void test_turns(void)
         wrong += !rl_delayed_take(delayed, t, 10000, 15);
         wrong += !rl_delayed_has_room(delayed, t + 24000, 1);
     }
-    is_int(wrong, 0, "places that were never given up are gone when the ring has turned");
+    is_int(wrong, 0, "no place is left when the ring has turned");
 }
 
 enum { ROUNDS = 5000 };
@@ -52,7 +52,7 @@ static _Atomic int taken[ROUNDS];
 static pthread_barrier_t together;
 static rl_delayed *shared_ring;
 
-/* Each round begins when the places of the one before have ended. */
+/* Each round begins when the places of the round before have ended. */
 static void *take(void *unused)
 {
     (void)unused;
@@ -79,7 +79,7 @@ static void test_threads(void)
         fewer += taken[i] < 3;
     }
     is_int(more, 0, "%d threads take 3 places at once: no more than these are taken", THREADS);
-    is_int(fewer, 0, "and all of them");
+    is_int(fewer, 0, "and no fewer");
 }
 
 int main(void)

@@ -30,18 +30,18 @@ static const struct {
     {"full: the window must turn and a tenth of it fade", S, 0, 10, 5300, 1, 0, 800, 1700, 800},
     {"full: the window must turn", F, 0, 10, 5300, 1, 0, 700, 700, 700},
     {"full, the last ms", F, 0, 10, 5999, 1, 0, 1, 1, 1},
-    {"the window before counts whole at the edge", S, 10, 0, 5000, 1, 0, 100, 1000, 100},
+    {"the window before counts fully at the edge", S, 10, 0, 5000, 1, 0, 100, 1000, 100},
     {"the window before does not count", F, 10, 0, 5000, 1, 10, 0, 0, NEVER},
     {"half of it faded", S, 10, 0, 5500, 1, 5, 0, 500, 100},
     {"half of it faded, the rest taken", S, 10, 5, 5500, 1, 0, 100, 1500, 100},
-    {"a hair before the unit is free", S, 10, 0, 5099, 1, 0, 1, 901, 1},
-    {"to the ms when the unit is free", S, 10, 0, 5100, 1, 1, 0, 900, 100},
-    {"dear requests wait longer", S, 10, 0, 5000, 5, 0, 500, 1000, 100},
+    {"1 ms before a unit is free", S, 10, 0, 5099, 1, 0, 1, 901, 1},
+    {"at the ms when a unit is free", S, 10, 0, 5100, 1, 1, 0, 900, 100},
+    {"a higher cost waits longer", S, 10, 0, 5000, 5, 0, 500, 1000, 100},
     {"the whole quota at once waits for the fading", S, 1, 0, 5000, 10, 9, 1000, 1000, 1000},
     {"the whole quota at once waits for two edges", S, 0, 1, 5000, 10, 9, 2000, 2000, 2000},
-    {"dearer than the quota waits for ever", S, 0, 0, 5000, 11, 10, NEVER, 0, NEVER},
-    {"dearer than the quota waits for ever", F, 0, 0, 5000, 11, 10, NEVER, 0, NEVER},
-    {"a cost of nothing passes when full", F, 0, 10, 5000, 0, 0, 0, 1000, 1000},
+    {"a cost above the quota never fits", S, 0, 0, 5000, 11, 10, NEVER, 0, NEVER},
+    {"a cost above the quota never fits", F, 0, 0, 5000, 11, 10, NEVER, 0, NEVER},
+    {"a cost of 0 passes when full", F, 0, 10, 5000, 0, 0, 0, 1000, 1000},
     {"a quota lowered under the count", S, 0, 20, 5000, 1, 0, 1550, 2000, 1550},
     {"a quota lowered under the count", F, 0, 20, 5000, 1, 0, 1000, 1000, 1000},
     {"a quota lowered under the count before", S, 20, 0, 5000, 1, 0, 550, 1000, 550},
@@ -111,32 +111,32 @@ static void test_give_back(void)
     ok(state.index == 5, "give back: the window stays");
 }
 
-/* --- Tables of a bucket: 10 units in 1,000 ms, one each 100 ms, holds 5 ------------------- */
+/* --- Tables of a bucket: 10 units in 1,000 ms, one each 100 ms, burst 5 -------------------- */
 
 static const struct {
     const char *story;
     int64_t level, delay_ms; /* level in units x ms */
     int64_t blocked_ms, pending, cost;
     int admits, soft;
-    int64_t remaining, retry_after, hold, reset, next_unit;
+    int64_t remaining, retry_after, delayed, reset, next_unit;
 } levels[] = {
     {"empty", 0, 0, 0, 0, 1, 1, 0, 5, 0, 0, 0, NEVER},
     {"one unit in it", 1000, 0, 0, 0, 1, 1, 0, 4, 0, 0, 100, 100},
-    {"a hair in it", 1, 0, 0, 0, 1, 1, 0, 4, 0, 0, 1, 1},
+    {"one tick of a unit in it", 1, 0, 0, 0, 1, 1, 0, 4, 0, 0, 1, 1},
     {"full", 5000, 0, 0, 0, 1, 0, 0, 0, 100, 0, 500, 100},
-    {"full but for a hair less than a unit", 4001, 0, 0, 0, 1, 0, 0, 0, 1, 0, 401, 1},
-    {"full, and dear", 5000, 0, 0, 0, 5, 0, 0, 0, 500, 0, 500, 100},
-    {"dearer than it holds", 0, 0, 0, 0, 6, 0, 0, 5, NEVER, 0, 0, NEVER},
-    {"fuller than it holds: the burst was lowered", 9000, 0, 0, 0, 1, 0, 0, 0, 500, 0, 900, 500},
-    {"full, but it may be held", 5000, 100, 0, 0, 1, 1, 0, 0, 0, 100, 500, 100},
-    {"held for a part", 4500, 100, 0, 0, 1, 1, 0, 0, 0, 50, 450, 50},
-    {"held too long", 5001, 100, 0, 0, 1, 0, 0, 0, 1, 0, 501, 101},
-    {"within the burst nothing is held", 4000, 100, 0, 0, 1, 1, 0, 1, 0, 0, 400, 100},
+    {"one tick short of room for a unit", 4001, 0, 0, 0, 1, 0, 0, 0, 1, 0, 401, 1},
+    {"full, a higher cost", 5000, 0, 0, 0, 5, 0, 0, 0, 500, 0, 500, 100},
+    {"a cost above the burst", 0, 0, 0, 0, 6, 0, 0, 5, NEVER, 0, 0, NEVER},
+    {"above the burst, which was lowered", 9000, 0, 0, 0, 1, 0, 0, 0, 500, 0, 900, 500},
+    {"full, but the request may be delayed", 5000, 100, 0, 0, 1, 1, 0, 0, 0, 100, 500, 100},
+    {"delayed for part of the time", 4500, 100, 0, 0, 1, 1, 0, 0, 0, 50, 450, 50},
+    {"the delay would be too long", 5001, 100, 0, 0, 1, 0, 0, 0, 1, 0, 501, 101},
+    {"within the burst there is no delay", 4000, 100, 0, 0, 1, 1, 0, 1, 0, 0, 400, 100},
     {"blocked", 0, 0, 250, 0, 1, 0, 0, 0, 250, 0, 0, 250},
-    {"blocked for less than it has to wait", 9000, 0, 250, 0, 1, 0, 0, 0, 500, 0, 900, 500},
-    {"blocked, where it would be held", 5000, 100, 250, 0, 1, 0, 0, 0, 250, 100, 500, 250},
+    {"blocked for less than the wait", 9000, 0, 250, 0, 1, 0, 0, 0, 500, 0, 900, 500},
+    {"blocked, but otherwise delayed", 5000, 100, 250, 0, 1, 0, 0, 0, 250, 100, 500, 250},
     {"units pending that leave room", 0, 0, 0, 4, 1, 1, 0, 1, 0, 0, 0, 1000},
-    {"units pending that do not", 0, 0, 0, 5, 1, 0, 1, 0, 1000, 0, 0, 1000},
+    {"units pending that leave no room", 0, 0, 0, 5, 1, 0, 1, 0, 1000, 0, 0, 1000},
     {"units pending, and full anyway", 5000, 0, 0, 5, 1, 0, 0, 0, 100, 0, 500, 100},
 };
 
@@ -156,8 +156,8 @@ static void test_levels(void)
         is_int(rl_limiter_remaining(&limit, &state, now), levels[i].remaining, "remaining");
         is_int(rl_limiter_retry_after(&limit, &state, now, cost), levels[i].retry_after,
                "retry after");
-        if (levels[i].admits || levels[i].hold)
-            is_int(rl_limiter_delay(&limit, &state, cost), levels[i].hold, "held");
+        if (levels[i].admits || levels[i].delayed)
+            is_int(rl_limiter_delay(&limit, &state, cost), levels[i].delayed, "delay");
         is_int(rl_limiter_reset(&limit, &state, now), levels[i].reset, "reset");
         is_int(rl_limiter_next_unit(&limit, &state, now), levels[i].next_unit, "next unit");
     }
@@ -202,7 +202,8 @@ static void test_pending(void)
     is_int(rl_limiter_position(&limit, &state, 5 * PERIOD + 59999), 5,
            "pending: a period is charged");
     rl_limiter_charge(&limit, &state, 4);
-    ok(state.cur == 0 && state.pending.period == 5 && state.pending.cur == 4, "and nothing else");
+    ok(state.cur == 0 && state.pending.period == 5 && state.pending.cur == 4,
+       "nothing but the pending units changes");
     rl_limiter_roll(&limit, &state, 6 * PERIOD);
     ok(state.cur == 0 && state.pending.period == 6 && state.pending.prev == 4
            && state.pending.cur == 0, "in the next period the units are known as those before");
@@ -211,28 +212,31 @@ static void test_pending(void)
     rl_limiter_settle(&limit, &then, 5, 4, 1);
     ok(then.cur == 4 && then.pending.prev == 0 && then.pending.cur == 3, "settled with a charge");
     rl_limiter_settle(&limit, &then, 6, 2, 0);
-    ok(then.cur == 4 && then.pending.prev == 0 && then.pending.cur == 1, "and without");
+    ok(then.cur == 4 && then.pending.prev == 0 && then.pending.cur == 1,
+       "settled without a charge");
     rl_limiter_settle(&limit, &then, 6, 9, 0);
     ok(then.cur == 4 && then.pending.cur == 0, "never below zero");
     then = state;
     rl_limiter_settle(&limit, &then, 4, 4, 1);
     rl_limiter_settle(&limit, &then, 7, 4, 1);
-    ok(then.cur == 0 && then.pending.prev == 4 && then.pending.cur == 3, "of no other period");
+    ok(then.cur == 0 && then.pending.prev == 4 && then.pending.cur == 3,
+       "units of another period are not settled");
     rl_limiter_roll(&limit, &state, 7 * PERIOD);
     ok(state.cur == 4 && state.pending.prev == 3,
-       "what is never settled is charged after two periods");
+       "units that are never settled are charged after two periods");
     then = state;
     rl_limiter_settle(&limit, &then, 5, 4, 0);
-    ok(then.cur == 4 && then.pending.prev == 3, "then it is too late to settle it");
+    ok(then.cur == 4 && then.pending.prev == 3, "settling them then does nothing");
     then = state;
     ok(rl_limiter_roll(&limit, &then, 5 * PERIOD) == 5 * PERIOD && then.pending.period == 7
            && then.pending.prev == 3,
-       "a clock two periods back leaves what is pending where it is");
+       "a clock two periods back leaves pending units where they are");
     rl_limiter_roll(&limit, &then, 4 * PERIOD);
     ok(then.pending.period == 4 && then.pending.prev == 3 && then.cur == 4,
-       "one further back takes it along");
+       "a clock further back takes them along");
     rl_limiter_roll(&limit, &state, 8 * PERIOD);
-    ok(state.cur == 7 && state.pending.prev == 0 && state.pending.cur == 0, "and so it ends");
+    ok(state.cur == 7 && state.pending.prev == 0 && state.pending.cur == 0,
+       "in the end nothing is pending");
 }
 
 static void test_prolonging(void)
@@ -242,58 +246,58 @@ static void test_prolonging(void)
     rl_state state = {.pending = {6, 4, 3}}, then = state;
 
     is_int(rl_limiter_prolong(&then, 6, 2), 6, "prolonged in the latest period");
-    ok(then.pending.prev == 4 && then.pending.cur == 3, "units stay there");
+    ok(then.pending.prev == 4 && then.pending.cur == 3, "units of the latest period stay there");
     is_int(rl_limiter_prolong(&then, 5, 3), 6, "those of the period before");
-    ok(then.pending.period == 6 && then.pending.prev == 1 && then.pending.cur == 6, "come there");
+    ok(then.pending.period == 6 && then.pending.prev == 1 && then.pending.cur == 6,
+       "units of the period before move to the latest");
     rl_limiter_prolong(&then, 5, 9);
-    ok(then.pending.prev == 0 && then.pending.cur == 7, "never more than there are");
+    ok(then.pending.prev == 0 && then.pending.cur == 7, "no more units move than there are");
     is_int(rl_limiter_prolong(&then, 4, 3), RL_PERIOD_GONE,
-           "those of an earlier period are a charge");
-    is_int(rl_limiter_prolong(&then, 7, 3), RL_PERIOD_GONE, "a later period has none");
-    ok(then.pending.prev == 0 && then.pending.cur == 7 && then.cur == 0, "and nothing moves");
+           "units of an earlier period have become a charge");
+    is_int(rl_limiter_prolong(&then, 7, 3), RL_PERIOD_GONE, "a later period has no units");
+    ok(then.pending.prev == 0 && then.pending.cur == 7 && then.cur == 0, "then nothing moves");
     then = state;
     rl_limiter_prolong(&then, 5, 4);
     rl_limiter_settle(&limit, &then, 5, 4, 0);
-    ok(then.pending.prev == 0 && then.pending.cur == 3, "settled by who has not heard of it: gone");
+    ok(then.pending.prev == 0 && then.pending.cur == 3, "settled under their old period: gone");
     then = state;
     rl_limiter_settle(&limit, &then, 6, 5, 1);
     ok(then.pending.prev == 2 && then.pending.cur == 0 && then.cur == 5,
-       "or by who has heard of what is still to come");
+       "settled under a period they are not in yet: taken from the other");
 }
 
 /* --- Logs --------------------------------------------------------------------------------- */
 
-/* What Redis summed up is all that is known. */
 static void test_logs(void)
 {
     static const rl_limit limit = LIMIT(RL_SLIDING_LOG, 10, 1000);
     rl_state state = {.used = 9, .asked = 3, .wait_ms = 400, .next_ms = 100, .reset_ms = 900};
 
-    is_int(rl_limiter_roll(&limit, &state, 5000), 5000, "a log is not moved");
+    is_int(rl_limiter_roll(&limit, &state, 5000), 5000, "a log is not rolled");
     ok(rl_limiter_admits(&limit, &state, 5000, 1) && !rl_limiter_admits(&limit, &state, 5000, 2),
-       "it admits up to its quota");
-    is_int(rl_limiter_remaining(&limit, &state, 5000), 1, "of which so much remains");
+       "a log admits up to its quota");
+    is_int(rl_limiter_remaining(&limit, &state, 5000), 1, "remaining is what the quota leaves");
     is_int(rl_limiter_retry_after(&limit, &state, 5000, 3), 400,
-           "the cost that was asked knows its wait");
+           "the cost that was asked about has its own wait");
     is_int(rl_limiter_retry_after(&limit, &state, 5000, 2), 100,
-           "another one when there is more room");
+           "another cost waits for the first unit to leave");
     is_int(rl_limiter_retry_after(&limit, &state, 5000, 11), RL_NEVER,
-           "one above the quota has none");
+           "a cost above the quota never fits");
     is_int(rl_limiter_next_unit(&limit, &state, 5000), 100,
-           "more remains with the first that leaves");
-    is_int(rl_limiter_reset(&limit, &state, 5000), 900, "all of it with the last");
-    is_int(rl_limiter_position(&limit, &state, 5000), 5000, "a charge stands at its tick");
+           "more remains when the first unit leaves");
+    is_int(rl_limiter_reset(&limit, &state, 5000), 900, "all remains when the last unit has left");
+    is_int(rl_limiter_position(&limit, &state, 5000), 5000, "a charge is at its tick");
     rl_limiter_charge(&limit, &state, 1);
     ok(state.used == 10 && state.reset_ms == 1000 && state.next_ms == 100,
-       "it counts, and leaves last");
+       "a charge counts, and leaves last");
     state = (rl_state){.used = 0};
     is_int(rl_limiter_reset(&limit, &state, 5000), 0, "an empty log is whole");
-    is_int(rl_limiter_next_unit(&limit, &state, 5000), RL_NEVER, "to which nothing comes");
+    is_int(rl_limiter_next_unit(&limit, &state, 5000), RL_NEVER, "an empty log gets no more room");
     rl_limiter_charge(&limit, &state, 1);
-    ok(state.used == 1 && state.next_ms == 1000, "its first charge leaves first");
+    ok(state.used == 1 && state.next_ms == 1000, "the first charge of an empty log leaves first");
     state.blocked_until = 5500;
     ok(!rl_limiter_admits(&limit, &state, 5000, 1)
-           && rl_limiter_retry_after(&limit, &state, 5000, 1) == 500, "a block holds for it, too");
+           && rl_limiter_retry_after(&limit, &state, 5000, 1) == 500, "a block denies here, too");
 }
 
 /* --- What is exact ------------------------------------------------------------------------ */
@@ -308,11 +312,11 @@ static void test_exactness(void)
     limit = (rl_limit)BUCKET(RL_TOKEN_BUCKET, 1, 60000, RL_PRODUCT_MAX / 60000000);
     ok(rl_limiter_is_exact(&limit), "a bucket of a minute counts in µs");
     limit.burst++;
-    ok(!rl_limiter_is_exact(&limit), "so that it takes a thousandth");
+    ok(!rl_limiter_is_exact(&limit), "so its burst may be a thousandth");
     limit = (rl_limit){RL_LEAKY_BUCKET, 10, 1000, RL_PRODUCT_MAX / 1000000 - 1, 99, 0, 0};
-    ok(rl_limiter_is_exact(&limit), "a delay takes its share");
+    ok(rl_limiter_is_exact(&limit), "a delay that still fits is exact");
     limit.delay_ms = 10000;
-    ok(!rl_limiter_is_exact(&limit), "and no more than there is");
+    ok(!rl_limiter_is_exact(&limit), "a longer one is not");
     is_int(rl_limiter_ticks(&limit), 1000, "a bucket's tick is a µs");
     limit.window_ms = 60001;
     is_int(rl_limiter_ticks(&limit), 1, "but a ms beyond a minute");

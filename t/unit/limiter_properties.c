@@ -48,7 +48,7 @@ static rl_limit any_limit(rng *r)
     return limit;
 }
 
-/* Counts and levels may be above the quota: it may have been lowered since. */
+/* Counts and levels may exceed the quota, as after it was lowered. */
 static scene any_scene(rng *r)
 {
     scene s = {.limit = any_limit(r)};
@@ -69,7 +69,7 @@ static scene any_scene(rng *r)
     return s;
 }
 
-/* With a block, or units pending, or both. */
+/* The scene with a block, pending units, both or neither. */
 static scene with_more(scene s, rng *r)
 {
     int64_t ticks = rl_limiter_ticks(&s.limit), holds = rl_limiter_capacity(&s.limit);
@@ -84,7 +84,7 @@ static scene with_more(scene s, rng *r)
     return s;
 }
 
-/* After ms in which nothing is admitted. */
+/* The scene after ms in which nothing is admitted. */
 static scene later(scene s, int64_t ms)
 {
     s.now = rl_limiter_roll(&s.limit, &s.state, s.now + ms * rl_limiter_ticks(&s.limit));
@@ -108,7 +108,7 @@ static int64_t pending_of(const scene *s)
 
 /* --- Properties --------------------------------------------------------------------------- */
 
-/* The limit as its definition says, in wide numbers; s.state is of the window of now. */
+/* The verdict by the definition, in 128 bits; s->state must be of the window of now. */
 static int defined(const scene *s)
 {
     const rl_limit *limit = &s->limit;
@@ -132,7 +132,7 @@ static int keeps_definition(scene s, rng *r)
     return admits(s, s.cost) == defined(&s);
 }
 
-/* What is pending is taken to be settled without a charge: nothing else happens. */
+/* The wait assumes that pending units are settled without a charge. */
 static int waits_exactly(scene s, rng *r)
 {
     int64_t wait;
@@ -168,7 +168,7 @@ static int denials_are_soft_or_block(scene s, rng *r)
     return soft == admits(s, s.cost) && blocks == (!soft && s.limit.block_ms > 0);
 }
 
-/* Where a request may be held, it is what is admitted without that. */
+/* With a delay, remaining is what is admitted without one. */
 static int remaining_is_what_is_admitted(scene s, rng *r)
 {
     int64_t left;
@@ -203,7 +203,7 @@ static int reset_is_exact(scene s, rng *r)
         && (s.limit.quota == 0 || remaining(later(s, reset - 1)) < holds) && wait <= reset;
 }
 
-/* Blocks count, units pending do not: nobody knows when they are settled. */
+/* Blocks count; pending units do not, because it is not known when they are settled. */
 static int next_unit_is_exact(scene s, rng *r)
 {
     int64_t left, next;
@@ -244,9 +244,9 @@ static int stepping_back_never_refills(scene s, rng *r)
 }
 
 /*
- * A state that was stored where the clock stepped back to is whole again as soon as any other, but
- * for two windows: a step within a window leaves it ahead, and what counts as charged now begins to
- * fade when the window of now is over.
+ * A state that was stored after the clock stepped back is empty at most two windows later than any
+ * other: a step within a window leaves it ahead, and units that count as charged now begin to fade
+ * when the window of now is over.
  */
 static int stepping_back_soon_passes(scene s, rng *r)
 {
@@ -287,7 +287,7 @@ static int giving_back_undoes_a_charge(scene s, rng *r)
     return s.state.prev == charged.state.cur - s.cost && s.state.cur == 0;
 }
 
-/* From period to period, or in one leap: the same, and nothing is lost on the way. */
+/* Rolling from period to period and in one leap give the same, and no unit is lost. */
 static int pending_ends(scene s, rng *r)
 {
     int64_t ticks = rl_limiter_ticks(&s.limit), period;
@@ -311,7 +311,7 @@ static int pending_ends(scene s, rng *r)
         s = later(s, PERIOD / 2);
     if (pending_of(&s) || !same(&s.state, &leap.state))
         return 0;
-    /* At the end of their time they are charged whole. */
+    /* At the end of their time all of them are charged. */
     units.now = rl_limiter_roll(&units.limit, &units.state, (period + 2) * PERIOD * ticks);
     if (pending_of(&units))
         return 0;
@@ -319,10 +319,7 @@ static int pending_ends(scene s, rng *r)
         || s.cost * s.limit.window_ms * ticks > RL_PRODUCT_MAX : units.state.cur == s.cost;
 }
 
-/*
- * As long as somebody prolongs units in each period they are pending, and then end as they are
- * settled.
- */
+/* Units that are prolonged in each period stay pending until they are settled. */
 static int prolonged_units_stay(scene s, rng *r)
 {
     int64_t period, prolonged;
@@ -360,21 +357,23 @@ static const struct {
     const char *promise;
     int (*holds)(scene s, rng *r);
 } properties[] = {
-    {"the verdict is the definition's", keeps_definition},
-    {"retry after is exact to the ms, for quotas that changed, blocks and units pending",
+    {"the verdict is that of the definition", keeps_definition},
+    {"retry after is exact to the ms, also with changed quotas, blocks and pending units",
      waits_exactly},
-    {"a denial is due to pending units, or blocks, or neither", denials_are_soft_or_block},
-    {"remaining is what is admitted, and not one more", remaining_is_what_is_admitted},
-    {"reset is exact to the ms, and not before retry after", reset_is_exact},
+    {"a denial is soft, starts a block, or neither", denials_are_soft_or_block},
+    {"remaining units are admitted, and one more is not", remaining_is_what_is_admitted},
+    {"reset is exact to the ms, and at least retry after", reset_is_exact},
     {"next unit is exact to the ms", next_unit_is_exact},
-    {"with nothing admitted, what remains never falls, and all comes back", waiting_never_hurts},
+    {"while nothing is admitted, remaining never falls, and reaches the capacity",
+     waiting_never_hurts},
     {"a clock that steps back refills nothing", stepping_back_never_refills},
-    {"and denies nobody for more than two windows longer", stepping_back_soon_passes},
-    {"giving back undoes a charge, of a window also from the one after",
+    {"a clock that steps back delays the reset by at most two windows", stepping_back_soon_passes},
+    {"giving back undoes a charge, also from the window after",
      giving_back_undoes_a_charge},
-    {"what is never settled is charged after one to two periods, in steps or in a leap",
+    {"units that are never settled are charged after one to two periods, in steps or in a leap",
      pending_ends},
-    {"what is prolonged in each period is pending until it is settled", prolonged_units_stay},
+    {"units that are prolonged in each period are pending until they are settled",
+     prolonged_units_stay},
 };
 
 static const char *const kinds[] = {"sliding window", "fixed window", "log", "token bucket",
@@ -414,7 +413,7 @@ static void test_properties(void)
 
 /* --- Traces ------------------------------------------------------------------------------- */
 
-/* A bucket in which much happens: a few units, full every now and then. */
+/* A bucket of a few units, which is full every now and then. */
 static rl_limit busy_bucket(rng *r, int64_t delay_ms)
 {
     return (rl_limit){RL_LEAKY_BUCKET, rng_between(r, 1, 50), rng_between(r, 100, 120000),
@@ -429,8 +428,8 @@ static int64_t some_ticks(rng *r, const rl_limit *limit)
 }
 
 /*
- * One charge of many is given back, some time later. Beside it the same trace in which that charge
- * never was: its bucket must never be the fuller one, or the give-back admits what it should not.
+ * One charge of many is given back later. A second bucket gets the same charges except that one. It
+ * must never be the fuller one; otherwise too much was given back.
  */
 static int gives_back_too_much(rng *r)
 {
@@ -464,10 +463,10 @@ static int gives_back_too_much(rng *r)
 }
 
 /*
- * Requests that are held leave when they were told to. A bucket without a delay, through which they
- * go as they leave, has room for each, but for the ms that a wait is rounded up by.
+ * Delayed requests go on when their delay ends. A bucket without a delay, which is charged at these
+ * times, has room for each, except for the ms by which a wait is rounded up.
  */
-static int leaves_too_fast(rng *r, long *held)
+static int leaves_too_fast(rng *r, long *delayed)
 {
     rl_limit limit = busy_bucket(r, rng_scaled(r, 1, 10000)), strict = limit;
     int64_t ticks = rl_limiter_ticks(&limit), now = INT64_C(1) << 40, left = 0;
@@ -475,18 +474,18 @@ static int leaves_too_fast(rng *r, long *held)
 
     strict.delay_ms = 0;
     for (int i = 0; i < 60; i++) {
-        int64_t units = rng_between(r, 1, limit.burst), hold_ms;
+        int64_t units = rng_between(r, 1, limit.burst), delay_ms;
 
         now += some_ticks(r, &limit);
         rl_limiter_roll(&limit, &state, now);
         if (!rl_limiter_admits(&limit, &state, now, units))
             continue;
-        hold_ms = rl_limiter_delay(&limit, &state, units);
+        delay_ms = rl_limiter_delay(&limit, &state, units);
         rl_limiter_charge(&limit, &state, units);
-        *held += hold_ms > 0;
-        if (hold_ms < 0 || hold_ms > limit.delay_ms)
+        *delayed += delay_ms > 0;
+        if (delay_ms < 0 || delay_ms > limit.delay_ms)
             return 1;
-        left = now + hold_ms * ticks > left ? now + hold_ms * ticks : left;
+        left = now + delay_ms * ticks > left ? now + delay_ms * ticks : left;
         rl_limiter_roll(&strict, &leaving, left);
         if (leaving.level + units * limit.window_ms * ticks
             > limit.burst * limit.window_ms * ticks + limit.quota * ticks)
@@ -498,24 +497,25 @@ static int leaves_too_fast(rng *r, long *held)
 
 static void test_traces(void)
 {
-    long rounds = rng_rounds("RL_ROUNDS", 200000) / 10, wrong = 0, held = 0;
+    long rounds = rng_rounds("RL_ROUNDS", 200000) / 10, wrong = 0, delayed = 0;
     rng r = {rng_seed(21)};
 
     for (long n = 0; n < rounds; n++)
         wrong += gives_back_too_much(&r);
     is_int(wrong, 0,
            "%ld traces of a bucket: a give-back leaves no more room than if the charge had "
-           "never been", rounds);
+           "not been made", rounds);
     wrong = 0;
     for (long n = 0; n < rounds; n++)
-        wrong += leaves_too_fast(&r, &held);
-    ok(wrong == 0 && held > rounds, "%ld traces of a bucket with a delay: requests leave no faster "
-       "than it drains (%ld held)", rounds, held);
+        wrong += leaves_too_fast(&r, &delayed);
+    ok(wrong == 0 && delayed > rounds,
+       "%ld traces of a bucket with a delay: requests go on no faster "
+       "than it drains (%ld delayed)", rounds, delayed);
 }
 
 /* --- Ends of the ranges ------------------------------------------------------------------- */
 
-/* The largest numbers that can ever meet: a foreign Redis value may hold them with any window. */
+/* The largest numbers that can meet; a value in Redis may have them with any window. */
 static void test_extremes(void)
 {
     scene s = {LIMIT(S, RL_PRODUCT_MAX / RL_WINDOW_MAX_MS, RL_WINDOW_MAX_MS),
@@ -530,11 +530,11 @@ static void test_extremes(void)
     s.state = (rl_state)WINDOW(0, RL_COUNT_MAX, 0);
     ok(!admits(s, 1), "a quota of 10^9 in the longest window for it, used up: denied");
     s.now = 1;
-    is_int(remaining(s), RL_COUNT_MAX / s.limit.window_ms, "one ms later its share is back");
+    is_int(remaining(s), RL_COUNT_MAX / s.limit.window_ms, "one ms later a share of it is back");
     s.limit = (rl_limit)LIMIT(RL_TOKEN_BUCKET, 1, RL_WINDOW_MAX_MS);
     s.state = (rl_state)LEVEL(1, RL_PRODUCT_MAX);
     rl_limiter_charge(&s.limit, &s.state, RL_COUNT_MAX);
-    is_int(s.state.level, RL_PRODUCT_MAX, "no charge lifts a level beyond what can be counted");
+    is_int(s.state.level, RL_PRODUCT_MAX, "no charge raises a level beyond what is exact");
 }
 
 int main(void)

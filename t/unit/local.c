@@ -27,7 +27,7 @@ static void test_attach(void)
     ok(!rl_local_attach(table, SIZE - 64), "not with another size");
     *(unsigned char *)table ^= 1;
     ok(!rl_local_attach(table, SIZE), "nor with another magic number");
-    ok(!rl_local_attach(shared_memory(SIZE), SIZE), "nor in memory that holds none");
+    ok(!rl_local_attach(shared_memory(SIZE), SIZE), "nor in memory without a table");
     munmap(table, SIZE);
 }
 
@@ -56,11 +56,11 @@ static void test_clock(void)
 
     ok(rl_local_clock() <= rl_local_clock(), "the clock does not step back");
     ok(llabs(rl_local_now(table, RL_CLOCK_HOST, 5) - BASE - 5) <= 1000,
-       "the wall clock runs beside it");
+       "the wall clock is BASE ahead of it");
     is_int(rl_local_now(table, RL_CLOCK_REDIS, 5), rl_local_now(table, RL_CLOCK_HOST, 5),
-           "Redis's is taken for it before Redis was heard");
+           "before the first reply Redis's clock is taken to be the host's");
     store_reply(table, key, &hourly, &state, BASE + 7777, 1000);
-    is_int(rl_local_now(table, RL_CLOCK_REDIS, 2000), BASE + 8777, "and is Redis's own after that");
+    is_int(rl_local_now(table, RL_CLOCK_REDIS, 2000), BASE + 8777, "after it, it is Redis's own");
     munmap(table, SIZE);
 }
 
@@ -251,10 +251,10 @@ static void test_late_caller(void)
     charge(table, key, &limit, 4, 999, &state);
     ok(charge(table, key, &limit, 1, 1000, &state), "a charge in the new window");
     ok(rl_local_charge(table, key, &limit, 5, 999, &late),
-       "then a caller whose clock is a ms late");
-    is_int(late.now, BASE + 1000, "is counted where the others are");
+       "so is one of a caller whose clock is 1 ms late");
+    is_int(late.now, BASE + 1000, "it is counted in the new window");
     state = peek(table, key, &limit, 1000);
-    ok(state.prev == 4 && state.cur == 6, "and cannot add to the window that was closed");
+    ok(state.prev == 4 && state.cur == 6, "nothing is added to the window before");
     munmap(table, SIZE);
 }
 
@@ -275,7 +275,7 @@ static void test_stopped_caller(void)
         over += charge(table, key, &limit, 1, 1000 + turns * 100, &state);
     }
     is_int(over, 0,
-           "a caller stopped for 1 to 20 windows of 100 ms neither passes nor resets them");
+           "a caller stopped for 1 to 20 windows of 100 ms is not admitted beyond the quota");
     munmap(table, SIZE);
 }
 
@@ -303,13 +303,13 @@ static void test_clock_steps_back(void)
         ok(!refilled && !charge(table, key, &limits[i], 1, 10 - HOUR, &state),
            "a clock an hour back refills nothing");
         ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state),
-           "and denies nobody for that hour");
+           "a clock an hour back does not deny for that hour");
 
         key = key_of(table, RL_LOCAL_FALLBACK, 100 + i);
         charge(table, key, &limits[i], 10, 0, &state);
         rl_local_anchor(table, key, &limits[i], now * rl_limiter_ticks(&limits[i]));
         ok(charge(table, key, &limits[i], 1, waits_ms - HOUR, &state),
-           "nor does a count that was peeked at");
+           "nor after the count was peeked at");
     }
     munmap(table, SIZE);
 }
@@ -326,18 +326,18 @@ static void test_seeds(void)
        "a count is at least what is known from elsewhere");
     seed.prev = 0;
     ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.cur == 8,
-       "a charge begins there");
+       "the first charge starts from the seed");
     ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.cur == 9,
-       "and goes on from what is here");
-    ok(!rl_local_charge(table, key, &hourly, 1, 0, &view), "up to the quota");
+       "the next from the count");
+    ok(!rl_local_charge(table, key, &hourly, 1, 0, &view), "until the quota is used");
     seed = (rl_state)WINDOW(BASE / HOUR - 1, 1000, 4);
     key = key_of(table, RL_LOCAL_FALLBACK, 2);
     ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.prev == 4
-           && view.state.cur == 0, "what is known of the window before counts as such");
+           && view.state.cur == 0, "a seed of the window before counts as prev");
     seed = (rl_state)WINDOW(BASE / HOUR - 2, 1000, 1000);
     key = key_of(table, RL_LOCAL_FALLBACK, 3);
     ok(rl_local_charge(table, key, &hourly, 1, 0, &view) && view.state.prev == 0
-           && view.state.cur == 0, "what is known of older ones not at all");
+           && view.state.cur == 0, "a seed of an older window does not count");
     munmap(table, SIZE);
 }
 
@@ -350,8 +350,8 @@ static void test_bucket_seeds(void)
     rl_view view = {.now = BASE * 1000, .seed = &seed};
 
     ok(rl_local_charge(table, key, &bucket, 1, 0, &view) && view.state.level == 4000000,
-       "what is known of a bucket has drained since");
-    ok(!rl_local_charge(table, key, &bucket, 1, 0, &view), "and is not added up");
+       "the seed of a bucket is drained to now");
+    ok(!rl_local_charge(table, key, &bucket, 1, 0, &view), "and is not added to the level");
     munmap(table, SIZE);
 }
 
@@ -369,25 +369,25 @@ static void test_blocks(void)
 
     charge(table, key, &limit, 10, 0, &state);
     charge(table, key, &limit, 11, 0, &state);
-    is_int(peek(table, key, &limit, 0).blocked_until, 0, "a cost above the quota blocks nobody");
+    is_int(peek(table, key, &limit, 0).blocked_until, 0, "a cost above the quota starts no block");
     ok(!charge(table, key, &limit, 1, 10, &state) && state.blocked_until == BASE + 5010,
-       "a denial starts a block and says so");
+       "a denial starts a block and returns it");
     ok(!charge(table, key, &limit, 1, 4000, &state) && state.blocked_until == BASE + 5010,
-       "which another one does not prolong");
-    ok(!charge(table, key, &plain, 1, 5009, &state), "and binds all rules of the counter");
-    ok(charge(table, key, &limit, 1, 5010, &state), "until its end");
+       "another denial does not extend it");
+    ok(!charge(table, key, &plain, 1, 5009, &state), "it applies to all rules of the counter");
+    ok(charge(table, key, &limit, 1, 5010, &state), "it ends");
     key = key_of(table, RL_LOCAL_COUNT, 2);
     charge(table, key, &limit, 10, 0, &state);
     rl_local_peek(table, key, &limit, &view);
     rl_local_block(table, key, &limit, 1, 0, &view);
     ok(view.state.blocked_until == BASE + 5000
            && peek(table, key, &limit, 0).blocked_until == BASE + 5000,
-       "who only looked starts it by itself");
+       "after a peek, rl_local_block() starts it");
     key = key_of(table, RL_LOCAL_COUNT, 3);
     rl_local_peek(table, key, &limit, &view);
     rl_local_block(table, key, &limit, 1, 0, &view);
     ok(view.state.blocked_until == 0 && !line_of(table, SIZE, key),
-       "where nothing denies, nothing blocks");
+       "without a denial there is no block, and no entry");
     munmap(table, SIZE);
 }
 
@@ -403,30 +403,29 @@ static void test_pending(void)
     rl_state state;
 
     ok(charge(table, key, &limit, 6, 0, &state) && charge(table, key, &limit, 4, 0, &state),
-       "as many as there are may be pending");
+       "the whole quota may be pending");
     ok(!charge(table, key, &limit, 1, 0, &state) && state.pending.cur == 10 && state.cur == 0,
        "then one more is denied");
     rl_local_settle(table, key, &limit, UNITS(period, 6, 1), 0);
     state = peek(table, key, &limit, 1);
-    ok(state.pending.cur == 4 && state.cur == 0, "settled without a charge, they are free");
+    ok(state.pending.cur == 4 && state.cur == 0, "units settled without a charge are free");
     rl_local_settle(table, key, &limit, UNITS(period, 3, MINUTE), 1);
     state = peek(table, key, &limit, MINUTE);
-    ok(state.pending.prev == 1 && state.cur == 3, "settled with one in the next period, charged");
+    ok(state.pending.prev == 1 && state.cur == 3,
+       "units settled with a charge in the next period are charged");
     state = peek(table, key, &limit, 2 * MINUTE);
-    ok(state.pending.prev == 0 && state.cur == 4, "never settled, charged after two");
+    ok(state.pending.prev == 0 && state.cur == 4,
+       "units never settled are charged after two periods");
     rl_local_settle(table, key, &limit, UNITS(period, 1, 2 * MINUTE), 1);
     state = peek(table, key, &limit, 2 * MINUTE);
-    ok(state.pending.prev == 0 && state.cur == 4, "and once, whoever settles it then");
+    ok(state.pending.prev == 0 && state.cur == 4, "settling them afterwards changes nothing");
     ok(charge(table, key, &limit, 6, 2 * MINUTE, &state)
            && !charge(table, key, &limit, 1, 2 * MINUTE, &state),
-       "what was free is admitted again");
+       "free units are admitted again");
     munmap(table, SIZE);
 }
 
-/*
- * Two requests that begin together; one is prolonged each minute, the other one nobody knows any
- * more.
- */
+/* Units of two requests become pending together; those of only one are prolonged each minute. */
 static void test_prolonging(void)
 {
     static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms = HOUR,
@@ -440,23 +439,23 @@ static void test_prolonging(void)
     charge(table, key, &limit, 2, 0, &state);
     for (int64_t ms = MINUTE; ms <= 5 * MINUTE; ms += MINUTE)
         period = rl_local_prolong(table, key, &limit, UNITS(period, 3, ms));
-    is_int(period, BASE / MINUTE + 5, "prolonged, units are of the latest period");
+    is_int(period, BASE / MINUTE + 5, "prolonged units are of the latest period");
     state = peek(table, key, &limit, 5 * MINUTE);
     ok(state.pending.cur == 3 && state.cur == 2,
-       "and pending; those beside them have become a charge");
+       "they are pending; the others have become a charge");
     rl_local_settle(table, key, &limit, UNITS(period, 3, 5 * MINUTE), 0);
     state = peek(table, key, &limit, 9 * MINUTE);
     ok(state.pending.prev + state.pending.cur == 0 && state.cur == 2,
-       "settled without a charge: gone");
+       "settled without a charge, they are gone");
     charge(table, key, &limit, 4, 9 * MINUTE, &state);
     is_int(rl_local_prolong(table, key, &limit, UNITS(BASE / MINUTE + 9, 4, 12 * MINUTE)),
-           RL_PERIOD_GONE, "too late, they are a charge");
+           RL_PERIOD_GONE, "units prolonged too late have become a charge");
     key = key_of(table, RL_LOCAL_COUNT, 2);
     is_int(rl_local_prolong(table, key, &limit, UNITS(BASE / MINUTE, 1, MINUTE)),
-           BASE / MINUTE + 1, "where an entry is gone there is nothing to prolong");
+           BASE / MINUTE + 1, "without an entry nothing is prolonged");
     ok(!line_of(table, SIZE, key), "and none is made");
     rl_local_settle(table, key, &limit, UNITS(BASE / MINUTE + 1, 1, MINUTE), 1);
-    is_int(peek(table, key, &limit, MINUTE).cur, 1, "but what ends badly is charged");
+    is_int(peek(table, key, &limit, MINUTE).cur, 1, "settling with a charge makes one");
     munmap(table, SIZE);
 }
 
@@ -508,22 +507,22 @@ static void test_order_of_eviction(void)
     rl_local_read_stats(table, &stats);
     ok(stats.entries == WAYS && stats.evictions == 0, "eight rivals have a place each");
     charge(table, rivals[8], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[1]), "a ninth: what is over goes first");
+    ok(!is_held(table, rivals[1]), "a ninth evicts an expired entry first");
     rl_local_read_stats(table, &stats);
-    is_int(stats.evictions, 0, "which is no loss");
+    is_int(stats.evictions, 0, "which does not count as an eviction");
     charge(table, rivals[9], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[2]), "then what is idle, however full");
+    ok(!is_held(table, rivals[2]), "then an idle one, however full");
     charge(table, rivals[10], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[3]), "then the one with the least used");
+    ok(!is_held(table, rivals[3]), "then the one with the fewest units used");
     charge(table, rivals[11], &hourly, 9, host_ms, &state);
     ok(!is_held(table, rivals[4]), "and the next");
-    ok(is_held(table, rivals[0]), "the one that denies has stayed");
+    ok(is_held(table, rivals[0]), "the one that denies stays");
     rl_local_read_stats(table, &stats);
     ok(stats.entries == WAYS && stats.evictions == 3, "three live ones were evicted, and counted");
     for (int i = 1; i < 16; i++)
         charge(table, rivals[i], &hourly, 10, 1000 + host_ms, &state);
     rl_local_read_stats(table, &stats);
-    is_int(stats.entries, WAYS, "among denials alone there is still a place for the next one");
+    is_int(stats.entries, WAYS, "if all entries deny, the next key still gets a place");
     munmap(table, SIZE);
 }
 
@@ -541,9 +540,9 @@ static void test_evicting_late(void)
     for (int i = 0; i < WAYS; i++) {
         if (i == 5)
             ok(!is_held(table, rivals[i]),
-               "one whose clock is a second behind evicts what is idle");
+               "a caller whose clock is a second behind evicts an idle entry");
         else if (!is_held(table, rivals[i]))
-            fail("and not what was used a second ahead of it");
+            fail("and not one that was used a second ahead of its clock");
     }
     munmap(table, SIZE);
 }
@@ -564,13 +563,13 @@ static void test_flood(void)
        "a table has room for an entry in each 64 bytes: %" PRIu64, stats.capacity);
     for (uint64_t i = 0; i < 10 * stats.capacity; i++)
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)i), &hourly, 1, (int64_t)i, &state);
-    ok(!charge(table, alice, &hourly, 1, 20000, &state), "a flood of ten times that frees no one "
-       "who is denied");
+    ok(!charge(table, alice, &hourly, 1, 20000, &state), "ten times as many new keys free no "
+       "denied client");
     is_int(check_of(table, snapshot, &hourly, 1, 20, &view), RL_SNAPSHOT_DENIES,
-           "nor who Redis denies");
+           "nor one that Redis denies");
     rl_local_read_stats(table, &stats);
     is_int(stats.entries, stats.capacity, "the table is full");
-    ok(stats.evictions >= 9 * stats.capacity - 2, "and the rest was evicted, and counted");
+    ok(stats.evictions >= 9 * stats.capacity - 2, "evictions are counted");
     munmap(table, RL_LOCAL_MIN_SIZE);
 }
 
@@ -586,12 +585,12 @@ static void test_reports(void)
     charge(table, key, &hourly, 10, 5000, &state);
     is_int(rl_local_report(table, key, 5000, 10000), 1, "the first denial is reported at once");
     is_int(rl_local_report(table, key, 4990, 10000), 0,
-           "not again by one whose clock is a little late");
+           "not again by a caller whose clock is a little late");
     for (int64_t t = 5001; t <= 15000; t += 100)
         reported += rl_local_report(table, key, t, 10000) != 0, silent++;
-    is_int(reported, 0, "then silence for ten seconds");
-    is_int(rl_local_report(table, key, 16000, 10000), silent + 2, "then one with their number");
-    is_int(rl_local_report(table, key, 16001, 10000), 0, "and silence again");
+    is_int(reported, 0, "then nothing is reported for ten seconds");
+    is_int(rl_local_report(table, key, 16000, 10000), silent + 2, "then their number");
+    is_int(rl_local_report(table, key, 16001, 10000), 0, "then nothing again");
     munmap(table, SIZE);
 }
 
@@ -600,7 +599,7 @@ int main(void)
     test_attach();
     test_keys();
     test_clock();
-    test_counts(0, "counts are the limiter's, charge by charge");
+    test_counts(0, "counts are those of the limiter, charge by charge");
     test_counts(20, "and stay so for callers whose clocks are up to 20 ms late");
     test_late_caller();
     test_stopped_caller();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A table of another size goes on with what the one before held: counts, what is pending, blocks,
- * and what Redis last said, whether it grows or shrinks; and while others go on using the old one.
+ * A table of another size, larger or smaller, gets the entries of the old one: counts, pending
+ * units, blocks and snapshots, also while other processes still use the old one.
  */
 #include <signal.h>
 #include <sys/wait.h>
@@ -16,7 +16,7 @@
 static const rl_limit window = LIMIT(RL_SLIDING_WINDOW, 10, 3600000);
 static const rl_limit bucket = LIMIT(RL_TOKEN_BUCKET, 10, 3600000);
 
-/* A new table of this size that goes on with the other. */
+/* A new table of this size with the entries of the other. */
 static rl_local *moved(const rl_local *from, size_t size, uint64_t *held, uint64_t *live)
 {
     rl_local *to = rl_local_init(shared_memory(size), size,
@@ -72,13 +72,13 @@ static void test_sizes(void)
         }
         is_int(wrong, 0, "from %zu to %zu bytes every count and block is as it was", sizes[i][0],
                sizes[i][1]);
-        ok(live >= 2 * CLIENTS - CLIENTS / 11 - 1 && held == live, "and all are reported");
+        ok(live >= 2 * CLIENTS - CLIENTS / 11 - 1 && held == live, "all are reported as moved");
         munmap(from, sizes[i][0]);
         munmap(to, sizes[i][1]);
     }
 }
 
-/* A moved table is one to go on with: entries are charged, evicted and made as in any. */
+/* In a moved table entries are charged, evicted and made as in any other. */
 static void test_use(void)
 {
     rl_local *from = make_table(4 * MB), *to;
@@ -93,12 +93,12 @@ static void test_use(void)
     key = key_of(to, RL_LOCAL_COUNT, 1);
     for (int i = 0; i < 20; i++)
         passed += charge(to, key, &window, 1, 1000, &state);
-    is_int(passed, 7, "what is left of a quota is what was left before");
+    is_int(passed, 7, "the rest of a quota is the same as before");
     for (int i = 100; i < 20000; i++)
         charge(to, key_of(to, RL_LOCAL_COUNT, i), &window, 1, 2000, &state);
-    is_int(peek(to, key, &window, 3000).cur, 10, "a flood does not free who is denied");
+    is_int(peek(to, key, &window, 3000).cur, 10, "a flood does not free a denied client");
     rl_local_read_stats(to, &stats);
-    ok(stats.evictions > 0, "while others make room");
+    ok(stats.evictions > 0, "other entries are evicted");
     munmap(from, 4 * MB);
     munmap(to, 64 * 1024);
 }
@@ -117,7 +117,7 @@ static void test_pending(void)
     to = moved(from, 16 * MB, &held, &live);
     for (int i = 0; i < 20; i++)
         passed += charge(to, key, &limit, 1, 1000, &state);
-    is_int(passed, 6, "what is pending is pending");
+    is_int(passed, 6, "pending units stay pending");
     munmap(from, 4 * MB);
     munmap(to, 16 * MB);
 }
@@ -135,10 +135,10 @@ static void test_snapshots(void)
     is_int(check_of(to, key, &window, 1, 500, &view), RL_SNAPSHOT_DENIES,
            "what Redis denied is denied without asking");
     is_int(check_of(to, key, &window, 1, 1500, &view), RL_SNAPSHOT_STALE,
-           "and asked again when it is due");
-    is_int(rl_local_now(to, RL_CLOCK_REDIS, 0), offset_ms, "Redis's clock is known");
+           "and the snapshot becomes stale in time");
+    is_int(rl_local_now(to, RL_CLOCK_REDIS, 0), offset_ms, "Redis's clock is moved");
     is_int(rl_local_now(to, RL_CLOCK_HOST, 0), rl_local_now(from, RL_CLOCK_HOST, 0),
-           "so is the host's");
+           "so is the host's offset");
     munmap(from, 4 * MB);
     munmap(to, 16 * MB);
 }
@@ -154,9 +154,9 @@ static void test_what_goes(void)
         charge(from, key_of(from, RL_LOCAL_COUNT, i), &window, 1, 0, &state);
     to = moved(from, 4 * MB, &held, &live);
     rl_local_read_stats(to, &stats);
-    is_int(live, 100, "a small table");
-    is_int(held, 0, "does not tell its keys");
-    is_int(stats.entries, 0, "so nothing is taken for what it is not");
+    is_int(live, 100, "a small table has 100 live entries");
+    is_int(held, 0, "their keys are unknown, so none is moved");
+    is_int(stats.entries, 0, "the new table stays empty");
     munmap(to, 4 * MB);
     munmap(from, 64 * 1024);
 
@@ -166,18 +166,18 @@ static void test_what_goes(void)
     to = moved(from, 2 * MB, &held, &live);
     rl_local_read_stats(to, &stats);
     ok(live > 49000 && held < 33000 && held == stats.entries,
-       "of more than fit, as many as fit: %llu",
+       "of more entries than fit, as many as fit are moved: %llu",
        (unsigned long long)held);
     is_int(peek(to, key_of(to, RL_LOCAL_COUNT, 777), &window, 0).cur, 10,
-           "and who is denied first");
+           "denied clients first");
     munmap(to, 2 * MB);
     to = make_table(2 * MB);
-    is_int(rl_local_move(to, from, 3 * HOUR, &live), 0, "what has expired stays behind");
+    is_int(rl_local_move(to, from, 3 * HOUR, &live), 0, "expired entries are not moved");
     munmap(to, 2 * MB);
     munmap(from, 16 * MB);
 }
 
-/* Children that have not ended go on counting while the parent moves. */
+/* Old children go on counting while the parent moves the table. */
 static void test_while_in_use(void)
 {
     rl_local *from = make_table(4 * MB);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shared table under many processes: what they admit together is the quota, to the unit, and
- * stays so when they are killed at any moment, thousands of times. An alarm bounds the whole: if
- * anybody hangs on what a dead process left, the test dies.
+ * The shared table under many processes: together they admit exactly the quota, also when they are
+ * killed at any moment, thousands of times. An alarm bounds the whole, so the test fails if a
+ * process hangs on what a dead one left.
  */
 #include <limits.h>
 #include <pthread.h>
@@ -29,9 +29,9 @@ static const rl_limit wide = LIMIT(RL_FIXED_WINDOW, 1000000, 3600000);
 static rl_local *table;
 
 static struct {
-    _Atomic long admitted[4096]; /* per key, as the workers were told */
+    _Atomic long admitted[4096]; /* per key, by the results that the workers got */
     _Atomic long go, rounds, wrong;
-    _Atomic long at[WORKERS]; /* where each stands */
+    _Atomic long at[WORKERS]; /* the step that each has reached */
 } *shared;
 
 UNUSED static pid_t spawn(void (*work)(int), int number)
@@ -52,7 +52,7 @@ UNUSED static pid_t spawn(void (*work)(int), int number)
 
 #ifdef __SANITIZE_THREAD__
 
-/* Its swap of 16 bytes is a lock of one process: here threads must do. */
+/* A thread sanitizer emulates the 16-byte swap by a lock of one process, so these are threads. */
 static void (*work_of_all)(int);
 
 static void *run_worker(void *number)
@@ -110,7 +110,7 @@ static void test_one_key(void)
            WORKERS);
 }
 
-/* All of them meet at each key when it is new: in places that others want, too. */
+/* All workers meet at each new key, in sets that other keys compete for. */
 static void charge_many_keys(int number)
 {
     rl_state state;
@@ -205,7 +205,7 @@ static void test_threads(void)
         pthread_join(threads[i], NULL);
     for (int i = 0; i < 4000; i++)
         wrong += shared->admitted[i] != small.quota;
-    is_int(wrong, 0, "%d threads, 4,000 new keys: likewise", WORKERS);
+    is_int(wrong, 0, "%d threads, 4,000 new keys: the quota of each, to the unit", WORKERS);
 }
 
 /* Each takes what it can and gives half of it back. */
@@ -230,7 +230,7 @@ static void test_give_back(void)
     memset(shared, 0, sizeof(*shared));
     together(charge_and_give_back);
     is_int(peek(table, key_of(table, RL_LOCAL_COUNT, -2), &hourly, 1000).cur, shared->admitted[0],
-           "charges and give-backs at once: none is lost");
+           "charges and give-backs at once: no unit is lost");
     is_int(shared->admitted[0], hourly.quota, "and the quota is used up");
 }
 
@@ -256,7 +256,7 @@ static void test_bucket(void)
     memset(shared, 0, sizeof(*shared));
     together(charge_bucket);
     is_int(shared->admitted[0], bucket.burst,
-           "%d processes, one bucket: what it holds, to the unit",
+           "%d processes, one bucket: its burst, to the unit",
            WORKERS);
 }
 
@@ -298,12 +298,12 @@ static void test_pending(void)
     state = peek(table, key_of(table, RL_LOCAL_COUNT, -5), &responding, 1000);
     is_int(shared->wrong, 0, "%d processes, units pending and settled: never more than the quota "
            "at once", WORKERS);
-    is_int(state.cur, shared->admitted[1], "what was charged is charged");
+    is_int(state.cur, shared->admitted[1], "the count is what was charged");
     is_int(state.pending.prev + state.pending.cur, 0, "and nothing is left pending");
-    ok(shared->admitted[1] > 400, "of which there was enough (%ld)", (long)shared->admitted[1]);
+    ok(shared->admitted[1] > 400, "enough was charged (%ld)", (long)shared->admitted[1]);
 }
 
-/* All of them find units overdue in each of many counters. */
+/* All workers find overdue units in each of many counters. */
 static void charge_overdue(int number)
 {
     rl_state state;
@@ -330,13 +330,14 @@ static void test_overdue(void)
     together(charge_overdue);
     for (int i = 0; i < 2000; i++)
         over += shared->admitted[i] > small.quota - 4;
-    is_int(over, 0, "%d processes find units overdue in 2,000 counters: no quota is exceeded",
+    is_int(over, 0, "%d processes find overdue units in 2,000 counters: no quota is exceeded",
            WORKERS);
 }
 
 /*
- * The windows turn while they charge. Each reads a clock that differs by up to 5 ms, and may be
- * stopped for up to 30 s between reading it and charging; longer the others wait for it.
+ * Windows end while the workers charge. Each worker reads a clock that differs by up to 5 ms, and
+ * may be stopped for up to 30 s between reading it and charging; the others wait if it takes
+ * longer.
  */
 enum { TURNS = 400, STOPPED = 3000 };
 static const rl_limit turning = LIMIT(RL_FIXED_WINDOW, 50, 1000);
@@ -368,9 +369,9 @@ static void test_edges(void)
         over += shared->admitted[i] > turning.quota;
         short_of += shared->admitted[i] < turning.quota;
     }
-    is_int(over, 0, "%d windows turn while clocks differ: none admits more than its quota", TURNS);
-    /* One that slept through windows opens none of them; the others do. */
-    ok(short_of < TURNS / 10, "and hardly one less (%d)", short_of);
+    is_int(over, 0, "%d windows end while clocks differ: none admits more than its quota", TURNS);
+    /* A worker that was stopped for whole windows charges none of them; the others do. */
+    ok(short_of < TURNS / 10, "and few admit less (%d)", short_of);
 }
 
 /* --- Killed --- */
@@ -381,9 +382,7 @@ static const rl_limit hourly_bucket = LIMIT(RL_TOKEN_BUCKET, 10000, 3600000);
 static const rl_limit hourly_responding = {.algorithm = RL_SLIDING_WINDOW, .quota = 10000,
                                            .window_ms = 3600000, .burst = 10000, .on_response = 1};
 
-/*
- * One of a bucket, and one that becomes pending and is settled, now with a charge and now without.
- */
+/* Charges a bucket, and makes a unit pending and settles it, sometimes with a charge. */
 UNUSED static void charge_others(int i, int charged)
 {
     uint64_t first = key_of(table, RL_LOCAL_COUNT, 30000 + i);
@@ -421,13 +420,13 @@ UNUSED static void charge_until_killed(int number)
         shared->wrong += view.now > 0
             && (view.state.prev != i || view.state.cur != 1000 + i);
         rl_local_report(table, key, 1000, 10000);
-        /* New keys come and drive each other out, but none of these: they are fuller. */
+        /* New keys evict each other, but none of these, which are fuller. */
         charge(table, key_of(table, RL_LOCAL_COUNT, (int)(50000 + rng_next(&r) % 100000)), &wide,
                1, 1000, &state);
     }
 }
 
-/* What remains of a key's quota, taken. */
+/* Takes the rest of a key's quota. */
 UNUSED static long take_the_rest(uint64_t key, const rl_limit *limit)
 {
     rl_state state;
@@ -449,7 +448,7 @@ static void test_killed(void)
     rng r = {rng_seed(6)};
 
     memset(shared, 0, sizeof(*shared));
-    table = make_table(SIZE); /* nobody is denied in it yet, who would stay in place of these */
+    table = make_table(SIZE); /* a new one: entries that deny would evict these */
     for (int i = 0; i < KEYS; i++) { /* full enough to be kept: see the test of eviction */
         rl_state state;
 
@@ -497,9 +496,9 @@ static void test_killed(void)
             != 0;
     }
     is_int(over, 0, "%ld processes killed at any moment: no quota is exceeded", kills + WORKERS);
-    ok(lost <= kills + WORKERS, "each took at most its one unit with it (%ld)", lost);
-    is_int(unusable, 0, "the counts work on");
-    is_int(shared->wrong, 0, "no half-written report was trusted");
+    ok(lost <= kills + WORKERS, "each lost at most the one unit it had charged (%ld)", lost);
+    is_int(unusable, 0, "all counts can still be used");
+    is_int(shared->wrong, 0, "no half-written snapshot was trusted");
 #endif
 }
 

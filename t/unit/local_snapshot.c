@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the table keeps of Redis's replies: a denial from memory is one that Redis would give,
- * whatever the network took; it is revalidated by one request a second, within a budget; what is
- * torn is forgotten.
+ * Snapshots of Redis's replies: memory denies only what Redis would deny, however long a reply
+ * took; one request a second revalidates a denial, within a budget; a torn snapshot is ignored.
  */
 #include "random.h"
 #include "table.h"
@@ -20,7 +19,7 @@ static rl_snapshot_verdict check(rl_local *table, uint64_t key, int64_t host_ms)
     return check_of(table, key, &hourly, 1, host_ms, &view);
 }
 
-/* Stores a reply that took its time. */
+/* Stores a reply that was received this much later. */
 static void store_late(rl_local *table, uint64_t key, const rl_state *state, int64_t sent_ms,
                        int64_t received_ms)
 {
@@ -42,25 +41,26 @@ static void test_storing(rl_local *table)
 {
     uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 1);
 
-    is_int(check(table, key, 1000), RL_SNAPSHOT_UNKNOWN, "nothing is known at first");
-    is_int(view.now, 0, "and is said so");
+    is_int(check(table, key, 1000), RL_SNAPSHOT_UNKNOWN, "at first there is no snapshot");
+    is_int(view.now, 0, "the view has no time then");
     store_late(table, key, &full, 1000, 1005);
     is_int(check(table, key, 1005), RL_SNAPSHOT_DENIES, "what Redis denied is denied");
     ok(view.state.index == full.index && view.state.prev == 0 && view.state.cur == 10,
-       "with its state");
-    ok(view.now >= BASE + 5 && view.now <= BASE + 7, "at the latest time it can be there");
-    ok(view.lag_ms >= 5 && view.lag_ms <= 8, "and the lag between sending and the answer");
+       "the view has its state");
+    ok(view.now >= BASE + 5 && view.now <= BASE + 7,
+       "at the latest time that Redis's clock can have");
+    ok(view.lag_ms >= 5 && view.lag_ms <= 8, "the lag is the time from asking to the reply");
     store_late(table, key, &half_full, 990, 1006);
     is_int(check(table, key, 1006), RL_SNAPSHOT_DENIES,
-           "an older answer does not replace a newer one");
+           "an older reply does not replace a newer one");
     store_reply(table, key, &hourly, &half_full, BASE, 1006);
     is_int(check(table, key, 1007), RL_SNAPSHOT_UNKNOWN, "a newer one does");
-    is_int(view.state.cur, 5, "and is known, though it does not deny");
+    is_int(view.state.cur, 5, "its state is in the view, though it does not deny");
     is_int(check_of(table, key, &hourly, 6, 1007, &view), RL_SNAPSHOT_DENIES,
-           "nor is a dearer request asked for in vain");
+           "a higher cost is denied");
     store_late(table, key, &full, 1008, 1008 + 100000);
     ok(check(table, key, 1009) == RL_SNAPSHOT_DENIES && view.state.cur == 10,
-       "an answer after 100 s leaves the counts as they are");
+       "a reply after 100 s leaves the counts as they are");
 }
 
 static void test_revalidation(rl_local *table)
@@ -69,14 +69,15 @@ static void test_revalidation(rl_local *table)
     int asks = 0;
 
     store_reply(table, key, &hourly, &full, BASE, 10000);
-    is_int(check(table, key, 10999), RL_SNAPSHOT_DENIES, "for a second memory is enough");
-    is_int(check(table, key, 11000), RL_SNAPSHOT_STALE, "then one asks again");
+    is_int(check(table, key, 10999), RL_SNAPSHOT_DENIES, "for a second a snapshot serves");
+    is_int(check(table, key, 11000), RL_SNAPSHOT_STALE, "then one request revalidates it");
     for (int i = 0; i < 100; i++)
         asks += check(table, key, 11000 + i * 9) == RL_SNAPSHOT_STALE;
-    is_int(asks, 0, "while the others are denied");
-    is_int(check(table, key, 12001), RL_SNAPSHOT_STALE, "if it never comes back, one more asks");
+    is_int(asks, 0, "the others are denied");
+    is_int(check(table, key, 12001), RL_SNAPSHOT_STALE,
+           "if its reply never comes, another one revalidates");
     store_reply(table, key, &hourly, &full, BASE + 2001, 12001);
-    is_int(check(table, key, 12500), RL_SNAPSHOT_DENIES, "its answer serves for a second again");
+    is_int(check(table, key, 12500), RL_SNAPSHOT_DENIES, "a new reply serves for a second again");
 }
 
 static void test_budget(rl_local *table)
@@ -95,9 +96,9 @@ static void test_budget(rl_local *table)
         denials += said == RL_SNAPSHOT_DENIES;
     }
     is_int(asks, RL_REVALIDATIONS_PER_SECOND, "1,000 revalidations a second, and no more");
-    is_int(denials, KEYS - RL_REVALIDATIONS_PER_SECOND, "the others' denials stand");
+    is_int(denials, KEYS - RL_REVALIDATIONS_PER_SECOND, "the other denials stand");
     is_int(check(table, key_of(table, RL_LOCAL_SNAPSHOT, 999 + KEYS), 23001), RL_SNAPSHOT_STALE,
-           "the next second has its own");
+           "the next second has its own budget");
 }
 
 static void test_torn(rl_local *table)
@@ -124,12 +125,13 @@ static void test_torn(rl_local *table)
             memcpy(line, good, sizeof(good));
         }
     }
-    is_int(trusted, 0, "a report with any bit of its memory flipped is not trusted");
-    is_int(forgotten, 5 * 64 - 32, "it is forgotten, but for the bits that say when to ask again");
-    is_int(stuck, 0, "and the next one is taken");
+    is_int(trusted, 0, "a snapshot with any bit of its memory flipped is not trusted");
+    is_int(forgotten, 5 * 64 - 32,
+           "it is ignored, except for the bits of the time when it becomes stale");
+    is_int(stuck, 0, "the next reply is stored");
 }
 
-/* --- What a report says of other limits than a window's ------------------------------------ */
+/* --- Snapshots of other limits than a window's ---------------------------------------------- */
 
 static void test_kinds(rl_local *table)
 {
@@ -143,26 +145,26 @@ static void test_kinds(rl_local *table)
            "a bucket that is full denies");
     ok(view.now > redis_now && view.now <= redis_now + 3000 && view.state.at == view.now
            && view.state.level <= 5000000 && view.state.level >= 5000000 - 30 * 1000,
-       "with its level, drained since");
+       "with its level, drained to now");
     is_int(check_of(table, key, &limit, 1, 40099, &view), RL_SNAPSHOT_UNKNOWN,
            "until a unit has drained");
     is_int(check_of(table, key, &limit, 2, 40099, &view), RL_SNAPSHOT_DENIES,
-           "which is not enough for two");
+           "one drained unit is not enough for two");
 
     limit = (rl_limit)LIMIT(RL_SLIDING_LOG, 10, 60000);
     said = (rl_state){.used = 9, .asked = 2, .wait_ms = 500, .next_ms = 500, .reset_ms = 60000};
     key = key_of(table, RL_LOCAL_SNAPSHOT, 5);
     store_reply(table, key, &limit, &said, BASE, 41000);
     is_int(check_of(table, key, &limit, 2, 41100, &view), RL_SNAPSHOT_DENIES,
-           "a log denies the cost that was asked");
+           "a log denies the cost that was asked about");
     ok(view.state.wait_ms > 390 && view.state.wait_ms < 400, "for what is left of its wait");
     is_int(check_of(table, key, &limit, 3, 41100, &view), RL_SNAPSHOT_UNKNOWN,
-           "of another one it says nothing");
+           "another cost is unknown");
     is_int(check_of(table, key, &limit, 2, 41499, &view), RL_SNAPSHOT_UNKNOWN,
-           "nor when the wait is over");
-    is_int(view.state.used, 9, "what was used is known then");
+           "so is this one when the wait is over");
+    is_int(view.state.used, 9, "the units used are in the view then");
     check_of(table, key, &limit, 2, 41000 + 60000, &view);
-    is_int(view.state.used, 0, "but not when all of it has left the window");
+    is_int(view.state.used, 0, "and are 0 when all have left the window");
 }
 
 static void test_blocks(rl_local *table)
@@ -189,17 +191,17 @@ static void test_blocks(rl_local *table)
            "a block is kept, for any cost, beyond the window");
         ok(view.state.blocked_until > view.now && rl_limiter_retry_after(&limits[i], &view.state,
                                                                          view.now, 1) <= 100,
-           "with its end");
+           "the view has its end");
         is_int(check_of(table, key, &limits[i], 1, 54000, &view), RL_SNAPSHOT_UNKNOWN,
-               "and no longer");
+               "it ends in time");
         rl_local_snapshot_drop(table, key);
         is_int(check_of(table, key, &limits[i], 1, 50002, &view), RL_SNAPSHOT_UNKNOWN,
-               "what is forgotten denies nobody");
-        ok(view.now == 0, "and says nothing");
+               "a dropped snapshot does not deny");
+        ok(view.now == 0, "nor fill in a view");
     }
 }
 
-/* Whoever waits for the block alone is denied again, and blocked again. */
+/* A client that only waits for the block to end is denied and blocked again. */
 static void test_blocked_log(rl_local *table)
 {
     rl_limit limit = {.algorithm = RL_SLIDING_LOG, .quota = 10, .window_ms = HOUR, .burst = 10,
@@ -218,7 +220,7 @@ static void test_blocked_log(rl_local *table)
         else
             store_reply(table, key, &limit, &said, BASE, 52000);
         check_of(table, key, &limit, 7, 52100, &view);
-        ok(view.now < view.state.blocked_until, "a block of a log holds for any cost");
+        ok(view.now < view.state.blocked_until, "a block of a log denies any cost");
         rl_local_snapshot_check(table, key, &rule, 1, 52100, &view);
         wait_ms = rl_limiter_retry_after(&rule, &view.state, view.now, 1);
         ok(wait_ms > HOUR - 1200 && wait_ms <= HOUR - 1000,
@@ -253,7 +255,7 @@ static void test_long_denials(rl_local *table)
     is_int(wrong, 0, "a denial of 31 days is revalidated at any age");
     store_reply(table, key, &limit, &said, start + 1, 1001);
     is_int(check_of(table, key, &limit, 1, 1000 + 27 * day, &view), RL_SNAPSHOT_STALE,
-           "also by who comes after 27 days of silence");
+           "also by the first request after 27 days");
 }
 
 static void test_overrides(rl_local *table)
@@ -268,18 +270,18 @@ static void test_overrides(rl_local *table)
     is_int(rl_local_snapshot_check(table, key, &limit, 1, 60002, &view),
            RL_SNAPSHOT_DENIES,
            "an override denies what the rule would not");
-    ok(limit.quota == 5 && limit.burst == 5, "and is said");
+    ok(limit.quota == 5 && limit.burst == 5, "its limit is returned");
     limit.quota = limit.burst = 0;
     store_override(table, key, &limit, &said, BASE, 60003);
     limit = hourly;
     ok(rl_local_snapshot_check(table, key, &limit, 1, 60005, &view) == RL_SNAPSHOT_DENIES
-           && limit.quota == 0, "also that of a deny list");
+           && limit.quota == 0, "so does one of 0");
     limit.quota = limit.burst = 100;
     store_override(table, key, &limit, &full, BASE, 60006);
     limit = hourly;
     is_int(rl_local_snapshot_check(table, key, &limit, 1, 60008, &view),
            RL_SNAPSHOT_UNKNOWN,
-           "one that is higher does not deny what the rule would");
+           "a higher one does not deny what the rule would");
 
     said = (rl_state)LEVEL(BASE * 1000, 10000000);
     limit = bucket;
@@ -288,29 +290,30 @@ static void test_overrides(rl_local *table)
     store_override(table, key, &limit, &said, BASE * 1000, 61000);
     limit = bucket;
     ok(rl_local_snapshot_check(table, key, &limit, 1, 61002, &view) == RL_SNAPSHOT_DENIES
-           && limit.burst == 10, "a bucket's is its burst, too");
+           && limit.burst == 10, "of a bucket it is also the burst");
     key = key_of(table, RL_LOCAL_SNAPSHOT, 22);
     limit.burst = 20;
     said.level = 20000000;
     store_override(table, key, &limit, &said, BASE * 1000, 61000);
     is_int(rl_local_snapshot_check(table, key, &limit, 1, 61002, &view),
            RL_SNAPSHOT_UNKNOWN,
-           "a tier with a burst of its own is not kept");
+           "an override with another burst is not stored");
 }
 
 /* --- A Redis, and a host beside it --------------------------------------------------------- */
 
 /*
- * A Redis that is exact, a host whose clock is another, requests that take their time. In µs.
- * Redis only admits, as other hosts ask; whenever memory denies, this Redis must, at that moment.
+ * A model of Redis, a host with another clock, and requests that take time; in µs. Other hosts
+ * make Redis admit requests in between. Whenever memory denies, this Redis must deny at that
+ * moment.
  */
 typedef struct {
-    rl_limit rule, limit; /* the rule's, and what Redis has in place of it */
+    rl_limit rule, limit; /* the rule's, and the one that Redis applies */
     rl_state state;
     struct {
         int64_t ms, units;
     } log[4096];
-    int first, count; /* of the log: what counts, what there is */
+    int first, count; /* of the log: the first charge that counts, all charges */
 } fake_redis;
 
 static int64_t tick_of(const fake_redis *f, int64_t us)
@@ -318,7 +321,7 @@ static int64_t tick_of(const fake_redis *f, int64_t us)
     return rl_limiter_ticks(&f->rule) > 1 ? us : us / 1000;
 }
 
-/* What a log that holds these charges says of cost. */
+/* The state of a log with these charges, asked about cost. */
 static void sum_up(fake_redis *f, int64_t now_ms, int64_t cost)
 {
     int64_t over;
@@ -347,7 +350,7 @@ static int64_t come_to(fake_redis *f, int64_t us, int64_t cost)
     return at;
 }
 
-/* Decides as the script does, but for what the reply says: the state before the charge. */
+/* Decides as the script does. Returns the state before the charge, as a reply does. */
 static rl_state decide(fake_redis *f, int64_t at, int64_t cost)
 {
     rl_state before = f->state;
@@ -390,7 +393,7 @@ static int is_overridden(const fake_redis *f)
     return f->limit.quota != f->rule.quota || f->limit.burst != f->rule.burst;
 }
 
-/* Other requests, of this host and others, between which some are answered from memory. */
+/* Requests of this host and others, of which memory denies some. */
 static void test_conservative(rl_local *table)
 {
     static fake_redis f;

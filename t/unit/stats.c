@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is counted: each request once, each wait in the bucket that people expect, the last minute
- * apart from the time before. Time is an argument, so nothing here waits.
+ * Each request is counted once, each wait in its bucket, and the last minute apart from the time
+ * before. Time is an argument, so nothing here waits.
  */
 #include <pthread.h>
 #include <signal.h>
@@ -25,16 +25,16 @@ static void test_rows(void)
     char name[16];
 
     is_int(rl_stats_row(stats, "login"), 0, "the first rule has the first row");
-    is_int(rl_stats_row(stats, "search"), 1, "the next one the next");
+    is_int(rl_stats_row(stats, "search"), 1, "the second rule has the second");
     is_int(rl_stats_row(stats, "login"), 0, "a name has one row, also after a reload");
-    is_str(rl_stats_name(stats, 1), "search", "which knows it");
-    ok(!rl_stats_name(stats, 2), "behind the last one there is none");
+    is_str(rl_stats_name(stats, 1), "search", "a row has a name");
+    ok(!rl_stats_name(stats, 2), "after the last row there is none");
     for (int i = 0; i < 2 * RL_STATS_ROWS; i++) {
         snprintf(name, sizeof(name), "rule-%d", i);
         rl_stats_row(stats, name);
     }
     is_int(rl_stats_row(stats, "one-more"), RL_STATS_ROWS - 1, "too many rules share the last row");
-    is_str(rl_stats_name(stats, RL_STATS_ROWS - 1), "(others)", "which says so");
+    is_str(rl_stats_name(stats, RL_STATS_ROWS - 1), "(others)", "which is named so");
 }
 
 static void test_verdicts(void)
@@ -49,10 +49,10 @@ static void test_verdicts(void)
     rl_stats_read(stats, &counts);
     is_int(rl_stats_of_verdict(&counts, row, RL_DENIED), 2, "two were denied");
     is_int(rl_stats_of_source(&counts, row, RL_SOURCE_LOCAL), 2, "two were decided by memory");
-    is_int(rl_stats_of_source(&counts, row, RL_SOURCE_REDIS), 2, "two by Redis");
-    is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], 1, "one was both");
+    is_int(rl_stats_of_source(&counts, row, RL_SOURCE_REDIS), 2, "two were decided by Redis");
+    is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], 1, "one was denied by memory");
     ok(rl_stats_attach(stats) == stats, "another configuration finds the block");
-    ok(!rl_stats_attach(shared_memory(rl_stats_size())), "and none where there is none");
+    ok(!rl_stats_attach(shared_memory(rl_stats_size())), "and none in other memory");
 }
 
 static void test_bounds(void)
@@ -84,14 +84,14 @@ static void test_what_waits(void)
     rl_stats_read(stats, &counts);
     for (int i = 0; i <= RL_STATS_BOUNDS; i++)
         waits += counts.bounded[i];
-    is_int(waits, 0, "who does not ask does not wait");
-    is_int(rl_stats_quantile(&counts, 990), 0, "in no quantile either");
-    is_int(counts.redis[RL_FAILED_OPEN], 1, "but is counted");
+    is_int(waits, 0, "a request that does not ask does not wait");
+    is_int(rl_stats_quantile(&counts, 990), 0, "and is in no quantile");
+    is_int(counts.redis[RL_FAILED_OPEN], 1, "but its failure is counted");
     rl_stats_count_redis(stats, RL_FAILED_LATE, 25000);
     rl_stats_count_redis(stats, RL_FAILED_DOWN, 20000);
     rl_stats_read(stats, &counts);
-    is_int(counts.bounded[8], 2, "who waited in vain has waited");
-    is_int(counts.waited_us, 45000, "so long");
+    is_int(counts.bounded[8], 2, "a wait without an answer counts");
+    is_int(counts.waited_us, 45000, "its time is added");
 }
 
 static void test_quantiles(void)
@@ -116,22 +116,23 @@ static void test_last_minute(void)
     int64_t now = 5000000;
 
     rl_stats_read(stats, &counts);
-    is_int(rl_stats_recent(stats, now, &counts), 0, "nothing was kept yet");
+    is_int(rl_stats_recent(stats, now, &counts), 0, "at first there is no copy");
     rl_stats_keep(stats, now);
     for (int i = 0; i < 100; i++) {
-        now += 1000; /* one request a second, and a keeper who comes each second */
+        now += 1000; /* one request a second; copies are kept by a call each second */
         rl_stats_count(stats, row, RL_DENIED, RL_SOURCE_LOCAL);
         if (i == 19) {
             rl_stats_read(stats, &counts);
-            is_int(rl_stats_recent(stats, now + 1, &counts), 20001, "at first since the start");
-            is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], 20, "all there was");
+            is_int(rl_stats_recent(stats, now + 1, &counts), 20001,
+                   "at first the copy is of the start");
+            is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], 20, "so all requests count");
         }
         rl_stats_keep(stats, now);
     }
     rl_stats_read(stats, &counts);
     now = rl_stats_recent(stats, now + 1, &counts);
-    ok(now >= 60000 && now <= 71000, "later the last minute or so: %" PRId64 " ms", now);
-    is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], now / 1000, "and what was counted in it");
+    ok(now >= 60000 && now <= 71000, "later it is of a minute ago or so: %" PRId64 " ms", now);
+    is_int(counts.rows[row][RL_DENIED][RL_SOURCE_LOCAL], now / 1000, "requests since then count");
 }
 
 /* --- Many at once ------------------------------------------------------------------------- */
@@ -179,9 +180,9 @@ static void test_processes(void)
             running--;
     }
     rl_stats_read(crowded, &counts);
-    ok(grew, "what is read only grows, while others count");
-    is_int(counts.rows[0][RL_PASSED][RL_SOURCE_REDIS], WORKERS / 2 * ROUNDS, "nothing is lost");
-    is_int(counts.redis[RL_ANSWERED], WORKERS * ROUNDS, "of Redis neither");
+    ok(grew, "counters only grow while others count");
+    is_int(counts.rows[0][RL_PASSED][RL_SOURCE_REDIS], WORKERS / 2 * ROUNDS, "no request is lost");
+    is_int(counts.redis[RL_ANSWERED], WORKERS * ROUNDS, "nor an attempt to ask Redis");
 }
 
 int main(void)

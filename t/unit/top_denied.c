@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Who is denied the most: those who are denied much stay, whoever comes and goes; a process that
- * dies while it writes blocks nothing; nothing that is not whole is believed. Time is an argument.
+ * The most denied identities: those that are denied much stay, whatever others come; a process that
+ * dies while it writes blocks nothing; what is not complete is not believed. Time is an argument.
  */
 #include <signal.h>
 #include <sys/wait.h>
@@ -65,28 +65,30 @@ static void test_counting(void)
     rl_top_denied_entry entry;
 
     rl_top_denied_count(table, key, NOW);
-    is_int(entry_of(table, key, NOW).key, 0, "who was never entered is not there");
+    is_int(entry_of(table, key, NOW).key, 0, "a key that was not entered is not counted");
     enter(table, key, 1, NOW);
     for (int i = 0; i < 59; i++)
         rl_top_denied_count(table, key, NOW + i * 1000);
     entry = entry_of(table, key, NOW + 59000);
     is_int(entry.denials, 60, "each denial counts");
     is_int(entry.last_minute, 60, "all in the last minute");
-    is_int(entry.last_ms, NOW + 58000, "the last one is known");
-    is_int(entry.since_ms, NOW, "and the first");
-    is_str(entry.who.identity, who.identity, "and who it is");
-    is_int(entry_of(table, key, NOW + 90000).last_minute, 30, "half a minute later, about half");
-    is_int(entry_of(table, key, NOW + 120000).last_minute, 0, "then none");
+    is_int(entry.last_ms, NOW + 58000, "the time of the last one is known");
+    is_int(entry.since_ms, NOW, "and of the first");
+    is_str(entry.who.identity, who.identity, "and the identity");
+    is_int(entry_of(table, key, NOW + 90000).last_minute, 30,
+           "half a minute later, about half of them");
+    is_int(entry_of(table, key, NOW + 120000).last_minute, 0, "after another half none");
     rl_top_denied_count(table, key, NOW + 300000);
-    is_int(entry_of(table, key, NOW + 300000).last_minute, 1, "one that comes back counts anew");
-    is_int(entry_of(table, key, NOW + 300000).denials, 61, "beside all the others");
+    is_int(entry_of(table, key, NOW + 300000).last_minute, 1,
+           "a later denial counts alone in its minute");
+    is_int(entry_of(table, key, NOW + 300000).denials, 61, "and in the sum");
     snprintf(who.address, sizeof(who.address), "203.0.113.9");
     rl_top_denied_enter(table, key, &who, 5, NOW + 300000);
     is_str(entry_of(table, key, NOW + 300000).who.address, "203.0.113.9",
-           "what is known is renewed");
-    is_int(entry_of(table, key, NOW + 300000).denials, 61, "and counts nothing");
+           "entering it again replaces what is known");
+    is_int(entry_of(table, key, NOW + 300000).denials, 61, "but counts nothing");
     ok(rl_top_denied_attach(table) == table, "another configuration finds the table");
-    ok(!rl_top_denied_attach(shared_memory(rl_top_denied_size())), "and none where there is none");
+    ok(!rl_top_denied_attach(shared_memory(rl_top_denied_size())), "and none in other memory");
 }
 
 static void test_the_heavy_stay(void)
@@ -100,14 +102,14 @@ static void test_the_heavy_stay(void)
         enter(table, key_in_set(3, i), 1, NOW + i);
     for (int i = 0; i < 7; i++)
         kept += entry_of(table, key_in_set(3, i), NOW).key != 0;
-    is_int(kept, 7, "a flood of newcomers drives nobody out who is denied more");
+    is_int(kept, 7, "a flood of newcomers does not replace identities with more denials");
     enter(table, key_in_set(3, 99), 50, NOW + 20000);
-    ok(entry_of(table, key_in_set(3, 99), NOW).key, "one who is denied much gets in");
+    ok(entry_of(table, key_in_set(3, 99), NOW).key, "a newcomer with more denials gets a place");
     enter(table, key_in_set(3, 100), 2, NOW + 20001);
-    ok(!entry_of(table, key_in_set(3, 100), NOW).key, "one who is denied less does not");
+    ok(!entry_of(table, key_in_set(3, 100), NOW).key, "one with fewer does not");
     enter(table, key_in_set(3, 100), 2, NOW + 200000);
     ok(entry_of(table, key_in_set(3, 100), NOW + 200000).key,
-       "but when the others have been quiet for two minutes");
+       "except when the others had none for two minutes");
 }
 
 /* --- Death -------------------------------------------------------------------------------- */
@@ -139,16 +141,17 @@ static void test_torn(void)
     for (int i = 2; i < 9; i++)
         enter(table, key_in_set(5, i), 3, NOW);
     enter(table, key_in_set(5, 20), 30, NOW + 1000);
-    ok(*place >> 63 == 0, "nor taken");
+    ok(*place >> 63 == 0, "nor given to another");
     enter(table, key_in_set(5, 21), 1, NOW + 4000);
-    is_int(*place, key_in_set(5, 21), "until its owner has not been seen for two seconds");
+    is_int(*place, key_in_set(5, 21), "until its claim is older than two seconds");
 
-    *place = key; /* the text is another's */
-    is_int(entry_of(table, key, NOW).key, 0, "what was written for another key is not believed");
-    is_int(*place, 0, "and its place is free again");
+    *place = key; /* with the texts of another key */
+    is_int(entry_of(table, key, NOW).key, 0,
+           "texts that were written for another key are not believed");
+    is_int(*place, 0, "their place is free again");
     who = who_is(key);
     rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
-    is_str(entry_of(table, key, NOW + 5000).who.identity, who.identity, "for the next one");
+    is_str(entry_of(table, key, NOW + 5000).who.identity, who.identity, "and can be taken");
     who.algorithm = RL_ALGORITHMS;
     rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
     is_int(entry_of(table, key, NOW + 5000).key, 0, "nor is the number of an unknown algorithm");
@@ -204,8 +207,8 @@ static void test_killed_writers(void)
             waitpid(pids[i], NULL, 0);
         }
     }
-    is_int(wrong, 0, "nothing is read that is not whole, in %d reads", read);
-    ok(read > 1000, "and much is read");
+    is_int(wrong, 0, "no entry is incomplete, in %d reads", read);
+    ok(read > 1000, "enough was read");
     for (int i = 0; i < 8; i++)
         enter(table, key_in_set(2, 5000 + i), 1000000, NOW + 3600000);
     for (int i = 0; i < 8; i++)
@@ -221,17 +224,18 @@ static void test_unreported(void)
     uint64_t key = key_of(table, RL_LOCAL_COUNT, 1);
 
     is_int(rl_local_unreported(table, key, 50000, 10000), 0,
-           "of nobody there is nothing to report");
+           "without a denial there is nothing to report");
     is_int(rl_local_report(table, key, 50000, 10000), 1, "the first denial is reported");
     for (int i = 0; i < 5; i++)
         is_int(rl_local_report(table, key, 51000, 10000), 0, "the next ones are not");
-    is_int(rl_local_unreported(table, key, 60000, 10000), 0, "nor in their name before it is time");
-    is_int(rl_local_unreported(table, key, 61000, 10000), 5, "then they are, by number");
-    is_int(rl_local_unreported(table, key, 80000, 10000), 0, "once");
-    is_int(rl_local_report(table, key, 62000, 10000), 0, "that was a report like any other");
-    is_int(rl_local_report(table, key, 72000, 10000), 2, "and all are counted");
+    is_int(rl_local_unreported(table, key, 60000, 10000), 0, "nor as unreported before it is time");
+    is_int(rl_local_unreported(table, key, 61000, 10000), 5, "then their number is");
+    is_int(rl_local_unreported(table, key, 80000, 10000), 0, "but only once");
+    is_int(rl_local_report(table, key, 62000, 10000), 0, "it counts as a report");
+    is_int(rl_local_report(table, key, 72000, 10000), 2, "all denials since are counted");
     rl_local_report(table, key, 72000, 10000);
-    is_int(rl_local_unreported(table, key, 72000, -1), 1, "at the end there is no waiting");
+    is_int(rl_local_unreported(table, key, 72000, -1), 1,
+           "at the end of a child they are reported at once");
 }
 
 int main(void)
