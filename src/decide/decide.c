@@ -177,12 +177,13 @@ static void charge_host(rl_step *s, int shadow)
 
 static int waits_longer(const rl_outcome *o, const rl_outcome *than)
 {
-    int64_t a = rl_outcome_retry_after(o), b;
+    int64_t a, b;
 
-    if (!than || a == RL_NEVER)
+    if (!than)
         return 1;
+    a = rl_outcome_retry_after(o);
     b = rl_outcome_retry_after(than);
-    return b != RL_NEVER && a > b;
+    return a == RL_NEVER || (b != RL_NEVER && a > b);
 }
 
 static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
