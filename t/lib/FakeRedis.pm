@@ -13,6 +13,13 @@ package FakeRedis;
 #   ... RateLimitRedis redis://127.0.0.1:PORT, as $fake->url says
 #   is $fake->connections, 1;
 #
+# A Redis that completes the handshake of a client and then answers decisions:
+#
+#   FakeRedis->start(FakeRedis::after_handshake(sub {
+#       my ($conn, $words) = @_;                    # an EVALSHA
+#       return $conn->send(FakeRedis::verdict(1, 5));
+#   }));
+#
 # For each connection the function runs in a new process, so it cannot change variables
 # of the test; the connection closes when it returns. When start() returns, the port
 # accepts connections. All processes end with the test, or at stop().
@@ -24,6 +31,7 @@ use IO::Socket::INET;
 use POSIX ();
 use Ports;
 use Process;
+use Time::HiRes qw(time);
 
 sub start {
     my ($class, $function, %opt) = @_;
@@ -39,6 +47,30 @@ sub start {
     POSIX::setpgid($pid, $pid);
     $self->{pid} = Process::adopt($pid, "fake redis on port $self->{port}");
     return $self;
+}
+
+# A bulk string of 40 bytes, which the client accepts as a reply to any command of its handshake.
+use constant WELCOME => '$40' . "\r\n" . 'a' x 40 . "\r\n";
+
+# A function for start(): answers each EVALSHA by the given function, which returns false to close the
+# connection, and everything else with WELCOME.
+sub after_handshake {
+    my ($answer) = @_;
+    return sub {
+        my ($conn) = @_;
+        while (my $words = $conn->command) {
+            if ($words->[0] eq 'EVALSHA') { $answer->($conn, $words) or return }
+            else                          { $conn->send(WELCOME) }
+        }
+    };
+}
+
+# The reply of decide.lua for one rule with a window: whether everything was charged, the time, and the
+# units of the window before and of the current one, as they were before the charge.
+sub verdict {
+    my ($charged, $units) = @_;
+    my $text = $charged . substr(pack('Q<', 1000 * time), 0, 7) . pack 'L< L<', 0, $units;
+    return '$' . length($text) . "\r\n$text\r\n";
 }
 
 sub port { $_[0]{port} }

@@ -103,6 +103,15 @@ sub wait_for_redis {
     }, what => 'Redis to decide again', within => 30);
 }
 
+# Waits until Redis decides about a new client of /hello.txt, whose responses have X-Source.
+sub wait_for_verdict {
+    my ($host) = @_;
+    Process::wait_until(sub {
+        my $answer = $host->get('/hello.txt', from => Client::fresh_address());
+        return ($answer->header('X-Source') // '') eq 'redis';
+    }, what => 'Redis to decide', within => 60);
+}
+
 sub recovered {
     my ($host) = @_;
     wait_for_redis($host);

@@ -139,8 +139,11 @@ sub file {
     return $file;
 }
 
+# The text of a file in dir, such as a log; empty if there is none.
+sub text { my ($self, $name) = @_; return _slurp("$self->{dir}/$name") }
+
 # The main error log as text, and its lines that match a pattern.
-sub error_log { my ($self) = @_; return _slurp("$self->{dir}/error.log") }
+sub error_log { my ($self) = @_; return $self->text('error.log') }
 
 sub error_log_lines {
     my ($self, $pattern) = @_;
@@ -348,7 +351,7 @@ sub _libexecdir {
 
 sub _slurp {
     my ($file) = @_;
-    open my $in, '<', $file or return '';
+    open my $in, '<:raw', $file or return '';
     local $/;
     return scalar(<$in>) // '';
 }

@@ -19,6 +19,8 @@ package RedisServer;
 # cmd() sends one command over a connection it keeps, and returns the reply: text, a
 # number, undef for nil, or an array reference. It dies on an error reply and if there
 # is none within 10 s. A forked child must not call it: the connection is its parent's.
+#
+#   RedisServer::units($redis->cmd('GET', 'rl:{ip:127.0.0.1}:login:sliding-window:1m'))
 
 use strict;
 use warnings;
@@ -124,6 +126,14 @@ sub tell {
         or die "cannot connect: $@\n";
     $link->syswrite(_bytes(@words)) // die "$!\n";
     push @{ $self->{told} }, $link;
+}
+
+# The units in the value of a window's key, of the current window and of the one before; 0 without a value.
+# The opening of src/redis/decide.lua describes the format.
+sub units {
+    my ($value) = @_;
+    my ($before, $current) = unpack 'x6 V V', $value // return 0;
+    return $before + $current;
 }
 
 sub DESTROY {

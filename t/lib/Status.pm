@@ -7,6 +7,7 @@ package Status;
 #   is $status->rule('login')->{Denied}, 12;         # RateLimit[login]Denied
 #   is $status->{RedisBreakerOpen}, 0;               # RateLimitRedisBreakerOpen
 #   Status->wait_until($httpd, sub { !$_[0]{RedisBreakerOpen} }, what => '...');
+#   Status->wait_for_breaker($httpd);                # sends requests until it is open
 #
 # Status::CONFIG is the section that serves the page and does not limit it. Dies if a line of the module is not
 # `Name: whole number` or is there twice.
@@ -60,6 +61,17 @@ sub wait_until {
     my $status;
     Process::wait_until(sub { $condition->($status = $class->of($httpd)) }, %opt);
     return $status;
+}
+
+# Sends requests until the breaker is open: those of the function, or for /hello.txt. Returns the status.
+sub wait_for_breaker {
+    my ($class, $httpd, $request) = @_;
+    $request //= sub { $httpd->get('/hello.txt') };
+    return $class->wait_until($httpd, sub {
+        return 1 if $_[0]{RedisBreakerOpen};
+        $request->();
+        return 0;
+    }, what => 'the breaker to open', within => 30);
 }
 
 1;
