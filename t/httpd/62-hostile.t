@@ -65,25 +65,7 @@ sub flood {
     return 0;
 }
 
-# A Redis that completes the handshake and then answers decisions by a function.
-sub after_handshake {
-    my ($answer) = @_;
-    return sub {
-        my ($conn) = @_;
-        while (my $words = $conn->command) {
-            if ($words->[0] eq 'EVALSHA') { $answer->($conn, $words) or return }
-            else                          { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
-        }
-    };
-}
-
-# A reply in the format of decide.lua: whether all rules were charged, then time, prev and cur of one rule.
-sub reply {
-    my ($charged, $cur) = @_;
-    my $now = int(time * 1000);
-    my $text = $charged . pack('V v V V', $now & 0xffffffff, int($now / 2**32), 0, $cur);
-    return '$' . length($text) . "\r\n$text\r\n";
-}
+*after_handshake = \&FakeRedis::after_handshake;
 
 sub says { my ($bytes) = @_; return after_handshake(sub { $_[0]->send($bytes) }) }
 
@@ -94,7 +76,7 @@ sub greet_and_close {
     while ($scripts < 2) {
         my $words = $conn->command or return;
         $scripts += $words->[0] eq 'SCRIPT';
-        $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n");
+        $conn->send(FakeRedis::WELCOME);
     }
 }
 
@@ -102,7 +84,7 @@ my %hostile = (
     'accepts and sends nothing' => sub { $_[0]->silence },
     'accepts and closes'       => sub { },
     'completes the handshake and sends nothing' => after_handshake(sub { $_[0]->silence; 0 }),
-    'sends its handshake byte by byte' => sub { $_[0]->drip('$40' . "\r\n" . 'a' x 40 . "\r\n", 0.05) },
+    'sends its handshake byte by byte' => sub { $_[0]->drip(FakeRedis::WELCOME, 0.05) },
     'greets with garbage' => sub { $_[0]->send("HTTP/1.0 400 Bad\r\n\r\n\0\xff"); $_[0]->silence },
     'sends replies before any command' => sub { $_[0]->send("+OK\r\n" x 9); $_[0]->silence },
     'answers a number' => says(":1\r\n"),
@@ -111,7 +93,7 @@ my %hostile = (
     'answers with arrays nested 1,000 deep' => says("*1\r\n" x 1000),
     'answers with too few bytes' => says("\$3\r\n1ab\r\n"),
     'answers with too many bytes' => says("\$29\r\n1" . 'x' x 28 . "\r\n"),
-    'answers counts out of range' => says("\$15\r\n1" . "\xff" x 14 . "\r\n"),
+    'answers counts out of range' => says("\$16\r\n1" . "\xff" x 15 . "\r\n"),
     'answers twice' => says("-ERR no\r\n-ERR no\r\n"),
     'never knows the script' => says("-NOSCRIPT No matching script. Please use EVAL.\r\n"),
     'announces a string and stops' => after_handshake(sub { $_[0]->send("\$500000000\r\nx") }),
@@ -144,7 +126,7 @@ sub hostile {
     is_deeply Fallback::load($host, 100, from => '127.0.0.2')->{status}, { 200 => 20, 429 => 80 },
         'a real Redis that takes over decides';
     my $state = $redis->cmd('GET', 'rl:{ip:127.0.0.2}:one:sliding-window:1h');
-    is unpack('x10 V', $state // ("\0" x 14)), 20, 'and counts the quota';
+    is RedisServer::units($state), 20, 'and counts the quota';
 }
 
 subtest "a Redis that $_" => sub { hostile($_, 'event') } for sort keys %hostile;
@@ -172,7 +154,7 @@ sub lies {
         my ($conn) = @_;
         while (my $words = $conn->command) {
             if ($words->[0] =~ /^(?:CLUSTER|SENTINEL)$/) { $lie{$lie}->($conn) or return }
-            else { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
+            else { $conn->send(FakeRedis::WELCOME) }
         }
     });
     my $at = '127.0.0.1:' . $fake->port;
@@ -234,12 +216,10 @@ for my $mpm (qw(event prefork)) {
         my $fake = FakeRedis->start($hostile{'completes the handshake and sends nothing'});
         my $host = host($fake->url, mpm => $mpm, children => 2);
         my $asked = 0;
-        my $open = Status->wait_until($host, sub {
-            return 1 if $_[0]{RedisBreakerOpen};
+        my $open = Status->wait_for_breaker($host, sub {
             die "no breaker opens after $asked requests\n" if ++$asked > 40;
             $host->get('/hello.txt');
-            return 0;
-        }, what => 'the breaker to open', within => 30);
+        });
         cmp_ok $open->{RedisFailedLate}, '<=', 20, 'few requests have waited in vain';
         is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'requests pass' for 1 .. 10;
         my $then = Status->of($host);
@@ -253,9 +233,9 @@ subtest 'a late reply is never used for another request' => sub {
         # "denied" for the first client, after its deadline; "passed" for the second, at once
         my $fake = FakeRedis->start(after_handshake(sub {
             my ($conn, $words) = @_;
-            return $conn->send(reply(1, 5)) unless "@$words" =~ /127\.0\.0\.2/;
+            return $conn->send(FakeRedis::verdict(1, 5)) unless "@$words" =~ /127\.0\.0\.2/;
             sleep 2 * DEADLINE_MS / 1000;
-            return $conn->send(reply(0, 1000));
+            return $conn->send(FakeRedis::verdict(0, 1000));
         }));
         my $host = host($fake->url, mpm => $mpm, children => 1);
         my $late = Client->new(port => $host->port, from => '127.0.0.2')->request(path => '/hello.txt');

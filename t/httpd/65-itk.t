@@ -83,33 +83,22 @@ subtest 'Redis is used again after it was restarted' => sub {
 };
 
 # A Redis that denies 127.0.0.2, after the deadline of the request, and admits other clients at once.
-sub slow_for_one {
-    my ($conn) = @_;
-    while (my $words = $conn->command) {
-        my ($name) = map { uc } @$words;
-        if    ($name eq 'SCRIPT')      { $conn->send('$40' . "\r\n" . 'a' x 40 . "\r\n") }
-        elsif ($name !~ /^EVALSHA/)    { $conn->send("+OK\r\n") }
-        elsif ("@$words" =~ /0\.0\.2/) { sleep 12; $conn->send(reply(0, 1000)) }
-        else                           { $conn->send(reply(1, 5)) }
-    }
-}
-
-# A reply in the format of decide.lua: whether all rules were charged, then time, prev and cur of one rule.
-sub reply {
-    my ($charged, $cur) = @_;
-    my $now = int(time * 1000);
-    my $text = $charged . pack 'V v V V', $now & 0xffffffff, int($now / 2**32), 0, $cur;
-    return '$' . length($text) . "\r\n$text\r\n";
-}
+my $slow_for_one = FakeRedis::after_handshake(sub {
+    my ($conn, $words) = @_;
+    return $conn->send(FakeRedis::verdict(1, 5)) unless "@$words" =~ /127\.0\.0\.2/;
+    sleep 12;
+    return $conn->send(FakeRedis::verdict(0, 1000));
+});
 
 subtest 'a late reply is never used for another client' => sub {
-    my $fake = FakeRedis->start(\&slow_for_one);
+    my $fake = FakeRedis->start($slow_for_one);
     my $host = host($fake->url, timeout => '4s', children => 1);
     my $late = Client->new(port => $host->port, from => '127.0.0.2');
     is $late->request(path => '/hello.txt')->header('X-Source'), 'fallback', 'the reply for a client is late';
     $late->disconnect;    # the only process of httpd is free again
     my @next = map { $host->get('/hello.txt', from => '127.0.0.3') } 1 .. 10;
     is_deeply [map { $_->status } @next], [(200) x 10], 'the next clients pass';
+    is_deeply [map { $_->header('X-Source') } @next], [('redis') x 10], 'by a decision of Redis';
     my $commands = grep { /^EVALSHA.*127\.0\.0\.3/ } $fake->commands;
     is $commands, 10, 'Redis was called once for each';
 };
