@@ -56,12 +56,6 @@ my @seen = (
     ['a section without rules', 404, "GET /dropped HTTP/1.1\r\nHost: a\r\n\r\n"],
 );
 
-sub access_log {
-    my ($httpd) = @_;
-    open my $in, '<', $httpd->dir . '/access.log' or return '';
-    return join '', <$in>;
-}
-
 for my $mpm (qw(event prefork)) {
     subtest "requests that httpd answers before its access hooks are counted ($mpm)" => sub {
         my $later = Httpd->start(mpm => $mpm, config => "RateLimit all 0/1d\n$pages");
@@ -73,9 +67,9 @@ for my $mpm (qw(event prefork)) {
             is raw($early, $from, $bytes)->status, 429, 'and denied the second time';
         }
         is raw($later, fresh_address(), $_->[2])->status, $_->[1], "phase=access never sees $_->[0]" for @unseen;
-        Process::wait_until(sub { access_log($early) =~ m{^429 /dropped deny all$}m },
+        Process::wait_until(sub { $early->text('access.log') =~ m{^429 /dropped deny all$}m },
             what => 'the last line of the access log');
-        is scalar(() = access_log($early) =~ /^429 .* deny all$/mg), @unseen + @seen,
+        is scalar(() = $early->text('access.log') =~ /^429 .* deny all$/mg), @unseen + @seen,
             'each denial is in the access log, with its notes';
     };
 }
@@ -113,10 +107,6 @@ sub check {
     my (%opt) = @_;
     my $httpd = Httpd->start(ports => 2, modules => [qw(headers remoteip setenvif rewrite)], %opt,
         files => { 'sorry.html' => 'sorry' }, config => ($opt{shared} || '') . $config);
-    my $said = sub {
-        my ($path, $times, @opt) = @_;
-        return join ' ', map { $httpd->get($path, @opt)->status } 1 .. $times;
-    };
     my $left = sub { $httpd->get('/hello.txt', @_)->header('X-RateLimit-Remaining') };
 
     subtest 'a request is charged once in a chain of redirects' => sub {
@@ -136,21 +126,22 @@ sub check {
 
     subtest 'a request that a later rule denies is given back' => sub {
         my @from = (from => fresh_address());
-        is $said->('/late', 5, @from), '429 429 429 429 429', 'the later rule denies';
+        is $httpd->statuses('/late', 5, @from), '429 429 429 429 429', 'the later rule denies';
         Process::wait_until(sub {
             my $there = $opt{redis}->cmd('GET', "rl:{ip:$from[1]}:early:sliding-window:1d");
-            return $there && unpack('x10 V', $there) == 0;
+            return $there && RedisServer::units($there) == 0;
         }, what => 'the units to be given back') if $opt{shared};
         is $left->(@from), 2, 'the denials cost nothing';
     };
 
     subtest 'keys and conditions work in the early phase' => sub {
         my @via = (from => '127.0.2.1');
-        is $said->('/hello.txt', 4, @via, headers => { 'X-Client' => '192.0.2.1' }), '200 200 200 429',
+        is $httpd->statuses('/hello.txt', 4, @via, headers => { 'X-Client' => '192.0.2.1' }), '200 200 200 429',
             'the address is the one that mod_remoteip sets';
-        is $said->('/hello.txt', 1, @via, headers => { 'X-Client' => '192.0.2.2' }), '200',
+        is $httpd->statuses('/hello.txt', 1, @via, headers => { 'X-Client' => '192.0.2.2' }), '200',
             'another address has its own count';
-        is join(' ', map { $said->('/tenant/x', 1, from => fresh_address(), headers => { 'X-Tenant' => 't' }) } 1 .. 3),
+        my @tenant = (headers => { 'X-Tenant' => 't' });
+        is join(' ', map { $httpd->statuses('/tenant/x', 1, from => fresh_address(), @tenant) } 1 .. 3),
             '404 404 429', 'SetEnvIf has run before';
         for my $spelling ('/login', '//LOGIN', '/%6Cogin', '/x/../login/', '/login;x=1', '/%256Cogin?x') {
             my @post = (from => fresh_address(), method => 'POST');
@@ -158,19 +149,20 @@ sub check {
             is $httpd->get($spelling, @post)->status, 429, "and shares its count with $spelling";
         }
         my @busy = (from => fresh_address(), headers => { 'X-Busy' => 'yes', 'X-Cost' => 2 });
-        is $said->('/hello.txt', 2, @busy), '200 503', 'when=, cost= and status= apply';
+        is $httpd->statuses('/hello.txt', 2, @busy), '200 503', 'when=, cost= and status= apply';
         is $httpd->get('/hello.txt', @busy)->header('X-Rule'), 'busy', 'and the notes are set';
     };
 
     subtest 'virtual hosts have their own early rules' => sub {
         my @at = (from => fresh_address(), port => $httpd->port(1));
-        is $said->('/hello.txt', 2, @at, host => 'one.test'), '200 429', 'a virtual host can have a smaller quota';
+        is $httpd->statuses('/hello.txt', 2, @at, host => 'one.test'), '200 429',
+            'a virtual host can have a smaller quota';
         my $denied = $httpd->get('/nothing', @at, host => 'one.test');
         is $denied->status . ' ' . $denied->body, '429 sorry', 'its ErrorDocument is sent';
         is scalar($denied->header_all('Retry-After')), 1, 'with Retry-After once';
-        is $said->('/hello.txt', 5, @at, host => 'two.test'), '200 200 200 200 200',
+        is $httpd->statuses('/hello.txt', 5, @at, host => 'two.test'), '200 200 200 200 200',
             'a virtual host can drop the rule';
-        is $said->('/hello.txt', 1, @at, host => 'nowhere.test'), '429',
+        is $httpd->statuses('/hello.txt', 1, @at, host => 'nowhere.test'), '429',
             'an unknown Host gets the rules of the first virtual host';
     };
 

@@ -11,14 +11,12 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Backend;
 use Client qw(fresh_address);
 use Digest::SHA qw(sha1_base64);
 use Httpd;
-use IO::Select;
-use IO::Socket::INET;
 use JSON::PP;
 use MIME::Base64 qw(encode_base64);
-use Ports;
 use Process;
 use RedisServer;
 use Test::More;
@@ -269,13 +267,11 @@ subtest 'concurrent guesses on two hosts do not exceed the quota together' => su
 
 # --- While a response is pending -------------------------------------------
 
-# A backend that answers when the test does.
-my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
-    ReuseAddr => 1) or die "listen: $!\n";
+my $backend = Backend->new;
 
 sub behind {
     my (%opt) = @_;
-    return Httpd->start(modules => [qw(proxy proxy_http)], vars => { BACKEND => $backend->sockport },
+    return Httpd->start(modules => [qw(proxy proxy_http)], vars => { BACKEND => $backend->port },
         redis => $redis, %opt, config => ($opt{shared} // '') . <<'EOF');
 ProxyPass /app http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on
 <Location /app>
@@ -292,21 +288,13 @@ sub pending_request {
     Process::wait_until(sub {
         $socket = Client->connect(port => $httpd->port, %opt);
         $socket->syswrite("GET /app HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-        my ($ready) = IO::Select->new($backend, $socket)->can_read(20);
-        return $ready && $ready == $backend;
+        return $there = $backend->accept($socket);
     }, what => 'a request to pass');
-    $there = $backend->accept;
-    $there->sysread(my $request, 65_536);
     return ($socket, $there);
 }
 
-sub answer {
-    my ($there, $status) = @_;
-    $there->syswrite("HTTP/1.1 $status x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
-    close $there;
-}
-
-sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
+*answer = \&Backend::answer;
+*rest   = \&Backend::rest;
 
 for my $where ('by this host', 'by Redis') {
     subtest "a pending request denies others only until it is settled, $where" => sub {

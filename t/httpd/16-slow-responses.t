@@ -14,13 +14,12 @@ use Cwd qw(abs_path);
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Backend;
 use Client;
 use Http2;
 use Httpd;
 use IO::Select;
-use IO::Socket::INET;
 use POSIX ();
-use Ports;
 use Process;
 use RedisServer;
 use Test::More;
@@ -30,8 +29,7 @@ use constant { PERIOD => 4, PERIODS => 3.5, BIG => 1 << 20 };
 
 my $module  = short_periods();
 my $redis   = RedisServer->start;
-my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
-    ReuseAddr => 1) or die "listen: $!\n";
+my $backend = Backend->new;
 my $hosts   = 0;
 
 sub short_periods {
@@ -46,7 +44,7 @@ sub host {
     my ($mpm, $redis_counts, %opt) = @_;
     my $link  = "RateLimitRedis \@REDIS\@\nRateLimitRedisTimeout 10s connect=10s\n";
     my $httpd = Httpd->start(mpm => $mpm, module => $module, redis => $redis,
-        modules => [qw(proxy proxy_http), $mpm eq 'event' ? 'http2' : ()], vars => { BACKEND => $backend->sockport },
+        modules => [qw(proxy proxy_http), $mpm eq 'event' ? 'http2' : ()], vars => { BACKEND => $backend->port },
         files => { big => 'x' x BIG }, %opt, config => ($redis_counts ? $link : '') . <<'EOF');
 <IfModule http2_module>
     Protocols h2c http/1.1
@@ -59,6 +57,9 @@ EOF
     return { httpd => $httpd, mpm => $mpm, number => $hosts++,
         name => $mpm . ($redis_counts ? ', counted in Redis' : ', counted by the host') };
 }
+
+*answer = \&Backend::answer;
+*rest   = \&Backend::rest;
 
 # The address of a client. Each host has its own addresses.
 sub from { my ($host, $client) = @_; return "127.5.$host->{number}." . ord $client }
@@ -76,8 +77,6 @@ sub read_until {
     return $text;
 }
 
-sub rest { my ($socket) = @_; local $/; return scalar(<$socket>) // '' }
-
 # Sends a request that the backend receives and begins to answer.
 sub request {
     my ($host, $client, %opt) = @_;
@@ -92,11 +91,7 @@ sub request {
 
 sub there {
     my ($here) = @_;
-    my ($ready) = IO::Select->new($backend, $here ? $here : ())->can_read(20);
-    die 'not let in: ' . rest($here) if !$ready || $ready != $backend;
-    my $there = $backend->accept;
-    read_until($there, qr/\r\n\r\n/);
-    return $there;
+    return $backend->accept($here) // die 'not let in: ' . ($here ? rest($here) : '') . "\n";
 }
 
 sub stream {
@@ -118,12 +113,6 @@ sub download {
     $here->syswrite("GET /big HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
     my ($body) = read_until($here, qr/\r\n\r\nx/) =~ /\r\n\r\n(x+)/;
     return { here => $here, got => length $body };
-}
-
-sub answer {
-    my ($there, $status) = @_;
-    $there->syswrite("HTTP/1.1 $status x\r\nContent-Length: 2\r\nConnection: close\r\n\r\nhi");
-    close $there;
 }
 
 # What a client gets: the status, the units left, the seconds to wait.

@@ -10,13 +10,11 @@ use warnings;
 use FindBin;
 use lib "$FindBin::Bin/../lib";
 
+use Backend;
 use Client qw(fresh_address);
 use Digest::SHA qw(sha256_hex);
 use Httpd;
-use IO::Select;
-use IO::Socket::INET;
 use JSON::PP;
-use Ports;
 use Process;
 use RedisServer;
 use Test::More;
@@ -305,10 +303,9 @@ subtest 'invalid overrides are ignored and logged' => sub {
 # --- Load ------------------------------------------------------------------------
 
 subtest 'RateLimitAdaptive lowers quotas while workers are busy' => sub {
-    my $backend = IO::Socket::INET->new(LocalAddr => '127.0.0.1', LocalPort => Ports::free(), Listen => 50,
-        ReuseAddr => 1) or die "listen: $!\n";
+    my $backend = Backend->new;
     my $httpd = Httpd->start(modules => [qw(proxy proxy_http)], children => 1, threads => 20,
-        vars => { BACKEND => $backend->sockport }, config => <<'EOF');
+        vars => { BACKEND => $backend->port }, config => <<'EOF');
 ProxyPass /work http://127.0.0.1:@BACKEND@/ retry=0 disablereuse=on
 RateLimitAdaptive 40 0.5 80 0.1
 <Location /page.html>
@@ -330,8 +327,7 @@ EOF
         while (@clients < $number) {
             push @clients, Client->connect(port => $httpd->port);
             $clients[-1]->syswrite("GET /work HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
-            IO::Select->new($backend)->can_read(20) or die "the backend is not asked\n";
-            push @there, scalar $backend->accept;
+            push @there, $backend->accept // die "the backend is not asked\n";
         }
     };
     my $limit = sub {
@@ -353,11 +349,7 @@ EOF
     is $httpd->statuses('/one', 2, from => fresh_address()), '404 429', 'a quota is never lowered below one';
     is $httpd->statuses('/hello.txt', 10, from => fresh_address()), join(' ', (200) x 10),
         'a rule without adaptive keeps its quota';
-    for (@there) {
-        $_->sysread(my $request, 65_536);
-        $_->syswrite("HTTP/1.1 200 x\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
-        close $_;
-    }
+    Backend::answer($_, 200) for @there;
     readline $_ for @clients;
     $limit->('/page.html', 10, 'idle again');
     is $httpd->statuses('/page.html', 6, @from), '200 200 200 200 200 429', 'then the rest of the ten is left';

@@ -336,7 +336,7 @@ EOF
         is $left->(), 97, 'they are charged';
         is $host->statuses('/both/x.html', 5, @alice), '429 429 429 429 429', 'five are denied';
         # a denial does not wait until Redis has the give-back; decide.lua describes the value of a key
-        my $charged = sub { unpack 'x10 V', $redis->cmd('GET', "rl:{ip:$from}:all:sliding-window:1d") };
+        my $charged = sub { RedisServer::units($redis->cmd('GET', "rl:{ip:$from}:all:sliding-window:1d")) };
         Process::wait_until(sub { $charged->() == 3 }, what => 'the charges to be given back')
             if $where eq 'in Redis';
         is $left->(), 96, 'they are not charged';

@@ -153,7 +153,7 @@ EOF
         return unless $redis;
         my @kept = map { $redis->cmd('GET', $_) } grep { !/:r1:|:r200:/ } @{ $redis->cmd('KEYS', '*:r*') };
         my %units;
-        $units{ unpack 'x6 x4 V', $_ }++ for @kept;
+        $units{ RedisServer::units($_) }++ for @kept;
         is join(' ', sort keys %units), '0 2', 'all other counters contain only the admitted requests';
     };
 }

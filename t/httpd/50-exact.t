@@ -45,13 +45,7 @@ sub flood {
         requests => 2000, path => '/hello.txt', %opt);
 }
 
-# The units in a key: those of the current window and of the one before.
-sub counted {
-    my ($key) = @_;
-    my $state = $redis->cmd('GET', $key) // return undef;
-    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
-    return $cur + $prev;
-}
+sub counted { my ($key) = @_; return RedisServer::units($redis->cmd('GET', $key)) }
 
 sub no_failure {
     my (@hosts) = @_;

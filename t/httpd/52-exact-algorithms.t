@@ -39,10 +39,7 @@ my $redis = RedisServer->start;
 sub units {
     my ($algorithm, $key) = @_;
     my $value = $redis->cmd('GET', "$key:$algorithm:1w") // return undef;
-    if ($algorithm =~ /window/) {
-        my ($prev, $cur) = unpack 'x6 V V', $value;
-        return $prev + $cur;
-    }
+    return RedisServer::units($value) if $algorithm =~ /window/;
     return unpack 'V', $value if $algorithm eq 'sliding-log';
     my ($low, $middle, $high) = unpack 'x7 V v C', $value;
     my $level = $low + $middle * 2**32 + $high * 2**48;

@@ -93,14 +93,14 @@ EOT
     my $ask = sub { my $r = $host->get('/noted'); $r->status . ' ' . ($r->header('X-Source') // '') };
     is $ask->(), '200 redis', 'Redis decides';
     $redis->kill9;
-    Status->wait_until($host, sub { $ask->(); $_[0]{RedisBreakerOpen} }, what => 'the breaker to open');
+    Status->wait_for_breaker($host, $ask);
     is $ask->(), '503 fallback', 'closed denies, and the source is "fallback"';
     $redis->restart;
     sleep 1.5;    # longer than two of the longest pauses between probes
     is $ask->(), '200 redis', 'Redis decides each request again' for 1 .. 3;
     is scalar($host->error_log_lines(qr/answers again: breaker closed/)), 1, 'the log reports it once';
     $redis->kill9;
-    Status->wait_until($host, sub { $ask->(); $_[0]{RedisBreakerOpen} }, what => 'the breaker to open');
+    Status->wait_for_breaker($host, $ask);
     sleep 1.5;
     is $ask->(), '503 fallback', 'a request is denied while Redis is still away' for 1 .. 3;
 };

@@ -74,20 +74,11 @@ sub holds_meanwhile {
     }
 }
 
-sub opens {
-    my ($host) = @_;
-    Status->wait_until($host, sub {
-        return 1 if $_[0]{RedisBreakerOpen};
-        Fallback::load($host, 64, from => '127.0.0.4');
-        return 0;
-    }, what => 'the breaker to open', within => 30);
-    return Status->of($host);
-}
-
 # Once the breaker is open, a Redis that decides nothing delays no request.
 sub stays_open {
     my ($fault, $host, $since) = @_;
-    my $open = opens($host);
+    Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.4') });
+    my $open = Status->of($host);
     cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests have waited in vain';
     holds_meanwhile($fault, $host, 1);
     while (time - $since < ($fault->{lasts} // 0)) {

@@ -216,8 +216,7 @@ subtest 'sentinels can require a password or a user' => sub {
     }
     my $host = host($site->url, "RateLimitRedisAuth sentinel=file:@{[secret('wrong')]}\n"
         . 'RateLimit one 1000000/1h');
-    Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
-        what => 'the breaker to open');
+    Status->wait_for_breaker($host);
     my ($line) = $host->error_log_lines(qr/breaker open/);
     like $line, qr/no sentinel names a primary.*does not accept the user or the password/,
         'with a wrong password the log has the reason';

@@ -55,8 +55,7 @@ sub get {
 sub counted {
     my ($client) = @_;
     my $key = "rl:{ip:$client}:own:fixed-window:1h";
-    my $state = $cluster->cmd_at($key, 'GET', $key) // return 0;
-    return (unpack 'V v V V', $state)[3];
+    return RedisServer::units($cluster->cmd_at($key, 'GET', $key));
 }
 
 # Waits for a count, because a give-back may reach Redis after the client has its response.

@@ -54,9 +54,7 @@ sub slot_of { my ($n) = @_; return $cluster->slot('{ip:' . address($n) . '}') }
 
 sub counted {
     my ($key) = @_;
-    my $state = $cluster->cmd_at($key, 'GET', $key) // return 0;
-    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
-    return $cur + $prev;
+    return RedisServer::units($cluster->cmd_at($key, 'GET', $key));
 }
 
 sub sum { my $sum = 0; $sum += $_ for @_; return $sum }
@@ -223,9 +221,7 @@ subtest 'limits are exact while a move takes long' => sub {
 sub counted_in {
     my ($node, $key) = @_;
     $node->cmd('ASKING');
-    my $state = $node->cmd('GET', $key) // return 0;
-    my (undef, undef, $prev, $cur) = unpack 'V v V V', $state;
-    return $cur + $prev;
+    return RedisServer::units($node->cmd('GET', $key));
 }
 
 subtest 'the death of a primary affects only its clients' => sub {

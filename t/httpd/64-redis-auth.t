@@ -11,6 +11,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Documents;
+use Fallback;
 use Httpd;
 use Process;
 use RedisServer;
@@ -162,8 +163,7 @@ for my $name (sort keys %refused) {
         my $host = host($redis, $secret);
         my @status = map { $host->get('/hello.txt')->status } 1 .. 5;
         is "@status", '200 200 200 429 429', 'this host counts alone';
-        Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
-            what => 'the breaker to open');
+        Status->wait_for_breaker($host);
         is scalar($host->error_log_lines($says)), 1, 'one line of the log has the reason';
         keeps_the_secret($host);
     };
@@ -188,8 +188,7 @@ subtest 'Redis is tried again after its password has changed' => sub {
     limits($host, 'at the start');
     $redis->cmd(qw(CONFIG SET requirepass other));
     $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
-    Status->wait_until($host, sub { $host->get('/hello.txt', from => '127.0.0.2');
-        $_[0]{RedisBreakerOpen} }, what => 'the breaker to open');
+    Status->wait_for_breaker($host, sub { $host->get('/hello.txt', from => '127.0.0.2') });
     is $host->get('/hello.txt', from => '127.0.0.3')->status, 200, 'requests pass without Redis';
     $redis->cmd('CONFIG', 'SET', 'requirepass', SECRET);
     Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.4')->header('X-Source')
@@ -210,23 +209,20 @@ sub rotates {
     my ($line) = $host->wait_for_log(qr/stays in use/, within => 60);
     like $line, qr/secret has a double quote that is not closed/, 'a mistake in the new file is logged';
     $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
-    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.2')->header('X-Source')
-        eq 'redis' }, what => 'Redis to decide', within => 60);
+    Fallback::wait_for_verdict($host);
     pass 'new connections use the old password';
     $redis->cmd(qw(ACL SETUSER limiter resetpass), '>rotated-' . SECRET);
     write_secret($dir, 'limiter rotated-' . SECRET);
     $host->wait_for_log(qr/secret has changed/, within => 60);
     $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
-    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))
-        ->header('X-Source') eq 'redis' }, what => 'Redis to decide', within => 60);
+    Fallback::wait_for_verdict($host);
     pass 'a valid new file is used';
     is_deeply [sort $host->children], \@children, 'by the same children, without a reload';
     keeps_the_secret($host);
     $redis->cmd(qw(ACL SETUSER limiter resetpass), '>again-' . SECRET);
     write_secret($dir, 'limiter again-' . SECRET);
     $host->graceful;
-    Process::wait_until(sub { $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))
-        ->header('X-Source') eq 'redis' }, what => 'Redis to decide', within => 60);
+    Fallback::wait_for_verdict($host);
     pass 'a reload uses a new file at once';
 }
 

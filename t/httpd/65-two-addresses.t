@@ -39,14 +39,14 @@ for my $mpm (qw(event prefork)) {
                 Fault->named(@addresses));
             Fallback::recovered($host);
             exact($host, '127.0.0.4');
-            is unpack('x10 V', $primary->cmd('GET', 'rl:{ip:127.0.0.4}:one:fixed-window:1h')), 20,
+            is RedisServer::units($primary->cmd('GET', 'rl:{ip:127.0.0.4}:one:fixed-window:1h')), 20,
                 'the primary has counted';
 
             $replica->cmd(qw(REPLICAOF NO ONE));
             $primary->cmd('REPLICAOF', '127.0.0.3', $primary->port);
             Fallback::recovered($host);
             exact($host, '127.0.0.5');
-            is unpack('x10 V', $replica->cmd('GET', 'rl:{ip:127.0.0.5}:one:fixed-window:1h')), 20,
+            is RedisServer::units($replica->cmd('GET', 'rl:{ip:127.0.0.5}:one:fixed-window:1h')), 20,
                 'after a change of roles the other server has counted';
         };
     }

@@ -13,6 +13,7 @@ use lib "$FindBin::Bin/../lib";
 use Certificates;
 use Client;
 use FakeRedis;
+use Fallback;
 use Httpd;
 use Ports;
 use Process;
@@ -76,8 +77,7 @@ sub redis_decides {
 sub counts_by_itself {
     my ($host, $says) = @_;
     is_deeply flood($host), { 200 => 20, 429 => 180 }, 'exactly the quota passes, by the count of the host';
-    my $status = Status->wait_until($host, sub { $host->get('/hello.txt'); $_[0]{RedisBreakerOpen} },
-        what => 'the breaker to open');
+    my $status = Status->wait_for_breaker($host);
     is $status->{RedisAnswered}, 0, 'Redis has decided nothing';
     like +($host->error_log_lines(qr/breaker open/))[0], $says, 'the log has the reason';
 }
@@ -92,10 +92,7 @@ for my $mpm (qw(event prefork)) {
         $redis->kill9;
         is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
         $redis->restart;
-        Process::wait_until(sub {
-            $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source')
-                eq 'redis'
-        }, what => 'Redis to decide again', within => 30);
+        Fallback::wait_for_verdict($host);
         pass 'Redis decides again when it is back';
     };
 }

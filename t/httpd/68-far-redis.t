@@ -53,12 +53,10 @@ RateLimit one 20/1h
 </Location>
 EOT
         my $asked = 0;
-        my $open = Status->wait_until($host, sub {
-            return 1 if $_[0]{RedisBreakerOpen};
+        my $open = Status->wait_for_breaker($host, sub {
             die "no breaker opens after $asked requests\n" if ++$asked > 200;
             $host->get('/hello.txt', from => '127.0.0.2');
-            return 0;
-        }, what => 'the breaker to open', within => 30);
+        });
         my %status;
         for (1 .. 200) {
             $status{ $host->get('/hello.txt', from => '127.0.0.3')->status }++;

@@ -29,11 +29,7 @@ sub rule {
 # reason.
 sub breaker_stays_open {
     my ($host, $says) = @_;
-    Status->wait_until($host, sub {
-        return 1 if $_[0]{RedisBreakerOpen};
-        Fallback::load($host, 64, from => '127.0.0.2');
-        return 0;
-    }, what => 'the breaker to open', within => 30);
+    Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.2') });
     my $answered = Status->of($host)->{RedisAnswered};
     my $until = time + WATCHED_S;
     while (time < $until) {
@@ -74,11 +70,7 @@ subtest 'commands that no rule needs can be forbidden' => sub {
     my $host = Fallback::host(redis => $redis, config => rule(''));
     Fallback::wait_for_redis($host);
     $redis->kill9;
-    Status->wait_until($host, sub {
-        return 1 if $_[0]{RedisBreakerOpen};
-        Fallback::load($host, 64);
-        return 0;
-    }, what => 'the breaker to open', within => 30);
+    Status->wait_for_breaker($host, sub { Fallback::load($host, 64) });
     $redis->restart;
     $redis->cmd(qw(ACL SETUSER default -append -setrange -getrange -strlen -pexpire));
     Fallback::recovered($host);
@@ -93,13 +85,7 @@ subtest 'EVALSHA is disabled' => sub {
 # A Redis that completes the handshake and refuses decisions with an error.
 sub refuses {
     my ($text) = @_;
-    return FakeRedis->start(sub {
-        my ($conn) = @_;
-        while (my $words = $conn->command) {
-            $conn->send($words->[0] eq 'EVALSHA' ? "-$text\r\n" : '$40' . "\r\n" . 'a' x 40 . "\r\n")
-                or return;
-        }
-    });
+    return FakeRedis->start(FakeRedis::after_handshake(sub { $_[0]->send("-$text\r\n") }));
 }
 
 subtest 'Redis 5 is recognized during the handshake' => sub {
@@ -107,7 +93,7 @@ subtest 'Redis 5 is recognized during the handshake' => sub {
         my ($conn) = @_;
         while (my $words = $conn->command) {
             my $known = $words->[0] ne 'HELLO';
-            $conn->send($known ? '$40' . "\r\n" . 'a' x 40 . "\r\n"
+            $conn->send($known ? FakeRedis::WELCOME
                 : "-ERR unknown command `HELLO`, with args beginning with: `2`, \r\n") or return;
         }
     });

@@ -27,24 +27,17 @@ sub host {
     return Httpd->start(modules => ['status'], %opt, config => "$config\n" . Status::CONFIG);
 }
 
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<:raw', $file or return '';
-    local $/;
-    return scalar(<$in>) // '';
-}
-
 # The lines of a JSON log, as hashes. Dies of an invalid line.
 sub lines {
     my ($host, $name) = @_;
-    return map { $json->decode($_) } split /\n/, slurp($host->dir . '/' . ($name || 'v.log'));
+    return map { $json->decode($_) } split /\n/, $host->text($name || 'v.log');
 }
 
 # The same for a text log.
 sub texts {
     my ($host, $name) = @_;
     return map { { line => $_, map { split /=/, $_, 2 } /(?<= )([a-z-]+=\S*)/g } }
-        split /\n/, slurp($host->dir . "/$name");
+        split /\n/, $host->text($name);
 }
 
 sub sum { my $sum = 0; $sum += $_->{denials} for @_; return $sum }
@@ -77,7 +70,7 @@ EOT
     like $time, qr/^20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z$/, 'the time is in UTC with milliseconds';
     is int(($wait + 999) / 1000), $denied->header('Retry-After'), 'the wait is that of Retry-After';
     like $id, qr/^[\w@-]{20,}$/, 'the request id is that of mod_unique_id';
-    unlike slurp($host->dir . '/v.log'), qr/secret/, 'the query string is not logged';
+    unlike $host->text('v.log'), qr/secret/, 'the query string is not logged';
     is_deeply [$host->error_log_lines(qr/ratelimit: denied/)], [], 'the denial is not in the error log';
 
     $host->get('/page.html', from => '127.0.0.3') for 1 .. 2;
@@ -243,7 +236,7 @@ EOT
             die "$path: " . $answer->status unless $answer->status =~ /^4/;
         }
     }
-    my $raw = slurp($host->dir . '/w.log');
+    my $raw = $host->text('w.log');
     my @lines = eval { lines($host, 'w.log') };
     is $@, '', 'every line is valid JSON';
     cmp_ok scalar(@lines), '>', 220, scalar(@lines) . ' lines';
@@ -252,7 +245,7 @@ EOT
     my %path = map { $_->{path} => 1 } @lines;
     ok $path{$_}, 'the log has the path ' . JSON::PP->new->ascii->allow_nonref->encode($_)
         for '/x"y', "/x\ny", '/x%FFy', "/\x{1F600}", "/%ED%A0%80", "/%C0%AF", "/\x{202e}", "/x<y", "/x\x7fy";
-    my @texts = split /\n/, slurp($host->dir . '/v.txt');
+    my @texts = split /\n/, $host->text('v.txt');
     is scalar(grep { !/^\S+Z( [a-z-]+=[\x21-\x7e]+){15}$/ } @texts), 0, 'every line of the text log is valid';
     is scalar(@texts), scalar(@lines), 'the text log has as many lines';
 };

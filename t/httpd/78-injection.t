@@ -75,13 +75,6 @@ RateLimit all 100000000/1h key=ip
 </VirtualHost>
 EOT
 
-sub slurp {
-    my ($file) = @_;
-    open my $in, '<:raw', $host->dir . "/$file" or die "$file: $!\n";
-    local $/;
-    return scalar(<$in>) // '';
-}
-
 # Sends the bytes and returns the status, or 0 if the server closed without a response.
 sub send_raw {
     my ($raw) = @_;
@@ -165,7 +158,7 @@ subtest 'the metrics are valid' => sub {
 };
 
 subtest 'the violation log is valid' => sub {
-    my ($json, $text) = map { slurp($_) } qw(v.json v.txt);
+    my ($json, $text) = map { $host->text($_) || die "$_ is empty\n" } qw(v.json v.txt);
     my @lines = eval { map { JSON::PP->new->utf8->decode($_) } split /\n/, $json };
     is $@, '', scalar(@lines) . ' lines are JSON';
     cmp_ok scalar(@lines), '>', 1000, 'there are many lines';

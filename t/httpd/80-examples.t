@@ -14,6 +14,7 @@ use Certificates;
 use Client;
 use Digest::SHA qw(sha1_base64 sha256_hex);
 use Examples;
+use Fallback;
 use Httpd;
 use IO::Socket::INET;
 use Ports;
@@ -218,7 +219,7 @@ EOC
     is_deeply statuses($host, 320, path => '/api/health'), { 200 => 320 },
         'health checks of the load balancer are never denied';
     is $host->get('/api%2Fsearch')->status, 404, 'a path that the section does not match is not proxied';
-    my @log = split /\n/, do { local (@ARGV, $/) = ($host->dir . '/access.log'); <> };
+    my @log = split /\n/, $host->text('access.log');
     like $log[0], qr/^200 pass api-key redis 99$/, 'the access log has the notes of each verdict';
 }
 
@@ -341,8 +342,6 @@ EOC
     $redis->kill9;
     is $host->get('/hello.txt', from => '127.0.0.2')->status, 200, 'without Redis requests pass';
     $redis->restart;
-    Process::wait_until(sub {
-        $host->get('/hello.txt', from => '127.0.0.' . (3 + int rand 250))->header('X-Source') eq 'redis'
-    }, what => 'Redis to decide again', within => 30);
+    Fallback::wait_for_verdict($host);
     pass 'Redis decides again when it is back';
 }

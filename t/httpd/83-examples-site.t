@@ -173,7 +173,7 @@ sub lines_of {
     my ($host, $count) = @_;
     my @lines;
     Process::wait_until(
-        sub { @lines = split /\n/, Examples::slurp($host->dir . '/verdicts'); @lines >= $count },
+        sub { @lines = split /\n/, $host->text('verdicts'); @lines >= $count },
         what => "$count lines",
     );
     return @lines;

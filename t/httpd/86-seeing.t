@@ -37,7 +37,7 @@ EOT
     return $host;
 }
 
-sub log_lines { my ($host, $name) = @_; return split /\n/, slurp($host->dir . "/$name") }
+sub log_lines { my ($host, $name) = @_; return split /\n/, $host->text($name) }
 
 my $rules = <<'EOT';
 <Location /hello.txt>

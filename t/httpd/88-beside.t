@@ -27,11 +27,6 @@ sub config_under {
     return $example ? $example->[1] : die "no configuration in $title\n";
 }
 
-sub statuses_of {
-    my ($host, $times, $path, %opt) = @_;
-    return join ' ', map { $host->get($path, %opt)->status } 1 .. $times;
-}
-
 subtest 'phase=early counts requests that httpd answers before other hooks' => sub {
     my $client = 1;
     for my $phase (qw(access early)) {
@@ -49,10 +44,10 @@ RateLimit one 1/1d phase=$phase
 EOT
         my %status = (forbidden => 403, gone => 410, moved => 302, 'sent-on' => 302);
         for my $path (sort keys %status) {
-            is statuses_of($host, 2, "/$path", from => '127.0.0.' . ++$client),
+            is $host->statuses("/$path", 2, from => '127.0.0.' . ++$client),
                 "$status{$path} " . ($phase eq 'early' ? 429 : $status{$path}), "$path, phase=$phase";
         }
-        is statuses_of($host, 2, '/folder', from => '127.0.0.99'), '403 429',
+        is $host->statuses('/folder', 2, from => '127.0.0.99'), '403 429',
             "/folder, rewritten in <Directory>, phase=$phase";
     }
 };
@@ -97,7 +92,7 @@ EOT
     my $host = $start->(config_under('Caches and CDNs'));
     is_deeply [map { $left->($host, $_) } ('127.0.0.2') x 2, ('127.0.0.3') x 2], [2, 1, 2, 1],
         'each client gets its own numbers';
-    is statuses_of($host, 3, '/hello.txt', from => '127.0.0.3'), '200 429 429', 'hits are counted';
+    is $host->statuses('/hello.txt', 3, from => '127.0.0.3'), '200 429 429', 'hits are counted';
 
     $host = $start->("CacheIgnoreHeaders X-RateLimit-Limit X-RateLimit-Remaining X-RateLimit-Reset\n");
     $left->($host, '127.0.0.2');
@@ -162,7 +157,7 @@ $more
 $inner
 EOT
     };
-    my $tried = sub { my ($host, $last) = @_; statuses_of($host, 4, '/app/x', from => "127.0.0.$last") };
+    my $tried = sub { my ($host, $last) = @_; $host->statuses('/app/x', 4, from => "127.0.0.$last") };
     my $host = $start->($inner, '');
     is $tried->($host, $_), '200 200 200 429', "client $_ has its quota" for 2, 3;
 
