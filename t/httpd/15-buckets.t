@@ -147,8 +147,8 @@ for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
         }
         my $rule = Status->of($httpd)->rule('leaky');
         is $rule->{Passed} + $rule->{Denied}, 6 * $tries, 'each request is counted once';
-        my @places = send_one_by_one($httpd, 'leaky', 2, from => fresh_address());
-        is join(' ', map { read_status($_) } @places), '200 200', 'then requests can be delayed again';
+        my @again = send_one_by_one($httpd, 'leaky', 2, from => fresh_address());
+        is join(' ', map { read_status($_) } @again), '200 200', 'then requests can be delayed again';
     };
 }
 

@@ -85,7 +85,7 @@ sub request {
     $here->syswrite("GET /app HTTP/1.1\r\nHost: a\r\n$upgrade\r\n");
     my $there = there($here);
     $there->syswrite($opt{begins}) if $opt{begins};
-    read_until($here, $opt{heard}) if $opt{heard};
+    read_until($here, $opt{until}) if $opt{until};
     return { here => $here, there => $there };
 }
 
@@ -96,13 +96,13 @@ sub there {
 
 sub stream {
     my ($host, $client) = @_;
-    return request($host, $client, heard => qr/data: 1\r?\n/,
+    return request($host, $client, until => qr/data: 1\r?\n/,
         begins => "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nConnection: close\r\n\r\ndata: 1\n\n");
 }
 
 sub websocket {
     my ($host, $client) = @_;
-    return request($host, $client, upgrade => 1, heard => qr{^HTTP/1\.1 101 .*hello}s,
+    return request($host, $client, upgrade => 1, until => qr{^HTTP/1\.1 101 .*hello}s,
         begins => "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\r\nhello");
 }
 
@@ -116,7 +116,7 @@ sub download {
 }
 
 # What a client gets: the status, the units left, the seconds to wait.
-sub hears {
+sub outcome {
     my ($host, $client, $path) = @_;
     my $answer = $host->{httpd}->get($path // '/hello.txt', from => from($host, $client));
     my $wait = $answer->header('Retry-After') // 0;
@@ -125,10 +125,10 @@ sub hears {
 }
 
 # The same, after requests that have just ended are settled.
-sub hears_soon {
+sub outcome_soon {
     my ($host, $client, $want, $what) = @_;
     my $said = '';
-    eval { Process::wait_until(sub { ($said = hears($host, $client)) eq $want }, within => 20, what => '') };
+    eval { Process::wait_until(sub { ($said = outcome($host, $client)) eq $want }, within => 20, what => '') };
     is $said, $want, $what;
 }
 
@@ -150,32 +150,32 @@ sub check {
     for (['a', 'event streams and a WebSocket'], ['c', 'downloads'], ['d', 'requests whose client has disconnected'],
         $host->{http2} ? ['e', 'HTTP/2 streams'] : ()) {
         my ($client, $what) = @$_;
-        is hears($host, $client), '429 0 1', "$what are still pending, and may end soon";
+        is outcome($host, $client), '429 0 1', "$what are still pending, and may end soon";
     }
-    is hears($host, 'b'), '200 0 0', 'two requests that will fail are pending, and not charged yet';
+    is outcome($host, 'b'), '200 0 0', 'two requests that will fail are pending, and not charged yet';
 
     $_->{there}->syswrite("data: 2\n\n") for @{ $host->{streams} };
     like read_until($_->{here}, qr/data: 2/), qr/data: 2/,
         'the streams were open all the time' for @{ $host->{streams} };
     close $_->{there} for @{ $host->{streams} };
     rest(delete $_->{here}) for @{ $host->{streams} };
-    hears_soon($host, 'a', '200 2 0', 'they end with 200 and 101, and nothing is charged');
+    outcome_soon($host, 'a', '200 2 0', 'they end with 200 and 101, and nothing is charged');
     is $_->{got} + length(rest($_->{here})), BIG, 'a download is complete' for @{ $host->{downloads} };
-    hears_soon($host, 'c', '200 2 0', 'and is not charged');
+    outcome_soon($host, 'c', '200 2 0', 'and is not charged');
     answer($_->{there}, 200) for @{ $host->{gone} };
-    hears_soon($host, 'd', '200 2 0', 'a request whose client disconnected before a 200 is not charged');
+    outcome_soon($host, 'd', '200 2 0', 'a request whose client disconnected before a 200 is not charged');
     if ($host->{http2}) {
         delete $host->{http2};
         answer($_, 200) for @{ $host->{http2_there} };
-        hears_soon($host, 'e', '200 2 0', 'nor are the streams of a closed HTTP/2 connection');
+        outcome_soon($host, 'e', '200 2 0', 'nor are the streams of a closed HTTP/2 connection');
     }
     for my $request (@{ $host->{refused} }) {
         answer($request->{there}, 404);
         like rest($request->{here}), qr{^HTTP/1\.1 404 }, 'a request fails';
     }
-    hears_soon($host, 'b', '200 0 0', 'both failures are charged');
-    like hears($host, 'b', '/nothing'), qr/^404 /, 'a third failure';
-    hears_soon($host, 'b', '429 0 an hour', 'uses the quota up');
+    outcome_soon($host, 'b', '200 0 0', 'both failures are charged');
+    like outcome($host, 'b', '/nothing'), qr/^404 /, 'a third failure';
+    outcome_soon($host, 'b', '429 0 an hour', 'uses the quota up');
     my @odd = $host->{httpd}->error_log_lines(qr/ratelimit.*(?:failed|error|lost)/i);
     is "@odd", '', 'no failure is logged';
 }
@@ -200,7 +200,7 @@ for my $host (@living) {
 }
 for my $host (@killed) {
     subtest "the pending requests of a killed child are charged ($host->{name})" => sub {
-        is hears($host, 'a'), '429 0 an hour', 'the quota is used up and the client is blocked';
+        is outcome($host, 'a'), '429 0 an hour', 'the quota is used up and the client is blocked';
     };
 }
 

@@ -214,7 +214,7 @@ sub spellings {
             my $from = fresh();
             my $ok = get('/login', from => $from) . ' ' . get($path, from => $from);
             way($way, $ok, '404 429', "path= and $path");
-            # all clients share the count of a page, so each spelling gets a page of its own
+            # all clients share the count of a page, so each spelling gets its own page
             (my $page = $path) =~ s/^/\/n$client/;
             my $plain = get("/n$client/login", from => $from, at => 1);
             way($way, "$plain " . get($page, from => $from, at => 1), '404 429', "key=path and $page");

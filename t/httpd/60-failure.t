@@ -194,7 +194,7 @@ sub has_both {
     return $families{ +AF_INET } && $families{ +AF_INET6 };
 }
 
-# Runs a command with ::1 as a second address of localhost, in a mount namespace of its own.
+# Runs a command with ::1 as a second address of localhost, in a separate mount namespace.
 my @with_both = ('unshare', '-m', 'sh', '-c',
     'hosts=$(mktemp); { echo "::1 localhost"; cat /etc/hosts; } >$hosts && chmod 644 $hosts'
     . ' && mount --bind $hosts /etc/hosts && rm $hosts && exec "$@"', 'sh');

@@ -55,7 +55,7 @@ sub begins_under_load {
 }
 
 # A client that comes during the fault meets each rule as configured.
-sub holds_meanwhile {
+sub enforces_limits {
     my ($fault, $host, $nothing) = @_;
     my @path = qw(/page.html /hello.txt /login.html /index.html);
     my $sum = Fallback::load($host, 800, from => '127.0.0.3', path => sub { $path[$_[0] % 4] });
@@ -80,7 +80,7 @@ sub stays_open {
     Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.4') });
     my $open = Status->of($host);
     cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests have waited in vain';
-    holds_meanwhile($fault, $host, 1);
+    enforces_limits($fault, $host, 1);
     while (time - $since < ($fault->{lasts} // 0)) {
         Fallback::no_error(Fallback::load($host, 2000, from => '127.0.0.4'), 2000);
     }
@@ -105,7 +105,7 @@ sub logs_both_ends {
         or diag join "\n", $host->error_log_lines(qr/breaker/);
 }
 
-sub endures {
+sub survives {
     my ($name, $mpm) = @_;
     my $fault = Fault->new($name);
     plan skip_all => $fault->{skip} if $fault->{skip};
@@ -115,7 +115,7 @@ sub endures {
     my ($start, @children) = (time, sort $host->children);
     my $first = begins_under_load($fault, $host);
     if    ($fault->{answers} eq 'none') { stays_open($fault, $host, $start) }
-    elsif ($fault->{answers} eq 'some') { holds_meanwhile($fault, $host, 0) }
+    elsif ($fault->{answers} eq 'some') { enforces_limits($fault, $host, 0) }
     my $opened = $host->error_log_lines(qr/breaker open/);
     $fault->end;
     my $after = Fallback::recovered($host);
@@ -139,8 +139,8 @@ sub endures {
 }
 
 for my $name (@ARGV ? @ARGV : Fault::names()) {
-    subtest "$name (event)" => sub { endures($name, 'event') };
-    subtest "$name (prefork)" => sub { endures($name, 'prefork') } if Fault::row($name)->{prefork};
+    subtest "$name (event)" => sub { survives($name, 'event') };
+    subtest "$name (prefork)" => sub { survives($name, 'prefork') } if Fault::row($name)->{prefork};
 }
 
 done_testing;

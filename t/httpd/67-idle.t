@@ -58,7 +58,7 @@ for my $mpm (qw(event prefork)) {
     };
 }
 
-# A relay between httpd and Redis. A file (see condemn) makes it drop what arrives on connections that are
+# A relay between httpd and Redis. A file (see set_fault) makes it drop what arrives on connections that are
 # older than the file, or reset them when something arrives.
 sub relay {
     my ($redis, $dir) = @_;
@@ -72,7 +72,7 @@ sub relay {
         while (1) {
             for my $ready ($select->can_read) {
                 sysread($ready, my $bytes, 65_536) or return;
-                my ($how, $when) = sentence($dir);
+                my ($how, $when) = fault($dir);
                 if (!$how || $born > $when) {
                     syswrite($ready == $client ? $server : $client, $bytes) or return;
                 }
@@ -86,18 +86,18 @@ sub relay {
 }
 
 # What happens to old connections: 'reset' or 'swallow', and the time before which they must have begun.
-sub sentence {
+sub fault {
     my ($dir) = @_;
-    open my $in, '<', "$dir/sentence" or return;
+    open my $in, '<', "$dir/fault" or return;
     return split ' ', <$in> // '';
 }
 
-sub condemn {
+sub set_fault {
     my ($dir, $how) = @_;
     open my $out, '>', "$dir/next" or die "$dir/next: $!\n";
     printf $out "%s %.6f\n", $how, time;
     close $out;
-    rename "$dir/next", "$dir/sentence" or die "$dir/sentence: $!\n";
+    rename "$dir/next", "$dir/fault" or die "$dir/fault: $!\n";
 }
 
 for my $mpm (qw(event prefork)) {
@@ -110,7 +110,7 @@ for my $mpm (qw(event prefork)) {
             my $host  = host($relay->url, $mpm);
             asks($host, 'Redis decides') for 1, 2;
             sleep 5.2;    # longer than an idle connection is trusted
-            condemn($dir, $how);
+            set_fault($dir, $how);
             asks($host, 'Redis decides although the idle connection is dead') for 1 .. 3;
             is +(Status->of($host))->redis_failures, 0, 'nothing has failed';
             my @lines = $host->error_log_lines(qr/lost the connection to Redis/);

@@ -148,8 +148,8 @@ sub no_way_around_by_a_front_controller {
         my $guess = sub { $host->request(path => $_[0], method => 'POST', body => 'x')->status };
         my @spellings = qw(/login /page.html/login /Login/ /login;a=b /index.php/login// /api/login.php);
         push @spellings, '/api%2Flogin' if $by =~ /NoDecode/;
-        my @heard = map { $guess->($spellings[$_ % @spellings]) } 0 .. 9;
-        ok !(grep { $_ == 429 } @heard), "$by: ten tries are checked (@heard)";
+        my @statuses = map { $guess->($spellings[$_ % @spellings]) } 0 .. 9;
+        ok !(grep { $_ == 429 } @statuses), "$by: ten tries are checked (@statuses)";
         Process::wait_until(sub { $guess->('/login') == 429 }, what => 'a denial');
         is $guess->($_), 429, "$by: then $_ is denied" for @spellings;
     }
