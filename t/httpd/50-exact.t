@@ -56,15 +56,18 @@ for my $case (['event', $ENV{RL_RUNS} || 3], map { [$_, $ENV{RL_RUNS} || 1] } 'w
     my ($mpm, $runs) = @$case;
     subtest "two hosts share one limit ($mpm)" => sub {
         my @hosts = two_hosts('RateLimit shared 100/1h', mpm => $mpm);
+        $_->get('/hello.txt', from => fresh_address()) for @hosts;    # so both are connected to Redis
+        my %passed;
         for my $run (1 .. $runs) {
             my $address = fresh_address();
             my $sum = flood(\@hosts, from => $address);
             is_deeply $sum->{status}, { 200 => 100, 429 => 1900 }, "run $run: exactly the quota passes";
+            $passed{ $_->port } += $sum->{target}{ $_->port }{200} // 0 for @hosts;
             is counted("rl:{ip:$address}:shared:sliding-window:1h"), 100, 'Redis counted the requests that passed';
             my $lives = $redis->cmd('PTTL', "rl:{ip:$address}:shared:sliding-window:1h");
             ok $lives > 0 && $lives <= 7_200_000, 'in a key that expires';
         }
-        ok $_->rule("shared")->{Passed}, "each host admitted a part" for map { Status->of($_) } @hosts;
+        ok $passed{ $_->port }, 'each host admitted a part' for @hosts;
         no_failure(@hosts);
     };
 }
