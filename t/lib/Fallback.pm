@@ -100,7 +100,7 @@ sub wait_for_redis {
         Client->flood(targets => [$host->port], connections => CLIENTS, requests => 2 * CLIENTS,
             path => '/noted', on_response => sub { $source{ $_[1]->header('X-Source') // '' }++ });
         return ($source{redis} // 0) == 2 * CLIENTS;
-    }, what => 'Redis to decide again', within => 30);
+    }, what => 'Redis to decide again', within => 60);
 }
 
 # Waits until Redis decides about a new client of /hello.txt, whose responses have X-Source.
