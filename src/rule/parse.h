@@ -5,8 +5,8 @@
  *     NAME QUOTA/WINDOW [option]...        NAME off        NAME TIER QUOTA|unlimited [burst=N]
  *
  * Called only while the configuration is read. After its line, a rule lacks its tiers and what
- * depends on all rules: has_block_or_pending and row. Errors are texts for the administrator, in the given
- * pool: they quote what was read, say what was expected and show an example.
+ * depends on all rules: has_block_or_pending and row. Errors are texts for the administrator, in
+ * the given pool: they quote what was read, say what was expected and show an example.
  */
 #ifndef RL_PARSE_H
 #define RL_PARSE_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The cost of a decision for Redis, by algorithm, with one rule: calls a second in a pipeline of 64,
- * as a ratio of an empty script that gets the same arguments or none, measured in turns; the CPU
- * time by Redis's own count; the memory of a key. Then the CPU time per rule with 1, 10 and 50 rules
- * in a call.
+ * The cost of a decision for Redis, by algorithm, with one rule: calls a second in a pipeline of
+ * 64, as a ratio of an empty script that gets the same arguments or none, measured in turns; the
+ * CPU time by Redis's own count; the memory of a key. Then the CPU time per rule with 1, 10 and 50
+ * rules in a call.
  *
  * RL_CALLS is the number of calls in a turn. Ratios can be compared between machines, numbers not.
  */
