@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chain: what was decided over a request and all requests that it was redirected to.
+ * chain: what was decided for a request and all requests that it was redirected to.
  *
  * The chain is the module's per-request config of the request that it began with. A rule is
  * identified by its address, because merging sections never copies rules.

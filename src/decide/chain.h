@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * chain: what was decided over a request and all requests that it was redirected to.
+ * chain: what was decided for a request and all requests that it was redirected to.
  *
  * A chain begins with the first request that rules are decided for and lives in that request's
  * pool. Redirects, subrequests and error documents find it through r->prev and r->main, so none of

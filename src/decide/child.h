@@ -16,7 +16,7 @@
 
 #include "decide/context.h"
 
-/* This process has no client that it may use, but should have one. Written by child.c alone. */
+/* Whether this process should have a client and has none that it may use. Only child.c sets it. */
 extern volatile sig_atomic_t rl_child_needs_client;
 
 /*

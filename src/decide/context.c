@@ -34,8 +34,8 @@ static int is_usable(const rl_segment *segment)
 /* --- The local tier ----------------------------------------------------------------------- */
 
 /*
- * Maps the wanted size, or else half of it, and so on; but only more than there is already,
- * at_least bytes, unless less than that is wanted.
+ * Maps the wanted size, or else half of it, and so on. What it maps is larger than the at_least
+ * bytes that there are already, unless wanted is smaller.
  */
 static apr_status_t map_local(server_rec *s, apr_size_t wanted, apr_size_t at_least,
                               rl_segment *fresh)
@@ -49,7 +49,7 @@ static apr_status_t map_local(server_rec *s, apr_size_t wanted, apr_size_t at_le
         if (status == APR_SUCCESS && size < wanted)
             ap_log_error(APLOG_MARK, APLOG_ERR, first, s, "ratelimit: no shared memory of %"
                          APR_SIZE_T_FMT " bytes (RateLimitSharedMemory): %" APR_SIZE_T_FMT
-                         " bytes are used in its place, which hold fewer counts", wanted, size);
+                         " bytes are used instead, with room for fewer counts", wanted, size);
         if (status == APR_SUCCESS)
             return status;
         if (size == wanted)
@@ -73,8 +73,8 @@ static void move_counts(server_rec *s, rl_local *to, const rl_segment *to_segmen
 
     ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: RateLimitSharedMemory is %"
                  APR_SIZE_T_FMT " bytes now and was %" APR_SIZE_T_FMT ": %" APR_UINT64_T_FMT " of %"
-                 APR_UINT64_T_FMT " counts, blocks and denials of this host go on, the others "
-                 "start anew", to_segment->size, from_segment->size, moved, live);
+                 APR_UINT64_T_FMT " counts, blocks and denials of this host were kept, the others "
+                 "start at zero", to_segment->size, from_segment->size, moved, live);
 }
 
 /* The local tier: the existing one, or a new one if its size changes. */
@@ -100,13 +100,13 @@ static rl_local *share_local(server_rec *s, rl_context *context)
         move_counts(s, local, &fresh, former, kept);
     else if (kept->base)
         ap_log_error(APLOG_MARK, APLOG_NOTICE, 0, s, "ratelimit: another version of the module "
-                     "was here before: all counts and blocks of this host start anew");
+                     "was here before: all counts and blocks of this host start at zero");
     rl_segment_replace(kept, &fresh);
     context->local_size = kept->size;
     return local;
 }
 
-/* --- The others, whose sizes are fixed ---------------------------------------------------- */
+/* --- The other segments, whose sizes are fixed -------------------------------------------- */
 
 static void *share(server_rec *s, const char *name, apr_size_t size)
 {
@@ -145,7 +145,7 @@ int rl_context_share(server_rec *s, rl_context *context)
     context->delayed = delayed;
     context->breakers = breakers;
     if (redis && redis->kind == RL_URL_SINGLE)
-        rl_breaker_of(breakers, redis->endpoints[0].name); /* to be seen at once */
+        rl_breaker_of(breakers, redis->endpoints[0].name); /* so that pages show it at once */
     context->local = local;
     return 1;
 }

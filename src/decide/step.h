@@ -59,7 +59,7 @@ static inline void rl_step_judge(rl_outcome *o)
     o->denies = !rl_limiter_admits(&o->limit, &o->view.state, o->view.now, o->cost);
 }
 
-/* Denies by what memory holds, without asking Redis. */
+/* Denies by memory, without asking Redis. */
 static inline void rl_step_deny_from_memory(rl_outcome *o)
 {
     o->source = RL_SOURCE_LOCAL;

@@ -192,7 +192,7 @@ subtest 'reloads with another size of memory keep counts and leak nothing' => su
     for my $other (qw(64M 16M 32M 8M 64M 4M)) {
         $host->graceful($size->($other));
         my $line = ($host->error_log_lines(qr/RateLimitSharedMemory is/))[-1];
-        like $line, qr/:notice\].* (\d+) of \1 counts, blocks and denials of this host go on/,
+        like $line, qr/:notice\].* (\d+) of \1 counts, blocks and denials of this host were kept/,
             "the error log reports that all counts are kept in $other";
     }
     is shared_bytes($host->pid), $before, 'the parent maps no more after six reloads';
