@@ -45,7 +45,7 @@ typedef struct {
     int headers;
     int response;
     int notes;
-    unsigned normalize;      /* steps of rl_path_normalise() */
+    unsigned normalize;       /* steps of rl_path_normalise() */
     unsigned normalize_given; /* the steps that RateLimitNormalize names */
 } rl_section;
 
@@ -91,7 +91,7 @@ typedef struct {
     int adaptive_count;
     const char *scope;    /* RateLimitScope, or NULL */
     apr_uint64_t scope_hash; /* 0 without */
-    rl_log_file *log; /* NULL in a virtual host: that of the main server */
+    rl_log_file *log; /* of this server, or NULL: see rl_config_log() */
 } rl_settings;
 
 void *rl_config_create_section(apr_pool_t *pool, char *where);

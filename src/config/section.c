@@ -112,15 +112,14 @@ const char *rl_cmd_tier(cmd_parms *cmd, void *config, const char *line)
 
 /* --- Enforcement and responses ------------------------------------------------------------ */
 
-static const char *choose(cmd_parms *cmd, const char *word, const char *const words[], int *member,
-                          const char *expected)
+static const char *choose(cmd_parms *cmd, const char *word, const char *const words[], int *member)
 {
     const char *error = not_in_limit(cmd);
 
     if (error)
         return error;
     *member = rl_text_choice(word, words);
-    return *member < 0 ? rl_cmd_invalid(cmd, word, expected, words[1]) : NULL;
+    return *member < 0 ? rl_cmd_invalid(cmd, word, rl_text_list(cmd->pool, words), words[1]) : NULL;
 }
 
 /* The words are in the order of their enums. */
@@ -130,7 +129,7 @@ const char *rl_cmd_engine(cmd_parms *cmd, void *config, const char *word)
     static const char *const words[] = {"off", "on", "shadow", NULL};
     rl_section *section = config;
 
-    return choose(cmd, word, words, &section->engine, "on, shadow or off");
+    return choose(cmd, word, words, &section->engine);
 }
 
 const char *rl_cmd_response(cmd_parms *cmd, void *config, const char *word)
@@ -138,7 +137,7 @@ const char *rl_cmd_response(cmd_parms *cmd, void *config, const char *word)
     static const char *const words[] = {"off", "problem", "text", NULL};
     rl_section *section = config;
 
-    return choose(cmd, word, words, &section->response, "problem, text or off");
+    return choose(cmd, word, words, &section->response);
 }
 
 const char *rl_cmd_notes(cmd_parms *cmd, void *config, const char *word)
@@ -146,7 +145,7 @@ const char *rl_cmd_notes(cmd_parms *cmd, void *config, const char *word)
     static const char *const words[] = {"denied", "all", NULL};
     rl_section *section = config;
 
-    return choose(cmd, word, words, &section->notes, "denied or all");
+    return choose(cmd, word, words, &section->notes);
 }
 
 const char *rl_cmd_headers(cmd_parms *cmd, void *config, const char *word)
@@ -162,8 +161,7 @@ const char *rl_cmd_headers(cmd_parms *cmd, void *config, const char *word)
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_invalid(cmd, word, "x-ratelimit, draft-11, draft-03, off or yield",
-                              "x-ratelimit");
+        return rl_cmd_invalid(cmd, word, rl_text_list(cmd->pool, names), names[1]);
     if (section->headers >= 0 && !bits[i] != !section->headers)
         return rl_cmd_invalid(cmd, word, "off alone, or other words without off",
                               "draft-11 yield");

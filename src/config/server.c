@@ -145,7 +145,7 @@ const char *rl_cmd_on_failure(cmd_parms *cmd, void *config, const char *word, co
     if (error)
         return error;
     if (i < 0)
-        return rl_cmd_invalid(cmd, word, "local, open or closed", "local");
+        return rl_cmd_invalid(cmd, word, rl_text_list(cmd->pool, names), names[0]);
     if (second && (!nodes || !rl_text_whole_number(nodes, 1, 100000, &settings->nodes)))
         return rl_cmd_invalid(cmd, second, "nodes= with a number of hosts from 1 to 100000",
                               "nodes=4");

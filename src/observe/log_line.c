@@ -2,19 +2,19 @@
 /*
  * log_line: the format of a line in a RateLimitLog.
  *
- * | what                                | as text          | as JSON            |
- * |-------------------------------------|------------------|--------------------|
- * | a field                             | window-ms=60000  | "window_ms":60000  |
- * | between fields                      | space            | ,                  |
- * | a value that is not known           | -                | null               |
- * | in a value: space                   | %20              | space              |
- * | in a value: " and \                 | %22 and %5C      | \" and \\          |
- * | in a value: a control character     | %0A              | \u000a             |
- * | in a value: UTF-8 beyond ASCII      | %C3%B6           | \u00f6             |
- * | in a value: malformed UTF-8       | %FF              | %FF                |
+ * | what                            | as text         | as JSON           |
+ * |---------------------------------|-----------------|-------------------|
+ * | a field                         | window-ms=60000 | "window_ms":60000 |
+ * | between fields                  | space           | ,                 |
+ * | a value that is not known       | -               | null              |
+ * | in a value: space               | %20             | space             |
+ * | in a value: " and \             | %22 and %5C     | \" and \\         |
+ * | in a value: a control character | %0A             | \u000a            |
+ * | in a value: UTF-8 beyond ASCII  | %C3%B6          | \u00f6            |
+ * | in a value: malformed UTF-8     | %FF             | %FF               |
  *
- * So a line is printable ASCII, whatever clients send, and has no newline but its last byte. Fields
- * that clients fill in come last, and a long one ends with "...".
+ * So a line is printable ASCII, whatever clients send, and has no newline except its last byte.
+ * Fields that clients fill in come last, and a long one ends with "...".
  */
 #include <string.h>
 
@@ -194,7 +194,7 @@ size_t rl_log_line_print(const rl_log_line *line, const rl_log_file *log, char b
     text t = {.bytes = bytes, .json = log->json};
 
     put_time(&t);
-    put_text(&t, "verdict", denied->shadow ? "shadow" : "deny", VALUE_MAX);
+    put_text(&t, "verdict", rl_verdict_names[denied->shadow ? RL_SHADOWED : RL_DENIED], VALUE_MAX);
     put_text(&t, "rule", denied->rule, VALUE_MAX);
     put_text(&t, "algorithm", rl_algorithms[denied->algorithm].name, VALUE_MAX);
     put_number(&t, "limit", denied->quota);

@@ -265,8 +265,8 @@ static void set_notes(request_rec *r, int again, const rl_chain *chain)
 {
     const rl_outcome *o = chain->denial ? chain->denial
                           : chain->closed ? chain->closed : chain->shadow;
-    const char *verdict = chain->denial || chain->closed ? "deny"
-                        : chain->shadow ? "shadow" : all_exempt(chain) ? "exempt" : "pass";
+    rl_verdict verdict = chain->denial || chain->closed ? RL_DENIED : chain->shadow ? RL_SHADOWED
+                       : all_exempt(chain) ? RL_EXEMPT : RL_PASSED;
 
     if (chain->section->notes != RL_NOTES_ALL && !o && !chain->fallback)
         return;
@@ -274,7 +274,7 @@ static void set_notes(request_rec *r, int again, const rl_chain *chain)
         o = tightest(chain);
     if (!o)
         o = chain->first;
-    note(r, again, "RATELIMIT_VERDICT", verdict);
+    note(r, again, "RATELIMIT_VERDICT", rl_verdict_names[verdict]);
     note(r, again, "RATELIMIT_RULE", o->rule->name);
     note(r, again, "RATELIMIT_SOURCE", rl_source_names[o->source]);
     note(r, again, "RATELIMIT_REMAINING", number(r->pool, remaining(o)));

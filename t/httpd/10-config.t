@@ -353,11 +353,11 @@ subtest 'an option reserved for a later version is refused as such' => sub {
 };
 
 subtest 'the other directives need valid arguments' => sub {
-    refused "RateLimitEngine $_", qr/RateLimitEngine/, qr/on, shadow or off/ for 'maybe', '';
-    refused "RateLimitHeaders $_", qr/RateLimitHeaders/, qr/x-ratelimit, draft-11/
+    refused "RateLimitEngine $_", qr/RateLimitEngine/, qr/off, on or shadow/ for 'maybe', '';
+    refused "RateLimitHeaders $_", qr/RateLimitHeaders/, qr/off, x-ratelimit, draft-11/
         for 'draft-12', 'x-ratelimit nosuch';
     refused "RateLimitHeaders $_", qr/off/, qr/alone/ for 'off x-ratelimit', 'draft-11 off', 'off yield';
-    refused 'RateLimitResponse html', qr/invalid value "html": expected problem, text or off/;
+    refused 'RateLimitResponse html', qr/invalid value "html": expected off, problem or text/;
     refused 'RateLimitNotes some',    qr/invalid value "some": expected denied or all/;
     refused 'RateLimitNormalize -cases', qr/invalid value "-cases"/, qr/for example -case/;
     refused 'RateLimitNormalize +-case', qr/invalid value "\+-case"/;
