@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One key has one entry, whoever meets whom where; and nobody's count is lost to somebody else's
- * claim, nor to a death. The tables are one set of eight places.
+ * A key has one entry, in whatever order threads meet, and no count is lost to a claim of another
+ * key or to a death. The table is one set of eight places.
  */
 #include "explore.h"
 #include "set.h"
@@ -46,21 +46,21 @@ static void among_idle(void)
     begin_with(8, NOW - 60000);
 }
 
-/* The sixth is over for those whose clock is a second ahead; so they choose another place. */
+/* The sixth has expired for threads whose clock is a second ahead, so they choose another place. */
 static void with_one_about_to_expire(void)
 {
     begin_with(8, NOW - 1000);
     set[5].expires_s = NOW / 1000 + 1;
 }
 
-/* The first is over, so all choose it; until it is theirs its end is still in the past. */
+/* The first has expired, so all threads choose it. */
 static void among_idle_beside_an_expired(void)
 {
     begin_with(8, NOW - 60000);
     set[0].expires_s = NOW / 1000 - 1;
 }
 
-/* All places are being made by others, who died a while ago, or only stopped. */
+/* All places are being made by threads that died a while ago, or are only stopped. */
 static void among_makers(int64_t since_s)
 {
     begin_with(8, NOW - 1000);
@@ -80,7 +80,7 @@ static void among_live_makers(void)
     among_makers(0);
 }
 
-/* What somebody left who died with alice's entry half made, in the fourth place. */
+/* A thread died with alice's entry half made, in the fourth place. */
 static void with_half_made(void)
 {
     begin_with(8, NOW - 1000);
@@ -132,8 +132,8 @@ static const char *one_tenure(int dead)
     if (!dead && ready(ALICE) != 1)
         return "alice has no entry";
     if (!is_admitted(ALICE, dead))
-        return "not the quota is admitted";
-    return ready(ALICE) == 1 ? NULL : "alice has two entries after all";
+        return "the units admitted are not the quota";
+    return ready(ALICE) == 1 ? NULL : "alice has two entries in the end";
 }
 
 static const char *one_key(int dead)
@@ -145,7 +145,7 @@ static const char *one_unit(int dead)
 {
     if (admitted[ALICE] + charge(ALICE, &once, 1, NOW) > 1)
         return "a quota of one is admitted twice";
-    return ready(ALICE) == 1 || dead ? NULL : "alice has not one entry";
+    return ready(ALICE) == 1 || dead ? NULL : "alice does not have one entry";
 }
 
 static const char *each_key(int dead)
@@ -197,9 +197,9 @@ static const scene scenes[] = {
     {"a new key, two threads of which one dies", in_full_set, one_key, {alice, alice}, 1, 1, 0},
     {"a new key, three threads of which two die, at random", in_full_set, one_key,
      {alice, alice, alice}, 0, 2, 200000},
-    {"a key that was left half made, two threads", with_half_made, one_key,
+    {"a half-made key, two threads", with_half_made, one_key,
      {alice, alice}, 2, 0, 0},
-    {"a key that was left half made, three threads of which one dies, at random", with_half_made,
+    {"a half-made key, three threads of which one dies, at random", with_half_made,
      one_key, {alice, alice, alice}, 0, 1, 100000},
     {"two new keys, a full set", among_idle, each_key, {alice, bob}, 3, 0, 0},
     {"two new keys, three threads, a full set", among_idle, each_key, {alice, alice, bob}, 2, 0, 0},
@@ -208,8 +208,10 @@ static const scene scenes[] = {
      {alice, bob}, 3, 0, 0},
     {"three makers take no place from each other", among_idle_beside_an_expired, three_tenures,
      {alice, bob, carol}, 2, 0, 0},
-    {"a key among makers that died", among_dead_makers, one_tenure, {alice, alice}, 2, 0, 0},
-    {"a key among makers that are late", among_live_makers, one_tenure, {alice, alice}, 2, 0, 0},
+    {"a key, all places being made by dead threads", among_dead_makers, one_tenure, {alice, alice},
+     2, 0, 0},
+    {"a key, all places being made by late threads", among_live_makers, one_tenure, {alice, alice},
+     2, 0, 0},
 };
 
 int main(int argc, char **argv)

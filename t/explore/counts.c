@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Counts of one host: the quota is admitted to the unit, whatever is charged, given back, pending,
- * prolonged, settled or overdue at once, and whoever dies; nobody reads or changes the count of
- * another key, however late.
+ * Counts of one host: exactly the quota is admitted, whatever is charged, given back, made pending,
+ * prolonged, settled or overdue at the same time, and whichever thread dies. A thread never reads
+ * or changes the count of another key, however late it is.
  */
 #include "explore.h"
 #include "set.h"
@@ -16,7 +16,7 @@ static const rl_limit blocking_bucket = {.algorithm = RL_TOKEN_BUCKET, .quota = 
                                          .window_ms = 60000, .burst = QUOTA, .block_ms = HOUR};
 static const rl_limit monthly = LIMIT(RL_SLIDING_WINDOW, QUOTA, RL_WINDOW_MAX_MS);
 
-#define LATER (NOW + 4 * MINUTE) /* when what is pending since NOW is overdue */
+#define LATER (NOW + 4 * MINUTE) /* when units that are pending since NOW are overdue */
 
 static int admitted, bobs, charged, before;
 static rl_state seen;
@@ -67,16 +67,16 @@ static void charges_and_gives_back(void)
 static const char *two_more(int dead)
 {
     admitted += take_rest(ALICE, &fixed, NOW);
-    return admitted <= 2 && admitted >= 2 - dead ? NULL : "not the quota is admitted";
+    return admitted <= 2 && admitted >= 2 - dead ? NULL : "the units admitted are not the quota";
 }
 
 static const char *two_more_of_bucket(int dead)
 {
     admitted += take_rest(ALICE, &bucket, NOW);
-    return admitted <= 2 && admitted >= 2 - dead ? NULL : "not what the bucket holds is admitted";
+    return admitted <= 2 && admitted >= 2 - dead ? NULL : "the units admitted are not the burst";
 }
 
-/* A ms before the window turns, at half the hour's quota, and just after. */
+/* Charges 1 ms before a window ends, and just after. */
 static void before_the_edge(void)
 {
     admitted += charge(ALICE, &fixed, 1, HOUR - 1);
@@ -161,8 +161,8 @@ static void charges_one(void)
 
 static const char *one_more(int dead)
 {
-    return admitted + charge(ALICE, &fixed, 1, NOW) <= 1 || dead ? NULL
-                                                               : "two are admitted where one fits";
+    return admitted + charge(ALICE, &fixed, 1, NOW) <= 1 || dead
+        ? NULL : "two units are admitted where one fits";
 }
 
 static const char *settled(int dead)
@@ -172,7 +172,7 @@ static const char *settled(int dead)
     if (state.cur > QUOTA)
         return "more than the quota is charged";
     if (state.cur + state.pending.cur + state.pending.prev < before + charged)
-        return "what was charged is lost";
+        return "a charged unit is lost";
     if (dead)
         return NULL;
     if (state.pending.cur || state.pending.prev)
@@ -206,7 +206,7 @@ static void responds_later(void)
     admitted += charge(ALICE, &responding, 1, LATER);
 }
 
-static void looks_later(void)
+static void peeks_later(void)
 {
     seen = peek(ALICE, &fixed, LATER);
 }
@@ -219,17 +219,17 @@ static const char *charged_once(int dead)
     charge(ALICE, &fixed, 0, LATER);
     state = peek(ALICE, &fixed, LATER);
     if (state.cur != 2 || seen.cur > 2)
-        return "units overdue are not charged once";
+        return "overdue units are not charged once";
     return state.pending.prev + state.pending.cur == admitted ? NULL : "a unit is lost";
 }
 
 static const char *seen_once(int dead)
 {
     return seen.cur + seen.pending.prev + seen.pending.cur == 2 ? charged_once(dead)
-                                                                : "units overdue are not seen once";
+                                                                : "overdue units are not seen once";
 }
 
-/* One unit, which is overdue for some already. */
+/* One unit, which is overdue for threads whose clock is ahead. */
 static void one_just_overdue(void)
 {
     make_set(7, LATER);
@@ -263,7 +263,7 @@ static const char *one_is_charged(int dead)
 
 /* --- Prolonged --- */
 
-static int64_t prolonged; /* the period */
+static int64_t prolonged; /* the period that was returned */
 
 static void prolongs(int64_t host_ms)
 {
@@ -283,9 +283,9 @@ static const char *pending_or_charged(int dead)
     charge(ALICE, &fixed, 0, EDGE);
     state = peek(ALICE, &responding, EDGE);
     if (state.cur + state.pending.prev != 1 || state.pending.cur)
-        return "a unit is not there once";
+        return "a unit is not pending or charged once";
     return dead || (prolonged == RL_PERIOD_GONE) == state.cur
-        ? NULL : "who prolonged it is told wrong";
+        ? NULL : "prolonging returned a wrong period";
 }
 
 /* Two units, of which one is prolonged a period later, and one settled. */
@@ -319,16 +319,16 @@ static const char *one_charged_and_others_pending(int dead)
 
     (void)dead;
     if (prolonged != (BASE + NOW) / MINUTE + 1)
-        return "who prolonged it is told wrong";
+        return "prolonging returned a wrong period";
     return state.cur == 1 && state.pending.prev == 1 + admitted && !state.pending.cur
-        ? NULL : "a unit is not there once";
+        ? NULL : "a unit is not pending or charged once";
 }
 
-/* --- A place that changes hands --- */
+/* --- A place that another key takes --- */
 
 /*
- * alice's entry has expired, so bob takes her place; the others are idle, so she takes one of
- * theirs.
+ * alice's entry has expired, so bob's takes its place. The others are idle, so alice then takes the
+ * place of one of them.
  */
 static void alice_expired(const rl_limit *limit)
 {
@@ -396,7 +396,7 @@ static void bobs_bucket(void)
     bobs += charge(BOB, &blocking_bucket, 1, NOW);
 }
 
-static void look(const rl_limit *limit)
+static void peek_at_alice(const rl_limit *limit)
 {
     rl_view view = {.now = BASE + NOW};
 
@@ -407,14 +407,14 @@ static void look(const rl_limit *limit)
     seen = view.state;
 }
 
-static void looks_at_alice(void)
+static void peeks_at_alice(void)
 {
-    look(&blocking);
+    peek_at_alice(&blocking);
 }
 
-static void looks_at_alices_month(void)
+static void peeks_at_alices_month(void)
 {
-    look(&monthly);
+    peek_at_alice(&monthly);
 }
 
 static const char *alice_passes(int dead)
@@ -463,7 +463,7 @@ static void alice_stores(void)
     store_reply(ALICE, &fixed, &state, BASE + NOW, NOW);
 }
 
-/* bob's entry is not bound to be there: alice may have claimed her place back. */
+/* bob may have no entry: alice may have claimed the place back. */
 static const char *bobs_own(int dead)
 {
     rl_state state = peek(BOB, &fixed, NOW);
@@ -481,7 +481,7 @@ static const char *bobs_own_pending(int dead)
     rl_state state = peek(BOB, &responding, NOW);
 
     if (ready(BOB) && (state.pending.cur != bobs || state.cur || state.prev || state.blocked_until))
-        return "bob's pending units are not his";
+        return "bob's pending units are not what bob made pending";
     return bobs == QUOTA || dead ? NULL : "bob is denied by another count";
 }
 
@@ -490,13 +490,13 @@ static const char *bobs_own_bucket(int dead)
     rl_state state = peek(BOB, &blocking_bucket, NOW);
 
     if (ready(BOB) && (state.level != 60000000 || state.blocked_until))
-        return "bob's level is not his";
+        return "bob's level is not what bob has charged";
     return bobs == 1 || dead ? NULL : "bob is denied by another count";
 }
 
 /*
- * All that a place can hold of a generation that comes back with the next tenure, as if it had been
- * left there 4,096 tenures ago.
+ * Words of the generation that the next tenure of each place will have, as if they were left from
+ * 4,096 tenures ago.
  */
 static void old_words(void)
 {
@@ -586,7 +586,7 @@ static const scene scenes[] = {
      {charges, charges_and_gives_back}, 2, 0, 0},
     {"two charge a bucket and one dies", bucket_with_two_left, two_more_of_bucket,
      {charges_bucket, charges_bucket}, 1, 1, 0},
-    {"the window turns while three charge", at_the_edge, both_windows,
+    {"a window ends while three charge", at_the_edge, both_windows,
      {before_the_edge, after_the_edge, before_the_edge}, 2, 0, 0},
 
     {"one charges at once, one makes a unit pending", one_left_of_both, one_more,
@@ -600,18 +600,18 @@ static const scene scenes[] = {
     {"two make units pending and settle them, one dies", none_pending, settled,
      {responds_charged, responds_charged}, 1, 1, 0},
 
-    {"three find units overdue", some_overdue, charged_once,
+    {"three find overdue units", some_overdue, charged_once,
      {finds_overdue, finds_overdue, finds_overdue}, 2, 0, 0},
-    {"three find units overdue, at different times", some_overdue, charged_once,
+    {"three find overdue units, at different times", some_overdue, charged_once,
      {finds_some_overdue, finds_overdue, responds_later}, 2, 0, 0},
-    {"three find units overdue, two die", some_overdue, charged_once,
+    {"three find overdue units, two die", some_overdue, charged_once,
      {finds_overdue, finds_some_overdue, finds_overdue}, 0, 2, 0},
     {"a unit is settled while it becomes overdue", one_just_overdue, one_is_charged,
      {settles_at_the_last_moment, finds_just_overdue, finds_just_overdue}, 2, 0, 0},
     {"a unit is settled while it becomes overdue, one dies", one_just_overdue, one_is_charged,
      {settles_at_the_last_moment, finds_just_overdue}, 1, 1, 0},
-    {"one looks while units overdue are charged", some_overdue, seen_once,
-     {finds_overdue, looks_later}, 3, 0, 0},
+    {"one peeks while overdue units are charged", some_overdue, seen_once,
+     {finds_overdue, peeks_later}, 3, 0, 0},
 
     {"a unit is prolonged while it becomes overdue", one_just_overdue, pending_or_charged,
      {prolongs_at_the_last_moment, finds_just_overdue, finds_just_overdue}, 2, 0, 0},
@@ -620,13 +620,13 @@ static const scene scenes[] = {
     {"one is prolonged, one settled, one made pending", two_pending, one_charged_and_others_pending,
      {prolongs_one, settles_one, one_more_is_pending}, 2, 0, 0},
 
-    {"a look while the place changes hands", alice_has_one, alice_passes,
-     {looks_at_alice, bob}, 2, 0, 0},
-    {"a look while the place becomes a bucket's", alice_has_one, alice_passes,
-     {looks_at_alices_month, bobs_bucket}, 2, 0, 0},
-    {"a look while the place becomes one of pending units", alice_has_one, alice_passes,
-     {looks_at_alice, bob_responds}, 2, 0, 0},
-    {"the place of one who was blocked", alice_was_blocked, bobs_own,
+    {"a peek while another key takes the place", alice_has_one, alice_passes,
+     {peeks_at_alice, bob}, 2, 0, 0},
+    {"a peek while a bucket takes the place", alice_has_one, alice_passes,
+     {peeks_at_alices_month, bobs_bucket}, 2, 0, 0},
+    {"a peek while pending units take the place", alice_has_one, alice_passes,
+     {peeks_at_alice, bob_responds}, 2, 0, 0},
+    {"the place of a key that was blocked", alice_was_blocked, bobs_own,
      {bob, alice_charges}, 2, 0, 0},
     {"a late charge", alice_has_one, bobs_own, {alice_charges, bob}, 2, 0, 0},
     {"a late charge of a bucket", alice_has_one_in_bucket, bobs_own,
@@ -640,7 +640,7 @@ static const scene scenes[] = {
     {"a late settling", alice_has_one_pending, bobs_own, {alice_settles, bob}, 2, 0, 0},
     {"a late give-back", alice_has_one, bobs_own, {alice_gives_back, bob}, 2, 0, 0},
     {"a late block", alice_is_full, bobs_own, {alice_is_blocked, bob}, 2, 0, 0},
-    {"a late report of Redis", alice_has_one, bobs_own, {alice_stores, bob}, 2, 0, 0},
+    {"a late reply of Redis", alice_has_one, bobs_own, {alice_stores, bob}, 2, 0, 0},
     {"late writers of which one dies", alice_has_one_pending, bobs_own,
      {alice_charges, alice_settles, bob}, 1, 1, 0},
     {"a generation that comes back", old_words, bobs_own, {bob}, 0, 0, 0},

@@ -6,8 +6,9 @@
  * calls the scene's check after each run. A race that would show once in years shows here every
  * time, and the schedule that leads to it is printed access by access.
  *
- * Only orders of accesses are explored, as a sequentially consistent machine would run them. Why no
- * reordering by the processor does harm is argued at the accesses themselves, not tested here.
+ * Only orders of accesses are explored, as a sequentially consistent machine would run them. That
+ * reordering by the processor does no harm is explained at the accesses themselves, not tested
+ * here.
  *
  * EXPLORE_RANDOM=N adds N random schedules to each scene, with up to SWITCHES preemptions each.
  */
@@ -31,7 +32,7 @@
 typedef struct {
     const char *promise;
     void (*begin)(void);            /* sets up the memory before each run */
-    const char *(*broken)(int dead); /* NULL, or what does not hold; dead: how many threads died */
+    const char *(*broken)(int dead); /* NULL, or what is wrong; dead: how many threads died */
     void (*threads[THREADS])(void);
     int preemptions;
     int deaths;
@@ -50,7 +51,7 @@ static struct {
     int count;
     int running, over[THREADS], died;
 
-    int order[THREADS];  /* in which threads begin, and continue when the running one ends */
+    int order[THREADS];  /* in which threads begin, and go on when the running one ends */
     turn plan[SWITCHES];
     int planned, taken;
 
@@ -140,7 +141,7 @@ static void print_schedule(const char *what)
     }
 }
 
-/* Runs the scene by the plan. Returns whether its check found nothing. */
+/* Runs the scene by the plan. Returns 1 if its check finds nothing wrong. */
 static int run_once(void)
 {
     const char *what;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What children share besides the local tier: places of held requests, the most denied, the
- * statistics, and the breaker.
+ * What children share besides the local tier: the places of delayed requests, the most denied
+ * identities, the statistics, and the breaker.
  */
 #include "explore.h"
 #include "redis/breaker.h"
@@ -14,12 +14,12 @@
 static _Alignas(64) char memory[3 << 20];
 static char image[sizeof(memory)];
 
-/* --- Held requests --- */
+/* --- Delayed requests --- */
 
 static rl_delayed *const delayed = (rl_delayed *)memory;
 static int places, refused;
 
-static void nobody_delayed(void)
+static void none_delayed(void)
 {
     memset(memory, 0, rl_delayed_size());
     places = refused = 0;
@@ -33,10 +33,10 @@ static void takes_a_place(void)
         refused++;
 }
 
-/* One place is taken, and one is there. */
+/* One of two places is taken. */
 static void one_delayed(void)
 {
-    nobody_delayed();
+    none_delayed();
     rl_delayed_take(delayed, NOW, 300, 1);
 }
 
@@ -45,7 +45,7 @@ static void takes_one_of_two(void)
     places += rl_delayed_take(delayed, NOW, 500, 2);
 }
 
-/* How many more places there are if so many may be taken; none is leaked but to a death. */
+/* How many places are free if so many may be taken. */
 static int free_of(int most)
 {
     int n = 0;
@@ -58,14 +58,14 @@ static int free_of(int most)
 static const char *one_place(int dead)
 {
     if (places > 1)
-        return "two have the last place";
+        return "two threads have the last place";
     return free_of(3) >= 3 - places - dead ? NULL : "a place is leaked";
 }
 
 static const char *two_places(int dead)
 {
     if (places > 1)
-        return "three have two places";
+        return "three threads have two places";
     return free_of(3) >= 3 - 1 - places - dead ? NULL : "a place is leaked";
 }
 
@@ -90,7 +90,7 @@ static void enter(int number, int64_t host_ms)
     rl_top_denied_enter(most_denied, denied_key(number), &who, 5, host_ms);
 }
 
-/* A set of which seven places are taken by those who are denied more often than the newcomers. */
+/* A set in which seven places have identities with more denials than the newcomers. */
 static void make_denied(void)
 {
     static int made;
@@ -157,8 +157,8 @@ static const char *right_names(int dead)
     (void)dead;
     read_all(NOW);
     if (strangers)
-        return "a name is shown for another key";
-    enter(10, NOW + 4000); /* what a death has left is nobody's by then */
+        return "an identity is read for another key";
+    enter(10, NOW + 4000); /* a claim of a dead thread may be replaced by then */
     for (int i = 0; i < 8; i++)
         found += rl_top_denied_read(most_denied, i, NOW + 4000, &entry) != 0;
     return found >= 7 ? NULL : "a place is lost";
@@ -177,7 +177,7 @@ static void make_stats(void)
     for (int i = 0; i < 5; i++)
         rl_stats_count(stats, 0, RL_PASSED, RL_SOURCE_LOCAL);
     for (int i = 0; i < 8; i++)
-        rl_stats_keep(stats, NOW - 64500 + i * 9000); /* the first serves as the minute before */
+        rl_stats_keep(stats, NOW - 64500 + i * 9000); /* the first is the one of a minute ago */
     absurd = 0;
 }
 
@@ -215,7 +215,7 @@ static const char *all_counted(int dead)
 static const char *sane(int dead)
 {
     (void)dead;
-    return absurd ? "more was counted in a minute than ever" : NULL;
+    return absurd ? "more was counted in a minute than ever before" : NULL;
 }
 
 /* --- The breaker --- */
@@ -236,7 +236,7 @@ static void open_and_due(void)
     rl_breaker_open(breaker, 50, NOW - 1000);
 }
 
-/* As it was opened before, and closed again. */
+/* After it was opened and closed again. */
 static void closed_again(void)
 {
     closed();
@@ -265,7 +265,7 @@ static void probe_succeeds(void)
     rl_breaker_probed(breaker, &options, 1, NOW);
 }
 
-/* Its clock was read just before the probe's. */
+/* The caller's clock was read just before that of the probe. */
 static void may_ask(void)
 {
     for (int i = 0; i < 16; i++)
@@ -280,7 +280,7 @@ static void fails_to_reconnect(void)
 static const char *opened_once(int dead)
 {
     if (opened > 1 || (!dead && opened != 1))
-        return "not one caller opened it";
+        return "it was not opened by exactly one caller";
     if (breaker->state != RL_BREAKER_OPEN)
         return dead ? NULL : "it is not open";
     rl_breaker_probed(breaker, &options, 0, NOW);
@@ -301,16 +301,16 @@ static const char *ramps(int dead)
 {
     (void)dead;
     if (breaker->state == RL_BREAKER_CLOSED)
-        return "the ramp has ended at once";
+        return "the ramp ended at once";
     return allowed <= 3 ? NULL : "more than an eighth may ask at first";
 }
 
 static const scene scenes[] = {
-    {"delayed: three take the last place", nobody_delayed, one_place,
+    {"delayed: three take the last place", none_delayed, one_place,
      {takes_a_place, takes_a_place, takes_a_place}, 1, 0, 0},
-    {"delayed: two take the last place, one dies", nobody_delayed, one_place,
+    {"delayed: two take the last place, one dies", none_delayed, one_place,
      {takes_a_place, takes_a_place}, 0, 1, 0},
-    {"delayed: two take the place beside one that is taken", one_delayed, two_places,
+    {"delayed: two take the last of two places", one_delayed, two_places,
      {takes_one_of_two, takes_one_of_two}, 1, 0, 0},
 
     {"most denied: two enter at once, one reads", make_denied, right_names,
@@ -329,12 +329,12 @@ static const scene scenes[] = {
      {counts, reads_recent, keeps}, 0, 1, 20000},
 
     {"breaker: three open it", closed, opened_once, {opens, opens, opens}, 2, 0, 0},
-    {"breaker: who opens it dies", closed_again, opened_once, {opens}, 0, 1, 0},
-    {"breaker: who opens it dies, another opens it", closed_again, opened_once,
+    {"breaker: the thread that opens it dies", closed_again, opened_once, {opens}, 0, 1, 0},
+    {"breaker: the thread that opens it dies, another opens it", closed_again, opened_once,
      {opens, opens}, 1, 1, 0},
     {"breaker: two fail to reconnect", closed, opened_once,
      {fails_to_reconnect, fails_to_reconnect}, 3, 0, 0},
-    {"breaker: three want to probe", open_and_due, one_owner,
+    {"breaker: three claim the probe", open_and_due, one_owner,
      {claims_probe, claims_probe, claims_probe}, 3, 0, 0},
     {"breaker: the closing probe, and a request from just before", about_to_close, ramps,
      {probe_succeeds, may_ask}, 3, 0, 0},

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What Redis last said: a report is stored whole or not at all, and only by the key it was about;
- * one request a second asks again.
+ * Snapshots: the reply of Redis that is read is complete, and of the key that it was stored for;
+ * one request a second revalidates a denial.
  */
 #include "explore.h"
 #include "set.h"
@@ -9,16 +9,16 @@
 static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, HOUR);
 
 /*
- * Reports that cannot be mixed up: prev and cur go together, and with the second of Redis's clock.
+ * Replies whose mixture would show: prev, cur and the second of Redis's clock belong together.
  */
 static const rl_state said[] = {WINDOW(BASE / HOUR, 1, 10), WINDOW(BASE / HOUR, 2, 20),
                                 WINDOW(BASE / HOUR, 3, 30), WINDOW(BASE / HOUR, 4, 40)};
 
-static int stored, asks, denials, mixed, bobs;
+static int stored, revalidations, denials, mixed, bobs;
 
-static void store_report(int number, int report, int64_t sent_ms)
+static void store_said(int number, int reply, int64_t sent_ms)
 {
-    store_reply(number, &hourly, &said[report], BASE + 1000 * report, sent_ms);
+    store_reply(number, &hourly, &said[reply], BASE + 1000 * reply, sent_ms);
 }
 
 static rl_snapshot_verdict check(int number, int64_t host_ms, rl_view *view)
@@ -28,8 +28,8 @@ static rl_snapshot_verdict check(int number, int64_t host_ms, rl_view *view)
     return rl_local_snapshot_check(table, key_of(number), &limit, 1, host_ms, view);
 }
 
-/* Which report is stored; -1: none, -2: none that was made. */
-static int report_of(int number)
+/* The number of the reply that is stored; -1: none, -2: a mixture. */
+static int reply_of(int number)
 {
     rl_view view;
 
@@ -46,13 +46,13 @@ static int report_of(int number)
 static void begin(void)
 {
     restore_set();
-    stored = asks = denials = mixed = bobs = 0;
+    stored = revalidations = denials = mixed = bobs = 0;
 }
 
 static void alice_known(void)
 {
     make_set(7, NOW);
-    store_report(ALICE, 0, NOW - 10);
+    store_said(ALICE, 0, NOW - 10);
     memcpy(image, memory, SIZE);
     begin();
 }
@@ -60,7 +60,7 @@ static void alice_known(void)
 static void alice_expired(void)
 {
     make_set(7, NOW - 60000);
-    store_report(ALICE, 0, NOW - 10);
+    store_said(ALICE, 0, NOW - 10);
     for (int i = 0; i < WAYS; i++) {
         if ((set[i].owner & FINGERPRINT) == ALICE)
             set[i].expires_s = NOW / 1000 - 1;
@@ -81,28 +81,28 @@ static void alice_has_a_count(void)
     begin();
 }
 
-static void alice_due(void)
+static void alice_stale(void)
 {
     make_set(7, NOW);
-    store_report(ALICE, 0, NOW - 2000);
+    store_said(ALICE, 0, NOW - 2000);
     memcpy(image, memory, SIZE);
     begin();
 }
 
-static void one_reports(void)
+static void one_stores(void)
 {
-    store_report(ALICE, 1, NOW);
+    store_said(ALICE, 1, NOW);
 }
 
-static void another_reports(void)
+static void another_stores(void)
 {
-    store_report(ALICE, 2, NOW + 1);
+    store_said(ALICE, 2, NOW + 1);
 }
 
 static void reads(void)
 {
     for (int i = 0; i < 2; i++) {
-        stored = report_of(ALICE);
+        stored = reply_of(ALICE);
         mixed += stored == -2 || stored == 3;
     }
 }
@@ -112,9 +112,9 @@ static void drops(void)
     rl_local_snapshot_drop(table, key_of(ALICE));
 }
 
-static void bob_reports(void)
+static void bob_stores(void)
 {
-    store_report(BOB, 3, NOW);
+    store_said(BOB, 3, NOW);
 }
 
 static void bob_charges(void)
@@ -133,34 +133,34 @@ static void alice_revalidates(void)
     rl_local_snapshot_revalidate(table, key_of(ALICE), NOW);
 }
 
-static void asks_again(void)
+static void revalidates(void)
 {
     rl_view view;
-    rl_snapshot_verdict said_now = check(ALICE, NOW, &view);
+    rl_snapshot_verdict verdict = check(ALICE, NOW, &view);
 
-    if (said_now == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW))
-        asks++;
+    if (verdict == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW))
+        revalidations++;
     else
-        denials += said_now != RL_SNAPSHOT_UNKNOWN;
+        denials += verdict != RL_SNAPSHOT_UNKNOWN;
 }
 
 static const char *never_mixed(int dead)
 {
-    if (mixed || report_of(ALICE) == -2 || report_of(ALICE) == 3)
-        return "a report is stored that nobody made";
-    store_report(ALICE, 3, NOW + 3);
-    return report_of(ALICE) == 3 || dead ? NULL : "the next report is not kept";
+    if (mixed || reply_of(ALICE) == -2 || reply_of(ALICE) == 3)
+        return "a mixture of replies is read";
+    store_said(ALICE, 3, NOW + 3);
+    return reply_of(ALICE) == 3 || dead ? NULL : "the next reply is not stored";
 }
 
-/* A report may be lost to a late writer, as if it had not come: then Redis is asked again. */
+/* A late writer may destroy a snapshot, as if there had been none: Redis is asked again. */
 static const char *nobody_elses(int dead)
 {
-    int bobs_report = report_of(BOB);
+    int bobs_reply = reply_of(BOB);
 
     (void)dead;
-    if (mixed || report_of(ALICE) > 2 || report_of(ALICE) == -2)
-        return "alice is told bob's report";
-    return bobs_report == 3 || bobs_report == -1 ? NULL : "bob's report is not his own";
+    if (mixed || reply_of(ALICE) > 2 || reply_of(ALICE) == -2)
+        return "alice has bob's reply";
+    return bobs_reply == 3 || bobs_reply == -1 ? NULL : "bob's reply is another one";
 }
 
 static const char *bobs_count(int dead)
@@ -170,40 +170,40 @@ static const char *bobs_count(int dead)
     if (ready(BOB) && (state.cur < bobs || state.cur > bobs + dead || state.blocked_until
                        || state.pending.cur + state.pending.prev))
         return "bob's count is not what bob has charged";
-    return bobs == QUOTA || dead ? NULL : "bob is denied by a report";
+    return bobs == QUOTA || dead ? NULL : "bob is denied by a snapshot";
 }
 
-static const char *one_asks(int dead)
+static const char *one_revalidates(int dead)
 {
-    if (asks > 1)
-        return "more than one asks again";
-    return asks == 1 || dead ? NULL : "nobody asks again";
+    if (revalidations > 1)
+        return "more than one revalidates";
+    return revalidations == 1 || dead ? NULL : "none revalidates";
 }
 
 static const scene scenes[] = {
-    {"two report, one reads", alice_known, never_mixed,
-     {one_reports, another_reports, reads}, 2, 0, 0},
-    {"two report, one reads, at random", alice_known, never_mixed,
-     {one_reports, another_reports, reads}, 0, 0, 100000},
-    {"one reports and dies, one reads", alice_known, never_mixed, {one_reports, reads}, 1, 1, 0},
-    {"one reports, one drops, one reads", alice_known, never_mixed,
-     {one_reports, drops, reads}, 1, 0, 0},
-    {"a look while another key's report takes the place", alice_expired, nobody_elses,
-     {reads, bob_reports}, 2, 0, 0},
-    {"a late report while another key's takes the place", alice_expired, nobody_elses,
-     {one_reports, bob_reports}, 2, 0, 0},
-    {"a late report, one dies", alice_expired, nobody_elses, {one_reports, bob_reports}, 1, 1, 0},
-    {"a late drop", alice_expired, nobody_elses, {drops, bob_reports}, 2, 0, 0},
-    {"a late charge while a report takes the place", alice_has_a_count, nobody_elses,
-     {alice_charges, bob_reports}, 2, 0, 0},
-    {"a late report while a count takes the place", alice_expired, bobs_count,
-     {one_reports, bob_charges}, 2, 0, 0},
-    {"a late revalidation while a count takes the place", alice_due, bobs_count,
+    {"two store, one reads", alice_known, never_mixed,
+     {one_stores, another_stores, reads}, 2, 0, 0},
+    {"two store, one reads, at random", alice_known, never_mixed,
+     {one_stores, another_stores, reads}, 0, 0, 100000},
+    {"one stores and dies, one reads", alice_known, never_mixed, {one_stores, reads}, 1, 1, 0},
+    {"one stores, one drops, one reads", alice_known, never_mixed,
+     {one_stores, drops, reads}, 1, 0, 0},
+    {"a read while another key's snapshot takes the place", alice_expired, nobody_elses,
+     {reads, bob_stores}, 2, 0, 0},
+    {"a late store while another key's snapshot takes the place", alice_expired, nobody_elses,
+     {one_stores, bob_stores}, 2, 0, 0},
+    {"a late store, one dies", alice_expired, nobody_elses, {one_stores, bob_stores}, 1, 1, 0},
+    {"a late drop", alice_expired, nobody_elses, {drops, bob_stores}, 2, 0, 0},
+    {"a late charge while a snapshot takes the place", alice_has_a_count, nobody_elses,
+     {alice_charges, bob_stores}, 2, 0, 0},
+    {"a late store while a count takes the place", alice_expired, bobs_count,
+     {one_stores, bob_charges}, 2, 0, 0},
+    {"a late revalidation while a count takes the place", alice_stale, bobs_count,
      {alice_revalidates, bob_charges}, 2, 0, 0},
-    {"three meet a stale snapshot", alice_due, one_asks,
-     {asks_again, asks_again, asks_again}, 2, 0, 0},
-    {"three meet a stale snapshot, one dies", alice_due, one_asks,
-     {asks_again, asks_again, asks_again}, 1, 1, 0},
+    {"three meet a stale snapshot", alice_stale, one_revalidates,
+     {revalidates, revalidates, revalidates}, 2, 0, 0},
+    {"three meet a stale snapshot, one dies", alice_stale, one_revalidates,
+     {revalidates, revalidates, revalidates}, 1, 1, 0},
 };
 
 int main(int argc, char **argv)

@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A Redis that comes and goes, thousands of times, while callers ask: the breaker opens and closes
- * each time, and the client of it holds as many descriptors, threads and bytes in the end as it did
- * after the first tenth. STORM_CYCLES says how often in all. Skipped where there is no
- * redis-server.
+ * Redis fails and recovers thousands of times while callers ask. The breaker must open and close
+ * each time, and the client must have as many descriptors, threads and bytes at the end as after
+ * the first tenth. STORM_CYCLES sets the number of cycles. Skipped without redis-server.
  *
- * Redis goes in four ways: it takes no connections and ends those it has, is out of memory, forbids
- * the script, says nothing. It is called by a name, so each reconnect resolves one.
+ * Redis fails in four ways: it closes its port and its connections, it is out of memory, it forbids
+ * the script, or it does not answer. It is addressed by a name, so each reconnect resolves one.
  */
 #include <dirent.h>
 #include <limits.h>
@@ -24,13 +23,13 @@
 #include "tap.h"
 
 #define CALLERS 8
-#define TIMEOUT_MS 50 /* a busy machine keeps them */
+#define TIMEOUT_MS 50 /* long enough for a busy machine */
 #define CONNECT_MS 100
 #define PATIENCE_US INT64_C(20000000)
 #define HEAP_MORE 8192
 #define RESIDENT_MORE_KB 512
 
-/* A sanitizer has an allocator of its own, which keeps what is freed. */
+/* The allocator of a sanitizer keeps freed memory. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
 #define SANITIZED 1
 #else
@@ -45,7 +44,7 @@ static int port;
 
 /* --- Redis -------------------------------------------------------------------------------- */
 
-/* Whether it can be had, and no other test has it, from now until this program ends: Ports.pm. */
+/* Reserves a port, as Ports.pm does, until this program ends. Returns 0 if it is taken. */
 static int claim(int number)
 {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)number),
@@ -66,8 +65,8 @@ static int claim(int number)
 }
 
 /*
- * A port below those that the kernel takes for outgoing connections: one of them would keep Redis
- * from coming back, and still does for a minute after its end.
+ * A port below those that the kernel takes for outgoing connections. Such a connection would keep
+ * Redis from binding the port again, also for a minute after its end.
  */
 static int free_port(void)
 {
@@ -107,7 +106,7 @@ static void forbid(int goes)
 
 static void (*const ways[])(int goes) = {refuse, fill_memory, forbid};
 
-/* To say nothing takes as long as the timeouts: so it comes more rarely. */
+/* Not answering takes as long as the timeouts, so it comes more rarely. */
 static void turn(int n, int goes)
 {
     (n % 16 == 15 ? say_nothing : ways[n % 3])(goes);
@@ -127,7 +126,7 @@ static rl_failure decide(int caller)
     return rl_client_decide(client, &a, 1, 0, rl_link_clock() + TIMEOUT_MS * 1000, &charged);
 }
 
-/* Requests as of a site that goes on whatever becomes of Redis. */
+/* Requests of a site, which go on whether Redis answers or not. */
 static void *call(void *number)
 {
     while (!atomic_load(&stop)) {
@@ -137,7 +136,7 @@ static void *call(void *number)
     return NULL;
 }
 
-/* Asks until the breaker is, or is not, open and the last call was answered, or not. */
+/* Asks until the breaker is open and a call was not answered, or closed and one was. */
 static int reaches(int open)
 {
     int64_t until_us = rl_link_clock() + PATIENCE_US;
@@ -159,14 +158,14 @@ static int reaches(int open)
 typedef struct {
     long fds;
     long threads;
-    long heap; /* bytes in use; pools have mappings of their own */
+    long heap; /* bytes in use; pools map other memory */
     long resident_kb;
 } resources;
 
 /*
- * glibc keeps some of what a thread frees for that thread, and counts it as in use: that grows for
- * thousands of cycles, until each thread has met each size, which looks like a leak or hides one.
- * It can be told to keep nothing only when a program starts, so this one starts again.
+ * glibc keeps some freed memory for the thread that freed it, and counts it as in use. That grows
+ * for thousands of cycles, until each thread has met each size, which looks like a leak or hides
+ * one. It can be switched off only when a program starts, so this one starts itself again.
  */
 static void keep_nothing_back(char **args)
 {
@@ -190,7 +189,7 @@ static long entries(const char *path)
     return n;
 }
 
-/* Callers have calls under way: so the least of some looks. */
+/* Calls in flight use memory, so this takes the least of several readings. */
 static long heap_in_use(void)
 {
     long least = LONG_MAX;
@@ -216,7 +215,7 @@ static resources measure(void)
     return r;
 }
 
-/* Names may be being resolved while the link is down: so it is measured when it is up. */
+/* A name may be being resolved while the link is down, so this measures while it is up. */
 static int settles(void)
 {
     int64_t until_us = rl_link_clock() + PATIENCE_US;
@@ -276,11 +275,11 @@ static void storm(const char *what, apr_pool_t *parent, int threaded, int cycles
             early = measure();
         }
     }
-    is_int(done, cycles, "%s: so often it opens without Redis and closes with it", what);
-    ok(settles(), "%s: then all is quiet", what);
+    is_int(done, cycles, "%s: the breaker opens and closes in each cycle", what);
+    ok(settles(), "%s: then the link stays up", what);
     late = measure();
-    /* Early on, a thread that asks for an address may have been at work. */
-    ok(late.fds <= early.fds, "%s: it holds no more descriptors than early on: %ld and %ld", what,
+    /* Early on, a thread that resolves a name may have been at work. */
+    ok(late.fds <= early.fds, "%s: no more descriptors than early on: %ld and %ld", what,
        early.fds, late.fds);
     ok(late.threads <= early.threads, "%s: no more threads: %ld and %ld", what, early.threads,
        late.threads);
@@ -312,6 +311,6 @@ int main(int count, char **args)
     port = free_port();
     refuse(0);
     storm("with an I/O thread", pool, 1, cycles / 2);
-    storm("without", pool, 0, cycles / 2);
+    storm("without an I/O thread", pool, 0, cycles / 2);
     return done_testing();
 }

@@ -1,13 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The shared table at every instruction. A child runs one call, traced instruction by instruction
- * by its parent, which stops it at the first, the second, the third ... and there kills it, or
- * does what another worker might do in that very moment and lets it go on. So the races and the
- * deaths that would take years to happen all happen here, each once, the same in every run.
- * make check stops at each seventh instruction, make storm (STORM_STRIDE=1) at each.
+ * The shared table at every instruction. A child runs one call, traced by its parent, which stops
+ * it after the first instruction, the second, the third and so on. There it kills the child, or
+ * does what another worker might do at that moment and lets the child go on. So races and deaths
+ * that would take years to happen all happen here, each once, the same in every run. make check
+ * stops at each seventh instruction, make storm (STORM_STRIDE=1) at each.
  *
- * Skipped where tracing is not allowed, and under sanitizers, whose own instructions would be
- * meant.
+ * Skipped if tracing is not allowed, and under sanitizers, which add instructions.
  */
 #include <limits.h>
 #include <sched.h>
@@ -24,7 +23,7 @@
 #define QUOTA 20
 #define FILLERS 4000
 
-enum { LIVE_S = 100 }; /* when most of it happens, on the host's clock */
+enum { LIVE_S = 100 }; /* the second of host_ms at which most of it happens */
 #define NOW (LIVE_S * INT64_C(1000))
 
 static const rl_limit hourly = LIMIT(RL_SLIDING_WINDOW, QUOTA, 3600000);
@@ -33,7 +32,7 @@ static const rl_limit responding = {.algorithm = RL_SLIDING_WINDOW, .quota = QUO
 static const rl_limit bucket = LIMIT(RL_TOKEN_BUCKET, QUOTA, 3600000);
 static const rl_limit brief = LIMIT(RL_SLIDING_WINDOW, QUOTA, 1000);
 
-static int every; /* how many instructions to the next stop; 1 in make storm */
+static int every; /* instructions from stop to stop; 1 in make storm */
 static rl_local *table;
 static char *image; /* the table as each run finds it */
 static uint64_t alice, bob, victim;
@@ -41,7 +40,7 @@ static uint64_t fillers[FILLERS];
 
 static struct {
     volatile int begun, done;
-    int admitted; /* what the child's charge said */
+    int admitted; /* what the child's charge returned */
     rl_state state;
 } *child;
 
@@ -116,7 +115,7 @@ static int fill_up(uint64_t key, int64_t host_ms)
     return fill_up_by(&hourly, key, host_ms);
 }
 
-/* The key that another one would drive out now. */
+/* The key that a new one would evict now. */
 static uint64_t driven_out_by(uint64_t key)
 {
     char *before = malloc(SIZE);
@@ -135,8 +134,8 @@ static uint64_t driven_out_by(uint64_t key)
 }
 
 /*
- * Every place is taken, by entries in use and half full. alice is not there, victim is whom she
- * would drive out. Then one with alice in the table and expired, and bob, who would drive her out.
+ * Every place is taken, by entries in use and half full. alice has no entry and would evict victim.
+ * Then a table in which alice's entry has expired, and bob would evict it.
  */
 static void prepare(int alice_expired)
 {
@@ -180,7 +179,7 @@ static void charge_alice_pending(void)
     child->admitted = charge(table, alice, &responding, 1, NOW, &child->state);
 }
 
-#define LATER (NOW + 4 * MINUTE) /* when what is pending since NOW is overdue */
+#define LATER (NOW + 4 * MINUTE) /* when units that are pending since NOW are overdue */
 
 static void charge_alice_later(void)
 {
@@ -269,11 +268,12 @@ static void test_killed_giving_back(void)
         admitted = fill_up(alice, NOW);
         wrong += admitted != 0 && admitted != 1;
     }
-    ok(!wrong && n > 10, "killed at any of %d instructions of a give-back: it is done or not", n);
+    ok(!wrong && n > 10, "killed at any of %d instructions of a give-back: it is done or not done",
+       n);
 }
 
 /*
- * What is stored of alice: 2 the child's report, 1 the one before, 0 nothing, -1 anything else.
+ * The snapshot of alice: 2 the child's reply, 1 the one before, 0 none, -1 anything else.
  */
 static int stored(void)
 {
@@ -306,8 +306,8 @@ static void test_killed_storing(void)
         wrong += stored() != 2;
     }
     ok(!wrong && torn > 0,
-       "killed at any of %d instructions of a report (%d times half written): never trusted, "
-       "and the next one counts", n, torn);
+       "killed at any of %d instructions of storing a snapshot (%d times half written): it is "
+       "never trusted, and the next one counts", n, torn);
 }
 
 typedef struct {
@@ -328,9 +328,9 @@ static int is_range(range r, int least, int most)
 }
 
 /*
- * The child's call is stopped at each of its instructions; there the others take what they can get
- * under the limit given. How much all get together if the call then goes on, and if it was killed.
- * How many instructions there are.
+ * Stops the child's call at each of its instructions, where others take what they get under the
+ * given limit. Finds how much all get together if the call then goes on, and if it is killed.
+ * Returns the number of instructions.
  */
 static int meanwhile(void (*call)(void), const rl_limit *others, int64_t host_ms, range *all,
                      range *killed)
@@ -355,7 +355,7 @@ static int meanwhile(void (*call)(void), const rl_limit *others, int64_t host_ms
     return n;
 }
 
-/* The table with alice in it, and units of hers pending since NOW. */
+/* A table in which alice has units that are pending since NOW. */
 static void prepare_pending(int units)
 {
     rl_state state;
@@ -384,13 +384,16 @@ static void test_pending(void)
 
     prepare_pending(0);
     n = meanwhile(charge_alice_pending, &responding, NOW, &all, &killed);
-    ok(is_range(all, QUOTA, QUOTA), "others make all there is pending at any of %d instructions of "
+    ok(is_range(all, QUOTA, QUOTA),
+       "others make the whole quota pending at any of %d instructions of "
        "one that does: exactly that is admitted", n);
     ok(is_range(killed, QUOTA - 1, QUOTA), "killed at any of them: at most its unit is lost");
     n = meanwhile(charge_alice_pending, &hourly, NOW, &all, &killed);
-    ok(is_range(all, QUOTA - 1, QUOTA), "others charge at once at any of %d: not one more", n);
+    ok(is_range(all, QUOTA - 1, QUOTA), "others charge at once at any of %d: no more is admitted",
+       n);
     n = meanwhile(charge_alice, &responding, NOW, &all, &killed);
-    ok(is_range(all, QUOTA - 1, QUOTA), "and the other way round at any of %d", n);
+    ok(is_range(all, QUOTA - 1, QUOTA),
+       "others make units pending at any of %d of a charge: no more is admitted", n);
 }
 
 static void test_settling(void)
@@ -402,9 +405,9 @@ static void test_settling(void)
     n = meanwhile(settle_alice_charged, &responding, NOW, &all, &killed);
     ok(is_range(all, QUOTA - 1, QUOTA - 1), "a unit is settled with a charge: at none of %d "
        "instructions is it free", n);
-    ok(is_range(killed, QUOTA - 2, QUOTA - 1), "nor when killed there");
+    ok(is_range(killed, QUOTA - 2, QUOTA - 1), "killed there: it is not free either");
     n = meanwhile(settle_alice_uncharged, &responding, NOW, &all, &killed);
-    ok(is_range(all, QUOTA, QUOTA), "settled without one at any of %d: it is free behind it", n);
+    ok(is_range(all, QUOTA, QUOTA), "settled without one at any of %d: it is free afterwards", n);
     ok(is_range(killed, QUOTA - 1, QUOTA), "killed there: it is free or still pending");
 }
 
@@ -416,10 +419,10 @@ static void test_prolonging(void)
     prepare_pending(1);
     n = meanwhile(prolong_alice, &responding, NOW + MINUTE, &all, &killed);
     ok(is_range(all, QUOTA - 1, QUOTA - 1) && is_range(killed, QUOTA - 1, QUOTA - 1),
-       "a unit is prolonged: at none of %d instructions is it free, or there twice", n);
+       "a unit is prolonged: at none of %d instructions is it free or counted twice", n);
 }
 
-/* Two who find them overdue may charge them twice, but never are they free. */
+/* Two threads that find units overdue may charge them twice, but the units are never free. */
 static void test_overdue(void)
 {
     range all, killed;
@@ -452,7 +455,7 @@ static void test_others_charge_meanwhile(void)
        "admitted", n);
 }
 
-/* The quota of the edge: at its first ms all that was admitted before counts whole. */
+/* At the first ms of a window all units of the one before count fully. */
 static void test_the_window_turns_meanwhile(void)
 {
     int n = 0, finished = 0, wrong = 0;
@@ -472,13 +475,14 @@ static void test_the_window_turns_meanwhile(void)
         wrong += child->admitted && child->state.index == (BASE + HOUR) / HOUR - 1
                  && admitted != QUOTA / 2 - 1;
     }
-    ok(!wrong, "the window turns at any of %d instructions of a charge: what was admitted in the "
-       "old one is known in the new one", n);
+    ok(!wrong, "a window ends at any of %d instructions of a charge: units admitted in the "
+       "old one count in the new one", n);
 }
 
 /*
- * Two make an entry for alice at once and choose different places, because the one the first
- * chose has become useful in between. From then on a third one charges alice at each instruction.
+ * Two threads make an entry for alice at once and choose different places, because the entry that
+ * the first chose has become useful in between. From then on a third charges alice at each
+ * instruction.
  */
 static void test_two_places_for_one_key(void)
 {
@@ -502,11 +506,11 @@ static void test_two_places_for_one_key(void)
         admitted += child->admitted;
         most = admitted > most ? admitted : most;
     }
-    is_int(most, QUOTA, "two make an entry for one key, in two places, at any of %d instructions: "
-           "its quota is admitted once", n);
+    is_int(most, QUOTA, "two threads make an entry for one key, in two places, at any of %d "
+           "instructions: its quota is admitted once", n);
 }
 
-/* The call is alice's, her entry expired; at each instruction bob drives her out and charges. */
+/* The call is for alice, whose entry has expired; at each instruction bob evicts it and charges. */
 static void test_late_owner(void (*call)(void), const char *what)
 {
     int n = 0, finished = 0, most = 0;
@@ -563,7 +567,7 @@ int main(void)
     test_prolonging();
     test_overdue();
     test_late_owner(charge_alice, "charge");
-    test_late_owner(store_snapshot, "report");
+    test_late_owner(store_snapshot, "snapshot");
     free(image);
     return done_testing();
 }

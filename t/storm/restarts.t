@@ -1,9 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Graceful restarts, one behind the other, with clients that go on asking: nobody
-# gets an error, no count is lost, and httpd holds as many descriptors, threads,
-# maps and as much memory in the end as it did after the first few; Redis has one
-# connection of each child. STORM_RESTARTS says how many.
+# Graceful restarts, one after the other, while clients go on asking: no client gets an error, no
+# count is lost, httpd has as many descriptors, threads and maps and as much memory at the end as
+# after the first few, and Redis has one connection of each child. STORM_RESTARTS sets how many.
 
 use strict;
 use warnings;
@@ -37,7 +36,7 @@ sub resident_kb {
     return $kb;
 }
 
-# What the parent and what its children hold. How many children there are is httpd's to say.
+# What the parent has, and the most that one of its children has. httpd decides how many there are.
 sub held {
     my ($host) = @_;
     my $parent = $host->pid;
@@ -54,7 +53,7 @@ sub held {
     return \%held;
 }
 
-# What it holds when each child has its connection to Redis and no client has one to it.
+# The same when each child has its connection to Redis and no client has one to httpd.
 sub held_at_rest {
     my ($host, $redis) = @_;
     Fallback::recovered($host);
@@ -95,8 +94,8 @@ EOT
         $limited{$_} += $sum->{path}{'/page.html'}{$_} for keys %{ $sum->{path}{'/page.html'} };
         $early = held_at_rest($host, $redis) if $n == EARLY;
     }
-    is_deeply \%status, { 200 => 84 * $times }, 'nobody gets an error';
-    is_deeply \%limited, { 200 => QUOTA, 429 => 12 * $times - QUOTA }, 'and no count is lost';
+    is_deeply \%status, { 200 => 84 * $times }, 'no client gets an error';
+    is_deeply \%limited, { 200 => QUOTA, 429 => 12 * $times - QUOTA }, 'no count is lost';
     my $late = held_at_rest($host, $redis);
     is $late->{$_}, $early->{$_}, "as many $_ as early on" for @flat;
     cmp_ok abs($late->{maps} - $early->{maps}), '<=', 4, 'as many maps';
