@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * One path has one spelling: the ways around a limit that users reported, one group of rows each;
- * then what must hold for every path, on paths made of the pieces that matter (a seeded generator:
- * each run tries the same ones); then inputs that only a linear algorithm finishes.
+ * A path has one spelling: a group of rows for each known way around a limit; then properties of
+ * all paths, on random paths made of the pieces that matter (seeded, so each run tries the same
+ * ones); then inputs that only a linear algorithm finishes.
  */
 
 #include "core/path.h"
@@ -21,13 +21,12 @@ enum { CASE = RL_PATH_CASE, SLASHES = RL_PATH_SLASHES, DOTS = RL_PATH_DOTS,
 
 enum { TEXT_MAX = 1024 };
 
-/* A path as a test holds it. */
 struct text {
     size_t len;
     char bytes[TEXT_MAX];
 };
 
-/* Normalises on the heap with exactly the promised room, so that ASan sees a byte too many. */
+/* Normalises on the heap, with no more room than promised, so that ASan finds a byte too many. */
 static struct text normalise(const char *path, size_t len, unsigned flags)
 {
     struct text got;
@@ -44,7 +43,7 @@ static int same(const struct text *a, const struct text *b)
     return a->len == b->len && memcmp(a->bytes, b->bytes, a->len) == 0;
 }
 
-/* Readable in a TAP line; a few results at a time stay valid. */
+/* The bytes in a form for a TAP line; the last four results stay valid. */
 static const char *show(const char *bytes, size_t len)
 {
     static char turns[4][4 * TEXT_MAX + 3];
@@ -181,7 +180,7 @@ static const struct row spellings[] = {
     ROW("/%252e%252e%252flogin", ALL, "/login"),
     ROW("/a%253Bx/b", ALL, "/a/b"),
 
-    WAY("what is no encoding stays"),
+    WAY("an invalid encoding stays"),
     ROW("/100%", ALL, "/100%"),
     ROW("/100%25", ALL, "/100%"),
     ROW("/%zz", ALL, "/%zz"),
@@ -212,7 +211,7 @@ static const struct row spellings[] = {
     ROW("/a/%2e%2e%3bx/b", ALL, "/b"),
     ROW("/a/.;./b", ALL, "/a/b"),
 
-    WAY("bytes that are no ASCII letters are let alone"),
+    WAY("bytes that are not ASCII letters stay"),
     ROW("/caf\xc3\xa9", ALL, "/caf\xc3\xa9"),
     ROW("/CAF\xc3\x89", ALL, "/caf\xc3\x89"),
     ROW("/caf%C3%A9", ALL, "/caf\xc3\xa9"),
@@ -223,7 +222,7 @@ static const struct row spellings[] = {
     ROW("\0", ALL, "/\0"),
     ROW("/\r\n\t", ALL, "/\r\n\t"),
 
-    WAY("a leading slash is put in front"),
+    WAY("a missing leading slash is added"),
     ROW("", ALL, "/"),
     ROW("", NONE, "/"),
     ROW("*", ALL, "/*"),
@@ -272,7 +271,7 @@ static void each_spelling_becomes_the_one(void)
     }
 }
 
-/* What holds for every path */
+/* Properties of all paths */
 
 static uint64_t random_state = 0x9e3779b97f4a7c15u;
 
@@ -338,7 +337,7 @@ static void a_second_round_changes_nothing(void)
             }
         }
     }
-    ok(!bad, "a second round changes nothing, whatever the flags");
+    ok(!bad, "normalising again changes nothing, with any flags");
 }
 
 static void the_result_has_a_slash_and_no_more_room_than_promised(void)
@@ -358,7 +357,7 @@ static void the_result_has_a_slash_and_no_more_room_than_promised(void)
             }
         }
     }
-    ok(!bad, "the result has a leading slash and is no longer than the input, but for that slash");
+    ok(!bad, "the result has a leading slash and is, without it, no longer than the input");
 }
 
 static void source_and_destination_may_overlap(void)
@@ -380,9 +379,9 @@ static void source_and_destination_may_overlap(void)
     ok(!bad, "the destination may be the source, or overlap it");
 }
 
-/* Noise: each kind respells a path in a way that its step calls the same path. */
+/* Noise: each kind spells a path in another way that its step takes for the same path. */
 
-/* The place of some slash at or behind `from`, or the length where there is none. */
+/* The place of a slash at or after `from`; the length if there is none. */
 static size_t some_slash(const struct text *path, size_t from)
 {
     size_t start, i;
@@ -490,7 +489,7 @@ static const struct noise {
     { "a byte percent-encoded", ENCODING, respell_encoding },
 };
 
-/* Wherever the step is on: this noise alone, then among all kinds whose steps are on. */
+/* With any flags that have the step: this noise alone, then with all kinds whose steps are on. */
 static void noise_changes_nothing(const struct noise *noise)
 {
     unsigned flags, round, more, bad = 0, respelled = 0;
@@ -561,8 +560,8 @@ static void the_first_segments(void)
 }
 
 /*
- * Linear: quadratic algorithms need minutes to hours for these, and whoever waits for the test
- * notices. No time is asserted.
+ * Linear: a quadratic algorithm needs minutes to hours for these, which shows without a time that
+ * is asserted.
  */
 
 enum { MANY = 300000 };

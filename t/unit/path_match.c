@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The globs of path=: a table of what they say, the definition in path.h as a second, slow matcher
- * that must agree on random globs and paths (seeded: each run tries the same ones), and long paths
+ * The globs of path=: a table of examples; the definition in path.h as a second, slow matcher that
+ * must agree on random globs and paths (seeded, so each run tries the same ones); and long paths
  * that only a linear algorithm finishes.
  */
 
@@ -108,10 +108,10 @@ static void globs_match_what_they_say(void)
            rows[i].path);
     }
     ok(rl_path_match("/a?b", "/a\0b", 4) && !rl_path_match("/a", "/a\0b", 4),
-       "a NUL in a path is a byte like another");
+       "a NUL in a path is a byte like any other");
 }
 
-/* The definition in path.h, word by word and as slow as it comes. */
+/* The definition in path.h, taken literally, without regard to time. */
 static int match_by_definition(const char *glob, const char *path, size_t len)
 {
     size_t stars, i;
@@ -167,7 +167,7 @@ static void globs_match_by_definition(void)
             printf("# \"%s\", \"%s\" gives %d\n", glob, path, got);
         }
     }
-    ok(!bad && hits > 10000, "any glob matches what its definition says");
+    ok(!bad && hits > 10000, "any glob matches as its definition says");
 }
 
 static void a_glob_is_spelled_as_its_paths_are(void)
@@ -195,7 +195,7 @@ static void a_glob_is_spelled_as_its_paths_are(void)
     }
 }
 
-/* Here a quadratic algorithm needs minutes, and whoever waits notices. No time is asserted. */
+/* A quadratic algorithm needs minutes for these, which shows without a time that is asserted. */
 
 enum { MANY = 300000 };
 
