@@ -3,7 +3,7 @@
  * call: a command on its way to Redis, and who waits for the reply.
  *
  * The state is decided by one exchange, so that a reply and a deadline that meet agree on who lets
- * go of the slot. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes
+ * go of the place. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes
  * too early or too late finds it as it is and does no harm.
  *
  * Waking costs more than all the rest. So the carrier, who completes many calls at once, wakes only

@@ -2,11 +2,11 @@
 /*
  * call: a command on its way to Redis, and who waits for the reply.
  *
- * Calls are slots, made once: their number bounds what can be in flight. A call is its caller's
+ * Calls are places, made once: their number bounds what can be in flight. A call is its caller's
  * until it is queued and after it is done, and in between its carrier's: whoever sends commands and
  * reads replies. It is pending, its caller at work or asleep, until the reply or the caller's
  * deadline comes, whichever is first. A call whose deadline came first is abandoned: the carrier
- * still reads its reply, in order, drops it, and only then is the slot free again.
+ * still reads its reply, in order, drops it, and only then is the place free again.
  *
  * Functions may be called from any thread, as that order allows.
  */
@@ -50,7 +50,7 @@ typedef struct rl_calls rl_calls;
 rl_calls *rl_calls_create(apr_pool_t *pool, int count, const rl_command *command, void *owner);
 
 /*
- * A slot for a command, which becomes its own, to be sent to node; NULL if all are in use, and the
+ * A place for a command, which becomes its own, to be sent to node; NULL if all are in use, and the
  * command is freed.
  */
 rl_call *rl_call_make(rl_calls *calls, rl_node *node, int awaited, char *command, int length);
