@@ -237,12 +237,12 @@ static void put_aside(const tenure *t)
     uint64_t aside = (t->owner - (UINT64_C(1) << GENERATION_SHIFT)) & GENERATION;
     uint64_t blocked = load_acquire(&words[BLOCKED]);
 
-    if (is_of(blocked, t->owner) && is_held(t))
+    if (is_of(blocked, t->owner) && is_current(t))
         swap(&words[BLOCKED], &blocked, aside);
     for (int i = COUNT; i <= PENDING; i += PENDING - COUNT) {
         rl_pair old = read_pair(&words[i]);
 
-        if (is_of(first_of(old), t->owner) && is_held(t))
+        if (is_of(first_of(old), t->owner) && is_current(t))
             swap_pair(&words[i], old, pair_of(aside, 0));
     }
 }

@@ -229,7 +229,7 @@ static void charge_overdue(const tenure *t, const rl_limit *limit, const reading
 
 /*
  * Reads a count, after charging what is overdue in it. Returns 0 if the tenure is over. Otherwise a
- * swap from what was read happens in this tenure or fails: see is_held().
+ * swap from what was read happens in this tenure or fails: see is_current().
  */
 static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading *was)
 {
@@ -237,7 +237,7 @@ static int read_due(const tenure *t, const rl_limit *limit, int64_t now, reading
 
     for (;;) {
         read_count(t, was);
-        if (!is_held(t))
+        if (!is_current(t))
             return 0;
         pending = pair_in(t, was->pending);
         if (!second_of(pending) || (!marked(pending) && !overdue(limit, pending, now)))
@@ -383,7 +383,7 @@ void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_
     view->state.blocked_until = view->now + limit->block_ms * rl_limiter_ticks(limit);
     t = rl_local_claim(table, key, host_ms);
     was = load_acquire(&t.entry->words[BLOCKED]);
-    if (is_held(&t) && swap(&t.entry->words[BLOCKED], &was,
+    if (is_current(&t) && swap(&t.entry->words[BLOCKED], &was,
                             (t.owner & GENERATION) | (uint64_t)view->state.blocked_until))
         rl_local_touch(t.entry, limit, &view->state, view->now, host_ms);
 }
@@ -402,7 +402,7 @@ void rl_local_give_back(rl_local *table, uint64_t key, const rl_limit *limit, in
         count = pair_in(&t, was);
         unpack_count(limit, count, &state);
         rl_limiter_give_back(limit, &state, position, cost);
-    } while (is_held(&t)
+    } while (is_current(&t)
              && !swap_pair(&t.entry->words[COUNT], was, pack_count(limit, count, &state)));
 }
 

@@ -184,7 +184,7 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
     asked_ms = load_acquire(&words[ASKED_MS]);
     redis = read_pair(&words[REDIS_NOW]);
     check = read_pair(&words[CHECK]);
-    if (is_held(&t) && swap(&words[ASKED_MS], &asked_ms, w[ASKED_MS])
+    if (is_current(&t) && swap(&words[ASKED_MS], &asked_ms, w[ASKED_MS])
         && swap_pair(&words[REDIS_NOW], redis, pair_of(w[REDIS_NOW], w[UNITS]))
         && swap_pair(&words[CHECK], check, pair_of(w[CHECK], w[TERMS])))
         rl_local_touch(t.entry, limit, reply->state, reply->redis_now, reply->sent_ms);

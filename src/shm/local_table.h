@@ -138,7 +138,7 @@ static inline int is_of(uint64_t w, uint64_t owner)
  * swap fail, or the swap leaves a word of an earlier generation, which reads as zero. The reads
  * before this one are acquire, so none of them is made after it; the swap comes after it, too.
  */
-static inline int is_held(const tenure *t)
+static inline int is_current(const tenure *t)
 {
     return load_acquire(&t->entry->owner) == t->owner;
 }

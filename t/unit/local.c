@@ -484,7 +484,7 @@ static void find_rivals(rl_local *table, uint64_t alice, uint64_t *rivals, int n
     munmap(copy, SIZE);
 }
 
-static int is_held(rl_local *table, uint64_t key)
+static int has_entry(rl_local *table, uint64_t key)
 {
     return line_of(table, SIZE, key) != NULL;
 }
@@ -507,16 +507,16 @@ static void test_order_of_eviction(void)
     rl_local_read_stats(table, &stats);
     ok(stats.entries == WAYS && stats.evictions == 0, "eight rivals have a place each");
     charge(table, rivals[8], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[1]), "a ninth evicts an expired entry first");
+    ok(!has_entry(table, rivals[1]), "a ninth evicts an expired entry first");
     rl_local_read_stats(table, &stats);
     is_int(stats.evictions, 0, "which does not count as an eviction");
     charge(table, rivals[9], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[2]), "then an idle one, however full");
+    ok(!has_entry(table, rivals[2]), "then an idle one, however full");
     charge(table, rivals[10], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[3]), "then the one with the fewest units used");
+    ok(!has_entry(table, rivals[3]), "then the one with the fewest units used");
     charge(table, rivals[11], &hourly, 9, host_ms, &state);
-    ok(!is_held(table, rivals[4]), "and the next");
-    ok(is_held(table, rivals[0]), "the one that denies stays");
+    ok(!has_entry(table, rivals[4]), "and the next");
+    ok(has_entry(table, rivals[0]), "the one that denies stays");
     rl_local_read_stats(table, &stats);
     ok(stats.entries == WAYS && stats.evictions == 3, "three live ones were evicted, and counted");
     for (int i = 1; i < 16; i++)
@@ -539,9 +539,9 @@ static void test_evicting_late(void)
     charge(table, rivals[8], &hourly, 1, 20999, &state);
     for (int i = 0; i < WAYS; i++) {
         if (i == 5)
-            ok(!is_held(table, rivals[i]),
+            ok(!has_entry(table, rivals[i]),
                "a caller whose clock is a second behind evicts an idle entry");
-        else if (!is_held(table, rivals[i]))
+        else if (!has_entry(table, rivals[i]))
             fail("and not one that was used a second ahead of its clock");
     }
     munmap(table, SIZE);
