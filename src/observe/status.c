@@ -2,8 +2,9 @@
 /*
  * status: the module's part of server-status.
  *
- * The hook of mod_status gathers the figures, which status_html.c prints for people and status_text.c
- * for programs (?auto). They are read from shared memory, without a lock and without asking Redis.
+ * The hook of mod_status gathers the figures, which status_html.c prints for people and
+ * status_text.c for programs (?auto). They are read from shared memory, without a lock and without
+ * asking Redis.
  */
 #include <apr_strings.h>
 

@@ -58,7 +58,8 @@ static const char *const garbage[] = {
     "*1\r\n$9\r\n192.0.2.7\r\n", "*2\r\n:1\r\n:2\r\n", "*2\r\n$-1\r\n$4\r\n6379\r\n",
     "*2\r\n$0\r\n\r\n$4\r\n6379\r\n", "*2\r\n$3\r\na b\r\n$4\r\n6379\r\n",
     "*2\r\n$1\r\na\r\n$1\r\n0\r\n", "*2\r\n$1\r\na\r\n$5\r\n65536\r\n",
-    "*2\r\n$1\r\na\r\n$0\r\n\r\n", "*2\r\n$1\r\na\r\n$2\r\n-1\r\n", "*2\r\n$1\r\na\r\n$3\r\n1x1\r\n",
+    "*2\r\n$1\r\na\r\n$0\r\n\r\n", "*2\r\n$1\r\na\r\n$2\r\n-1\r\n",
+    "*2\r\n$1\r\na\r\n$3\r\n1x1\r\n",
     "*3\r\n$1\r\na\r\n$1\r\n1\r\n$1\r\n1\r\n",
 };
 
