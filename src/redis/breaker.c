@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * breaker: whether it makes sense to ask a node of Redis at all.
+ * breaker: keeps requests from a server of Redis that does not answer.
  *
- * Closed, requests ask. Open, none does, and one owner probes; its claim is a time, so a dead owner
- * blocks nothing. After three good probes the breaker lets a growing share of requests through for
- * half a second, so that a Redis that has just come back is not met by everybody at once, and is
- * then closed.
+ * Closed, it lets all requests through. Open, it lets none through, and one owner at a time probes;
+ * a claim ends by itself, so a dead owner blocks nothing. After three good probes it ramps: for
+ * half a second it lets a growing share of requests through, so that a Redis that has just come
+ * back does not get them all at once. Then it is closed.
  *
  * Every field is an independent atomic. Races between them shift a probe or a count by one, which
- * is harmless; the one transition that must happen once, to open, is a compare-and-swap.
+ * is harmless. Opening must happen once, and is a compare-and-swap.
  */
 #include <stddef.h>
 
@@ -21,15 +21,15 @@
 #define RECONNECTS_TO_OPEN 2
 #define CALLS_TO_JUDGE 20
 
-_Static_assert(offsetof(rl_breaker, pace) == 64, "what calls look at is one cache line");
-_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 192, "and so is what stands beside it");
+_Static_assert(offsetof(rl_breaker, pace) == 64, "what each call reads is one cache line");
+_Static_assert(sizeof(((rl_breakers *)0)->nodes[0]) == 192, "an entry is three cache lines");
 
 static uint64_t least(uint64_t a, uint64_t b)
 {
     return a < b ? a : b;
 }
 
-/* From half of ms to all of it, so that hosts that failed together do not probe together. */
+/* From half of ms to all of it, so that hosts that lost Redis together do not probe together. */
 static uint64_t jittered(uint64_t ms, int64_t now_ms)
 {
     uint64_t noise = ((uint64_t)now_ms * UINT64_C(0x9e3779b97f4a7c15)) >> 40;
@@ -60,7 +60,7 @@ int rl_breaker_allows(rl_breaker *b, int64_t now_ms)
     return add(&b->probes, 1) % RAMP_STEPS < share;
 }
 
-/* The state comes last: whoever dies on the way leaves it closed, and never open without a pause. */
+/* The state comes last: a process that dies on the way leaves the breaker closed. */
 int rl_breaker_open(rl_breaker *b, int64_t next_ms, int64_t now_ms)
 {
     uint64_t state = load(&b->state);
@@ -185,8 +185,8 @@ static uint64_t id_of(const char *name)
 }
 
 /*
- * Places are taken from the first and never given back. Who takes one writes the name beside it;
- * should he die before, the node has no name for people and works all the same.
+ * Entries are taken from the first on and never given back. The process that takes one then writes
+ * the name; if it dies before, pages show the node without a name.
  */
 rl_breaker *rl_breaker_of(rl_breakers *all, const char *name)
 {

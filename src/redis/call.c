@@ -1,15 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * call: a command on its way to Redis, and who waits for the reply.
+ * call: a command on its way to Redis, and the caller that waits for its reply.
  *
- * The state is decided by one exchange, so that a reply and a deadline that meet agree on who lets
- * go of the place. It is also the word that the caller sleeps on (futex(2)): a wake-up that comes
- * too early or too late finds it as it is and does no harm.
+ * One exchange of the state decides between a reply and a deadline that meet, and with it which
+ * side releases the call. The caller sleeps on the same word (futex(2)), so a wake-up that comes
+ * too early or too late does no harm.
  *
- * Waking costs more than all the rest. So the carrier, who completes many calls at once, wakes only
- * a few of those callers who sleep, and each of them, before he does anything else, one more. Such
- * a chain does not break: a caller in it who sees that his call is done passes the wake-up on,
- * whether that was what woke him or not.
+ * Waking costs more than the rest of a call. So the leader, which completes many calls at once,
+ * wakes only a few of the sleeping callers, and each of them wakes one more before it goes on. No
+ * chain breaks: a caller that finds its call done wakes the next one, whatever woke it.
  */
 #include <errno.h>
 #include <linux/futex.h>
@@ -21,12 +20,12 @@
 
 #include "redis/call.h"
 
-#define CHAINS 4 /* of callers to be woken, so that many processors need not wait for one */
+#define CHAINS 4 /* of callers to wake, so that several processors start at once */
 
 struct rl_calls {
     pthread_mutex_t lock;
     rl_call *free;
-    rl_call *completed; /* the carrier's: the latest first */
+    rl_call *completed; /* the leader's, the latest first */
 };
 
 rl_calls *rl_calls_create(apr_pool_t *pool, int count, const rl_command *command, void *owner)
@@ -92,7 +91,7 @@ void rl_call_complete(rl_calls *calls, rl_call *call, redisReply *reply)
     calls->completed = call;
 }
 
-/* From the latest to the earliest, so that each knows whom it wakes before it is done. */
+/* From the latest to the earliest, so that each call has its next one before it is done. */
 void rl_call_wake(rl_calls *calls)
 {
     rl_call *chains[CHAINS] = {NULL};

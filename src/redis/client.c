@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client: how the requests of one child ask Redis.
+ * client: decisions by Redis, for the requests of one child.
  *
  * A decision is formatted (script.h), routed (servers.h), sent and waited for (leader.h), and read.
- * In a cluster it is one call for each slot, one after the other, all before the same deadline
- * (cross_slot.h). Here is also what each connection is greeted with, and what a probe does.
+ * In a cluster it is one call for each slot, one after the other, with one deadline for all
+ * (cross_slot.h). The client also makes the greetings of connections, and the probes.
  */
 #include <stdatomic.h>
 
@@ -40,14 +40,14 @@ static rl_failure read_call(const rl_call *call, rl_slot_decision *d)
     return d->admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
-/* Whether the keys of a call lie at both ends of a slot's move. */
+/* Whether the slot of a call is being moved and has keys at both ends. */
 static int is_split(const redisReply *reply)
 {
     return reply && reply->type == REDIS_REPLY_ERROR
         && rl_error_of(reply->str) == RL_ERROR_TRYAGAIN;
 }
 
-/* Probes do what calls do: in these ways. */
+/* Remembers the ways of calls, because probes do what calls do. */
 static void note_ways(rl_client *client, unsigned ways)
 {
     _Atomic uint64_t *known = &client->options.breakers->ways;
@@ -56,7 +56,7 @@ static void note_ways(rl_client *client, unsigned ways)
         atomic_fetch_or(known, ways);
 }
 
-/* One call, of one slot. */
+/* A decision over one slot: one call. */
 static rl_failure decide(rl_client *client, rl_slot_decision *d, int64_t deadline_us)
 {
     int length, leads;
@@ -121,7 +121,7 @@ static void undo_slot(void *context, int slot, const rl_ask *asks, int n)
     undo(((const chain *)context)->client, slot, asks, n);
 }
 
-/* --- The door ----------------------------------------------------------------------------- */
+/* --- For requests ------------------------------------------------------------------------- */
 
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek,
                             int64_t deadline_us, int *admitted)
@@ -188,7 +188,7 @@ static void make_greetings(rl_client *client)
 
         add_greeting(client, rl_greeting_make(client->pool, "SCRIPT LOAD", 3, load));
     }
-    /* Changes nothing, and each user may. */
+    /* Changes nothing, and every user may run it. */
     client->sign_of_life = rl_greeting_make(client->pool, "SELECT", 2, select);
 }
 

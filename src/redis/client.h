@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * client: how the requests of one child ask Redis.
+ * client: decisions by Redis, for the requests of one child.
  *
- * The one door to this wing for decisions. The client owns its servers (servers.h), which have a
- * node (node.h) for each server of Redis, and its leader (leader.h), which carries calls to them.
- * Whatever goes wrong comes back as an rl_failure; the client never decides by itself.
+ * The entry to this wing. A client owns its servers (servers.h), which have a node (node.h) for
+ * each server of Redis, and its leader (leader.h), which sends calls to them. Every failure is
+ * returned as an rl_failure; the client never decides by itself.
  *
- * Created after fork, in the pool of the child; a process that a child forks needs a new one.
+ * Created after fork, in the pool of the child; a process that a child forks needs its own.
  * rl_client_decide() and rl_client_undo() may be called from any thread of the child.
  */
 #ifndef RL_CLIENT_H
@@ -39,35 +39,37 @@ typedef struct {
 rl_client *rl_client_create(apr_pool_t *pool, const rl_client_options *options);
 
 /*
- * Asks for one decision over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules, and waits
- * for it until deadline_us on rl_link_clock() at the longest; with peek set nothing is charged.
- * Asks that were answered say what Redis reported, and *admitted whether all live ones of them admit,
- * and so were charged: all of them with RL_ANSWERED, in a cluster perhaps some if it failed. Of the
- * others nothing is known, and something may have been charged.
+ * Has Redis decide over n asks, 1 to RL_ASKS_MAX, live rules before shadow rules. Waits until
+ * deadline_us on rl_link_clock() at the longest. With peek set nothing is charged.
+ *
+ * Sets the out members of the asks that Redis answered: all of them with RL_ANSWERED; with a
+ * failure none, or in a cluster perhaps some. *admitted: all live rules among them admit, and were
+ * charged. An ask that was not answered may have been charged all the same.
  */
 rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek, int64_t deadline_us,
                             int *admitted);
 
 /*
- * Gives back or settles n asks, as their kinds say; may be lost. Never waits for a reply. Where there
- * is no I/O thread it waits for a connection, until deadline_us on rl_link_clock() at the longest.
+ * Gives back or settles n asks, by their kinds. Does not wait for the reply, so a failure goes
+ * unnoticed. Without an I/O thread it waits for a connection, until deadline_us on rl_link_clock()
+ * at the longest.
  */
 void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadline_us);
 
 /*
- * Where there is no I/O thread: probes an open breaker's Redis if a probe is due and nobody else is
- * at it, and waits for the answer, timeout_ms at the longest. To be called when a response has been
- * sent. Does nothing where there is an I/O thread.
+ * Without an I/O thread: probes the servers of open breakers if their probes are due, and waits for
+ * the replies, timeout_ms at the longest. Call it when a response has been sent. With an I/O thread
+ * it does nothing.
  */
 void rl_client_probe(rl_client *client);
 
-/* Ends the thread and the connections. Who still waits for a decision is told that it is lost. */
+/* Ends the thread and the connections. Decisions still waited for fail with RL_FAILED_LOST. */
 void rl_client_stop(rl_client *client);
 
 /*
- * In a process that was forked and has inherited the client: closes the descriptors it has in
- * common with its parent, and sends nothing over them. The client must not be used after. Where
- * there is an I/O thread, which the fork may have met at any instruction, nothing is touched.
+ * In a forked process that has inherited the client: closes the descriptors shared with its parent,
+ * without sending anything. The client must not be used afterwards. With an I/O thread, which the
+ * fork may have interrupted at any instruction, nothing is touched.
  */
 void rl_client_abandon(rl_client *client);
 

@@ -3,14 +3,14 @@
  * cluster: the nodes of a Redis Cluster, and which of them a slot's calls go to.
  *
  * A server has a place, at its index in the table of slots, and the place has a node. Places are
- * made when they are needed and never go away, so that callers may hold on to a node; when a place
- * gets another server, its node moves there. A node without slots is suspended: it has no
- * connection, and its breaker is reset, since nobody asks it.
+ * made when they are needed and never freed, so a caller may keep a pointer to a node. When a place
+ * gets another server, its node is replaced. A node without slots is suspended: it has no
+ * connection, and its breaker is reset, since no calls go to it.
  *
- * The table is stale when MOVED has corrected it, when a slot is nobody's, and as long as a node
+ * The table is stale when MOVED has corrected it, when a slot has no owner, and as long as a node
  * that has slots is down or its breaker open. A stale table is read again from one node after the
- * other, at most ten times a second, and twice while nodes stay down. If no node is up, the seeds are tried:
- * all servers may have new addresses.
+ * other, at most ten times a second, or twice a second while nodes stay down. If no node is up, the
+ * seeds are tried: all servers may have new addresses.
  */
 #include <stdatomic.h>
 #include <string.h>
@@ -21,14 +21,14 @@
 #include "redis/cluster.h"
 #include "redis/slots.h"
 
-#define SEED_US 20000      /* until the next seed is tried as well */
+#define SEED_US 20000      /* until the next seed is tried, too */
 #define PAUSE_US 100000    /* between two readings of the table */
 #define PAUSE_MAX_US 500000
 #define SUSPEND_US 1000000 /* without slots and calls until a connection is closed */
 
 /* A server of the cluster. */
 typedef struct {
-    uint32_t serial;   /* of the server in the table that the place is of */
+    uint32_t serial;   /* of its server, in the table */
     rl_node *node;
     rl_endpoint at;
     char host[RL_HOST_SIZE];
@@ -36,20 +36,20 @@ typedef struct {
     int suspended;
     int has_no_table;  /* it had none when it was asked */
     int64_t wanted_us; /* last named by a redirection */
-    int probe_slot;    /* that its probe is of; RL_SLOTS_NOBODY: none */
+    int probe_slot;    /* of its probe's keys; RL_SLOTS_NOBODY: none */
 } place;
 
 struct rl_cluster {
     rl_cluster_options options;
     apr_pool_t *pool;
     rl_slots slots;
-    place *_Atomic places[RL_SLOTS_NODES]; /* callers find them, once they are whole */
-    atomic_int accepting; /* there is a table, or one is about to come */
+    place *_Atomic places[RL_SLOTS_NODES]; /* read by callers, too: set when complete */
+    atomic_int accepting; /* there is a table, or requests may wait for the first one */
     atomic_int gave_up;   /* a request has waited in vain for the first one */
     int known;            /* there is a table */
     int stale;
     int asking;           /* for the table */
-    int asked;            /* the index of who is asked, or was last */
+    int asked;            /* the index of the node asked last */
     int seed;             /* the next one to try */
     int seeds_left;       /* to be tried for the first time */
     int64_t ask_at_us;    /* not before */
@@ -80,7 +80,7 @@ static void name_place(place *p, const rl_slots_node *server)
     p->probe_slot = RL_SLOTS_NOBODY;
 }
 
-/* The place of a server that stands in the table, with a node that is its own. */
+/* The place of a server in the table. Makes it, or gives its node the new server. */
 static place *place_of(rl_cluster *c, int index, int64_t now_us)
 {
     const rl_slots_node *server = &c->slots.nodes[index];
@@ -107,7 +107,7 @@ static int has_slots(const rl_cluster *c, int index)
     return c->slots.nodes[index].slots > 0;
 }
 
-/* Lets go of a server that nothing is asked any more. */
+/* Suspends the node of a server that has no slots and gets no calls. */
 static void suspend_if_unused(rl_cluster *c, int index, int64_t now_us)
 {
     place *p = c->places[index];
@@ -120,8 +120,7 @@ static void suspend_if_unused(rl_cluster *c, int index, int64_t now_us)
 }
 
 /*
- * The probe of a node that is to be probed has to be of a slot that is its own, or the answer would
- * only be a redirection.
+ * The keys of a node's probe must belong to one of its slots, or the reply would be a redirection.
  */
 static void fit_probe(rl_cluster *c, int index)
 {
@@ -146,13 +145,13 @@ static void fit_probe(rl_cluster *c, int index)
 
 /* --- The table ---------------------------------------------------------------------------- */
 
-/* Has the table read again, soon. */
+/* Has the table read again soon. */
 static void invalidate_table(rl_cluster *c)
 {
     c->stale = 1;
 }
 
-/* Every server with slots gets a node, so that a slot's owner always has one. */
+/* Makes nodes for all servers with slots: rl_cluster_route() relies on them. */
 static void meet_owners(rl_cluster *c, int64_t now_us)
 {
     for (int i = 0; i < c->slots.count; i++) {
@@ -165,7 +164,7 @@ static void meet_owners(rl_cluster *c, int64_t now_us)
     }
 }
 
-/* Tries one seed more. */
+/* Tries one more seed. */
 static void resume_seed(rl_cluster *c, int64_t now_us)
 {
     const rl_url *t = c->options.url;
@@ -201,7 +200,7 @@ static void take_table(rl_cluster *c, const redisReply *reply, int64_t now_us)
     if (reply->type == REDIS_REPLY_ERROR)
         why = reply->str;
     rl_logger_say(&c->options.logger, RL_LOG_ERROR,
-                  "Redis at %s has no table of slots to tell: %.*s", from->name, rl_error_shown(why),
+                  "Redis at %s has no table of slots: %.*s", from->name, rl_error_shown(why),
                   why);
 }
 
@@ -215,7 +214,7 @@ static void on_table(void *data, redisReply *reply)
         freeReplyObject(reply);
 }
 
-/* The index of a node that is up, behind the one asked last if there are more; -1 if none is. */
+/* The index of the next node after the one asked last that is up; -1 if none is. */
 static int find_ready(const rl_cluster *c)
 {
     for (int i = 1; i <= c->slots.count; i++) {
@@ -334,7 +333,7 @@ void rl_cluster_stop_waiting(rl_cluster *c)
     atomic_store_explicit(&c->gave_up, 1, memory_order_relaxed);
 }
 
-/* A slot that is nobody's: whoever is asked knows better, or says that the cluster is down. */
+/* A slot without an owner goes to any node: it redirects, or replies that the cluster is down. */
 rl_node *rl_cluster_node(rl_cluster *c, int slot)
 {
     int owner = rl_slots_owner(&c->slots, slot);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * credentials: user and password for Redis, from a file, for as long as a server runs.
+ * credentials: user and password for Redis, from a file that may change while the server runs.
  *
- * The text of the file is shared as it is, once it is known to be good: whoever formats a command
- * takes it apart. Two places take turns, so that a child that reads one is not disturbed by the
- * parent that fills the other; one that is so slow that its place was filled again reads anew.
+ * The text of the file is checked and then shared as it is; it is parsed when a command is
+ * formatted. Two buffers take turns, so that the parent fills one while children read the other. A
+ * child so slow that its buffer was filled again reads once more.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -19,11 +19,11 @@
 #include "redis/credentials.h"
 
 typedef struct {
-    atomic_uint version; /* the text is in place version % 2 */
+    atomic_uint version; /* the text is in text[version % 2] */
     char text[2][RL_CREDENTIALS_MAX];
 } latest;
 
-/* What tells one state of a file from another. */
+/* What differs after a change of a file. */
 typedef struct {
     apr_status_t status;
     apr_time_t mtime, ctime;
@@ -33,16 +33,16 @@ typedef struct {
 
 struct rl_credentials {
     const char *path;
-    const char *user; /* said elsewhere; NULL: nowhere */
+    const char *user; /* from elsewhere; NULL: none */
     latest *latest;
-    file_state seen;  /* the parent's */
+    file_state seen;  /* the parent's: of the text that was read last */
 };
 
 /* --- The line ----------------------------------------------------------------------------- */
 
 /*
- * Cuts the next word off a text, in place; NULL if there is none, or none that ends. *rest is what
- * follows.
+ * Cuts the next word off a text, in place, and sets *rest to what follows. NULL if there is no
+ * word, or its quote is not closed.
  */
 static char *cut_word(char *text, char **rest)
 {
@@ -64,7 +64,7 @@ static char *cut_word(char *text, char **rest)
     return word;
 }
 
-/* Takes a text apart, in place. Returns what is wrong with it, or NULL. *user is NULL for none. */
+/* Parses a text in place. Returns what is wrong with it, or NULL. *user is NULL if it has none. */
 static const char *parse(char *text, const char **user, const char **password)
 {
     char *end = text + strcspn(text, "\r\n"), *first, *second = NULL, *rest;
@@ -83,16 +83,16 @@ static const char *parse(char *text, const char **user, const char **password)
         first = second ? first : NULL;
     }
     if (!first)
-        return "has a double quote that is not closed, or has something behind it";
+        return "has a double quote that is not closed, or is followed by other text";
     if (*rest)
-        return "has more than two words, and should have: password, or user password. A password "
-               "with blanks stands in double quotes";
+        return "has more than two words, and should have: password, or user password. Put a "
+               "password with blanks into double quotes";
     *user = second ? first : NULL;
     *password = second ? second : first;
     return **password ? NULL : "has an empty password";
 }
 
-/* What is wrong with a text for these credentials, or NULL. The text is not changed. */
+/* What is wrong with a text for these credentials, or NULL. Does not change the text. */
 static const char *find_error(const rl_credentials *c, const char *text)
 {
     char *copy = strdup(text);
@@ -147,10 +147,10 @@ static const char *read_file(apr_pool_t *pool, const char *path, char text[RL_CR
         return apr_psprintf(pool, "has more than %d bytes, and should have one line: password, or "
                             "user password", RL_CREDENTIALS_MAX - 2);
     text[length] = '\0';
-    return strlen(text) == length ? NULL : "holds bytes that are no text";
+    return strlen(text) == length ? NULL : "contains NUL bytes";
 }
 
-/* Reads the file into a place. Returns what is wrong with it, or NULL. */
+/* Reads the file into a buffer. Returns what is wrong with it, or NULL. */
 static const char *fill(rl_credentials *c, apr_pool_t *pool, char text[RL_CREDENTIALS_MAX],
                         int *exposed)
 {

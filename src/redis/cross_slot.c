@@ -2,17 +2,16 @@
 /*
  * cross_slot: one decision over rules whose keys lie in several slots of a Redis Cluster.
  *
- * Most steps have one slot, and then there is one call and nothing to copy. Where there are more,
- * the order does the work: rules that concern one client stand before those that all share, so a
- * client who is over his own limit is denied before he is charged, and given back, where everybody
- * would see it.
+ * Most steps have one slot: then there is one call, and nothing is copied. With several slots the
+ * order matters: rules that count one client come before those that all clients share. So a client
+ * over its own limit is denied before it is charged, and given back, in a shared counter.
  */
 #include <string.h>
 
 #include "redis/cross_slot.h"
 #include "redis/slots.h"
 
-/* The slots of the asks, and which of them belong to a call that was made. */
+/* A decision under way. */
 typedef struct {
     const rl_cross_slot_calls *calls;
     rl_ask *asks;
@@ -20,12 +19,12 @@ typedef struct {
     int peek;
     int slot[RL_ASKS_MAX];
     char done[RL_ASKS_MAX];  /* answered, or failed */
-    char taken[RL_ASKS_MAX]; /* charged live rules */
+    char taken[RL_ASKS_MAX]; /* live rules that were charged */
     int denied;
     rl_failure failure;      /* the first */
 } decision;
 
-/* A call in the making: copies of asks, and where they come from. */
+/* The asks of a call: copies, and the indexes of the originals. */
 typedef struct {
     rl_ask asks[RL_ASKS_MAX];
     int from[RL_ASKS_MAX];
@@ -49,8 +48,8 @@ static void add(group *g, const rl_ask *ask, int from)
     g->asks[g->n++] = *ask;
 }
 
-/* Whether a group that comes after a denial is only looked at. */
-static int is_spared(const decision *d, const group *g)
+/* Whether a group comes after a denial and is only peeked at. */
+static int is_peeked_at(const decision *d, const group *g)
 {
     if (!d->denied || g->asks[0].shadow)
         return 0;
@@ -61,11 +60,11 @@ static int is_spared(const decision *d, const group *g)
     return 1;
 }
 
-/* Decides over a group. Returns 0 if its keys were at both ends of a move: then nothing is decided. */
+/* Decides over a group. Returns 0, and has decided nothing, if the slot is split by a move. */
 static int call(decision *d, group *g)
 {
     rl_slot_decision one = {.asks = g->asks, .n = g->n, .slot = d->slot[g->from[0]],
-                            .peek = d->peek || is_spared(d, g)};
+                            .peek = d->peek || is_peeked_at(d, g)};
     rl_failure failure = d->calls->decide(d->calls->context, &one);
 
     if (one.split)
@@ -87,8 +86,8 @@ static int call(decision *d, group *g)
 }
 
 /*
- * One rule alone. An identity's overrides are a second key, which may be at the other end: then the
- * rule's own quota has to do.
+ * Decides over one rule alone. The hash of overrides is a second key, and may be at the other end
+ * of the move: the rule's own quota is used then.
  */
 static void call_one(decision *d, int from)
 {
@@ -105,9 +104,9 @@ static void call_one(decision *d, int from)
 }
 
 /*
- * The rules of a slot that are not done, from the first: all of them, but after a denial the live
- * ones, which are only looked at, apart from the shadow rules, which are charged. If they cannot be
- * decided together, each alone.
+ * Decides over the rules of a slot that are not done, from the first one on. After a denial live
+ * rules and shadow rules go in separate calls, because the live ones are peeked at and the shadow
+ * rules charged. Rules that cannot be decided together are decided one by one.
  */
 static void call_slot(decision *d, int first)
 {
@@ -124,7 +123,7 @@ static void call_slot(decision *d, int first)
         call_one(d, g.from[i]);
 }
 
-/* A call for each slot of the asks that are marked. */
+/* Makes a call for each slot of the marked asks. */
 static void undo(const rl_cross_slot_calls *calls, const rl_ask *asks, int n, const int *slot,
                  char *marked)
 {
@@ -142,7 +141,7 @@ static void undo(const rl_cross_slot_calls *calls, const rl_ask *asks, int n, co
     }
 }
 
-/* Gives back what live rules were charged, as the charge is known to this call alone. */
+/* Gives back the charges of live rules. Only this call knows of them. */
 static void give_back(decision *d)
 {
     rl_ask backs[RL_ASKS_MAX];

@@ -2,15 +2,15 @@
 /*
  * dialer: where a node connects next, and when.
  *
- * A round begins by resolving the name again. It meanwhile tries the addresses already known,
- * beginning with the one that worked last, and fails when none is left. It waits for the resolver
- * only while it knows no address, at most as long as a connection may take. A name that stops
- * resolving keeps the addresses it had. If a name stands for several servers, the address of one
- * that turned out to be a replica is tried last.
+ * A round begins with a new lookup of the name. Meanwhile it tries the addresses already known, the
+ * one that worked last first, and fails when none is left. It waits for the resolver only while it
+ * knows no address, at most as long as a connection may take. If a later lookup finds no address,
+ * the known ones stay. If a name has the addresses of several servers, that of a replica is tried
+ * last.
  *
- * Pauses double from pause_min_ms to pause_max_ms, and begin anew once a connection has answered a
- * call. A server that accepts connections only to close them is thus not hammered, although each
- * attempt as such succeeds.
+ * Pauses double from pause_min_ms to pause_max_ms, and start short again once a call was answered.
+ * So a server that accepts connections and closes them at once is not flooded, although each
+ * attempt to connect succeeds.
  */
 #include <string.h>
 
@@ -18,8 +18,8 @@
 
 #include "redis/dialer.h"
 
-#define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what is closed sooner was not idle */
-#define AWAY_US 1000000       /* without a tick until the round's failures are out of date */
+#define IDLE_CLOSE_US 1000000 /* Redis's shortest timeout: what ends sooner was not idle */
+#define AWAY_US 1000000       /* without a tick: failures of the round are then out of date */
 
 struct rl_dialer {
     rl_dialer_options options;
@@ -29,9 +29,9 @@ struct rl_dialer {
     int address_count;
     int address;           /* the next one to try */
     rl_address here;       /* connected to last */
-    int stale;             /* the addresses are not to be tried before the resolver has answered */
+    int stale;             /* the addresses are not tried until the resolver has answered */
     int in_round;
-    int outdated;          /* nothing has ticked for AWAY_US since the last attempt */
+    int outdated;          /* there was no tick for AWAY_US since the last attempt */
     int64_t ticked_us;
     int waiting;           /* the round waits for the resolver, or for an endpoint */
     int64_t wait_until_us;
@@ -92,8 +92,8 @@ static int find(const rl_dialer *d, const rl_address *address)
 }
 
 /*
- * An answer without addresses, or without a new one, leaves the list and its order alone. One with
- * a new address replaces the list, and the round tries it from the beginning.
+ * An answer without addresses, or without a new one, leaves the list and its order as they are. One
+ * with a new address replaces the list, and the round starts it from the beginning.
  */
 static void take_addresses(rl_dialer *d)
 {

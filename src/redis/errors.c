@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * errors: what Redis says when it does not do what it was asked.
+ * errors: the error replies of Redis.
  *
- * An error's first word is its kind. What a script meets, Redis 7 hands on with something behind
- * it, which does not matter here. Redis 6 says
+ * The first word of an error is its kind. Redis 7 passes on an error that a script meets, with more
+ * text after it. Redis 6 wraps it:
  *
  *     ERR Error running script (call to f_SHA): @user_script:9: @user_script: 9: -OOM command ...
  *
- * and the first word is what follows the last "@user_script: LINE: ". Some errors have no word of
- * their own but ERR, and are known by more of their text.
+ * The first word is then what follows the last "@user_script: LINE: ". Some errors begin with ERR
+ * only, and are recognized by more of their text.
  */
 #include <stddef.h>
 #include <string.h>
@@ -25,11 +25,11 @@ const rl_error rl_errors[RL_ERROR_KINDS] = {
     [RL_ERROR_TRYAGAIN] = {"TRYAGAIN ", "tryagain", RL_DO_RETRY,
                            "is moving the slot to another node"},
     [RL_ERROR_MOVED] = {"MOVED ", "moved", RL_DO_REDIRECT,
-                        "is a node of a cluster, which a URL with cluster:// is for"},
+                        "is a node of a cluster: RateLimitRedis needs a cluster:// URL"},
     [RL_ERROR_ASK] = {"ASK ", "ask", RL_DO_REDIRECT,
-                      "is a node of a cluster, which a URL with cluster:// is for"},
+                      "is a node of a cluster: RateLimitRedis needs a cluster:// URL"},
     [RL_ERROR_CROSSSLOT] = {"CROSSSLOT ", "crossslot", RL_DO_OPEN,
-                            "is a node of a cluster, which a URL with cluster:// is for"},
+                            "is a node of a cluster: RateLimitRedis needs a cluster:// URL"},
     [RL_ERROR_CLUSTERDOWN] = {"CLUSTERDOWN ", "clusterdown", RL_DO_REDISCOVER,
                               "belongs to a cluster that is down"},
     [RL_ERROR_READONLY] = {"READONLY ", "readonly", RL_DO_REDISCOVER,
@@ -39,10 +39,10 @@ const rl_error rl_errors[RL_ERROR_KINDS] = {
     [RL_ERROR_LOADING] = {"LOADING ", "loading", RL_DO_REDISCOVER,
                           "is still reading its data from disk"},
     [RL_ERROR_BUSY] = {"BUSY ", "busy", RL_DO_COUNT,
-                       "is busy with somebody's script: see SCRIPT KILL"},
+                       "is busy with another client's script: see SCRIPT KILL"},
     [RL_ERROR_OOM] = {"OOM ", "oom", RL_DO_OPEN,
-                      "says its memory is full: raise maxmemory or give the limits an instance of "
-                      "their own"},
+                      "reports that its memory is full: raise maxmemory or use a separate instance "
+                      "for the limits"},
     [RL_ERROR_MISCONF] = {"MISCONF ", "misconf", RL_DO_OPEN,
                           "refuses writes because it cannot save to disk"},
     [RL_ERROR_NOREPLICAS] = {"NOREPLICAS ", "noreplicas", RL_DO_OPEN,
@@ -53,17 +53,17 @@ const rl_error rl_errors[RL_ERROR_KINDS] = {
     [RL_ERROR_WRONGPASS] = {"WRONGPASS ", "wrongpass", RL_DO_OPEN,
                             "does not accept the user or the password of RateLimitRedisAuth"},
     [RL_ERROR_NOPERM] = {"NOPERM ", "noperm", RL_DO_OPEN,
-                         "says that its user may not run what is needed, or not on these keys"},
+                         "reports that its user may not run what is needed, or not on these keys"},
     [RL_ERROR_MAXCLIENTS] = {"ERR max number of clients", "maxclients", RL_DO_OPEN,
                              "has no room for more clients: raise maxclients"},
     [RL_ERROR_NOCOMMAND] = {"ERR unknown command", "nocommand", RL_DO_OPEN,
-                            "does not know a command that is needed: none may be renamed or "
+                            "does not know a command that is needed: it must not be renamed or "
                             "disabled"},
     [RL_ERROR_SYNTAX] = {"ERR syntax error", "syntax", RL_DO_OPEN,
                          "does not know SET with KEEPTTL: Redis 6.0 or later is needed"},
 };
 
-/* Other words for the same. */
+/* Other texts of the same kinds. */
 static const struct {
     const char *prefix;
     rl_error_kind kind;
@@ -83,7 +83,7 @@ static int begins(const char *text, const char *prefix)
     return !strncmp(text, prefix, strlen(prefix));
 }
 
-/* What a script met, without what Redis 6 wraps around it. */
+/* The text without what Redis 6 wraps around an error that a script met. */
 static const char *unwrapped(const char *text)
 {
     const char *at;

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * errors: what Redis says when it does not do what it was asked.
+ * errors: the error replies of Redis.
  *
- * One table: by what an error is known, what is to be done about it, what to tell the
- * administrator, and the name it is counted by. Pure.
+ * One table has, for each kind of error, how its text begins, what is done about it, what the log
+ * tells the administrator, and its name in the metrics. Pure.
  */
 #ifndef RL_ERRORS_H
 #define RL_ERRORS_H
@@ -33,16 +33,16 @@ typedef enum {
 } rl_error_kind;
 
 typedef enum {
-    RL_DO_COUNT,      /* a failure as any other */
-    RL_DO_RELOAD,     /* load the script and send the call again: it did not run */
+    RL_DO_COUNT,      /* count it as a failure */
+    RL_DO_RELOAD,     /* load the scripts and send the call again: it did not run */
     RL_DO_RETRY,      /* send the call again: it did not run, and may now */
-    RL_DO_REDIRECT,   /* the cluster's other node has the key; where there is no cluster: OPEN */
-    RL_DO_REDISCOVER, /* not the server that was looked for: connect anew to who is it now */
-    RL_DO_OPEN        /* the next call would meet it too: open the breaker, for long */
+    RL_DO_REDIRECT,   /* send the call to another node of the cluster; without a cluster: count */
+    RL_DO_REDISCOVER, /* it is not the server looked for: find that one and connect again */
+    RL_DO_OPEN        /* the next call would meet it as well: open the breaker, for long */
 } rl_error_action;
 
 typedef struct {
-    const char *prefix; /* of the text, with the blank behind it */
+    const char *prefix; /* of the text, with the blank after it */
     const char *metric;
     rl_error_action action;
     const char *means;  /* what is wrong with Redis, and what to do: follows "it " in logs */
@@ -51,14 +51,14 @@ typedef struct {
 extern const rl_error rl_errors[RL_ERROR_KINDS];
 
 /*
- * The kind of an error by the text of its reply: by how it begins, or, where Redis wraps what a
- * script met into an error of its own, by how that begins.
+ * The kind of an error, by how its text begins. If Redis has wrapped an error that a script met,
+ * the inner one counts.
  */
 rl_error_kind rl_error_of(const char *text);
 
 /*
- * What of an error may be logged: how many bytes, from its beginning. An error may repeat what it
- * was asked, and keys hold what clients sent.
+ * How many bytes of an error, from its beginning, may be logged. Errors may repeat the command, and
+ * keys hold what clients sent.
  */
 int rl_error_shown(const char *text);
 

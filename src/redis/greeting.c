@@ -36,7 +36,7 @@ rl_greeting rl_greeting_set_name(apr_pool_t *pool)
 
     if (apr_gethostname(host, sizeof(host), pool) != APR_SUCCESS)
         apr_cpystrn(host, "?", sizeof(host));
-    for (char *c = host; *c; c++) { /* Redis refuses blanks and what is no ASCII */
+    for (char *c = host; *c; c++) { /* Redis refuses blanks and non-ASCII bytes */
         if (*c <= ' ' || *c > '~')
             *c = '?';
     }

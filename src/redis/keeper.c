@@ -1,20 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * keeper: keeps pending what requests under way have pending.
+ * keeper: keeps the pending units of requests under way pending.
  *
- * The thread looks several times in a period, and prolongs all units that are due: those of this host
- * under the lock, those in Redis by calls without it. During such a call only the thread may free the
- * entries it is about. If the call fails it is repeated at the next look; there are about seven looks
- * before the units become a charge.
+ * The thread runs several times in a period and prolongs all units that are due: those of this host
+ * with the lock held, those in Redis by calls without it. During a call only the thread may free
+ * the entries that the call is about. A call that fails is repeated at the next run; there are
+ * about seven runs before the units become a charge.
  *
- * A request that ends during the call settles its units by the period it knows. That is right whichever
- * of the two Redis hears first: see rl_limiter_settle().
+ * A request that ends during a call settles its units by the period it knows. That is right
+ * whichever of the two Redis runs first: see rl_limiter_settle().
  *
- * In a child without threads (prefork) httpd handles SIGTERM by destroying the pools inside the signal
- * handler and ending the process. The thread that it interrupts may hold our lock, or that of malloc.
- * So from then on nobody takes the lock, and nobody waits for the keeper's thread, except for a moment
- * if it is at work. What that thread uses belongs to no pool that is destroyed: the keeper, its
- * entries, and a client of its own.
+ * In a child without threads (prefork) httpd handles SIGTERM by destroying the pools inside the
+ * signal handler and ending the process. The interrupted thread may hold the keeper's lock, or that
+ * of malloc. So from then on the lock is not taken, and stop() waits for the keeper's thread only
+ * for a moment, while it works. The keeper, its entries and its thread's client are in no pool that
+ * is destroyed.
  */
 #include <poll.h>
 #include <pthread.h>
@@ -33,17 +33,17 @@
 #include "redis/link.h"
 
 #define BATCH 16            /* units in one call, so that no call takes long in Redis */
-#define LOOKS 4             /* at what is due, in the time after which units are prolonged */
+#define RUNS 4              /* of the thread, in prolong_ms */
 #define DEADLINE_US 1000000 /* of a call: no request waits for it */
-#define STOP_WAIT_MS 100    /* for a thread that nobody may join */
+#define STOP_WAIT_MS 100    /* for the thread, which cannot be joined */
 
 struct rl_kept {
     APR_RING_ENTRY(rl_kept) link;
     rl_keeper *keeper;
     rl_keeper_units units;
     int64_t since_ms; /* when they were put into their period */
-    int is_called;    /* the thread has it */
-    int is_removed;   /* meanwhile */
+    int is_called;    /* a call about it is under way: it is the thread's */
+    int is_removed;   /* meanwhile, by its request */
     char redis_key[];
 };
 
@@ -51,18 +51,18 @@ APR_RING_HEAD(ring, rl_kept);
 
 struct rl_keeper {
     rl_keeper_options options;
-    pthread_mutex_t lock; /* for the rings, what is in them, and the thread's start */
+    pthread_mutex_t lock; /* for the rings, their entries, and the start of the thread */
     struct ring here, in_redis;
     int is_started;
     apr_thread_t *thread;
     apr_pool_t *thread_pool;
-    int wake_fd;          /* -1: nobody wakes the thread */
+    int wake_fd;          /* wakes the thread; -1: not threaded */
     atomic_int stopping;
     atomic_int working;
 
     /* the thread's */
     rl_client *client;
-    apr_pool_t *client_pool; /* of a client of its own; NULL: there is none now */
+    apr_pool_t *client_pool; /* of the thread's own client; NULL: none now */
 };
 
 /* Units that are prolonged together. */
@@ -105,7 +105,7 @@ static void prolong_here(rl_keeper *k, int64_t now_ms)
     pthread_mutex_unlock(&k->lock);
 }
 
-/* Takes out all that is due in Redis. */
+/* Takes out all units in Redis that are due. */
 static void take_due(rl_keeper *k, int64_t now_ms, struct ring *due)
 {
     const rl_kept *end = APR_RING_SENTINEL(&k->in_redis, rl_kept, link);
@@ -123,7 +123,7 @@ static void take_due(rl_keeper *k, int64_t now_ms, struct ring *due)
     pthread_mutex_unlock(&k->lock);
 }
 
-/* Units under one key are one ask: a script reads each of its keys before it writes any. */
+/* Units under one key are one ask, because a call must not have a key twice: see decide.lua. */
 static int ask_about(call *c, const rl_keeper_units *u)
 {
     for (int i = 0; i < c->ask_count; i++) {
@@ -141,7 +141,7 @@ static int ask_about(call *c, const rl_keeper_units *u)
     return c->ask_count++;
 }
 
-/* Fills a call with as much as fits. */
+/* Fills a call with as many units as fit. */
 static void fill(call *c, struct ring *due)
 {
     c->count = c->ask_count = 0;
@@ -157,7 +157,7 @@ static void fill(call *c, struct ring *due)
     }
 }
 
-/* Puts back what the call was about. */
+/* Puts the units of a call back. */
 static void finish(rl_keeper *k, int64_t now_ms, call *c)
 {
     pthread_mutex_lock(&k->lock);
@@ -187,7 +187,7 @@ static rl_client *client_of(rl_keeper *k)
     return k->client;
 }
 
-/* Closes the thread's own connection: the next slow request may be long in coming. */
+/* Closes the thread's own connection: the next slow request may not come for long. */
 static void let_go_of_client(rl_keeper *k)
 {
     if (!k->client_pool)
@@ -245,7 +245,7 @@ static void *APR_THREAD_FUNC live(apr_thread_t *thread, void *data)
 
     (void)thread;
     while (!atomic_load(&k->stopping)) {
-        poll(&woken, 1, (int)(k->options.prolong_ms / LOOKS));
+        poll(&woken, 1, (int)(k->options.prolong_ms / RUNS));
         atomic_store(&k->working, 1);
         if (!atomic_load(&k->stopping))
             work(k);
@@ -261,7 +261,7 @@ static int start_thread(rl_keeper *k)
         && (k->options.threaded || apr_thread_detach(k->thread) == APR_SUCCESS);
 }
 
-/* Called with the lock, once in a process, whether it works or not. */
+/* Called with the lock held, once in a process, whether or not it succeeds. */
 static void start(rl_keeper *k)
 {
     sigset_t all, before;
@@ -300,7 +300,7 @@ static apr_status_t stop(void *data)
     return APR_SUCCESS;
 }
 
-/* --- The door ----------------------------------------------------------------------------- */
+/* --- For requests ------------------------------------------------------------------------- */
 
 rl_keeper *rl_keeper_create(apr_pool_t *pool, const rl_keeper_options *options)
 {

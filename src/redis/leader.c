@@ -5,19 +5,21 @@
  * The leader sends everything queued in one write and never waits for more: the next batch builds
  * up while this one is in flight.
  *
- * - The lock guards the queue, who holds the lead, and whether the leader sleeps. It is never held over a
+ * - The lock guards the queue, the lead, and whether the leader sleeps. It is never held
+ *   over a
  *   system call.
  * - The nodes, the calls that wait for a connection, and the counts of calls in flight belong to
- *   the leader. The lead changes hands under the lock only, so each leader sees what the last did.
+ *   the leader. The lead changes hands with the lock held, so each leader sees what the last did.
  * - The lead is free only while no call is queued, waiting or in flight, and every node is
  *   connected with nothing to do. A caller takes it in the same critical section that queues its
  *   call. The I/O thread idles then: it only polls for connections that Redis closes, which needs
  *   no reading, and for the next tick.
- * - A caller gives the lead up as soon as its call is done or its deadline has come: the lead is
- *   free if the above holds again, else it goes to the I/O thread. Calls that came together
- *   recently suggest that more will: the I/O thread then leads until CALM calls have come alone.
+ * - A caller gives the lead up as soon as its call is done or its deadline has come. The lead is
+ *   free if the conditions above are met again; otherwise it goes to the I/O thread. If calls came
+ *   together recently, more are likely to: the I/O thread then leads until CALM calls have come
+ *   alone.
  *
- * Without an I/O thread the lead is always the one caller's. Nothing watches the nodes between its
+ * Without an I/O thread the one caller always leads. Nothing watches the nodes between its
  * requests; the next request finds what has happened.
  */
 #include <poll.h>
@@ -42,12 +44,12 @@ struct rl_leader {
     pthread_mutex_t lock; /* for what follows, up to stopped */
     rl_call_list queue;
     lead lead;
-    int sleeping;     /* the leader is to be woken when a call is queued */
+    int sleeping;     /* a caller that queues a call must wake the leader */
     int thread_wants; /* the I/O thread leads next */
     int stopped;
 
     atomic_int stopping;
-    int wake_fd[LEAD_CALLER + 1]; /* a leader that sleeps polls its own */
+    int wake_fd[LEAD_CALLER + 1]; /* polled by a leader that sleeps: one for each kind */
     apr_thread_t *thread;
 
     /* the leader's */
@@ -110,7 +112,7 @@ void rl_leader_release(rl_leader *l, rl_call *call)
     rl_call_release(l->calls, call);
 }
 
-/* Counts a call as in flight, has it wait for a connection, or completes it. */
+/* Counts a call as in flight, keeps it until there is a connection, or completes it. */
 static void go_on(rl_leader *l, rl_call *call, rl_call_next next, redisReply *reply)
 {
     l->out += next == RL_CALL_GOES;
@@ -134,7 +136,7 @@ static void on_reply(void *data, redisReply *reply)
     go_on(l, call, next, reply);
 }
 
-/* The call did not run: it waits for the next connection, once. */
+/* The call did not run: it waits for the next connection, but only once. */
 static void on_unsent(void *data)
 {
     rl_call *call = data;
@@ -176,7 +178,7 @@ static void send_all(rl_leader *l)
         l->alone++;
 }
 
-/* Does all that is due; what there is to send leaves at once. */
+/* Does what is due, and sends what is queued. */
 static void tick(rl_leader *l, int64_t now_us)
 {
     rl_servers_tick(l->servers, now_us);
@@ -185,13 +187,13 @@ static void tick(rl_leader *l, int64_t now_us)
     rl_call_wake(l->calls);
 }
 
-/* The descriptors of nodes, then that of the sentinel, at last the one that wakes the leader. */
+/* The descriptors of nodes, then that of the sentinel, last the one that wakes the leader. */
 typedef struct {
     struct pollfd fds[RL_SERVERS_FDS + 1];
     int nodes, count;
 } poll_set;
 
-/* Fills the set. Returns for how long to wait, until until_us at the latest. */
+/* Fills the set. Returns how long to wait, at most until until_us. */
 static int64_t gather(rl_leader *l, int wake_fd, int64_t until_us, poll_set *set)
 {
     int others;
@@ -230,7 +232,7 @@ static void wait_and_handle_io(rl_leader *l, int wake_fd, int64_t until_us)
     rl_call_wake(l->calls);
 }
 
-/* The leader sleeps only if nothing is queued; a caller that queues later then wakes it. */
+/* The leader sleeps only if nothing is queued. A caller that queues a call then wakes it. */
 static int may_sleep(rl_leader *l)
 {
     int sleeps;
@@ -242,13 +244,13 @@ static int may_sleep(rl_leader *l)
     return sleeps;
 }
 
-/* Nothing is to be done before another call comes. */
+/* Nothing is to be done until another call comes. */
 static int is_quiet(const rl_leader *l)
 {
     return !l->out && !l->waiting.first && l->alone == CALM && rl_servers_is_quiet(l->servers);
 }
 
-/* Gives the lead up: it is free, or the I/O thread's. Returns 1 if it is free. */
+/* Gives the lead up: to nobody or to the I/O thread. Returns 1 if the lead is free now. */
 static int leave(rl_leader *l)
 {
     int quiet = is_quiet(l), handed_over;
@@ -266,7 +268,7 @@ static int leave(rl_leader *l)
 
 /* --- The I/O thread ----------------------------------------------------------------------- */
 
-/* Takes the lead, unless a caller has it: that one hands it over when it is done. */
+/* Takes the lead unless a caller has it, which then hands it over when it is done. */
 static int take_lead(rl_leader *l)
 {
     int taken;
@@ -289,8 +291,8 @@ static void wait_for_lead(rl_leader *l)
 }
 
 /*
- * Gives the lead up if it can, and waits without it for Redis to close a connection, not for
- * replies, which are a caller's. Returns 1 if a connection has news.
+ * Gives the lead up if possible, and then waits for Redis to close a connection, but not for
+ * replies, which belong to a caller. Returns 1 if something happened to a connection.
  */
 static int idle(rl_leader *l)
 {
@@ -331,7 +333,7 @@ static void run(rl_leader *l)
     }
 }
 
-/* With the lead, for the last time. What is queued still has nowhere to go, and ends as lost. */
+/* The leader's last act: closes all connections. Calls that are still queued end as lost. */
 static void close_all(rl_leader *l)
 {
     pthread_mutex_lock(&l->lock);
@@ -366,7 +368,7 @@ static int start_thread(rl_leader *l)
 
 /* --- Callers ------------------------------------------------------------------------------ */
 
-/* Does what the I/O thread does, until the call is done or its deadline has come. */
+/* Leads until the call is done or its deadline has come. */
 static void lead_until_done(rl_leader *l, const rl_call *call, int64_t deadline_us)
 {
     while (!atomic_load_explicit(&l->stopping, memory_order_relaxed)) {

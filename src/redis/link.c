@@ -7,8 +7,8 @@
  *       └───────────────────┴── error, end of file, silence, garbage ──────────┘
  *
  * hiredis does the protocol and the socket, in non-blocking mode and without its own event layer;
- * poll() is the owner's. Redis answers in the order of the commands, so a ring of the calls in
- * flight is all the bookkeeping there is. Once anything is wrong with a connection it is closed: a
+ * the owner polls. Redis answers in the order of the commands, so a ring of the commands in flight
+ * is the only bookkeeping. A connection is closed as soon as anything is wrong with it, because a
  * late reply must never be taken for the next one.
  */
 #include <errno.h>
@@ -28,12 +28,12 @@
 #include "redis/link.h"
 
 #define IDLE_US 1000000        /* without a call until the server may have closed the connection */
-#define CHECK_AFTER_US 5000000 /* and until it may be dead although nobody closed it */
+#define CHECK_AFTER_US 5000000 /* and until it may be dead without having been closed */
 
 /* A command in flight. */
 typedef struct {
     rl_command command; /* its bytes are not kept */
-    uint64_t from;      /* its first byte, of all that this connection was given to send */
+    uint64_t from;      /* position of its first byte, as rl_link.given counts */
 } owed;
 
 struct rl_link {
@@ -41,13 +41,13 @@ struct rl_link {
     redisContext *context;
     rl_link_state state;
     const char *host;
-    int connected;      /* the socket is, and secured if it has to be; greetings are on their way */
-    rl_tls_session *session; /* NULL: in clear, or not begun */
+    int connected;      /* the socket is, with TLS if there is any; greetings were sent */
+    rl_tls_session *session; /* NULL: no TLS, or not begun */
     int wants;          /* poll events that the socket, or its TLS handshake, waits for */
-    int own;            /* replies to greetings or to a sign of life that are still to come */
-    int unsent;         /* hiredis holds bytes that the socket did not take yet */
-    uint64_t given;     /* bytes that were to be sent */
-    uint64_t tried;     /* of these, what TLS was given, of which nobody knows what was sent */
+    int own;            /* greetings and signs of life in flight */
+    int unsent;         /* hiredis holds bytes that the socket has not taken yet */
+    uint64_t given;     /* bytes given to hiredis, over this connection */
+    uint64_t tried;     /* of these, bytes given to TLS: it does not report what it has sent */
     int64_t due_us;     /* connect or silence ends here */
     owed *calls;        /* ring */
     int size, first, count;
@@ -108,7 +108,7 @@ static owed pop(rl_link *link)
     return next;
 }
 
-/* How many of the bytes that were given may have left. */
+/* How many of the given bytes may have been sent. */
 static uint64_t may_be_sent(const rl_link *link)
 {
     if (!link->context)
@@ -168,7 +168,7 @@ void rl_link_connect(rl_link *link, const rl_endpoint *at, const char *address)
     }
     fcntl(link->context->fd, F_SETFD, FD_CLOEXEC);
     if (!at->path)
-        redisEnableKeepAlive(link->context); /* a peer that is gone is noticed after 30 s */
+        redisEnableKeepAlive(link->context); /* detects a dead peer after 30 s */
     link->host = at->host ? at->host : "localhost";
     link->wants = POLLOUT;
     link->state = RL_LINK_CONNECTING;
@@ -207,7 +207,7 @@ static void shake_hands(rl_link *link)
 {
     int one = 1;
 
-    /* Fails on a unix socket, which has no delay. */
+    /* Fails on a unix socket, which does not delay. */
     setsockopt(link->context->fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof(one));
     for (int i = 0; i < link->options.greeting_count; i++)
         greet(link, &link->options.greetings[i]);
@@ -243,7 +243,7 @@ static void finish_connect(rl_link *link)
         fail(link);
 }
 
-/* What is logged of an error in the handshake. */
+/* Keeps an error reply to a greeting, and puts what the log says of it into text. */
 static void note_refusal(rl_link *link, const rl_greeting *greeting, const char *error,
                          char text[sizeof(link->error)])
 {
@@ -256,7 +256,7 @@ static void note_refusal(rl_link *link, const rl_greeting *greeting, const char 
                      greeting->secret ? "it was refused" : error);
 }
 
-/* An optional command that Redis does not know or this user may not run is done without. */
+/* Whether Redis does not know an optional command, or the user may not run it. */
 static int is_forgiven(const rl_greeting *greeting, const char *error)
 {
     rl_error_kind kind = rl_error_of(error);
@@ -271,7 +271,7 @@ static void become_ready(rl_link *link)
     link->due_us = rl_link_clock() + link->options.silent_us;
 }
 
-/* Greetings are answered in their order, so the number still owed says which one this is. */
+/* Greetings are answered in order, so the number in flight shows which one this is. */
 static void take_greeting(void *data, redisReply *reply)
 {
     rl_link *link = data;
@@ -333,7 +333,7 @@ static void flush(rl_link *link)
         link->unsent = !done;
 }
 
-/* Of what kind the next reply has to be. */
+/* The kind of the next reply. */
 static rl_reply_kind expected(const rl_link *link)
 {
     if (link->count > 0)
@@ -354,7 +354,7 @@ static void take_reply(rl_link *link, redisReply *reply)
     }
     else {
         freeReplyObject(reply);
-        rl_link_close(link, "a reply that nobody asked for");
+        rl_link_close(link, "it sent a reply to no command");
     }
 }
 
@@ -393,8 +393,8 @@ static void receive(rl_link *link, int64_t now_us)
 }
 
 /*
- * Whether there is time to find out in check_us that a connection is dead, to make another one and
- * to use it: not where Redis is far away. The kernel knows how far; of a unix socket it does not.
+ * Whether a request has time to wait check_us for a sign of life, then to connect again and to be
+ * answered. It has not where Redis is far away. The kernel measures how far; a unix socket is near.
  */
 static int is_near(const rl_link *link)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * logger: the lines that the link to Redis writes to the server's log.
+ * logger: lines of this wing in the server's log.
  */
 #include <stdarg.h>
 #include <stdatomic.h>
@@ -33,7 +33,10 @@ void rl_logger_say(const rl_logger *logger, rl_log_level level, const char *form
     write_line(logger, level, line);
 }
 
-/* Of threads that meet here one writes. A time without such lines as long as the interval ends it. */
+/*
+ * One of several threads gets 1. The intervals start again after a time without such lines that is
+ * as long as the last one.
+ */
 static int is_due(rl_logger_pace *pace, int64_t now_ms)
 {
     int64_t next_ms = atomic_load(&pace->next_ms), interval_ms = atomic_load(&pace->interval_ms);

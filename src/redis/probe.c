@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe: a decision that costs nobody anything, to find out if others could be made.
+ * probe: the command of a probe, a decision that counts against no client.
  *
- * The full script writes nothing where nothing is charged, so its probes are charged. A
- * window of 100 ms is new to most probes; one of an hour is there for all but the first.
+ * The full script writes nothing if it charges nothing, so its probes have a cost. Most probes find
+ * no key for a window of 100 ms, and all but the first find one for a window of an hour.
  */
 #include <apr_strings.h>
 
@@ -11,7 +11,7 @@
 
 #define ASKS 2
 
-#define MANY 10000 /* more than probes of all hosts come in a window; a log may have no more */
+#define MANY 10000 /* more probes than all hosts send in a window; the largest quota of a log */
 
 static const struct {
     unsigned way;
@@ -23,7 +23,8 @@ static const struct {
      {{.algorithm = RL_FIXED_WINDOW, .quota = MANY, .window_ms = RL_WINDOW_MIN_MS},
       {.algorithm = RL_FIXED_WINDOW, .quota = MANY, .window_ms = 3600000}}},
     {RL_WAY_FULL, "full", 1,
-     {{.algorithm = RL_FIXED_WINDOW, .quota = MANY, .window_ms = RL_WINDOW_MIN_MS, .block_ms = 1000},
+     {{.algorithm = RL_FIXED_WINDOW, .quota = MANY, .window_ms = RL_WINDOW_MIN_MS,
+       .block_ms = 1000},
       {.algorithm = RL_FIXED_WINDOW, .quota = MANY, .window_ms = 1000, .block_ms = 1000}}},
     {RL_WAY_LOG, "log", 1,
      {{.algorithm = RL_SLIDING_LOG, .quota = MANY, .window_ms = RL_WINDOW_MIN_MS},
@@ -31,18 +32,18 @@ static const struct {
 };
 #define PROBES (sizeof(probes) / sizeof(probes[0]))
 
-unsigned rl_probe_ways(const rl_ask *asks, int n, int look)
+unsigned rl_probe_ways(const rl_ask *asks, int n, int peek)
 {
     unsigned ways = 0;
 
-    if (rl_script_is_plain(asks, n, look))
+    if (rl_script_is_plain(asks, n, peek))
         return RL_WAY_PLAIN;
     for (int i = 0; i < n; i++)
         ways |= rl_limiter_is_log(asks[i].limit) ? RL_WAY_LOG : RL_WAY_FULL;
     return ways;
 }
 
-/* Which of the probes it is in this turn. */
+/* The index of this turn's probe. */
 static size_t find(unsigned ways, unsigned turn)
 {
     size_t found[PROBES] = {0}, count = 0;

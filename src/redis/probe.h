@@ -1,12 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * probe: a decision that costs nobody anything, to find out if others could be made.
+ * probe: the command of a probe, a decision that counts against no client.
  *
- * A probe that does less than decisions do closes a breaker that the next decision opens again. So
- * it is known in which ways calls have been asked for so far, and each probe does it in one of
- * them, in turn: with the same script, on keys that are written as theirs are. It is to be sent twice: a
- * key that is there is written with other commands than a new one. A user who may not run what no
- * call needs does no harm.
+ * A probe that did less than decisions do would close a breaker that the next decision opens again.
+ * So the ways in which calls were made so far are remembered, and probes take these in turn: each
+ * uses the same script as such calls do, on keys that are written in the same way. What no call
+ * needs, the Redis user need not have the right to run.
  *
  * Pure, for any thread.
  */
@@ -15,7 +14,7 @@
 
 #include "redis/script.h"
 
-/* The ways of a call, as bits. */
+/* Ways of a call, as bits. */
 enum {
     RL_WAY_PLAIN = 1, /* decide_plain.lua */
     RL_WAY_FULL = 2,  /* decide.lua, on a window or a bucket */
@@ -23,12 +22,12 @@ enum {
 };
 
 /* The way or ways of a decision. */
-unsigned rl_probe_ways(const rl_ask *asks, int n, int look);
+unsigned rl_probe_ways(const rl_ask *asks, int n, int peek);
 
 /*
- * Makes the probe of a turn, 0 and up: three turns in a row go through all of these ways (0: plain).
- * Its keys have this prefix, of 64 bytes at most, and this tag. Returns the bytes, to be freed with
- * redisFreeCommand(), and their number; NULL without memory.
+ * Formats the probe of a turn: 0, 1, and so on. Any three turns in a row go through all of these
+ * ways (0: plain). Its keys have this prefix, of 64 bytes at most, and this tag. Returns the bytes,
+ * which the caller frees with redisFreeCommand(), and sets *length; NULL without memory.
  */
 char *rl_probe_make(const rl_script_names *names, const char *prefix, const char *tag,
                     unsigned ways, unsigned turn, int *length);

@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * reader: how large a reply may be, by what was asked.
+ * reader: bounds the size of a reply, by the command it belongs to.
  *
- * An array takes its elements from what its reply may have when its header is read, so arrays
- * within arrays share one bound. Texts exist only once they are there as a whole; until then their
- * bytes wait in hiredis's buffer, which rl_reader_error() bounds.
+ * The elements of an array are subtracted from the reply's bound when its header is read, so nested
+ * arrays share one bound. A text is made only when it is complete; until then its bytes are in
+ * hiredis's buffer, which rl_reader_error() bounds.
  */
 #include "redis/reader.h"
 
-#define LINE 64 /* bytes of a header, at most */
+#define LINE 64 /* bytes of a header at most */
 
 #if HIREDIS_MAJOR >= 1
 typedef size_t count;
@@ -17,9 +17,9 @@ typedef int count;
 #endif
 
 /*
- * A decision's reply has 2,817 bytes at most, an error may repeat what it was asked. ROLE names
- * each replica of a primary in three words, HELLO the arguments of each module. A cluster may have a range for each slot, which names
- * a primary and two replicas in up to twenty elements.
+ * The reply to a decision has at most 2,817 bytes, but an error may repeat the command. ROLE has
+ * three texts for each replica, HELLO the arguments of each module. A cluster may have a range for
+ * each slot, with a primary and two replicas in up to twenty elements.
  */
 static const struct {
     size_t bytes, elements;
@@ -30,7 +30,7 @@ static const struct {
     [RL_REPLY_TABLE] = {4 << 20, 20 * 16384, 4},
 };
 
-/* The reader of an object that is about to be made; at its root a reply begins. */
+/* The reader of an object about to be made. A root object begins a new reply. */
 static rl_reader *reader_of(const redisReadTask *task)
 {
     rl_reader *reader = task->privdata;
@@ -73,7 +73,7 @@ static void *create_array(const redisReadTask *task, count elements)
 {
     rl_reader *reader = reader_of(task);
 
-    /* One that is negative, as hiredis 0.14 may have it, is too large as well. */
+    /* A negative count, which hiredis 0.14 may pass, is too large as well. */
     if (depth_of(task) <= bounds[reader->kind].depth
         && take(&reader->elements, (size_t)elements))
         return reader->plain->createArray(task, elements);
@@ -100,7 +100,7 @@ void rl_reader_expect(rl_reader *reader, rl_reply_kind kind)
 const char *rl_reader_error(const rl_reader *reader, const redisReader *hiredis)
 {
     if (reader->refused)
-        return "a reply larger than any to what was asked";
-    return hiredis->len - hiredis->pos > bounds[reader->kind].bytes + LINE ? "a reply without end"
-                                                                          : NULL;
+        return "it sent a reply that is too large for the command";
+    return hiredis->len - hiredis->pos > bounds[reader->kind].bytes + LINE
+        ? "it sent a reply without end" : NULL;
 }

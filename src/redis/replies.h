@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * replies: small checks of what a reply holds: arrays, texts, hosts and numbers.
+ * replies: small checks of a reply's parts: arrays, texts, hosts and numbers.
  *
- * Pure and inline, for the files beside this one that read the replies of clusters and sentinels.
+ * Pure and inline, for the rooms that read replies of clusters and sentinels.
  */
 #ifndef RL_REPLIES_H
 #define RL_REPLIES_H
@@ -13,7 +13,7 @@
 
 #define RL_HOST_SIZE 254 /* bytes of a host, with the NUL */
 
-/* An array of at least so many elements. */
+/* Whether it is an array of at least so many elements. */
 static inline int rl_reply_is_array(const redisReply *reply, size_t least)
 {
     return reply && reply->type == REDIS_REPLY_ARRAY && reply->elements >= least;
@@ -24,7 +24,7 @@ static inline int rl_reply_is_text(const redisReply *reply)
     return reply && (reply->type == REDIS_REPLY_STRING || reply->type == REDIS_REPLY_STATUS);
 }
 
-/* A host name or a numeric address, IPv6 without brackets; no other character passes. */
+/* Whether it has only characters of a host name or a numeric address, IPv6 without brackets. */
 static inline int rl_reply_is_host(const char *host)
 {
     size_t length = strspn(host, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ"
@@ -33,7 +33,7 @@ static inline int rl_reply_is_host(const char *host)
     return length > 0 && length < RL_HOST_SIZE && !host[length];
 }
 
-/* A whole number from 0 to high, digits only. Moves *text behind it; -1 if there is none. */
+/* Reads a whole number from 0 to high, digits only, and moves *text past it; -1 if none. */
 static inline int rl_reply_number(const char **text, int high)
 {
     int n = 0;

@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sentinel_monitor: keeps an eye on the sentinels of a primary.
+ * sentinel_monitor: finds a primary by its sentinels, and follows it.
  *
- * What is asked of a sentinel is said when shaking hands with it: the address, then the channel
- * +switch-master. So a connection that is up is one that listens, and asking again means connecting
- * again, to whoever is next. A sentinel gets connect_ms from the first look at its name to the end
- * of the handshake, with all its addresses; then the next one is asked at once. Only when all were
- * asked in vain there is a pause, which doubles each time.
+ * The question for the address and the subscription to the channel +switch-master are greetings of
+ * the connection to a sentinel. So a connection that is up is subscribed, and asking again means
+ * connecting again, to the next sentinel. A sentinel has connect_ms from the lookup of its name to
+ * the end of the handshake, for all its addresses; then the next one is asked at once. There is a
+ * pause only when all were asked in vain; it doubles each time.
  *
- * Sentinels tell of a switch over the connection that listens, so hosts follow a failover even if
- * nobody ever lost a connection to the old primary.
+ * Sentinels announce a switch over the subscribed connection, so hosts follow a failover even if no
+ * connection to the old primary was lost.
  */
 #include <poll.h>
 #include <string.h>
@@ -20,8 +20,8 @@
 #include "redis/sentinel_monitor.h"
 #include "redis/sentinel_search.h"
 
-#define AGAIN_US 50000        /* at least, from one search to the next */
-#define IDLE_CLOSE_US 1000000 /* a sentinel that closes a link sooner is given time */
+#define AGAIN_US 50000        /* from one search to the next, at least */
+#define IDLE_CLOSE_US 1000000 /* a link that ends sooner was not idle: the next pause is longer */
 
 struct rl_sentinel_monitor {
     rl_sentinel_monitor_options options;
@@ -37,19 +37,19 @@ struct rl_sentinel_monitor {
     int asking;            /* the sentinel whose turn it is */
     int64_t ask_until_us;
     int64_t search_at_us;  /* not before */
-    int64_t searched_us;   /* when the link was last made again, and the pause before the next */
-    int64_t again_us;
+    int64_t searched_us;   /* when the link was last made again */
+    int64_t again_us;      /* the pause before the next time */
     int64_t pause_us;
-    int pausing;           /* the search has failed, and that is known */
+    int pausing;           /* the search has failed, and failed() was called */
     unsigned failures;     /* of searches */
 
-    unsigned serial;       /* how many there were; the last one stands at serial % 2 */
+    unsigned serial;       /* addresses so far; the last one is at serial % 2 */
     rl_endpoint primary[2];
     char host[2][RL_HOST_SIZE];
     char name[2][RL_HOST_SIZE + 10];
 };
 
-/* --- What sentinels say ------------------------------------------------------------------- */
+/* --- Replies of sentinels ----------------------------------------------------------------- */
 
 static int is_known(const rl_sentinel_monitor *m)
 {
@@ -89,7 +89,7 @@ static const char *check_address(void *context, const redisReply *reply)
     return NULL;
 }
 
-/* What comes without being asked for: messages of the channel. */
+/* Messages of the channel. */
 static void on_push(void *data, redisReply *reply)
 {
     rl_sentinel_monitor *m = data;
@@ -154,7 +154,7 @@ static void end_lookup(rl_sentinel_monitor *m)
     m->lookup = NULL;
 }
 
-/* Turns to the sentinel whose turn it is. */
+/* Begins to ask the sentinel whose turn it is. */
 static void begin_asking(rl_sentinel_monitor *m, int64_t now_us)
 {
     const char *host = whose_turn(m)->host;
@@ -183,7 +183,7 @@ static void take_addresses(rl_sentinel_monitor *m)
     m->address_count = count;
 }
 
-/* Tries the next address; returns 0 if there is no hope left. */
+/* Tries the sentinel's next address. Returns 0 if none is left or its time is over. */
 static int go_on_asking(rl_sentinel_monitor *m, int64_t now_us)
 {
     take_addresses(m);
@@ -203,7 +203,7 @@ static void failed(rl_sentinel_monitor *m, int64_t now_us)
         m->pause_us = m->options.retry_max_ms * 1000;
 }
 
-/* Asks until one answers, a connection is under way, or all were asked. */
+/* Asks sentinels until one has answered, a connection is under way, or all were asked. */
 static void ask_sentinels(rl_sentinel_monitor *m, int64_t now_us)
 {
     while (m->search.state == RL_SEARCH_ASK) {
@@ -217,7 +217,7 @@ static void ask_sentinels(rl_sentinel_monitor *m, int64_t now_us)
     }
 }
 
-/* Nobody listens any more, though the primary is known: a search that only makes the link again. */
+/* The link is lost, but the primary is known: sets the pause before the next such search. */
 static void note_lost_link(rl_sentinel_monitor *m, int64_t now_us)
 {
     if (now_us >= m->searched_us + m->again_us + IDLE_CLOSE_US)

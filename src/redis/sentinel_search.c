@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * sentinel_search: where the primary of a Redis Sentinel deployment is.
+ * sentinel_search: the search for the primary of a Redis Sentinel deployment.
  *
- * The protocol is that of "Guidelines for Redis clients with support for Redis Sentinel". Whatever
- * a sentinel says is text from the network: a host must look like one and a port must be one
- * before anybody connects there.
+ * Follows "Guidelines for Redis clients with support for Redis Sentinel". A reply is text from the
+ * network, so host and port are checked before they are used.
  */
 #include <string.h>
 #include <strings.h>

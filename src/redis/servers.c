@@ -7,8 +7,8 @@
  * connection, or cannot make one, the monitor searches again and names the same address or another.
  * The node has failed only when all sentinels were asked in vain.
  *
- * A call's node is found when it is sent, not when it is made: by then the cluster's table may be
- * another. From its first redirection on it goes where that says.
+ * In a cluster, a call's node is found when the call is sent, because the table may have changed
+ * since it was made. After a redirection it goes to the node that the redirection names.
  */
 #include <string.h>
 
@@ -26,9 +26,9 @@ struct rl_servers {
     rl_node *nodes[RL_SLOTS_NODES];
     int count;
     rl_sentinel_monitor *monitor; /* NULL: no sentinels */
-    const rl_endpoint *primary;   /* where the node was told to be; NULL: nowhere yet */
-    unsigned losses;              /* of the node, that the monitor was told of */
-    unsigned failures;            /* of the monitor, that the node was told of */
+    const rl_endpoint *primary;   /* that the node was moved to; NULL: none yet */
+    unsigned losses;              /* of the node, at the last tick */
+    unsigned failures;            /* of the monitor, at the last tick */
     rl_cluster *cluster;          /* NULL: none */
 };
 
@@ -39,7 +39,7 @@ static const char *check_role(void *context, const redisReply *reply)
     return rl_sentinel_monitor_take_role(((rl_servers *)context)->monitor, reply);
 }
 
-/* Puts ROLE before what loads the script. */
+/* Inserts ROLE before the greetings that load the scripts. */
 static void ask_for_role(rl_servers *servers)
 {
     static const char role[] = "*1\r\n$4\r\nROLE\r\n";
@@ -63,12 +63,12 @@ static void give_up(rl_servers *servers, rl_node *node, int64_t now_us)
     const char *error = rl_sentinel_monitor_error(servers->monitor);
     char why[240];
 
-    apr_snprintf(why, sizeof(why), "no sentinel names a primary that answers as one%s%s",
-                 *error ? "; of the last one that was asked: " : "", error);
+    apr_snprintf(why, sizeof(why), "no sentinel names a primary that answers as a primary%s%s",
+                 *error ? "; the last one that was asked: " : "", error);
     rl_node_fail(node, why, now_us);
 }
 
-/* Tells the node what the monitor knows. */
+/* Passes on to the node what the monitor has found. */
 static void follow_monitor(rl_servers *servers, int64_t now_us)
 {
     rl_sentinel_monitor *monitor = servers->monitor;
@@ -90,7 +90,7 @@ static void follow_monitor(rl_servers *servers, int64_t now_us)
     servers->primary = at;
 }
 
-/* Tells the monitor when the primary was lost or is not to be reached. */
+/* Has the monitor search again when the primary was lost or cannot be reached. */
 static void tell_monitor(rl_servers *servers)
 {
     unsigned losses = rl_node_losses(servers->nodes[0]);
@@ -147,7 +147,7 @@ rl_call_next rl_servers_send(rl_servers *servers, rl_call *call)
     return rl_cluster_is_awaited(servers->cluster) ? RL_CALL_WAITS : RL_CALL_ENDS;
 }
 
-/* A slot that is being moved, with some keys here and some there: as long as that lasts. */
+/* The slot is being moved and has keys at both ends: the caller splits the call. */
 static int is_to_be_split(const rl_servers *servers, rl_error_kind kind)
 {
     return servers->cluster && kind == RL_ERROR_TRYAGAIN;
@@ -183,7 +183,7 @@ void rl_servers_tick(rl_servers *servers, int64_t now_us)
         rl_cluster_tick(servers->cluster, now_us);
 }
 
-static void ask_sooner(int64_t *due_us, int64_t than_us)
+static void lower(int64_t *due_us, int64_t than_us)
 {
     if (than_us < *due_us)
         *due_us = than_us;
@@ -196,7 +196,7 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
     for (int i = 0; i < servers->count; i++) {
         fds[i].fd = rl_node_wait(servers->nodes[i], now_us, &fds[i].events, &node_due_us);
         fds[i].revents = 0;
-        ask_sooner(due_us, node_due_us);
+        lower(due_us, node_due_us);
     }
     *others = servers->monitor != NULL;
     if (servers->monitor) {
@@ -204,10 +204,10 @@ int rl_servers_wait(rl_servers *servers, struct pollfd *fds, int *others, int64_
 
         fd->fd = rl_sentinel_monitor_wait(servers->monitor, &fd->events, &node_due_us);
         fd->revents = 0;
-        ask_sooner(due_us, node_due_us);
+        lower(due_us, node_due_us);
     }
     if (servers->cluster)
-        ask_sooner(due_us, rl_cluster_due(servers->cluster));
+        lower(due_us, rl_cluster_due(servers->cluster));
     return servers->count;
 }
 

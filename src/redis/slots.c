@@ -2,13 +2,13 @@
 /*
  * slots: which node of a Redis Cluster holds a key.
  *
- * The table is an array of indexes, 32 KB, which callers of any thread look at to see whose breaker
- * concerns them; one owner writes it. A reply is checked as a whole before any of it is believed:
- * a table half replaced would send requests astray until the next refresh.
+ * The table is an array of indexes, 32 KB. Callers of any thread read it to find the node, and its
+ * breaker, of a slot; one owner writes it. A reply is checked as a whole before any of it is used,
+ * because a table replaced by halves would misdirect requests until the next refresh.
  *
- * Nodes come and go, with new addresses each time where a scheduler restarts them. So an index
- * whose node has no slots left is given away again, but only when all have been used, and round the
- * table: calls may still be under way to a node that an ASK has named a moment ago.
+ * Nodes come and go, and get new addresses where a scheduler restarts them. So the index of a node
+ * without slots is given to a new node, but only when all indexes have been used, and in turn:
+ * calls may still be under way to a node that an ASK has just named.
  */
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -17,7 +17,7 @@
 
 #include "redis/slots.h"
 
-/* Who reads an index sees what was written of its node before. */
+/* A thread that reads an index also sees its node. */
 #define load(p) atomic_load_explicit((p), memory_order_acquire)
 #define store(p, v) atomic_store_explicit((p), (v), memory_order_release)
 
@@ -130,7 +130,7 @@ static int is_number(const redisReply *reply, long long low, long long high)
            && reply->integer <= high;
 }
 
-/* A node: host, port, and from 4.0 on its id, from 7.0 on more about it by name and value. */
+/* A node: host, port, since Redis 4.0 its id, since 7.0 a list of names and values. */
 static int is_node(const redisReply *node)
 {
     return rl_reply_is_array(node, 2)
@@ -146,7 +146,7 @@ static int is_range(const redisReply *range)
            && is_node(range->element[2]);
 }
 
-/* The address of a node that does not know its own name. */
+/* The address of a node whose host is "?", from that list. */
 static const char *address_beside(const redisReply *node)
 {
     const redisReply *more = node->elements > 3 ? node->element[3] : NULL;
@@ -159,7 +159,7 @@ static const char *address_beside(const redisReply *node)
     return "";
 }
 
-/* Where the host is left out, the host that was asked is meant; "?" is a name nobody knows. */
+/* An empty host means the host that was asked, and "?" a name that is not known. */
 static const char *host_of(const redisReply *node, const char *asked)
 {
     const char *host = rl_reply_is_text(node->element[0]) ? node->element[0]->str : "";
@@ -196,7 +196,7 @@ int rl_slots_read(rl_slots *slots, const redisReply *reply, const char *asked)
             return -1;
         told += range->element[1]->integer - range->element[0]->integer + 1;
         if (told > RL_SLOTS)
-            return -1; /* a slot is there twice: no cluster says so, and it would take for ever */
+            return -1; /* a slot is given twice, and reading might take very long */
     }
     for (size_t i = 0; i < reply->elements; i++)
         taken += take_range(slots, reply->element[i], asked);

@@ -2,15 +2,15 @@
 /*
  * slots: which node of a Redis Cluster holds a key.
  *
- * A key belongs to one of 16,384 slots and a slot to one primary (Redis Cluster specification,
- * "Key distribution model"). The table here says which, as far as the cluster has told: by its
- * answer to CLUSTER SLOTS, and by MOVED, which corrects one slot. ASK corrects nothing.
+ * A key belongs to one of 16,384 slots and a slot to one primary (Redis Cluster specification, "Key
+ * distribution model"). This table has the owners of slots that the cluster has reported: by its
+ * reply to CLUSTER SLOTS, and by MOVED, which corrects one slot. ASK corrects nothing.
  *
- * Nodes are known by host and port and stand at an index from 0 to RL_SLOTS_NODES - 1. A node that
- * no slot belongs to any more may have to give its index to a new one; its serial changes then.
+ * Nodes are identified by host and port, and have an index from 0 to RL_SLOTS_NODES - 1. The index
+ * of a node without slots may be given to a new node, with another serial.
  *
- * No I/O. Not thread-safe but for rl_slots_of_key() and rl_slots_owner(), which any thread may
- * call while the table's one owner changes it.
+ * No I/O. Not thread-safe, except rl_slots_of_key() and rl_slots_owner(), which any thread may call
+ * while the table's one owner changes it.
  */
 #ifndef RL_SLOTS_H
 #define RL_SLOTS_H
@@ -23,13 +23,13 @@
 #include "redis/replies.h"
 
 #define RL_SLOTS 16384
-#define RL_SLOTS_NODES 256   /* primaries, and nodes that slots are on their way to */
+#define RL_SLOTS_NODES 256   /* primaries, and nodes that slots are being moved to */
 #define RL_SLOTS_NOBODY (-1)
 
 typedef struct {
-    char host[RL_HOST_SIZE]; /* a name or an address in numbers, IPv6 without brackets */
+    char host[RL_HOST_SIZE]; /* a name or a numeric address, IPv6 without brackets */
     int port;
-    uint32_t serial;          /* other nodes at the same index had others; never 0 */
+    uint32_t serial;          /* differs from those of earlier nodes at this index; never 0 */
     int slots;                /* how many belong to it */
 } rl_slots_node;
 
@@ -37,13 +37,13 @@ typedef struct {
     _Atomic int16_t owner[RL_SLOTS]; /* index of a node, or RL_SLOTS_NOBODY */
     rl_slots_node nodes[RL_SLOTS_NODES];
     int count;                       /* nodes in use, from the first */
-    int last;                        /* index that was given away last */
+    int last;                        /* the index that was last given to a new node */
     uint32_t serial;
 } rl_slots;
 
 typedef enum { RL_REDIRECT_NONE, RL_REDIRECT_MOVED, RL_REDIRECT_ASK } rl_redirect_kind;
 
-/* MOVED or ASK: where a slot is to be asked for. */
+/* MOVED or ASK: the node to send a call to. */
 typedef struct {
     rl_redirect_kind kind;
     int slot;
@@ -51,35 +51,35 @@ typedef struct {
     int port;
 } rl_redirect;
 
-/* The slot of a key: of what stands between its first '{' and the next '}' if that is anything. */
+/* The slot of a key: of the text between its first '{' and the next '}', if there is any. */
 int rl_slots_of_key(const char *key, size_t length);
 
-/* An empty table: every slot is nobody's. */
+/* Makes an empty table: no slot has an owner. */
 void rl_slots_init(rl_slots *slots);
 
 /* The index of the slot's owner, or RL_SLOTS_NOBODY. */
 int rl_slots_owner(const rl_slots *slots, int slot);
 
 /*
- * The index of a node, which is added if it is new. RL_SLOTS_NOBODY if there is no room, or if host
- * is none, or port is not 1 to 65535.
+ * The index of a node, which is added if it is new. RL_SLOTS_NOBODY if there is no room, host is
+ * not valid, or port is not 1 to 65535.
  */
 int rl_slots_add(rl_slots *slots, const char *host, int port);
 
-/* Says that a slot belongs to the node at an index, as MOVED does. */
+/* Gives a slot to the node at an index, as MOVED does. */
 void rl_slots_move(rl_slots *slots, int slot, int node);
 
 /*
- * Takes over a reply to CLUSTER SLOTS. asked is the host that it came from: it stands for a host
- * that the reply leaves out. Slots that the reply does not mention, or whose node it does not
- * know, stay as they were. Returns how many slots it gave owners, or -1 if it is garbage, and then
- * nothing has changed.
+ * Reads a reply to CLUSTER SLOTS into the table. asked, the host that it came from, is used where
+ * the reply leaves a host out. Slots that the reply does not list, or whose node has no known
+ * address, stay as they were. Returns how many slots got owners, or -1 if the reply is not valid;
+ * nothing has changed then.
  */
 int rl_slots_read(rl_slots *slots, const redisReply *reply, const char *asked);
 
 /*
- * Reads the text of an error, which came from the host asked. kind is RL_REDIRECT_NONE if it is
- * neither MOVED nor ASK, or says nothing of use.
+ * Reads the text of an error from the host asked. kind is RL_REDIRECT_NONE if it is neither MOVED
+ * nor ASK, or is not valid.
  */
 rl_redirect rl_slots_read_redirect(const char *error, const char *asked);
 

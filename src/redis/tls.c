@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tls: connections to Redis that nobody reads along.
+ * tls: encrypted connections to Redis.
  *
- * hiredis's own way to set up TLS neither checks names nor tells what an unfinished handshake waits
- * for, so sessions are made here with OpenSSL and handed to hiredis.
+ * hiredis's own functions to set up TLS neither check names nor report what an unfinished handshake
+ * waits for. So sessions are made with OpenSSL here and passed to hiredis.
  */
 #include "redis/tls.h"
 
@@ -62,7 +62,7 @@ static const char *load_files(apr_pool_t *pool, const rl_tls_options *o, SSL_CTX
     return NULL;
 }
 
-/* A key with a pass phrase must not make the server ask for it. */
+/* Otherwise a key with a pass phrase would make the server prompt for it. */
 static int no_pass_phrase(char *phrase, int size, int writing, void *ignored)
 {
     (void)phrase;
@@ -77,7 +77,7 @@ const char *rl_tls_create(apr_pool_t *pool, const rl_tls_options *options, rl_tl
     SSL_CTX *context = SSL_CTX_new(TLS_client_method());
 
     if (!context)
-        return "OpenSSL gives no context";
+        return "OpenSSL cannot make a context";
     apr_pool_cleanup_register(pool, context, free_context, apr_pool_cleanup_null);
     SSL_CTX_set_min_proto_version(context, TLS1_2_VERSION);
     SSL_CTX_set_options(context, SSL_OP_NO_RENEGOTIATION);
@@ -105,7 +105,7 @@ static void say_why(const SSL *ssl, char *error, size_t size)
     const char *reason = code ? ERR_reason_error_string(code) : NULL;
 
     if (verified != X509_V_OK)
-        apr_snprintf(error, size, "TLS: its certificate is not good: %s",
+        apr_snprintf(error, size, "TLS: its certificate is not valid: %s",
                      X509_verify_cert_error_string(verified));
     else
         apr_snprintf(error, size, "TLS: %s", reason ? reason : "it closed the connection");
@@ -162,9 +162,9 @@ int rl_tls_has_more(const rl_tls_session *ssl)
 
 const char *rl_tls_missing(void)
 {
-    return "TLS needs hiredis 1.0 or newer with its part for TLS, and this module was built with "
+    return "TLS needs hiredis 1.0 or later with its TLS library, and this module was built with "
            "hiredis " NUMBER(HIREDIS_MAJOR) "." NUMBER(HIREDIS_MINOR) "." NUMBER(HIREDIS_PATCH)
-           "; conf/examples/redis-over-stunnel.conf shows how to have it all the same";
+           "; conf/examples/redis-over-stunnel.conf shows another way";
 }
 
 const char *rl_tls_create(apr_pool_t *pool, const rl_tls_options *options, rl_tls **tls)

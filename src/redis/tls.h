@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * tls: connections to Redis that nobody reads along.
+ * tls: encrypted connections to Redis.
  *
- * The certificates of RateLimitRedisTLS, and the handshake of one connection, which never blocks:
- * whoever owns the connection steps it when its descriptor is ready. After it hiredis encrypts by
- * itself. Peers are verified, their names too.
+ * Loads the certificates of RateLimitRedisTLS, and does the handshake of a connection without
+ * blocking: its owner calls rl_tls_shake() when the descriptor is ready. Afterwards hiredis
+ * encrypts by itself. Certificates and names of servers are verified.
  *
- * Needs hiredis 1.0 or newer, with its part for TLS. Built with an older one everything here is
- * there, and rl_tls_missing() says what is not.
+ * Needs hiredis 1.0 or later with its TLS library. With an older one these functions exist, but
+ * fail, and rl_tls_missing() returns the reason.
  */
 #ifndef RL_TLS_H
 #define RL_TLS_H
@@ -28,32 +28,32 @@
 typedef struct rl_tls rl_tls;
 typedef struct ssl_st rl_tls_session;
 
-/* NULL: what was not said. */
+/* NULL: not given. */
 typedef struct {
-    const char *ca;   /* file of certificates to trust; the system's */
-    const char *cert; /* file with this client's certificate, and those that lead to it */
+    const char *ca;   /* file of certificates to trust; default: the system's */
+    const char *cert; /* file with this client's certificate and its chain */
     const char *key;  /* file with its key */
-    const char *name; /* in the server's certificate; the host of the URL */
+    const char *name; /* in the server's certificate; default: the host of the URL */
 } rl_tls_options;
 
 /* Why there is no TLS in this build, for the administrator; NULL if there is. */
 const char *rl_tls_missing(void);
 
 /*
- * Reads the files. Returns NULL and sets *tls, which lives as long as the pool, or an error text.
- * What is made may be used by any thread, and by children forked later.
+ * Reads the files. Returns NULL and sets *tls, which lives as long as the pool, or returns an error
+ * text. *tls may be used by any thread, and by children forked later.
  */
 const char *rl_tls_create(apr_pool_t *pool, const rl_tls_options *options, rl_tls **tls);
 
 /*
- * Begins the handshake on a connected socket; the session lives as long as the context. NULL if
- * that cannot be, and the context's errstr says why.
+ * Begins the handshake on a connected socket. The session lives as long as the context. NULL if it
+ * fails; the reason is then in the context's errstr.
  */
 rl_tls_session *rl_tls_begin(const rl_tls *tls, redisContext *context, const char *host);
 
 /*
- * Moves a handshake on. Returns the poll events to wait for, 0 when it is complete, -1 if it has
- * failed: then error says why.
+ * Continues a handshake. Returns the poll events to wait for, 0 when it is complete, or -1 if it
+ * has failed, with the reason in error.
  */
 int rl_tls_shake(rl_tls_session *session, char *error, size_t size);
 

@@ -1,11 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * url: where Redis is, as the administrator says it.
+ * url: the URLs of RateLimitRedis.
  *
- * A URL is cut from the left: scheme, user, hosts, and what follows them. One table holds the
- * schemes. apr_uri knows neither lists of hosts nor what may be repeated in a message, and so this
- * is done here: once the user is cut off nothing secret is left, and before it is, no message
- * repeats anything.
+ * A URL is parsed from the left: scheme, user, hosts, and what follows them. apr_uri does not parse
+ * lists of hosts. Until the user, which may contain a password by mistake, has been cut off, no
+ * message repeats anything of the URL.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -22,7 +21,7 @@
 
 #define NO_PASSWORDS \
     "a password never stands in a URL, where logs and process lists show it: put it into a file " \
-    "and say RateLimitRedisAuth file:PATH"
+    "and use RateLimitRedisAuth file:PATH"
 
 typedef struct {
     const char *name;
@@ -45,7 +44,7 @@ static const scheme schemes[] = {
      "cluster+tls://r1.example.com:6379,r2.example.com:6379"},
 };
 
-/* The scheme of a URL, and *rest what follows "://"; NULL if it is none. */
+/* The scheme of a URL; NULL if it has none. *rest is what follows "://". */
 static const scheme *find_scheme(const char *text, const char **rest)
 {
     const char *end = strstr(text, "://");
@@ -70,8 +69,8 @@ static const char *parse_db(apr_pool_t *pool, const char *text, int *db)
         return NULL;
     n = apr_strtoi64(text, &end, 10);
     if (!apr_isdigit(*text) || *end || n > DB_MAX)
-        return apr_psprintf(pool, "\"%s\" is no number of a database, as in redis://127.0.0.1/2",
-                            text);
+        return apr_psprintf(pool, "\"%s\" is not a valid database number, as in "
+                            "redis://127.0.0.1/2", text);
     *db = (int)n;
     return NULL;
 }
@@ -86,18 +85,18 @@ static const char *parse_unix(apr_pool_t *pool, const char *rest, rl_url *url,
     if (query)
         *query++ = '\0';
     if (*path != '/')
-        return "a unix socket's path begins with a third slash, and no user stands before it, as "
-               "in unix:///run/redis/redis.sock";
+        return "a unix socket's path begins with a third slash, without a user before it, as in "
+               "unix:///run/redis/redis.sock";
     if (!path[1])
         return "the path of the unix socket is missing, as in unix:///run/redis/redis.sock";
     if (strlen(path) > SOCKET_PATH_MAX)
         return apr_psprintf(pool, "its path has %d bytes, and a unix socket's path can have 107 "
-                            "bytes at the most", (int)strlen(path));
+                            "bytes at most", (int)strlen(path));
     if (query && strncmp(query, "db=", 3))
         return "what follows '?' is not ?db=N, as in unix:///run/redis/redis.sock?db=2";
     at->path = at->name = path;
     if (query && strchr(query, '@'))
-        return "what follows ?db= is no number of a database, as in "
+        return "what follows ?db= is not a valid database number, as in "
                "unix:///run/redis/redis.sock?db=2";
     return parse_db(pool, query ? query + 3 : "", &url->db);
 }
@@ -112,7 +111,7 @@ static int is_port(const char *text)
     return length > 0 && length < 6 && !text[length] && atoi(text) > 0 && atoi(text) < 65536;
 }
 
-/* Letters, digits and what else names and addresses in numbers are made of. */
+/* Whether a text has only characters of names and numeric addresses. */
 static int is_host(const char *text, int bracketed)
 {
     size_t length = strspn(text, bracketed ? NAME_CHARACTERS ":%" : NAME_CHARACTERS);
@@ -130,13 +129,14 @@ static const char *parse_host(apr_pool_t *pool, const scheme *s, char *text, rl_
         char *end = strchr(text, ']');
 
         if (!end || (end[1] && end[1] != ':'))
-            return apr_psprintf(pool, "\"%s\" is no address in brackets, as in [::1]:6379", text);
+            return apr_psprintf(pool, "\"%s\" is not a valid address in brackets, as in [::1]:6379",
+                                text);
         port = end[1] ? end + 1 : NULL;
         *end = '\0';
         text++;
     }
     else if (port && strchr(port + 1, ':')) {
-        return apr_psprintf(pool, "\"%s\" has more than one port; an IPv6 address stands in "
+        return apr_psprintf(pool, "\"%s\" has more than one port; put an IPv6 address in "
                             "brackets, as in [::1]:6379", text);
     }
     if (port)
@@ -144,9 +144,9 @@ static const char *parse_host(apr_pool_t *pool, const scheme *s, char *text, rl_
     if (!*text)
         return apr_psprintf(pool, "a host is missing, as in %s", s->example);
     if (!is_host(text, bracketed))
-        return apr_psprintf(pool, "\"%s\" is no host, as in %s", text, s->example);
+        return apr_psprintf(pool, "\"%s\" is not a valid host, as in %s", text, s->example);
     if (port && *port && !is_port(port))
-        return apr_psprintf(pool, "\"%s\" is no port, as in %s", port, s->example);
+        return apr_psprintf(pool, "\"%s\" is not a valid port, as in %s", port, s->example);
     at->host = text;
     at->port = port && *port ? (apr_port_t)atoi(port) : s->port;
     at->name = apr_psprintf(pool, bracketed ? "[%s]:%d" : "%s:%d", at->host, at->port);
@@ -167,14 +167,14 @@ static const char *parse_hosts(apr_pool_t *pool, const scheme *s, char *text,
         if (next)
             *next++ = '\0';
         if (url->endpoint_count == RL_ENDPOINTS_MAX)
-            return apr_psprintf(pool, "there are more than %d hosts; some of them are enough",
+            return apr_psprintf(pool, "there are more than %d hosts; a few of them are enough",
                                 RL_ENDPOINTS_MAX);
         error = parse_host(pool, s, text, at);
         if (error)
             return error;
         for (int i = 0; i < url->endpoint_count; i++) {
             if (!strcasecmp(endpoints[i].name, at->name))
-                return apr_psprintf(pool, "%s is there twice", at->name);
+                return apr_psprintf(pool, "%s is given twice", at->name);
         }
         url->endpoint_count++;
     }
@@ -191,11 +191,11 @@ static const char *parse_primary(apr_pool_t *pool, const scheme *s, char *path,
     if (db)
         *db++ = '\0';
     if (!*path)
-        return apr_psprintf(pool, "the name that the sentinels know the primary by is missing, as "
-                            "in %s", s->example);
+        return apr_psprintf(pool, "the name of the primary, as the sentinels know it, is missing, "
+                            "as in %s", s->example);
     if (path[strspn(path, NAME_CHARACTERS)])
-        return apr_psprintf(pool, "\"%s\" is no name of a primary, which has letters, digits, '.', "
-                            "'_' and '-', as in %s", path, s->example);
+        return apr_psprintf(pool, "\"%s\" is not a valid name of a primary, which has letters, "
+                            "digits, '.', '_' and '-', as in %s", path, s->example);
     url->primary = path;
     return parse_db(pool, db ? db : "", &url->db);
 }
@@ -209,12 +209,12 @@ static const char *parse_path(apr_pool_t *pool, const scheme *s, char *path,
     if (s->kind == RL_URL_SENTINEL)
         return parse_primary(pool, s, path, url);
     if (s->kind == RL_URL_CLUSTER)
-        return !*path || !strcmp(path, "0") ? NULL : "a cluster has no database but 0, and nothing "
+        return !*path || !strcmp(path, "0") ? NULL : "a cluster has only database 0, and nothing "
                                                      "follows its hosts";
     return parse_db(pool, path, &url->db);
 }
 
-/* Cuts the user off: what stands before the last '@', wherever that is. */
+/* Cuts the user off: everything before the last '@'. */
 static const char *parse_user(apr_pool_t *pool, const char **rest, rl_url *url)
 {
     const char *at = strrchr(*rest, '@');
@@ -227,9 +227,9 @@ static const char *parse_user(apr_pool_t *pool, const char **rest, rl_url *url)
     if (!*url->user)
         return "the user before '@' is missing, as in redis://limiter@127.0.0.1:6379";
     if (url->user[strspn(url->user, NAME_CHARACTERS)])
-        return "what stands before '@' is no user, who has letters, digits, '.', '_' and '-' here; "
-               "others go with their passwords into the file of RateLimitRedisAuth, as: user "
-               "password";
+        return "the text before '@' is not a valid user for a URL, which has letters, digits, '.', "
+               "'_' and '-'; put other users with their passwords into the file of "
+               "RateLimitRedisAuth, as: user password";
     *rest = at + 1;
     return NULL;
 }

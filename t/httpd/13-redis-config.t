@@ -46,12 +46,12 @@ sub file {
 }
 
 my $none = qr/begins with none of redis:.*as in redis:/;
-my $db   = qr/is no number of a database/;
-my $port = qr/is no port, as in/;
-my $host = qr/is no host, as in/;
+my $db   = qr/is not a valid database number/;
+my $port = qr/is not a valid port, as in/;
+my $host = qr/is not a valid host, as in/;
 my $lost = qr/a host is missing, as in/;
 my $char = qr/has no meaning here/;
-my $user = qr/is no user, who has letters/;
+my $user = qr/is not a valid user for a URL, which has letters/;
 my $pass = qr/a password never stands in a URL.*RateLimitRedisAuth file:PATH/;
 my $unix = qr{begins with a third slash.*as in unix:///run};
 my $tls  = qr{TLS needs hiredis 1\.0.*conf/examples/redis-over-stunnel\.conf};
@@ -64,17 +64,17 @@ my @defects = (
     [$host, '"redis://a b"', 'redis://a;b', 'cluster://a:1,"b', 'redis://a*', 'redis://[a*]'],
     [$port, 'redis://h:port', 'redis://h:0', 'redis://h:65536', 'redis://h:-1',
         'redis://h:99999999999', '"redis://h:63 79"', 'sentinel://a:1,b:x/m', 'cluster://a:1,b:70000'],
-    [qr/is no address in brackets/, 'redis://[::1', 'redis://[::1]6379'],
+    [qr/is not a valid address in brackets/, 'redis://[::1', 'redis://[::1]6379'],
     [qr/more than one port.*\[::1\]/, 'redis://::1', 'redis://h:1:2'],
     [$db, 'redis://h/x', 'redis://h/2x', 'redis://h/-1', 'redis://h/1000001', 'redis://h//',
         'redis://h/1/2', 'sentinel://h/m/x'],
     [$char, 'redis://h/1?db=2', 'redis://h#1', 'redis://h?password=x', 'cluster://h/0#x'],
     [qr/redis:\/\/ takes one host/, 'redis://a,b', 'redis://a:1,b:2/3'],
-    [qr/a:1 is there twice/, 'cluster://a:1,b:1,a:1', 'sentinel://a:1,a:1/m'],
+    [qr/a:1 is given twice/, 'cluster://a:1,b:1,a:1', 'sentinel://a:1,a:1/m'],
     [qr/more than 32 hosts/, 'cluster://' . join ',', map { "h$_" } 1 .. 33],
-    [qr/primary by is missing/, 'sentinel://a:1,b:2', 'sentinel://a/', 'sentinel://a//2'],
-    [qr/is no name of a primary/, 'sentinel://a/m*'],
-    [qr/a cluster has no database but 0/, 'cluster://a:1/1', 'cluster://a:1/m'],
+    [qr/name of the primary, as the sentinels know it, is missing/, 'sentinel://a:1,b:2', 'sentinel://a/', 'sentinel://a//2'],
+    [qr/is not a valid name of a primary/, 'sentinel://a/m*'],
+    [qr/a cluster has only database 0/, 'cluster://a:1/1', 'cluster://a:1/m'],
     [$unix, 'unix://run/redis.sock', 'unix://', 'unix://me@h/run/r.sock'],
     [qr/path of the unix socket is missing/, 'unix:///', 'unix:///?db=1'],
     [qr/107 bytes/, 'unix:///run/' . 'r' x 110],
@@ -140,9 +140,9 @@ subtest 'RateLimitRedisAuth' => sub {
     refused 'RateLimitRedisAuth file:' . file('empty', $_), qr/empty is empty, and should have one/
         for '', "\n", " \t\r\n\n";
     for (["s3cret\nother\n", qr/more than one line/], ["a s3cret b\n", qr/more than two words/],
-        ["s3cret\0\n", qr/bytes that are no text/], ['s3cret' x 12_000, qr/more than 66558 bytes/],
+        ["s3cret\0\n", qr/contains NUL bytes/], ['s3cret' x 12_000, qr/more than 66558 bytes/],
         ['"s3cret', qr/quote that is not closed/], ['me "s3cret\\"', qr/quote that is not closed/],
-        ['"me"s3cret', qr/has something behind it/], ['""', qr/an empty password/]) {
+        ['"me"s3cret', qr/is followed by other text/], ['""', qr/an empty password/]) {
         my ($text, $why) = @$_;
         unlike refused('RateLimitRedisAuth file:' . file('bad', $text), $why), qr/s3cret/,
             'the message does not show the password';

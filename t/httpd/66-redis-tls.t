@@ -112,13 +112,13 @@ for my $mpm (qw(event prefork)) {
 subtest 'name= is verified instead of the host' => sub {
     my ($redis, $url) = redis('no');
     redis_decides(host($url, "$trust name=redis.test"), 'a name that is in the certificate');
-    counts_by_itself(host($url, "$trust name=other.test"), qr/certificate is not good: .*mismatch/);
+    counts_by_itself(host($url, "$trust name=other.test"), qr/certificate is not valid: .*mismatch/);
 };
 
 subtest 'a certificate of an unknown authority is refused' => sub {
     my ($redis, $url) = redis('no');
-    counts_by_itself(host($url, ''), qr/certificate is not good: .*self.signed|unable to get/);
-    counts_by_itself(host($url, 'ca=' . $stranger->file), qr/certificate is not good/);
+    counts_by_itself(host($url, ''), qr/certificate is not valid: .*self.signed|unable to get/);
+    counts_by_itself(host($url, 'ca=' . $stranger->file), qr/certificate is not valid/);
 };
 
 subtest 'a client certificate is sent' => sub {

@@ -70,7 +70,7 @@ my @table = (
         begin => sub { $_[0]{redis}->tell(qw(DEBUG SLEEP 2)) }, end => \&_wait_for_answer,
     },
     'a script that never ends' => {
-        says  => "busy with somebody's script",
+        says  => "busy with another client's script",
         conf  => ['lua-time-limit 1'],
         begin => sub { $_[0]{redis}->tell('EVAL', 'while true do end', 0) },
         end   => sub { $_[0]->_redis(qw(SCRIPT KILL)); _wait_for_answer($_[0]) },
