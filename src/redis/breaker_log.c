@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * breaker_log: what the log says of a breaker that opens and closes.
+ * breaker_log: log lines for a breaker that opens and closes.
  */
 #include <stdatomic.h>
 
 #include "redis/breaker_log.h"
 
-enum { NOTHING, OPENED, OWED }; /* what b->logged says of the current opening */
+enum { NOTHING, OPENED, OWED }; /* b->logged, of the last opening */
 
 void rl_breaker_log_closed(rl_breaker *b, const rl_logger *logger, const char *name)
 {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * breaker_log: what the log says of a breaker that opens and closes.
+ * breaker_log: log lines for a breaker that opens and closes.
  *
  * An opening is logged once, by the process that opened the breaker. Its closing is logged once
  * too, if the opening was. While a breaker opens again and again, lines come at a pace (logger.h):

@@ -62,7 +62,7 @@ void rl_dialer_end_round(rl_dialer *dialer);
 /* Sets the time of the next attempt. */
 void rl_dialer_retry_at(rl_dialer *dialer, int64_t at_us);
 
-/* The round failed: the next may begin after a pause, or, with at_once, when the caller likes. */
+/* The round failed. The next one may begin after a pause, or at once if the caller paces it. */
 void rl_dialer_failed(rl_dialer *dialer, int64_t now_us, int at_once);
 
 /* The attempt at the address given last succeeded: that address is tried first next time. */

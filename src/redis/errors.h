@@ -2,8 +2,8 @@
 /*
  * errors: the error replies of Redis.
  *
- * One table has, for each kind of error, how its text begins, what is done about it, what the log
- * tells the administrator, and its name in the metrics. Pure.
+ * One table has, for each kind of error, how its text begins, what is done about it, its
+ * description in the log, and its name in the metrics. Pure.
  */
 #ifndef RL_ERRORS_H
 #define RL_ERRORS_H

@@ -5,8 +5,7 @@
  * The leader sends everything queued in one write and never waits for more: the next batch builds
  * up while this one is in flight.
  *
- * - The lock guards the queue, the lead, and whether the leader sleeps. It is never held
- *   over a
+ * - The lock guards the queue, the lead, and whether the leader sleeps. It is never held during a
  *   system call.
  * - The nodes, the calls that wait for a connection, and the counts of calls in flight belong to
  *   the leader. The lead changes hands with the lock held, so each leader sees what the last did.

@@ -243,7 +243,7 @@ static void finish_connect(rl_link *link)
         fail(link);
 }
 
-/* Keeps an error reply to a greeting, and puts what the log says of it into text. */
+/* Keeps the kind of an error reply to a greeting, and formats the reason for the log. */
 static void note_refusal(rl_link *link, const rl_greeting *greeting, const char *error,
                          char text[sizeof(link->error)])
 {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes from whoever answers on Redis's port: while shaking hands, as replies to calls of each
- * kind, as messages that nobody asked for. Aborts where a promise of link.h or logger.h does not
- * hold. What is allocated is bounded by the fuzzer's own limit.
+ * Any bytes from the server of a link: in the handshake, as replies to commands of each kind, and
+ * as messages without a command. Aborts where link.h or logger.h does not keep what it promises.
+ * The fuzzer's own limit bounds memory.
  */
 #include <poll.h>
 #include <signal.h>
@@ -51,7 +51,7 @@ static const char *check(void *context, const redisReply *reply)
     return reply->type == REDIS_REPLY_NIL ? "it said nothing" : NULL;
 }
 
-/* A line of the log is printable, and short. */
+/* Checks that a line of the log is printable and short. */
 static void write_line(void *context, rl_log_level level, const char *line)
 {
     (void)context;
@@ -130,7 +130,7 @@ static int send_calls(rl_link *link, int first)
     return sent;
 }
 
-/* To nobody, if the link has had enough. */
+/* The link may have closed the connection. */
 static void say(int peer, const void *bytes, size_t length)
 {
     ssize_t said = send(peer, bytes, length, 0);
@@ -138,7 +138,7 @@ static void say(int peer, const void *bytes, size_t length)
     must(said == (ssize_t)length || said < 0);
 }
 
-/* The first byte says how it begins; the others are what is said, in two pieces. */
+/* The first byte selects the state of the link; the others are sent to it, in two pieces. */
 static void talk(rl_link *link, const uint8_t *data, size_t size)
 {
     static const char good[] = "+OK\r\n*1\r\n+master\r\n$1\r\na\r\n";

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes from a Redis: raw through hiredis's reader, or as the text of one reply. What is
- * believed of it goes through the limiter. Aborts where a promise of script.h does not hold.
+ * Any bytes from Redis: raw through hiredis's reader, or as the text of one reply. States that are
+ * accepted go through the limiter. Aborts where script.h does not keep what it promises.
  */
 #include "redis/reader.h"
 #include "redis/script.h"
@@ -15,7 +15,7 @@ static void must(int holds)
         abort();
 }
 
-/* Whatever is believed can be counted with, and says how long to wait. */
+/* An accepted state can be counted with, and gives waits in range. */
 static void must_decide(const rl_ask *ask)
 {
     const rl_limit *limit = ask->limit;

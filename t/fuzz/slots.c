@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as a cluster's or a sentinel's replies, and as the text of an error. Aborts where a
- * promise of slots.h or sentinel.h does not hold.
+ * Any bytes as replies of a cluster or a sentinel, and as the text of an error. Aborts where
+ * slots.h or sentinel_search.h does not keep what it promises.
  */
 #include "redis/reader.h"
 #include "redis/sentinel_search.h"
@@ -22,7 +22,7 @@ static void must_be_host(const char *host)
     must(*host && strlen(host) < RL_HOST_SIZE && !strpbrk(host, " \r\n\t\"'/"));
 }
 
-/* Every owner is a node that is there, and every node counts its slots right. */
+/* Every owner is a node in the table, and the slots of every node are counted right. */
 static void must_be_sound(void)
 {
     int slots[RL_SLOTS_NODES] = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Any bytes as the URL of a Redis, once more with a password in the middle. Aborts where a promise
- * of url.h does not hold.
+ * Any bytes as a URL of RateLimitRedis, and again with a password in the middle. Aborts where url.h
+ * does not keep what it promises.
  */
 #include "redis/url.h"
 
@@ -39,7 +39,7 @@ static void must_be_sound(const rl_url *url)
     must(!url->user || *url->user);
 }
 
-/* Returns what people see of it: an error, or its names. */
+/* Returns what logs and pages show of a URL: an error, or its names. */
 static const char *parse(apr_pool_t *pool, const char *text)
 {
     rl_url *url = NULL;
@@ -56,7 +56,7 @@ static const char *parse(apr_pool_t *pool, const char *text)
     return shown;
 }
 
-/* Of a unix socket's path an '@' is a part. */
+/* In the path of a unix socket an '@' has no meaning. */
 static int is_path(const char *url)
 {
     return !strncasecmp(url, "unix:///", 8);

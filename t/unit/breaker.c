@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * When it makes sense to ask Redis: what opens the breaker, who probes and when, what closes it.
- * Time is an argument, so nothing here waits.
+ * The breaker of a server: what opens it, which child probes and when, what closes it, and what the
+ * log says. Time is an argument, so nothing here waits.
  */
 #include "redis/breaker_log.h"
 #include "tap.h"
@@ -17,7 +17,7 @@ static rl_breaker fresh(void)
     return b;
 }
 
-/* Counts n calls that ended so; whether one of them opened it. */
+/* Counts n calls with this result; returns how many of them opened it: 0 or 1. */
 static int count(rl_breaker *b, int n, rl_failure failure, int64_t now_ms)
 {
     int opened = 0;
@@ -76,7 +76,7 @@ static void test_opens_by_share(void)
     ok(count(&b, 1000, RL_FAILED_LATE, START), "a little more, and it opens");
 }
 
-/* When the first probe is granted, from START on; -1: not within a minute. */
+/* When the first probe can be claimed; -1: not within a minute. */
 static int64_t probe_due(rl_breaker *b, int64_t from)
 {
     for (int64_t t = from; t < from + 60000; t++) {
@@ -91,14 +91,14 @@ static void test_probe_owner(void)
     rl_breaker b = fresh();
     int64_t due;
 
-    is_int(probe_due(&b, START), -1, "closed, nobody probes");
+    is_int(probe_due(&b, START), -1, "closed, no probe is due");
     b = opened();
     due = probe_due(&b, START);
     ok(due >= 25 && due <= 50, "the first probe is due after half to all of the least wait");
     due += START;
     ok(!rl_breaker_claim_probe(&b, 25, due), "it has one owner");
     ok(!rl_breaker_claim_probe(&b, 25, due + 24), "for as long as it claimed");
-    ok(rl_breaker_claim_probe(&b, 25, due + 25), "an owner that died is followed by another");
+    ok(rl_breaker_claim_probe(&b, 25, due + 25), "after an owner that died there is another");
     ok(!rl_breaker_claim_probe(&b, 25, due + 26), "by one");
 }
 
@@ -111,13 +111,13 @@ static void test_stale(void)
     b = opened();
     due = START + probe_due(&b, START);
     ok(!rl_breaker_is_stale(&b, &options, due + 25 + longest),
-       "open, it is known how Redis is while a probe is under way, and for the longest pause after");
-    ok(rl_breaker_is_stale(&b, &options, due + 26 + longest), "then it is not");
+       "open, it is not stale during a probe, nor for the longest pause after it");
+    ok(rl_breaker_is_stale(&b, &options, due + 26 + longest), "then it is");
     rl_breaker_probed(&b, &options, 0, due + 25);
     due = due + 25 + probe_due(&b, due + 25);
-    b.claim_until = 0; /* nobody was there to probe */
+    b.claim_until = 0; /* no child probed */
     ok(!rl_breaker_is_stale(&b, &options, due + longest), "likewise after a probe was due");
-    ok(rl_breaker_is_stale(&b, &options, due + longest + 1), "and nobody came");
+    ok(rl_breaker_is_stale(&b, &options, due + longest + 1), "and no child probed");
 }
 
 static void test_backoff(void)
@@ -168,27 +168,28 @@ static void test_closes(void)
     probe(&b, &now_ms, 0);
     probe(&b, &now_ms, 1);
     probe(&b, &now_ms, 1);
-    is_int(rl_breaker_read(&b), RL_BREAKER_OPEN, "two good probes between bad ones are not enough");
+    is_int(rl_breaker_read(&b), RL_BREAKER_OPEN,
+           "two good probes between bad ones do not close it");
     now_ms += probe_due(&b, now_ms);
     ok(rl_breaker_probed(&b, &options, 1, now_ms), "three in a row close it");
     is_int(rl_breaker_read(&b), RL_BREAKER_RAMPING, "over a while");
     ok(!rl_breaker_probed(&b, &options, 1, now_ms), "once");
     for (int i = 0; i < 800; i++)
         allowed += rl_breaker_allows(&b, now_ms);
-    is_int(allowed, 100, "first an eighth of the requests ask");
+    is_int(allowed, 100, "at first an eighth of the requests pass");
     for (int i = allowed = 0; i < 800; i++)
         allowed += rl_breaker_allows(&b, now_ms - 1);
-    is_int(allowed, 100, "also of those that read the clock before it closed");
+    is_int(allowed, 100, "also of those that read the clock before that");
     for (int i = allowed = 0; i < 800; i++)
         allowed += rl_breaker_allows(&b, now_ms + 250);
-    is_int(allowed, 500, "in the middle five eighths");
+    is_int(allowed, 500, "halfway, five eighths");
     for (int i = allowed = 0; i < 800; i++)
         allowed += rl_breaker_allows(&b, now_ms + 499);
-    is_int(allowed, 800, "at last all");
+    is_int(allowed, 800, "at the end all");
     rl_breaker_allows(&b, now_ms + 500);
     is_int(rl_breaker_read(&b), RL_BREAKER_CLOSED, "then it is closed");
     ok(!rl_breaker_count_reconnect(&b, &options, 0, now_ms + 500),
-       "and what failed before counts no more");
+       "and earlier failures do not count any more");
 }
 
 static void test_opens_while_ramping(void)
@@ -199,7 +200,7 @@ static void test_opens_while_ramping(void)
     for (int i = 0; i < 3; i++)
         probe(&b, &now_ms, 1);
     count(&b, 19, RL_FAILED_LATE, now_ms);
-    ok(count(&b, 1, RL_FAILED_LATE, now_ms), "a Redis that fails again while it is let in opens it");
+    ok(count(&b, 1, RL_FAILED_LATE, now_ms), "failures during the ramp open it");
     ok(!rl_breaker_allows(&b, now_ms + 1000), "again");
     for (int i = 0; i < 2; i++)
         probe(&b, &now_ms, 1);
@@ -215,16 +216,16 @@ static void test_table(void)
     rl_breaker *first = rl_breaker_of(&all, "127.0.0.1:6379"), *second;
     int same = 0, outside = 0;
 
-    ok(!rl_breaker_at(&all, 1, shown), "a table has what was asked for");
+    ok(!rl_breaker_at(&all, 1, shown), "a table has only the nodes that were named");
     second = rl_breaker_of(&all, "127.0.0.1:6380");
-    ok(first != second, "each node has a breaker of its own");
+    ok(first != second, "each node has its own breaker");
     ok(rl_breaker_of(&all, "127.0.0.1:6379") == first
-           && rl_breaker_of(&all, "127.0.0.1:6380") == second, "the same for all who know its name");
-    ok(rl_breaker_at(&all, 1, shown) == second, "they can be counted");
-    is_str(shown, "127.0.0.1:6380", "and have names");
+           && rl_breaker_of(&all, "127.0.0.1:6380") == second, "the same one for the same name");
+    ok(rl_breaker_at(&all, 1, shown) == second, "the table can be read by index");
+    is_str(shown, "127.0.0.1:6380", "with names");
     rl_breaker_of(&all, "a-name-of-more-than-fifty-five-bytes.example.com:6379-and-more");
     rl_breaker_at(&all, 2, shown);
-    is_str(shown, "a-name-of-more-than-fifty-five-bytes.example.com:6379-a", "as far as there is room");
+    is_str(shown, "a-name-of-more-than-fifty-five-bytes.example.com:6379-a", "cut at 55 bytes");
     for (int i = 0; i < 1000; i++) {
         rl_breaker *b;
 
@@ -233,7 +234,7 @@ static void test_table(void)
         same += b == rl_breaker_of(&all, name);
         outside += b < &all.nodes[0].breaker || b > &all.nodes[RL_BREAKERS - 1].breaker;
     }
-    is_int(same, 1000, "nodes beyond the table share, always with the same");
+    is_int(same, 1000, "nodes beyond the table share a breaker, always the same");
     is_int(outside, 0, "within it");
     ok(rl_breaker_at(&all, RL_BREAKERS - 1, shown) && !rl_breaker_at(&all, RL_BREAKERS, shown),
        "which does not grow");
@@ -298,9 +299,9 @@ static void test_log(void)
     open_it(&b, START + 300);
     ok(!rl_breaker_log_is_owed(&b, START + 999), "one that lasts is not logged too early");
     ok(rl_breaker_log_is_owed(&b, START + 1000), "but later");
-    ok(!rl_breaker_log_is_owed(&b, START + 1000), "by one of those that ask");
+    ok(!rl_breaker_log_is_owed(&b, START + 1000), "by one process");
     log_opened(&b, START + 1000);
-    is_str(logged(), OPENED " (and 1 times before)", "which counts those left out for good");
+    is_str(logged(), OPENED " (and 1 times before)", "with the number of those left out");
     close_it(&b);
     is_str(logged(), CLOSED, "its closing is logged, too");
 }

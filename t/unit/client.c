@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Many threads ask one Redis through one client, alone and all at once, while replies come late,
- * the server dies and comes back, and the client is stopped: every call gets its own reply or none,
- * none is charged twice, and nobody waits for ever. To be run under TSan too.
+ * Many threads make calls through one client, one after the other and at once, while replies come
+ * late, the server dies and comes back, and the client is stopped: every call gets its own reply or
+ * none, none is charged twice, and all end. Also run under TSan.
  */
 #include <apr_general.h>
 #include <apr_strings.h>
@@ -29,7 +29,7 @@ static rl_client *make_client(apr_pool_t *pool, int threaded)
                      (rl_breaker_options){10, 50});
 }
 
-/* One decision within so many µs; *cur what was counted before. */
+/* One decision, with a deadline in µs. *cur: the count before it. */
 static rl_failure decide(const char *key, int64_t quota, int64_t cost, int64_t within_us,
                          int *charged, int64_t *cur)
 {
@@ -120,7 +120,7 @@ static void test_exact(void)
 
 /* --- Late replies ------------------------------------------------------------------------- */
 
-/* Asks for a counter of its own, with deadlines that many replies miss. */
+/* Each thread has its own counter, and deadlines that many replies miss. */
 static void *miss_deadlines(void *number)
 {
     int n = (int)(intptr_t)number, charged;
@@ -137,7 +137,7 @@ static void *miss_deadlines(void *number)
             continue;
         }
         atomic_fetch_add(&answered, 1);
-        /* A server that was killed has forgotten the base. */
+        /* A server that was killed has lost the bases. */
         if (cur >= BASE ? cur / BASE != n : !atomic_load(&lost_count))
             atomic_fetch_add(&mixed_up, 1);
     }
@@ -158,7 +158,7 @@ static void make_bases(void)
     }
 }
 
-/* Lets the threads work until so many calls have been answered since. */
+/* Lets the threads run until so many more calls have been answered. */
 static int work(int calls)
 {
     int enough = atomic_load(&answered) + calls;
@@ -234,9 +234,9 @@ static void test_stop(void)
     usleep(50000);
     rl_client_stop(client);
     ok(decide("rl:{late}", 1, 1, 1000000, &charged, &cur) != RL_ANSWERED,
-       "a client that was stopped answers nobody");
+       "a client that was stopped does not decide");
     join_threads(threads);
-    ok(1, "who waited was told, long before his deadline");
+    ok(1, "callers that waited returned long before their deadlines");
     kill(server, SIGCONT);
 }
 
@@ -253,13 +253,13 @@ static void test_one_thread(apr_pool_t *pool)
     end_redis(SIGKILL);
     for (int i = 0; i < 20; i++)
         good_too += decide("rl:{one}", 300, 1, 100000, &charged, &cur) == RL_ANSWERED;
-    is_int(good_too, 0, "killed, it answers nobody");
+    is_int(good_too, 0, "no call is answered while Redis is down");
     run_redis();
     ok(decides(), "it comes back, and decides");
     rl_client_stop(client);
 }
 
-/* Redis accepts a connection and says nothing: nobody waits for that twice. */
+/* Redis accepts a connection but does not reply: only one caller waits for that. */
 static void test_undo_waits(apr_pool_t *pool)
 {
     rl_limit limit = widest;
@@ -272,7 +272,7 @@ static void test_undo_waits(apr_pool_t *pool)
     began_us = rl_link_clock();
     rl_client_undo(client, &ask, 1, began_us + 50000);
     ok(rl_link_clock() - began_us >= 50000, "giving back waits for a connection");
-    ok(rl_link_clock() - began_us < 900000, "no longer than it may");
+    ok(rl_link_clock() - began_us < 900000, "until its deadline");
     is_int(decide("rl:{undo}", 1, 1, 1000000, &charged, &cur), RL_FAILED_DOWN,
            "and the next caller does not wait for it again");
     kill(server, SIGCONT);
@@ -321,7 +321,7 @@ static void test_fork(apr_pool_t *pool)
         waitpid(children[i], &status, 0);
         good += WIFEXITED(status) ? WEXITSTATUS(status) : 1000;
     }
-    is_int(good, 250, "those it has forked are admitted to their quota together");
+    is_int(good, 250, "the forked processes together are admitted to their quota");
     rl_client_stop(client);
 }
 

@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Passwords come whole and unchanged from their file into AUTH, however odd they look and while the
- * file changes under those who use it. What is wrong with a file is said without what it holds, and
- * costs nobody the password that was there before.
+ * Passwords get from their file into AUTH unchanged, whatever bytes they have, and while the file
+ * changes. Errors about a file do not show its text, and keep the password that was read before.
  */
 #include <apr_general.h>
 #include <apr_strings.h>
@@ -26,7 +25,7 @@ static void put(const char *text)
         perror(path);
 }
 
-/* The words of AUTH behind it, joined by '|'; "" if it is none. */
+/* The words of the AUTH command after AUTH, joined by '|'; "" if it is not AUTH. */
 static const char *auth(const rl_credentials *c)
 {
     char *command = NULL, *end;
@@ -90,9 +89,9 @@ static void test_user(void)
 {
     rl_credentials *c = read_from("secret");
 
-    ok(!rl_credentials_set_user(c, "me"), "the user may be said elsewhere");
+    ok(!rl_credentials_set_user(c, "me"), "the user may come from elsewhere");
     is_str(auth(c), "me|secret", "and is used");
-    ok(rl_credentials_set_user(read_from("you secret"), "me") != NULL, "but not two");
+    ok(rl_credentials_set_user(read_from("you secret"), "me") != NULL, "but not be another one");
 }
 
 static void test_refresh(void)
@@ -107,20 +106,22 @@ static void test_refresh(void)
     ok(rl_credentials_refresh(c, pool, &error) && !error, "now it has");
     is_str(auth(c), "second", "and is used");
     put("third \"half");
-    ok(!rl_credentials_refresh(c, pool, &error) && error, "a file that makes no sense");
-    ok(!strstr(error, "half") && !strstr(error, "third"), "is not shown");
-    ok(!rl_credentials_refresh(c, pool, &error) && !error, "nor told of twice");
-    is_str(auth(c), "second", "and what was there before stays");
+    ok(!rl_credentials_refresh(c, pool, &error) && error,
+       "a file that is not valid gives an error");
+    ok(!strstr(error, "half") && !strstr(error, "third"), "which does not show its text");
+    ok(!rl_credentials_refresh(c, pool, &error) && !error, "and is not repeated");
+    is_str(auth(c), "second", "and the password stays");
     unlink(path);
-    ok(!rl_credentials_refresh(c, pool, &error) && error, "so it does when there is no file");
-    ok(!rl_credentials_refresh(c, pool, &error) && !error, "which is told once as well");
-    is_str(auth(c), "second", "what was there stays");
+    ok(!rl_credentials_refresh(c, pool, &error) && error,
+       "a file that is gone gives an error, too");
+    ok(!rl_credentials_refresh(c, pool, &error) && !error, "which is not repeated either");
+    is_str(auth(c), "second", "and the password stays");
     put("fourth");
     ok(rl_credentials_refresh(c, pool, &error), "until there is one again");
     is_str(auth(c), "fourth", "which is used");
 }
 
-/* Children read as fast as they can, while the parent fills in one password after the other. */
+/* Children read as fast as they can while the parent changes the password all the time. */
 static void test_children(void)
 {
     char *passwords[2] = {memset(apr_pcalloc(pool, 60001), 'a', 60000),

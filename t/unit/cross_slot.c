@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A decision over several slots is all or nothing: whatever denies or moves on the way, no live rule
- * stays charged alone, and every denial is known. A slot that fails leaves the others to decide.
+ * A decision over several slots is all or nothing: whatever denies and whichever slot is being
+ * moved, either all live rules are charged or none, and every denial is reported. If a slot fails,
+ * the others are still decided.
  *
- * The cluster is a model: a count and a quota for each key, one letter after the tag.
+ * The cluster is a model with a count and a quota for each key, a letter after its tag.
  */
 #include <stdlib.h>
 
@@ -28,7 +29,7 @@ static struct {
     int fails_at;   /* the number of the call that comes too late; 0: none */
     int failed_slot; /* its server is gone; -1: none */
     int split_slot; /* of this slot only single keys can be decided; -1: none */
-    int wrong;      /* a call that must not be */
+    int wrong;      /* a call was not valid */
     int peek;       /* nothing may be charged */
     int denied;     /* a live rule has denied */
     char log[256];
@@ -108,7 +109,7 @@ static void undo(void *context, int slot, const rl_ask *asks, int n)
 
 static const rl_cross_slot_calls calls = {decide, undo, NULL};
 
-/* An empty cluster where every key has this quota. */
+/* Empties the cluster, and gives every key this quota. */
 static void reset(int quota)
 {
     memset(&model, 0, sizeof(model));
@@ -117,7 +118,7 @@ static void reset(int quota)
         model.quota[k] = quota;
 }
 
-/* Asks for keys by letter, shadow rules as capitals. Returns how many. */
+/* Makes asks for keys by their letters; capitals are shadow rules. Returns how many. */
 static int make_asks(const char *letters, rl_ask *asks)
 {
     int n = 0;
@@ -163,8 +164,8 @@ static void test_order(void)
     reset(1);
     model.quota[2] = 0;
     is_int(say("abcdeF", asks), '0', "the third slot denies");
-    is_str(model.log, "ae bf c d? ", "then the fourth is only looked at");
-    is_int(model.given, 3, "what the live rules before were charged comes back");
+    is_str(model.log, "ae bf c d? ", "then the fourth is only peeked at");
+    is_int(model.given, 3, "the charges of earlier live rules are given back");
     is_int(model.count[0] + model.count[1] + model.count[4], 0, "all of it");
     is_int(model.count[5], 1, "a shadow rule that admitted stays charged");
     ok(asks[3].now == 1, "every rule has its report");
@@ -177,7 +178,8 @@ static void test_shadows(void)
     reset(1);
     model.quota[0] = 0;
     is_int(say("abEFC", asks), '0', "the first slot denies");
-    is_str(model.log, "ae b? f c ", "live rules are looked at, shadow rules beside them charged");
+    is_str(model.log, "ae b? f c ",
+           "live rules are peeked at, shadow rules of their slots are charged");
     is_int(model.count[4] + model.count[5] + model.count[2], 3, "all three");
     reset(1);
     model.quota[0] = 0;
@@ -195,19 +197,19 @@ static void test_blocks(void)
     n = make_asks("abc", asks);
     asks[1].limit = &blocking;
     rl_cross_slot_decide(&calls, asks, n, 0, &admitted);
-    is_str(model.log, "a b c? ", "a rule that blocks is asked after a denial, too");
-    ok(!admitted && model.given == 1 && model.count[1] == 0, "and given back");
+    is_str(model.log, "a b c? ", "a rule that blocks is not only peeked at after a denial");
+    ok(!admitted && model.given == 1 && model.count[1] == 0, "and its charge is given back");
 }
 
-static void test_look(void)
+static void test_peek(void)
 {
     rl_ask asks[RL_ASKS_MAX];
 
     reset(1);
     model.peek = 1;
     model.quota[1] = 0;
-    is_int(say("abcE", asks), '0', "who only looks is told of a denial");
-    is_str(model.log, "ae? b? c? ", "by looks alone");
+    is_int(say("abcE", asks), '0', "a peek reports a denial");
+    is_str(model.log, "ae? b? c? ", "by peeks alone");
     is_int(model.count[0] + model.count[4] + model.given, 0, "and nothing is charged");
 }
 
@@ -222,7 +224,7 @@ static void test_overrides(void)
     for (int i = 0; i < n; i++)
         asks[i].override_key = asks[i].tiers = i < 2 ? names[0] : names[1];
     is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_ANSWERED,
-           "where the override is at the other end of a move, the rule's own quota counts");
+           "if the override is at the other end of a move, the rule's own quota is used");
     ok(admitted && model.count[0] == 1 && model.count[4] == 1 && model.count[1] == 1, "for each");
     is_int(model.wrong, 0, "and no other rule");
 }
@@ -245,7 +247,7 @@ static void test_failures(void)
         reset(1);
         model.fails_at = i;
         is_int(say("abc", asks), 'F', "call %d is late", i);
-        is_int(model.calls, i, "... then there is no time for others");
+        is_int(model.calls, i, "... there is no time for the others then");
         is_int(answered(asks, 3), (1 << (i - 1)) - 1, "... and those before it are decided");
         is_int(model.count[0] + model.count[1] + model.count[2], i - 1, "... and charged");
     }
@@ -268,7 +270,7 @@ static void test_failures(void)
     is_int(rl_cross_slot_decide(&calls, asks, n, 0, &admitted), RL_FAILED_OPEN,
            "one fails, one denies");
     ok(!admitted && answered(asks, n) == 2 + 8, "the denial is known");
-    is_int(model.count[1], 0, "and nobody stays charged");
+    is_int(model.count[1], 0, "and no rule stays charged");
 }
 
 static void test_moving_slot(void)
@@ -294,7 +296,7 @@ static int has_failed(const rl_ask *ask)
     return rl_slots_of_key(ask->key, strlen(ask->key)) == model.failed_slot;
 }
 
-/* Against a decision that sees all keys at once, but those of a slot that fails. */
+/* Compared with a decision that sees all keys at once, except those of a slot that fails. */
 static void test_any(void)
 {
     rng r = {rng_seed(42)};
@@ -340,8 +342,8 @@ static void test_any(void)
         }
         wrong |= model.wrong;
     }
-    ok(held, "20,000 decisions are as if all keys that can be reached were in one place");
-    ok(denials > 1000 && !wrong, "and none is asked for more than it must be");
+    ok(held, "20,000 decisions are as if all keys that can be reached were in one slot");
+    ok(denials > 1000 && !wrong, "and make only valid calls");
 }
 
 static void test_give_back(void)
@@ -369,7 +371,7 @@ int main(void)
     test_order();
     test_shadows();
     test_blocks();
-    test_look();
+    test_peek();
     test_overrides();
     test_failures();
     test_moving_slot();

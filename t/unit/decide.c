@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * decide.lua against limiter.c against the definition: three who must agree. A real Redis runs the
- * scripts, with its clock and its expiry replaced so that the test decides what time it is; random
- * steps mix algorithms, costs, quotas that change, overrides, clock jumps both ways, several rules
- * in one call, shadow rules, blocks, what is charged on response, calls that only peek, give-backs,
- * settlements, and pending units that are prolonged. Compared are the verdict, what remains, when
- * to retry and when all is there again.
+ * decide.lua, limiter.c and the definition in model.h must agree. A real Redis runs the scripts,
+ * with its clock and its expiry replaced so that the test sets the time. Random steps mix
+ * algorithms, costs, changing quotas, overrides, clock jumps both ways, several rules in one call,
+ * shadow rules, blocks, charges on response, peeks, give-backs, settlements, and prolonged pending
+ * units. The test compares the verdict, the remaining units, and the times until a retry and until
+ * the whole quota is back.
  *
- * RL_STEPS and RL_SEED say how many and which. Skipped where there is no redis-server.
+ * RL_STEPS is the number of steps, RL_SEED the seed. Skipped if there is no redis-server.
  */
 #include "model.h"
 #include "random.h"
@@ -17,7 +17,7 @@
 
 enum { COUNTERS = 60, RULES_MAX = 5, BATCH = 100 };
 
-static rl_script_names names; /* of the scripts whose clock we set */
+static rl_script_names names; /* of the scripts with our clock */
 
 /* --- The scripts under a clock of ours --- */
 
@@ -49,7 +49,7 @@ static void load_scripts(void)
 
 typedef struct {
     model model;
-    rl_state state; /* as limiter.c has it; not of a log, of which Redis makes the sum */
+    rl_state state; /* as limiter.c has it; not used for a log, which Redis sums up */
     char key[64], override_key[64];
     enum { PLAIN, BLOCKS, ON_RESPONSE } use;
     int64_t charged_at; /* the last position, for give-backs */
@@ -81,7 +81,7 @@ static void make_counters(rng *r)
 
 /* --- One call --- */
 
-/* What one rule of a call must bring. */
+/* The expected result of one rule of a call. */
 typedef struct {
     int64_t now;
     rl_state state;
@@ -89,7 +89,7 @@ typedef struct {
     rl_override override;
     int64_t quota, burst;
     int admits;
-    /* by the definition; RL_NEVER - 1: not looked for */
+    /* by the definition; or NOT_LOOKED_FOR */
     int64_t remaining, retry_ms, reset_ms;
 } expected;
 
@@ -178,7 +178,7 @@ static void any_limit(rng *r, const counter *c, rl_limit *limit)
         limit->delay_ms = rng_scaled(r, 0, c->model.window_ms < 10000 ? c->model.window_ms : 10000);
     if (limit->algorithm == RL_LEAKY_BUCKET && !rl_limiter_is_exact(limit))
         limit->delay_ms = 0;
-    /* What one counter is for stays the same; quotas change. */
+    /* The use of a counter stays the same; its quota changes. */
     if (c->use == BLOCKS)
         limit->block_ms = rng_between(r, 1, 2 * c->model.window_ms < RL_WINDOW_MAX_MS
                                                 ? 2 * c->model.window_ms : RL_WINDOW_MAX_MS);
@@ -186,7 +186,7 @@ static void any_limit(rng *r, const counter *c, rl_limit *limit)
         limit->on_response = 1;
 }
 
-/* Puts an override in place of the last one, or none; what it means for the limit. */
+/* Replaces the override by another one or by none, and changes the limit to match. */
 static rl_override any_override(rng *r, counter *c, rl_limit *limit)
 {
     int64_t n = any_quota(r, c);
@@ -198,7 +198,7 @@ static rl_override any_override(rng *r, counter *c, rl_limit *limit)
         strcpy(word, "unlimited");
         break;
     case 1:
-        strcpy(word, "gold"); /* 5 units, of a bucket 7 at once */
+        strcpy(word, "gold"); /* quota 5, burst 7 */
         break;
     case 2:
         strcpy(word, rng_one_in(r, 2) ? "-3" : "99999999999");
@@ -299,7 +299,7 @@ static int expect(rng *r, const counter *c, const rl_limit *limit, int64_t cost,
     return agree;
 }
 
-/* What the call stored is from now on what there is. */
+/* The call stores this state. */
 static void keep(counter *c, moved_counter *to, const rl_limit *limit, int64_t now)
 {
     model_visit(&to->model, limit, now);
@@ -308,11 +308,11 @@ static void keep(counter *c, moved_counter *to, const rl_limit *limit, int64_t n
     to->model.exists = 1;
     c->model = to->model;
     c->state = to->state;
-    if (c->model.blocked_until <= now) /* a key does not say so */
+    if (c->model.blocked_until <= now) /* which a key does not store */
         c->model.blocked_until = c->state.blocked_until = 0;
 }
 
-/* A log drops and adds what is due whenever it is looked at, and then stores that. */
+/* Every call drops and adds the entries of a log that are due, and stores the log then. */
 static int put_in_order(const counter *c, const model *moved)
 {
     const model *m = &c->model;
@@ -322,7 +322,7 @@ static int put_in_order(const counter *c, const model *moved)
             || (m->count && m->charges[0].at != moved->charges[0].at));
 }
 
-/* A clock has left the counter too far ahead: it is stored where it is now, also if it denies. */
+/* The counter was too far ahead of the clock: it is moved back and stored, even on a denial. */
 static int was_anchored(const counter *c, const model *moved)
 {
     const model *m = &c->model;
@@ -426,7 +426,7 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
     return agree;
 }
 
-/* What is to become of the last units that a counter has pending. */
+/* Settles or prolongs the last pending units of a counter. */
 static void any_end_of_pending(rng *r, counter *c, rl_ask *a)
 {
     static const rl_ask_kind kinds[] = {RL_ASK_SETTLE, RL_ASK_SETTLE_CHARGED, RL_ASK_PROLONG};
@@ -536,7 +536,7 @@ static int next_call(rng *r, sent_call *call)
     return agree;
 }
 
-/* Whether a state says what it should; which words count depends on the algorithm. */
+/* Whether two states are equal, in the members of the algorithm. */
 static int is_state(const rl_limit *limit, const rl_state *a, const rl_state *b)
 {
     if (limit->algorithm == RL_SLIDING_LOG)
@@ -579,7 +579,7 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
 
     diag("rule %d of %d%s: algorithm %d, window %" PRId64 ", quota %" PRId64 " (%" PRId64
          "), burst %" PRId64 ", delay %" PRId64 ", block %" PRId64 ", on response %d, cost %" PRId64
-         ", override %d (%d)", i, call->n, call->peek ? ", looking" : "", limit->algorithm,
+         ", override %d (%d)", i, call->n, call->peek ? ", a peek" : "", limit->algorithm,
          limit->window_ms, limit->quota, want->quota, limit->burst, limit->delay_ms,
          limit->block_ms, limit->on_response, got->cost, got->override, want->override);
     diag("now %" PRId64 " (%" PRId64 "), words %" PRId64 " %" PRId64 " %" PRId64 " %" PRId64 " %"
@@ -597,7 +597,7 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
          rl_limiter_reset(limit, &got->state, got->now), want->reset_ms);
 }
 
-/* Whether the replies tell where units that were to be prolonged are now. */
+/* Whether the replies show where prolonged units are now. */
 static int are_prolonged(sent_call *call)
 {
     for (int i = 0; i < call->n; i++) {
@@ -616,7 +616,7 @@ static int are_prolonged(sent_call *call)
     return 1;
 }
 
-/* Reads the replies to a call: 1 if they say what was expected. */
+/* Reads the replies to a call. Returns 1 if they are as expected. */
 static int arrived(sent_call *call)
 {
     void *reply = NULL;
@@ -674,14 +674,14 @@ static void test_three_agree(void)
             denied += !calls[i].is_undo && !calls[i].all;
         }
     }
-    ok(models, "limiter.c says what the definition says (%ld waits compared)", waits_compared);
-    ok(script, "decide.lua says what limiter.c says (%ld steps, RL_SEED=%" PRIu64 ")", n, seed);
+    ok(models, "limiter.c agrees with the definition (%ld waits compared)", waits_compared);
+    ok(script, "decide.lua agrees with limiter.c (%ld steps, RL_SEED=%" PRIu64 ")", n, seed);
     if (!models || !script)
         exit(done_testing());
     ok(prolonged > n / 200, "units are prolonged: %ld times", prolonged);
     ok(charged > n / 10 && denied > n / 10, "both verdicts are common: %ld charged, %ld denied",
        charged, denied);
-    ok(anchors_denied > n / 1000, "%ld denials met a clock that had stepped back by more than a window",
+    ok(anchors_denied > n / 1000, "%ld denials after the clock stepped back by more than a window",
        anchors_denied);
 }
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What the scripts do to keys, in a real Redis and on its clock: what lies under a key of each
- * algorithm, that everything has an end and is small, that what is foreign is overwritten, that a
- * denial and a give-back make nothing; overrides, blocks, and logs that stay short. Skipped where there
- * is no redis-server.
+ * What the scripts do to keys, in a real Redis and on its clock: the value of each algorithm, that
+ * every key is small and expires, that foreign values are overwritten, that denials and give-backs
+ * make no keys; overrides, blocks, and logs that stay short. Skipped if there is no redis-server.
  */
 #include "redis.h"
 #include "redis/script.h"
@@ -30,11 +29,11 @@ static redisReply *send_command(char *command, int length)
     return reply;
 }
 
-/* Decides as the module does; -1 if the reply makes no sense. */
-static int decide_all(rl_ask *asks, int n, int look)
+/* Decides as the module does; -1 if the reply is not valid. */
+static int decide_all(rl_ask *asks, int n, int peek)
 {
     int length, said;
-    char *command = rl_script_decide(&names, asks, n, look, &length);
+    char *command = rl_script_decide(&names, asks, n, peek, &length);
     redisReply *reply = send_command(command, length);
 
     said = rl_script_read(reply, asks, n);
@@ -49,7 +48,7 @@ static int decide(rl_ask *a)
     return decide_all(a, 1, 0);
 }
 
-/* Through the script that does everything, also what the plain one could. */
+/* Decides by the full script, even if the plain one could. */
 static int decide_fully(rl_ask *a)
 {
     int said;
@@ -60,7 +59,7 @@ static int decide_fully(rl_ask *a)
     return said;
 }
 
-/* What was charged last, taken back or settled. */
+/* Gives back or settles the last charge. */
 static void undo(rl_ask *a, rl_ask_kind kind)
 {
     int length;
@@ -132,11 +131,11 @@ static void test_formats(void)
         ok(decide(&a) == 1 && lives(a.key, kinds[i].lives_ms + 120000),
            "%s: with a unit pending the key lives until it is overdue", kinds[i].name);
         is_int(number(ask("STRLEN " KEY_OF_32)),
-               limit.algorithm == RL_SLIDING_LOG ? 27 : kinds[i].size_with_tail, "its tail is there");
+               limit.algorithm == RL_SLIDING_LOG ? 27 : kinds[i].size_with_tail, "with a tail");
     }
 }
 
-/* Every charge leaves a key that ends, whether it got its time with this charge or before. */
+/* Every charge leaves a key that expires, whether this or an earlier charge set its time. */
 static void test_ends(void)
 {
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -159,18 +158,19 @@ static void test_ends(void)
     }
 }
 
-/* A clock that was set back leaves a level in the future: a denial by another rule stores it anew. */
+/* After the clock was set back a level is in the future: even another rule's denial stores it. */
 static void test_anchored_end(void)
 {
-    static const char plant[] = "local t = redis.call('TIME') return redis.call('PSETEX', KEYS[1], 4000, "
-                                "struct.pack('<I7I7I6', (t[1] + 100) * 1000000, 1000000, t[1] * 1000 + 4000))";
+    static const char plant[] =
+        "local t = redis.call('TIME') return redis.call('PSETEX', KEYS[1], 4000, "
+        "struct.pack('<I7I7I6', (t[1] + 100) * 1000000, 1000000, t[1] * 1000 + 4000))";
     rl_limit bucket = BUCKET(RL_TOKEN_BUCKET, 1, 1000, 100), full = LIMIT(RL_FIXED_WINDOW, 0, HOUR);
     rl_ask asks[] = {ask_of("bucket", &bucket, 1), ask_of("full", &full, 1)};
 
     ask("EVAL %s 1 bucket", plant);
     is_int(decide_all(asks, 2, 0), 0, "another rule denies");
     ok(number(ask("PTTL bucket")) > 100000,
-       "the key of a bucket lives as long as what lies in it says, not as long as before");
+       "the key of a bucket lives as long as its value says, not as long as before");
 }
 
 /* --- What must not be written ------------------------------------------------------------- */
@@ -183,7 +183,7 @@ static void test_untouched(void)
         char before[256];
 
         ask("DEL k");
-        is_int(decide_all(&a, 1, 1), 1, "%s: a look sees that there is room", kinds[i].name);
+        is_int(decide_all(&a, 1, 1), 1, "%s: a peek admits", kinds[i].name);
         is_str(ask("EXISTS k"), "0", "and makes no key");
         a.position = rl_limiter_position(&limit, &a.state, a.now);
         undo(&a, RL_ASK_GIVE_BACK);
@@ -191,7 +191,7 @@ static void test_untouched(void)
         a.cost = 0;
         is_int(decide(&a), 1, "a cost of nothing passes");
         a.cost = rl_limiter_capacity(&limit) + 1;
-        is_int(decide(&a), 0, "a cost above all there is does not");
+        is_int(decide(&a), 0, "a cost above the quota does not");
         is_int(decide_fully(&a), 0, "nor in the full script");
         a.cost = rl_limiter_capacity(&limit);
         decide(&a);
@@ -208,7 +208,7 @@ static void test_give_back(void)
 {
     for (size_t i = 0; i < COUNT(kinds); i++) {
         rl_limit limit = kinds[i].limit;
-        rl_ask a = ask_of("k", &limit, 5), look;
+        rl_ask a = ask_of("k", &limit, 5), peek;
 
         ask("DEL k");
         decide(&a);
@@ -217,15 +217,15 @@ static void test_give_back(void)
             a.position = a.now;
         a.cost = 2;
         undo(&a, RL_ASK_GIVE_BACK);
-        look = ask_of("k", &limit, 1);
-        decide_all(&look, 1, 1);
-        ok(rl_limiter_remaining(&limit, &look.state, look.now) == rl_limiter_capacity(&limit) - 3,
+        peek = ask_of("k", &limit, 1);
+        decide_all(&peek, 1, 1);
+        ok(rl_limiter_remaining(&limit, &peek.state, peek.now) == rl_limiter_capacity(&limit) - 3,
            "%s: five charged, two given back", kinds[i].name);
         ok(number(ask("PTTL k")) > 0, "and the key has an end");
         ask("DEL k");
         ask("RPUSH k a");
         undo(&a, RL_ASK_GIVE_BACK);
-        is_str(ask("LLEN k"), "1", "%s: what is none of ours is left alone", kinds[i].name);
+        is_str(ask("LLEN k"), "1", "%s: a give-back leaves a foreign value alone", kinds[i].name);
     }
 }
 
@@ -239,8 +239,8 @@ static void test_foreign_values(void)
         "SET k \"\"", "SET k short", "SET k 12345", "SET k fourteenletter", "SET k fifteen-letters",
         "SET k twenty-letters-of-it", "SET k thirty-three-letters-are-like-it!",
         "SET k thirty-nine-letters-are-somewhat-longer", "SET k a-head-of-27-letters-is-it",
-        "SET k and-one-of-37-letters-which-is-a-log!", ("SET k " LETTERS_50 LETTERS_50), "RPUSH k a b",
-        "HSET k a b", "SADD k a", "ZADD k 1 a", "XADD k * a b"
+        "SET k and-one-of-37-letters-which-is-a-log!", ("SET k " LETTERS_50 LETTERS_50),
+        "RPUSH k a b", "HSET k a b", "SADD k a", "ZADD k 1 a", "XADD k * a b"
     };
 
     for (size_t i = 0; i < COUNT(kinds); i++) {
@@ -275,7 +275,7 @@ static rl_ask overridden(rl_limit *limit, const rl_limit *rule)
 }
 
 static const struct {
-    const char *said; /* under the rule's name */
+    const char *said; /* the value of the rule's field */
     rl_override override;
     int64_t quota, burst; /* for a bucket; a window has only the quota */
 } overrides[] = {
@@ -340,11 +340,11 @@ static void test_overrides(void)
             limit = rules[i];
             ask("DEL k");
             is_int(decide(&a), 1, "and so much is admitted");
-            a.cost = holds / 2 + 1; /* more than a bucket gets back meanwhile */
+            a.cost = holds / 2 + 1; /* more than a bucket drains meanwhile */
             limit = rules[i];
             is_int(decide(&a), want == RL_OVERRIDE_UNLIMITED, "and no more");
             if (want == RL_OVERRIDE_UNLIMITED)
-                is_str(ask("EXISTS k"), "0", "which nobody counts");
+                is_str(ask("EXISTS k"), "0", "which is not counted");
         }
     }
 }
@@ -357,7 +357,7 @@ static void test_override_keys(void)
     ask("DEL k o");
     ask("SET o 1000");
     ok(decide(&a) == 1 && a.override == RL_OVERRIDE_WRONG_TYPE && limit.quota == 5,
-       "a key of overrides that is not a hash says so, and the rule's own quota holds");
+       "a key of overrides that is not a hash is reported, and the rule's own quota is used");
     ask("DEL o");
     ask("HSET o other 1000");
     ok(decide(&a) == 1 && a.override == RL_OVERRIDE_NONE, "nor is a field of another rule");
@@ -406,7 +406,7 @@ static void test_blocks(void)
     }
 }
 
-/* A block that another rule's veto accompanies; one that a look meets. */
+/* A block that starts beside the denial of another rule; a peek, which starts none. */
 static void test_blocks_of_many(void)
 {
     rl_limit a = kinds[0].limit, b = kinds[2].limit;
@@ -419,11 +419,11 @@ static void test_blocks_of_many(void)
     decide(&asks[1]);
     asks[1].cost = 1;
     ok(decide_all(asks, 2, 1) == 0 && decide_all(asks, 2, 1) == 0
-           && asks[1].state.blocked_until == 0, "who only looks starts no block");
+           && asks[1].state.blocked_until == 0, "a peek starts no block");
     decide_all(asks, 2, 0);
     ok(decide_all(asks, 2, 0) == 0 && asks[1].state.blocked_until > asks[1].now,
-       "a denial starts it though another rule denies as well");
-    is_str(ask("EXISTS a"), "0", "whose key is not made");
+       "a denial starts one even if another rule denies, too");
+    is_str(ask("EXISTS a"), "0", "and the other rule gets no key");
 }
 
 /* --- Responses ---------------------------------------------------------------------------- */
@@ -460,11 +460,11 @@ static void test_pending(void)
         ok(number(ask("PTTL k")) > 0, "and the key has an end");
         ask("DEL k");
         undo(&a, RL_ASK_SETTLE);
-        is_str(ask("EXISTS k"), "0", "where nothing is known, nothing is settled");
+        is_str(ask("EXISTS k"), "0", "without a key nothing is settled");
     }
 }
 
-/* As if so many periods had passed since units became pending. */
+/* As if so many periods had passed since its units became pending. */
 static void age_pending(int64_t period, int periods)
 {
     uint32_t aged = (uint32_t)(period - periods); /* little endian, as in Redis */
@@ -503,13 +503,14 @@ static void test_prolonging(void)
                "too late, it is a charge");
         is_int(a.state.pending.cur, 0, "and nothing is pending");
         ask("DEL k");
-        ok(decide(&a) == 1 && !strcmp(ask("EXISTS k"), "0"), "a key that is gone is not made again");
+        ok(decide(&a) == 1 && !strcmp(ask("EXISTS k"), "0"),
+           "a key that is gone is not made again");
         a.position = a.state.pending.period;
         undo(&a, RL_ASK_SETTLE_CHARGED);
         a.kind = RL_ASK_DECIDE;
         a.cost = limit.quota;
         ok(!decide_all(&a, 1, 1) || !rl_limiter_admits(&limit, &a.state, a.now, limit.burst),
-           "but what ends badly is charged");
+           "but a settlement with a charge makes one");
     }
 }
 
@@ -530,12 +531,12 @@ static void test_logs(void)
     ok(decide(&a) == 0 && a.state.used == 300 && a.state.wait_ms > HOUR - 60000
            && a.state.wait_ms <= HOUR && a.state.next_ms <= a.state.wait_ms
            && a.state.reset_ms >= a.state.wait_ms,
-       "and says how long it is until the cost fits, until more fits, until all fits");
+       "and reports the waits until the cost fits, until more fits, until all fits");
     a.cost = 1;
-    ok(decide(&a) == 1 && lives("k", 2 * HOUR), "each charge gives it its whole time to live");
+    ok(decide(&a) == 1 && lives("k", 2 * HOUR), "each charge renews its time to live");
 }
 
-/* A short window turns over and over: what has left it is dropped, and its bytes with it. */
+/* In a short window entries soon leave it: they are dropped, and their bytes freed. */
 static void test_compaction(void)
 {
     rl_limit limit = LIMIT(RL_SLIDING_LOG, 200, 100);
@@ -561,7 +562,7 @@ static void test_compaction(void)
        longest);
 }
 
-/* Windows of an hour: none is to turn while these tests run. */
+/* Windows of an hour: waits if one would end while these tests run. */
 static void wait_for_room(void)
 {
     redisReply *reply;
@@ -585,7 +586,7 @@ int main(void)
     rl_script_name(&names);
     for (int i = 0; i < RL_SCRIPTS; i++)
         is_str(ask("SCRIPT LOAD %s", rl_script_sources[i]), names.sha[i],
-               "Redis knows the script by our name");
+               "Redis has the same name for the script");
     test_formats();
     test_ends();
     test_anchored_end();

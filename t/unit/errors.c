@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What Redis says is known by how it begins, in every version's form, and by nothing that stands
- * further behind.
+ * The kind of an error reply depends on how its text begins, in the form of every version, and on
+ * nothing after that.
  */
 #include <stdlib.h>
 #include <string.h>
@@ -81,7 +81,8 @@ static const struct {
     const char *text, *shown;
 } logged[] = {
     {"", ""},
-    {"ERR This instance has cluster support disabled", "ERR This instance has cluster support disabled"},
+    {"ERR This instance has cluster support disabled",
+     "ERR This instance has cluster support disabled"},
     {"ERR it can't be done", "ERR it can't be done"},
     {"ERR no such thing 'SECRET'", "ERR no such thing"},
     {"ERR unknown subcommand, with args beginning with: `SECRET`", "ERR unknown subcommand"},
@@ -94,11 +95,11 @@ static void test_shown(void)
 
     for (size_t i = 0; i < sizeof(logged) / sizeof(logged[0]); i++) {
         snprintf(text, sizeof(text), "%.*s", rl_error_shown(logged[i].text), logged[i].text);
-        is_str(text, logged[i].shown, "what may repeat a client's bytes is left out (%zu)", i);
+        is_str(text, logged[i].shown, "text that may repeat a client's bytes is left out (%zu)", i);
     }
     memset(text, 'x', sizeof(text) - 1);
     text[sizeof(text) - 1] = '\0';
-    is_int(rl_error_shown(text), 100, "and not much is shown");
+    is_int(rl_error_shown(text), 100, "and a long error is cut");
 }
 
 static void test_table(void)
@@ -111,7 +112,7 @@ static void test_table(void)
            "kind %d is a whole row: %s", kind, error->metric ? error->metric : "?");
         for (int other = 0; other < kind; other++)
             twice += !strcmp(error->metric, rl_errors[other].metric);
-        is_int(twice, 0, "with a name of its own");
+        is_int(twice, 0, "with its own name");
         is_int(strspn(error->metric, "abcdefghijklmnopqrstuvwxyz"), strlen(error->metric),
                "of letters");
         if (kind != RL_ERROR_OTHER)

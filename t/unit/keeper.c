@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * The thread that keeps pending what requests under way have pending, on a table of its own: units
- * that are kept stay pending, those that are not become a charge, and thousands of requests that
- * come and go beside it lose and gain nothing. Charges are made as if a period ago, so nothing
- * waits for one.
+ * The keeper's thread, with a local tier: units that are kept stay pending, others become a charge,
+ * and thousands of requests that begin and end meanwhile lose and gain no units. Charges are dated
+ * a period back, so that nothing here waits for one.
  */
 #include <pthread.h>
 
@@ -17,9 +16,8 @@
 #define WORKERS 4
 #define ROUNDS 20000
 
-static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000,
-                               .window_ms = 24 * HOUR,
-                               .burst = 100000, .on_response = 1};
+static const rl_limit limit = {.algorithm = RL_FIXED_WINDOW, .quota = 100000, .burst = 100000,
+                               .window_ms = 24 * HOUR, .on_response = 1};
 static rl_local *table;
 static rl_keeper *keeper;
 static int lines; /* logged */
@@ -44,7 +42,7 @@ static apr_pool_t *make_keeper(int threaded)
     return pool;
 }
 
-/* A request as of host_ms, kept. */
+/* Begins a request at host_ms, and keeps its unit. */
 static rl_kept *begin(uint64_t key, int64_t host_ms)
 {
     rl_keeper_units units = {.key = key, .clock = RL_CLOCK_HOST, .limit = limit, .cost = 1};
@@ -62,7 +60,7 @@ static void end(uint64_t key, int64_t period, int charged)
     rl_local_settle(table, key, &limit, UNITS(period, 1, host_ms), charged);
 }
 
-/* Until what is pending is all of the latest period. */
+/* Waits until all pending units are in the latest period. */
 static int are_prolonged(uint64_t key, int64_t units)
 {
     for (int i = 0; i < 10000; i++) {
@@ -75,7 +73,7 @@ static int are_prolonged(uint64_t key, int64_t units)
     return 0;
 }
 
-/* As httpd does with requests that its end meets. */
+/* As httpd does for requests under way when a child ends. */
 static apr_status_t remove_late(void *kept)
 {
     last_period = rl_keeper_remove(kept);
@@ -93,25 +91,25 @@ static void test_prolonging(int threaded)
     int64_t period;
 
     charge(table, lost_key, &limit, 1, before, &state);
-    ok(are_prolonged(kept_key, 1),
-       "units that were made pending in the period before are prolonged");
+    ok(are_prolonged(kept_key, 1), "units that became pending in the period before are prolonged");
     after = rl_local_clock() + RL_PENDING_PERIOD_MS;
     state = peek(table, kept_key, &limit, after);
     ok(state.pending.prev == 1 && state.cur == 0, "so a period later they are still pending");
     state = peek(table, lost_key, &limit, after);
-    ok(state.pending.prev == 0 && state.cur == 1, "and those of a dead child are a charge");
+    ok(state.pending.prev == 0 && state.cur == 1, "and units that are not kept are a charge");
     period = rl_keeper_remove(kept);
     end(kept_key, period, 0);
     state = peek(table, kept_key, &limit, after);
     ok(state.pending.prev == 0 && state.cur == 0, "removed and settled, they are free");
     kept = begin(kept_key, before - RL_PENDING_PERIOD_MS);
-    ok(kept != NULL, "one that was stopped for too long");
+    ok(kept != NULL, "units are kept too late");
     usleep(20000);
-    is_int(rl_keeper_remove(kept), RL_PERIOD_GONE, "hears that its units have become a charge");
+    is_int(rl_keeper_remove(kept), RL_PERIOD_GONE,
+           "they have become a charge, and removing them reports it");
     kept = begin(kept_key, rl_local_clock());
     apr_pool_cleanup_register(pool, kept, remove_late, apr_pool_cleanup_null);
     apr_pool_destroy(pool);
-    ok(last_period >= period, "at the end of the child, what is removed last knows where it was");
+    ok(last_period >= period, "units removed while the child ends have their period");
 }
 
 static void *come_and_go(void *number)
@@ -148,14 +146,13 @@ static void test_coming_and_going(void)
                               rl_local_clock());
 
         is_int(state.pending.prev + state.pending.cur, 0,
-               "%d requests that come and go: nothing is "
-               "left pending", WORKERS / 2 * ROUNDS);
+               "%d requests that begin and end: nothing is left pending", WORKERS / 2 * ROUNDS);
         is_int(state.cur, WORKERS / 2 * (ROUNDS - 8) / 4, "and what was to be charged is charged");
     }
     apr_pool_destroy(pool);
 }
 
-/* A thread that nobody joins has what it uses until the process ends. */
+/* A detached thread keeps its memory until the process ends. */
 const char *__lsan_default_suppressions(void);
 
 const char *__lsan_default_suppressions(void)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Of a call whose connection ends it is known for certain that nothing was sent, or it is lost: it
- * may have run. A connection that died while it was idle is noticed before anything is sent over
- * it. The server is this test itself, over loopback.
+ * A command whose connection ends is reported as unsent only if certainly nothing of it was sent;
+ * otherwise it is lost, and may have run. A connection that died while it was idle is detected
+ * before anything is sent over it. The test itself is the server, over loopback.
  */
 #include <apr_general.h>
 #include <arpa/inet.h>
@@ -18,7 +18,7 @@
 static apr_pool_t *pool;
 static rl_endpoint at = {.name = "here", .host = "127.0.0.1"};
 static int listener, peer = -1;
-static int replies, lost, unsent; /* what became of calls */
+static int replies, lost, unsent; /* results of calls */
 
 static void on_reply(void *data, redisReply *reply)
 {
@@ -48,7 +48,7 @@ static void serve(void)
     at.port = ntohs(address.sin_port);
 }
 
-/* Steps a link until its state is this, a second at the longest. */
+/* Drives a link until it has this state, for a second at most. */
 static int becomes(rl_link *link, rl_link_state state)
 {
     for (int i = 0; i < 200 && rl_link_read_state(link) != state; i++) {
@@ -68,7 +68,7 @@ static void say(const char *text)
         perror("write");
 }
 
-/* Reads what has come, as long as it takes. */
+/* Reads what the link has sent; waits for it. */
 static ssize_t hear(char *text, size_t size)
 {
     struct pollfd fd = {.fd = peer, .events = POLLIN};
@@ -136,7 +136,7 @@ static void test_unsent(void)
            "the next ones meet a connection that was reset");
     is_int(unsent, 2, "nothing of them was sent");
     is_int(lost, 1, "the one before may have run");
-    ok(!rl_link_was_idle(link), "that was no idle connection");
+    ok(!rl_link_was_idle(link), "the connection was not idle");
 }
 
 static void test_written(void)
@@ -147,7 +147,7 @@ static void test_written(void)
     send_call(link);
     rl_link_handle_io(link, 0, rl_link_clock());
     ok(becomes(link, RL_LINK_DOWN), "a call was written although the other side had closed");
-    is_int(unsent, 0, "nobody says that it was not sent");
+    is_int(unsent, 0, "it is not reported as unsent");
     is_int(lost, 1, "it is lost");
 }
 
@@ -160,7 +160,7 @@ static void test_waiting(void)
     is_int(unsent, 1, "a call that waits to be sent when the connection is closed was not sent");
 }
 
-/* now_us is what the owner says it is: so much idling need not be waited for. */
+/* now_us is an argument, so nothing here waits for a link to be idle for long. */
 static void test_idle(void)
 {
     int64_t now_us = rl_link_clock();
@@ -168,16 +168,18 @@ static void test_idle(void)
     char text[99];
 
     drop_peer(0);
-    ok(!rl_link_check_alive(link, now_us), "a connection that was just used is not looked at");
+    ok(!rl_link_check_alive(link, now_us), "a connection that was just used is not checked");
     ok(rl_link_check_alive(link, now_us + 2 * SECOND_US),
        "one that was idle is, before a call is sent");
     is_int(rl_link_read_state(link), RL_LINK_DOWN, "the other side has closed it");
     ok(rl_link_was_idle(link), "while it was idle");
-    is_int(lost + unsent, 0, "and no call has met that");
+    is_int(lost + unsent, 0, "and no call was affected");
     link = connect_link();
-    ok(!rl_link_check_alive(link, now_us + 2 * SECOND_US), "one that is open is not asked");
+    ok(!rl_link_check_alive(link, now_us + 2 * SECOND_US),
+       "one that is open is not asked for a sign of life");
     send_call(link);
-    ok(!rl_link_check_alive(link, now_us + 60 * SECOND_US), "a busy one never is");
+    ok(!rl_link_check_alive(link, now_us + 60 * SECOND_US),
+       "nor is one with calls in flight, ever");
     rl_link_handle_io(link, 0, rl_link_clock());
     say("+OK\r\n");
     hear(text, sizeof(text));
@@ -191,7 +193,7 @@ static void test_sign_of_life(void)
     int64_t now_us = rl_link_clock();
     char text[99];
 
-    ok(rl_link_check_alive(link, now_us + 60 * SECOND_US), "one that was idle for long is asked");
+    ok(rl_link_check_alive(link, now_us + 60 * SECOND_US), "one that was idle for longer is");
     is_int(rl_link_read_state(link), RL_LINK_CONNECTING, "nothing is sent before it answers");
     rl_link_handle_io(link, 0, now_us + 60 * SECOND_US);
     hear(text, sizeof(text));

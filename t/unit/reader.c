@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * Replies that lie about their size: what is too large, too deep or without end is refused as soon
- * as that can be seen, and what Redis really says is read.
+ * Replies with false sizes: what is too large, too deep or without end is refused as early as
+ * possible, and real replies of Redis are read.
  */
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,7 +54,7 @@ static outcome read_bytes(rl_reply_kind kind, const char *bytes)
     return fate;
 }
 
-/* The same bytes again and again: how many went in before the end. */
+/* The same bytes repeatedly: how many were fed before the end. */
 static size_t read_for_ever(rl_reply_kind kind, const char *head, const char *again, outcome *fate)
 {
     size_t length = strlen(again), fed = strlen(head);
@@ -114,7 +114,7 @@ static void test_claims(void)
                replies[i].what);
 }
 
-/* Each list takes from what the whole reply may have. */
+/* All lists of a reply share its bound. */
 static void test_sums(void)
 {
     outcome fate;
@@ -139,7 +139,7 @@ static void test_endless(void)
     ok(fate == REFUSED && fed <= 65536 + 8192, "and a text in a list");
 }
 
-/* What one reply had is not taken from the next. */
+/* Each reply has the whole bound. */
 static void test_next(void)
 {
     int read = 0;

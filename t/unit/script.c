@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * What is said to Redis, byte for byte, and what is believed of its replies: nothing but what the
- * script can say.
+ * The commands that run the scripts, byte for byte, and which replies are accepted: only those that
+ * the scripts can give.
  */
 #include <stdlib.h>
 
@@ -32,7 +32,7 @@ static const rl_script_names names = {{"FULL", "PLAIN"}};
 
 /* --- Commands ----------------------------------------------------------------------------- */
 
-/* A command as it must be, word by word. */
+/* An expected command, made word by word. */
 typedef struct {
     char bytes[65536];
     size_t size;
@@ -192,7 +192,7 @@ static void test_full(void)
     number(&want, 120000);
     asks[0].has_block_or_pending = 0;
     got = rl_script_decide(&names, asks, 1, 1, &length);
-    is_command(got, length, &want, "and who only looks, at one live rule");
+    is_command(got, length, &want, "and a peek at one live rule");
 
     begin(&want, 3 + 1 + 1 + 2, 0, 1);
     text(&want, "a");
@@ -201,7 +201,7 @@ static void test_full(void)
     number(&want, 120000);
     asks[0].shadow = 1;
     got = rl_script_decide(&names, asks, 1, 1, &length);
-    is_command(got, length, &want, "or at a shadow rule alone");
+    is_command(got, length, &want, "or at one shadow rule");
 }
 
 static void test_overrides(void)
@@ -229,7 +229,8 @@ static void test_overrides(void)
     text(&want, "api gold 1000 1000 ");
     text(&want, "page ");
     got = rl_script_decide(&names, asks, 2, 0, &length);
-    is_command(got, length, &want, "overrides: their keys behind the counters, then the tiers");
+    is_command(got, length, &want,
+               "overrides: their keys follow the counters, the tiers the records");
 }
 
 static void test_undo(void)
@@ -281,7 +282,8 @@ static void test_most(void)
     }
     got = rl_script_decide(&names, asks, RL_ASKS_MAX, 1, &length);
     snprintf(head, sizeof(head), "*%d\r\n", 4 + 5 * RL_ASKS_MAX);
-    ok(got && !strncmp(got, head, strlen(head)), "the most rules fit into a command, with overrides");
+    ok(got && !strncmp(got, head, strlen(head)),
+       "the most rules fit into a command, with overrides");
     redisFreeCommand(got);
     got = rl_script_undo(&names, asks, RL_ASKS_MAX, &length);
     ok(got && !strncmp(got, head, strlen(head)), "and into one that gives back");
@@ -332,7 +334,8 @@ static int read_bytes(const void *bytes, size_t length, rl_ask *asks, int n)
 #define NONE "\0\0\0\0"
 #define PERIOD "\x55\x53\xb0\x01" /* 28,332,885 */
 /* ms blocked, period, pending, quota, capacity, overridden */
-#define MORE(blocked, pending, quota, capacity, override) blocked PERIOD pending quota capacity override
+#define MORE(blocked, pending, quota, capacity, override) \
+    blocked PERIOD pending quota capacity override
 #define NO_MORE MORE(NONE, NONE, NONE, NONE, "\0")
 
 static const struct {
@@ -366,7 +369,8 @@ static const struct {
     {"the highest level", &bucket, BYTES("1" US TWO_TO_51), 1, 1},
     {"a level too high", &bucket, BYTES("1" US "\1\0\0\0\0\0\x08\0"), 1, -1},
     {"a level with its sign bit", &bucket, BYTES("1" US "\0\0\0\0\0\0\0\x80"), 1, -1},
-    {"a level at a time beyond all times", &bucket, BYTES("1" US_TOO_LATE "\7\0\0\0\0\0\0\0"), 1, -1},
+    {"a level at a time beyond all times", &bucket,
+     BYTES("1" US_TOO_LATE "\7\0\0\0\0\0\0\0"), 1, -1},
     {"a level in ms at a time in µs", &slow_bucket, BYTES("1" US "\7\0\0\0\0\0\0\0"), 1, -1},
     {"half a level", &bucket, BYTES("1" US "\7\0\0\0"), 1, -1},
     {"a log", &history, BYTES("0" MS "\7\0\0\0\1\0\0\0\2\0\0\0\3\0\0\0"), 1, 0},
@@ -383,7 +387,8 @@ static const struct {
      BYTES("1" US NONE NONE MORE(NONE, "\0\x94\x35\x77", NONE, NONE, "\0")), 1, 1},
     {"more units pending than can be", &on_response,
      BYTES("1" US NONE NONE MORE(NONE, "\1\x94\x35\x77", NONE, NONE, "\0")), 1, -1},
-    {"an override", &blocking, BYTES("1" MS NONE NONE MORE(NONE, NONE, "\5\0\0\0", "\5\0\0\0", "\1")),
+    {"an override", &blocking,
+     BYTES("1" MS NONE NONE MORE(NONE, NONE, "\5\0\0\0", "\5\0\0\0", "\1")),
      1, 1},
     {"an override that makes a sum too large", &monthly,
      BYTES("1" MS NONE NONE MORE(NONE, NONE, TEN_TO_9, TEN_TO_9, "\1")), 1, -1},

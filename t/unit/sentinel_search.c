@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
- * A search for the primary: whom it asks, in which order, what it believes, and when it gives up.
+ * A search for the primary: which sentinels it asks, in which order, which replies it accepts, and
+ * when it fails.
  */
 #include <stdlib.h>
 
@@ -23,14 +24,15 @@ static void test_search(void)
     rl_sentinel_search s;
 
     rl_sentinel_search_init(&s, 3, 0);
-    is_int(s.state, RL_SEARCH_IDLE, "nobody searches at first");
+    is_int(s.state, RL_SEARCH_IDLE, "at first there is no search");
     rl_sentinel_search_begin(&s);
     ok(s.state == RL_SEARCH_ASK && s.at == 0, "the first sentinel is asked");
     is_int(take(&s, ADDRESS), RL_SEARCH_CHECK, "what it names is checked");
     ok(!strcmp(s.host, "192.0.2.7") && s.port == 6379, "at that address");
     is_int(take(&s, PRIMARY), RL_SEARCH_FOUND, "it is a primary: found");
     rl_sentinel_search_begin(&s);
-    ok(s.state == RL_SEARCH_ASK && s.at == 0, "who was right is asked first again");
+    ok(s.state == RL_SEARCH_ASK && s.at == 0,
+       "the next search begins with the sentinel that was right");
 }
 
 static void test_next(void)
@@ -42,7 +44,7 @@ static void test_next(void)
     is_int(s.at, 1, "children begin at different ones");
     ok(take(&s, NULL) == RL_SEARCH_ASK && s.at == 2, "one that is silent: the next");
     ok(take(&s, "*-1\r\n") == RL_SEARCH_ASK && s.at == 0, "one that knows no such name: the next");
-    is_int(take(&s, ADDRESS), RL_SEARCH_CHECK, "one that has noticed nothing yet");
+    is_int(take(&s, ADDRESS), RL_SEARCH_CHECK, "one that has not noticed a failover");
     is_int(take(&s, REPLICA), RL_SEARCH_FAILED, "names a replica: all were asked, the search ends");
     is_int(take(&s, PRIMARY), RL_SEARCH_FAILED, "and stays so");
     rl_sentinel_search_begin(&s);
@@ -72,7 +74,7 @@ static void test_garbage(void)
         rl_sentinel_search_begin(&s);
         is_int(take(&s, garbage[i]), RL_SEARCH_FAILED, "no address: garbage %zu", i);
     }
-    ok(!rl_sentinel_search_is_primary(NULL), "no reply is no primary");
+    ok(!rl_sentinel_search_is_primary(NULL), "no reply is not a primary's");
     ok(!rl_sentinel_search_is_primary(reply_of("*0\r\n")), "nor is an empty one");
     ok(!rl_sentinel_search_is_primary(reply_of("$6\r\nmaster\r\n")), "nor a word");
     ok(!rl_sentinel_search_is_primary(reply_of("*1\r\n:1\r\n")), "nor a number");
@@ -87,10 +89,11 @@ static void test_switch(void)
     ok(!rl_sentinel_search_is_switch(reply_of(SWITCHED "$14\r\nmain a 1 b 222\r\n"), "mai"),
        "of another name");
     ok(!rl_sentinel_search_is_switch(reply_of(SWITCHED "$4\r\nmain\r\n"), "main"), "of no address");
-    ok(!rl_sentinel_search_is_switch(reply_of("*3\r\n$9\r\nsubscribe\r\n$14\r\n+switch-master\r\n:1\r\n"),
+    ok(!rl_sentinel_search_is_switch(reply_of("*3\r\n$9\r\nsubscribe\r\n"
+                                              "$14\r\n+switch-master\r\n:1\r\n"),
                                      "main"), "a subscription is none");
     ok(!rl_sentinel_search_is_switch(reply_of("+PONG\r\n"), "main"), "nor is anything else");
-    ok(!rl_sentinel_search_is_switch(NULL, "main"), "nor nothing");
+    ok(!rl_sentinel_search_is_switch(NULL, "main"), "nor is no message");
 }
 
 int main(void)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0 */
 /*
  * Which node of a cluster holds a key: the slots of the specification's examples, tables from
- * CLUSTER SLOTS in all its dialects, redirections, and what must not be believed.
+ * CLUSTER SLOTS of all versions, redirections, and replies that are not valid.
  */
 #include <stdlib.h>
 
@@ -22,7 +22,7 @@ static int slot_of(const char *key)
     return rl_slots_of_key(key, strlen(key));
 }
 
-/* host:port of a slot's owner, "-" for nobody. */
+/* host:port of a slot's owner, "-" for none. */
 static const char *owner(int slot)
 {
     static char text[RL_HOST_SIZE + 8];
@@ -37,23 +37,24 @@ static const char *owner(int slot)
 static void test_keys(void)
 {
     is_int(slot_of("123456789"), 0x31c3, "the check value of CRC-16/XMODEM");
-    is_int(slot_of(""), 0, "no key at all");
+    is_int(slot_of(""), 0, "an empty key");
     is_int(slot_of("foo"), 12182, "a key");
-    is_int(slot_of("{user1000}.following"), slot_of("user1000"), "a tag alone is counted");
-    is_int(slot_of("{user1000}.followers"), slot_of("{user1000}.following"), "so are its partners");
-    is_int(slot_of("foo{}{bar}"), 8363, "an empty tag is none: the whole key is");
+    is_int(slot_of("{user1000}.following"), slot_of("user1000"), "only the tag counts");
+    is_int(slot_of("{user1000}.followers"), slot_of("{user1000}.following"),
+           "so keys of one tag share a slot");
+    is_int(slot_of("foo{}{bar}"), 8363, "with an empty tag the whole key counts");
     is_int(slot_of("foo{{bar}}zap"), slot_of("{bar"), "a tag begins at the first brace");
-    is_int(slot_of("foo{bar}{zap}"), slot_of("bar"), "and the first tag counts");
-    ok(slot_of("foo{bar") != slot_of("bar"), "a tag that does not end is none");
+    is_int(slot_of("foo{bar}{zap}"), slot_of("bar"), "and only the first tag counts");
+    ok(slot_of("foo{bar") != slot_of("bar"), "a tag without an end does not count");
     is_int(slot_of("rl:{ip:192.0.2.1}:login:sliding-window:1m"),
            slot_of("rl:{ip:192.0.2.1}:site:fixed-window:1h"), "all rules of a client share a slot");
-    is_int(rl_slots_of_key("{a\0b}c", 6), rl_slots_of_key("a\0b", 3), "bytes, not text");
+    is_int(rl_slots_of_key("{a\0b}c", 6), rl_slots_of_key("a\0b", 3), "keys may hold NUL bytes");
 }
 
 static void test_table(void)
 {
     rl_slots_init(&table);
-    is_str(owner(0), "-", "at first nobody owns a slot");
+    is_str(owner(0), "-", "at first no slot has an owner");
     is_int(rl_slots_read(&table, reply_of("*2\r\n" RANGE("0", "8191", PRIMARY(HOST_A, "7000"))
                                               RANGE("8192", "16383", PRIMARY(HOST_B, "7001"))),
                          "192.0.2.9"), RL_SLOTS, "two nodes own all");
@@ -61,16 +62,16 @@ static void test_table(void)
     is_str(owner(8191), "192.0.2.10:7000", "the last of the first node");
     is_str(owner(8192), "192.0.2.11:7001", "the first of the second");
     is_str(owner(16383), "192.0.2.11:7001", "the last slot");
-    is_int(table.nodes[0].slots, 8192, "a node knows how many it has");
+    is_int(table.nodes[0].slots, 8192, "the slots of a node are counted");
     rl_slots_move(&table, 5, rl_slots_add(&table, "192.0.2.11", 7001));
     is_str(owner(5), "192.0.2.11:7001", "MOVED corrects a slot");
     is_str(owner(4), "192.0.2.10:7000", "and no other");
     is_int(table.nodes[0].slots, 8191, "the node has one less");
     is_int(rl_slots_read(&table, reply_of("*1\r\n" RANGE("100", "200", PRIMARY(HOST_B, "7001"))),
                          ""), 101, "a table with holes");
-    is_str(owner(150), "192.0.2.11:7001", "corrects what it mentions");
-    is_str(owner(99), "192.0.2.10:7000", "and leaves the rest");
-    is_int(table.count, 2, "no node stands there twice");
+    is_str(owner(150), "192.0.2.11:7001", "changes the slots it lists");
+    is_str(owner(99), "192.0.2.10:7000", "and no others");
+    is_int(table.count, 2, "no node is there twice");
 }
 
 static const struct {
@@ -79,12 +80,15 @@ static const struct {
     const char *owner; /* of slot 7 */
 } dialects[] = {
     {"with replicas and metadata",
-     "*1\r\n*4\r\n:0\r\n:9\r\n*4\r\n" HOST_A ":7000\r\n$2\r\nid\r\n*2\r\n$8\r\nhostname\r\n$1\r\nh\r\n"
+     "*1\r\n*4\r\n:0\r\n:9\r\n*4\r\n" HOST_A ":7000\r\n$2\r\nid\r\n"
+     "*2\r\n$8\r\nhostname\r\n$1\r\nh\r\n"
      "*4\r\n" HOST_B ":7001\r\n$2\r\nid\r\n*0\r\n", "192.0.2.10:7000"},
     {"of before 4.0", "*1\r\n" RANGE("7", "7", "*2\r\n" HOST_A ":7000\r\n"), "192.0.2.10:7000"},
     {"with a name", "*1\r\n" RANGE("0", "9", PRIMARY("$9\r\nredis-0.a\r\n", "1")), "redis-0.a:1"},
-    {"with IPv6", "*1\r\n" RANGE("0", "9", PRIMARY("$11\r\n2001:db8::1\r\n", "1")), "2001:db8::1:1"},
-    {"with no host: the one asked", "*1\r\n" RANGE("0", "9", PRIMARY("$-1\r\n", "7000")), "asked:7000"},
+    {"with IPv6",
+     "*1\r\n" RANGE("0", "9", PRIMARY("$11\r\n2001:db8::1\r\n", "1")), "2001:db8::1:1"},
+    {"with no host: the one asked",
+     "*1\r\n" RANGE("0", "9", PRIMARY("$-1\r\n", "7000")), "asked:7000"},
     {"with an empty host: the same", "*1\r\n" RANGE("0", "9", PRIMARY("$0\r\n\r\n", "7000")),
      "asked:7000"},
     {"with an unknown name, and an address beside it",
@@ -92,7 +96,8 @@ static const struct {
      "192.0.2.10:7000"},
     {"with an unknown name: nobody", "*1\r\n" RANGE("0", "9", PRIMARY("$1\r\n?\r\n", "7000")), "-"},
     {"with port 0: nobody", "*1\r\n" RANGE("0", "9", PRIMARY(HOST_A, "0")), "-"},
-    {"with a host that is none: nobody", "*1\r\n" RANGE("0", "9", PRIMARY("$3\r\na b\r\n", "1")), "-"},
+    {"with a host that is none: nobody",
+     "*1\r\n" RANGE("0", "9", PRIMARY("$3\r\na b\r\n", "1")), "-"},
     {"of a cluster that is none yet", "*0\r\n", "-"},
 };
 
@@ -124,7 +129,7 @@ static void test_garbage(void)
     for (size_t i = 0; i < COUNT(garbage); i++)
         is_int(rl_slots_read(&table, reply_of(garbage[i]), "asked"), -1, "garbage %zu", i);
     is_int(rl_slots_read(&table, NULL, "asked"), -1, "no reply");
-    is_int(table.count, 0, "none of it left a trace");
+    is_int(table.count, 0, "none of it changes the table");
 }
 
 static const struct {
@@ -177,10 +182,10 @@ static void test_redirects(void)
     strcpy(longest + 8 + 253, ":1");
     is_int(rl_slots_read_redirect(longest, "").kind, RL_REDIRECT_MOVED, "the longest host");
     strcpy(longest + 8 + 253, "a:1");
-    is_int(rl_slots_read_redirect(longest, "").kind, RL_REDIRECT_NONE, "one longer is none");
+    is_int(rl_slots_read_redirect(longest, "").kind, RL_REDIRECT_NONE, "a longer one is refused");
 }
 
-/* Clusters whose nodes get new addresses again and again. */
+/* Clusters whose nodes keep getting new addresses. */
 static void test_turnover(void)
 {
     uint32_t serial;
@@ -198,8 +203,8 @@ static void test_turnover(void)
         held &= rl_slots_add(&table, host, 1) == node;
     }
     ok(held, "there is always room for a new node when old ones have no slots");
-    is_int(table.nodes[live].serial, serial, "never in the place of one that has slots");
-    ok(serial && table.nodes[node].serial != serial, "each has a serial of its own");
+    is_int(table.nodes[live].serial, serial, "never at the index of one that has slots");
+    ok(serial && table.nodes[node].serial != serial, "each has its own serial");
     for (int i = 0; i < RL_SLOTS_NODES; i++) {
         if (table.nodes[i].slots == 0)
             rl_slots_move(&table, 1 + i, i);
@@ -207,7 +212,7 @@ static void test_turnover(void)
     is_int(rl_slots_add(&table, "one-more", 1), RL_SLOTS_NOBODY, "but not when all have some");
     is_int(rl_slots_read(&table, reply_of("*1\r\n" RANGE("0", "9", PRIMARY(HOST_A, "7000"))), ""),
            0, "a table with one more is no garbage");
-    is_str(owner(0), "live:1", "it just does not fit");
+    is_str(owner(0), "live:1", "and its slots stay as they were");
 }
 
 int main(void)
