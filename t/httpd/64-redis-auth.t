@@ -206,7 +206,7 @@ sub rotates {
     limits($host, 'at the start');
     my @children = sort $host->children;
     write_secret($dir, 'limiter "half a line');
-    my ($line) = $host->wait_for_log(qr/stays in use/, within => 60);
+    my ($line) = $host->wait_for_log(qr/stay in use/, within => 60);
     like $line, qr/secret has a double quote that is not closed/, 'a mistake in the new file is logged';
     $redis->cmd(qw(CLIENT KILL TYPE normal SKIPME yes));
     Fallback::wait_for_verdict($host);
