@@ -33,13 +33,19 @@ typedef struct {
     const char *example;
 } word_reader;
 
-static int have_same_name(const char *word, const char *other)
+/* Bytes of the NAME= of a word; 0 if it has no name. */
+static size_t name_length(const char *word)
 {
     size_t length = strcspn(word, "=");
 
-    if (!word[length] || !other[strcspn(other, "=")])
-        return !word[length] && !strchr(other, '=');
-    return !strncasecmp(word, other, length + 1);
+    return word[length] ? length + 1 : 0;
+}
+
+static int have_same_name(const char *word, const char *other)
+{
+    size_t length = name_length(word);
+
+    return length == name_length(other) && !strncasecmp(word, other, length);
 }
 
 static const char *read_words(cmd_parms *cmd, const char *first, const char *second,

@@ -90,13 +90,13 @@ static void log_outcome(request_rec *r, const rl_context *context, rl_chain *cha
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_FILE_EVERY_MS);
     rl_top_denied_key denied;
-    rl_log_line line = {.denied = &denied, .denials = denials};
+    rl_log_line line;
 
     rl_top_denied_count(context->top_denied, o->key, now_ms);
     if (!denials)
         return;
-    line.identity = rl_chain_identity_text(chain, o);
-    line.retry_after_ms = rl_outcome_retry_after(o);
+    line = (rl_log_line){.denied = &denied, .identity = rl_chain_identity_text(chain, o),
+                         .denials = denials, .retry_after_ms = rl_outcome_retry_after(o)};
     fill_in_denied(&denied, r, o, line.identity, log);
     rl_top_denied_enter(context->top_denied, o->key, &denied, denials, now_ms);
     if (log && log->file)
