@@ -118,7 +118,7 @@ $(BUILD)/t/%.o: t/%.c | $(LUA_H)
 	$(Q)$(COMPILE) -It/lib -MMD -MP -c -o $@ $<
 
 $(BUILD)/t/%: $(BUILD)/t/%.o $(BUILD)/unit.a
-	$(Q)$(COMPILE) -o $@ $^ $(LINK) $(LIBS) -lm
+	$(Q)$(COMPILE) -o $@ $< $(BUILD)/unit.a $(LINK) $(LIBS) -lm
 
 # The rooms that the explorer links. Every atomic access in them is a point where another thread can be
 # scheduled. EXPLORE_SRC can be a copy of the sources with a planted fault.

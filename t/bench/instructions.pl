@@ -1,6 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
-# Instructions per request, counted by callgrind. The numbers do not depend on the load of the machine.
+# Instructions per request, counted by callgrind. They vary by 1 or 2 % with the load of the machine: where
+# the next request is late, the event MPM waits for it in another way.
 #
 # In each scene an httpd of one process answers N, and in a second run 2N requests of one keep-alive
 # connection. The difference, divided by N, is the cost of a request without the start of the server and
