@@ -4,7 +4,7 @@
 #   make            builds the module into build/
 #   make test       installs missing packages, builds, runs every test
 #   make demo       shows the module at work on two hosts and one Redis
-#   make lint       checks the sources: clang, gcc's analyzer, cppcheck, includes, licence lines, perl, sh
+#   make lint       checks the sources: clang, gcc's analyzer, cppcheck, includes, widths, licence lines, perl, sh
 #   make sanitize   runs the tests under ASan and UBSan, the unit tests also under TSan
 #   make test-hours runs the tests shortly before and after midnight and at the end of February
 #   make test-debian13   runs make test in a Debian 13, and the tests that use Redis with Valkey
@@ -241,6 +241,8 @@ analyse: $(LUA_H)
 	    --suppress=normalCheckLevelMaxBranches $(SRC)
 	@t/lib/wings.pl
 	@! grep -L SPDX-License-Identifier $(wildcard *.c src/*/* t/*/*.[ch]) $(PERL) $(wildcard t/lib/*.sh) | grep .
+	@! perl -CSD -ne 'print "$$ARGV:$$.: longer than 100 columns\n" if length > 101; close ARGV if eof' \
+	    $(wildcard *.c src/*/*.[ch] t/*/*.[ch]) | grep .
 	for f in $(PERL); do perl -It/lib -wc $$f 2>&1 | grep -v 'syntax OK$$' && exit 1; done; true
 	for f in t/lib/*.sh; do sh -n $$f || exit 1; done
 	bash -n .ci/run
