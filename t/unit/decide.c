@@ -588,8 +588,9 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
          got->state.reset_ms, want->state.index, want->state.prev, want->state.cur,
          want->state.next_ms, want->state.reset_ms);
     diag("period %" PRId64 " (%" PRId64 "), pending %" PRId64 " (%" PRId64 "), "
-         "blocked until %" PRId64 " (%" PRId64 " ms), admits %d (%d)", got->state.pending.period, want->period,
-         got->state.pending.cur, want->pending, got->state.blocked_until, want->blocked_ms,
+         "blocked until %" PRId64 " (%" PRId64 " ms), admits %d (%d)",
+         got->state.pending.period, want->period, got->state.pending.cur, want->pending,
+         got->state.blocked_until, want->blocked_ms,
          rl_limiter_admits(limit, &got->state, got->now, got->cost), want->admits);
     diag("remaining %" PRId64 " (%" PRId64 "), retry %" PRId64 " (%" PRId64 "), reset %" PRId64
          " (%" PRId64 ")", rl_limiter_remaining(limit, &got->state, got->now), want->remaining,
