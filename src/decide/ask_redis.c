@@ -68,7 +68,7 @@ static int64_t share(int64_t n, int64_t nodes)
 }
 
 /* Logs why an override is ignored. A missing ACL right concerns all overrides, so it names none. */
-static void complain_of_override(rl_step *s, rl_outcome *o, rl_override override)
+static void log_override(rl_step *s, rl_outcome *o, rl_override override)
 {
     static const char *const why[RL_OVERRIDES] = {
         [RL_OVERRIDE_GARBAGE] = " is neither a quota, nor a tier of the rule, nor unlimited: it is "
@@ -92,7 +92,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
     rl_local_reply reply = {.overridden = ask->override == RL_OVERRIDE_QUOTA,
                             .sent_ms = s->host_ms, .received_ms = rl_local_clock()};
 
-    complain_of_override(s, o, ask->override);
+    log_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
     if (o->exempt) {
         rl_local_snapshot_drop(s->context->local, o->key); /* a denial from before the override */

@@ -19,7 +19,7 @@
 
 /* --- Expressions -------------------------------------------------------------------------- */
 
-static void complain(rl_evaluation *e, const rl_expr *expr, const char *error)
+static void log_failed(rl_evaluation *e, const rl_expr *expr, const char *error)
 {
     request_rec *r = e->r;
 
@@ -34,7 +34,7 @@ const char *rl_evaluation_string(rl_evaluation *e, const rl_expr *expr)
 
     if (!error)
         return value;
-    complain(e, expr, error);
+    log_failed(e, expr, error);
     return NULL;
 }
 
@@ -49,7 +49,7 @@ static int is_met(rl_evaluation *e, const rl_expr *expr, int otherwise)
     met = ap_expr_exec(e->r, expr->compiled, &error);
     if (met >= 0 && !error)
         return met;
-    complain(e, expr, error ? error : "no result");
+    log_failed(e, expr, error ? error : "no result");
     return otherwise;
 }
 

@@ -35,7 +35,7 @@
  */
 static const char *severity(const rl_log_line *line, int64_t every_ms)
 {
-    const rl_top_denied_key *denied = line->denied;
+    const rl_top_denied_details *denied = line->denied;
     int64_t admitted = denied->quota, denials = line->denials;
 
     if (denied->window_ms > 0 && every_ms > denied->window_ms)
@@ -190,7 +190,7 @@ _Static_assert(4 * VALUE_MAX + PATH_VALUE_MAX + 900 < RL_LOG_FILE_LINE,
 
 size_t rl_log_line_print(const rl_log_line *line, const rl_log_file *log, char bytes[])
 {
-    const rl_top_denied_key *denied = line->denied;
+    const rl_top_denied_details *denied = line->denied;
     text t = {.bytes = bytes, .json = log->json};
 
     put_time(&t);

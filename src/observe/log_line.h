@@ -13,7 +13,7 @@
 
 /* The denials of an identity by a rule since its last line. Texts that are NULL are not known. */
 typedef struct {
-    const rl_top_denied_key *denied;
+    const rl_top_denied_details *denied;
     const char *identity;
     uint32_t denials;
     int64_t retry_after_ms; /* RL_NEVER: waiting does not help; RL_LOG_LINE_UNKNOWN */

@@ -67,8 +67,8 @@ static int by_denials(const void *one, const void *other)
 static int add_entry(rl_top_denied_entry *entries, int count, const rl_top_denied_entry *entry)
 {
     for (int i = 0; i < count; i++) {
-        if (!strcmp(entries[i].who.identity, entry->who.identity)
-            && !strcmp(entries[i].who.rule, entry->who.rule)) {
+        if (!strcmp(entries[i].details.identity, entry->details.identity)
+            && !strcmp(entries[i].details.rule, entry->details.rule)) {
             entries[i].denials += entry->denials;
             entries[i].last_minute += entry->last_minute;
             if (entry->last_ms > entries[i].last_ms)
@@ -276,7 +276,7 @@ static void print_redis(const rl_status_page *p)
 
 static void print_identity(const rl_status_page *p, const rl_top_denied_entry *entry)
 {
-    const rl_top_denied_key *denied = &entry->who;
+    const rl_top_denied_details *denied = &entry->details;
 
     ap_rvputs(p->r, entry->last_minute ? "<tr class=\"hot\">" : "<tr>",
               "<td class=\"text\" title=\"Identity\">", rl_page_escaped(p, denied->identity),
@@ -287,7 +287,7 @@ static void print_identity(const rl_status_page *p, const rl_top_denied_entry *e
     print_cell(p, "Denied since listed", rl_page_number(p, entry->denials));
     print_cell(p, "Listed", ago(p, entry->since_ms));
     print_cell(p, "Last denied", ago(p, entry->last_ms));
-    print_text(p, "Decided by", rl_source_names[denied->source % RL_SOURCES]);
+    print_text(p, "Decided by", rl_source_names[denied->source]);
     print_text(p, "Address", denied->address);
     print_text(p, "Shadow", denied->shadow ? "shadow" : "");
     ap_rputs("</tr>\n", p->r);
@@ -311,7 +311,7 @@ static void print_most_denied(const rl_status_page *p)
         ap_rvputs(p->r, "<p class=\"note\">To list the counters of an identity: <code>redis-cli "
                   "--scan --pattern '",
                   rl_page_escaped(p, p->start.context->settings->prefix), ":{",
-                  rl_page_escaped(p, p->denied[0].who.identity), "}:*'</code>. Once they are "
+                  rl_page_escaped(p, p->denied[0].details.identity), "}:*'</code>. Once they are "
                   "deleted with <code>DEL</code>, the identity is admitted again, within about a "
                   "second.</p>\n", NULL);
 }

@@ -28,12 +28,12 @@ static void print_most_denied(const rl_status_page *p)
 {
     const rl_top_denied_entry *first = p->denied, *end = p->denied + p->denied_count;
 
-    while (first < end && first->who.shadow)
+    while (first < end && first->details.shadow)
         first++;
     if (first < end && first->last_minute)
-        ap_rvputs(p->r, " Most denied: <b>", rl_page_escaped(p, first->who.identity),
+        ap_rvputs(p->r, " Most denied: <b>", rl_page_escaped(p, first->details.identity),
                   "</b>, about ", rl_page_number(p, first->last_minute), " times by ",
-                  rl_page_escaped(p, first->who.rule), ".", NULL);
+                  rl_page_escaped(p, first->details.rule), ".", NULL);
 }
 
 static void print_denials(const rl_status_page *p)

@@ -34,7 +34,7 @@ static void write_line(const rl_log_file *log, const rl_context *context, const 
 
 /* --- Denials ------------------------------------------------------------------------------ */
 
-static void fill_in_denied(rl_top_denied_key *denied, const request_rec *r, const rl_outcome *o,
+static void fill_in_denied(rl_top_denied_details *denied, const request_rec *r, const rl_outcome *o,
                            const char *identity, const rl_log_file *log)
 {
     memset(denied, 0, sizeof(*denied));
@@ -55,14 +55,14 @@ static const char *retry_text(apr_pool_t *pool, int64_t wait_ms)
     return wait_ms == RL_NEVER ? "never" : apr_psprintf(pool, "%" APR_INT64_T_FMT "ms", wait_ms);
 }
 
-static const char *verdict_text(const rl_top_denied_key *denied)
+static const char *verdict_text(const rl_top_denied_details *denied)
 {
     return denied->shadow ? "would deny (shadow)" : "denied";
 }
 
 static void write_to_error_log(request_rec *r, const rl_log_line *line)
 {
-    const rl_top_denied_key *denied = line->denied;
+    const rl_top_denied_details *denied = line->denied;
 
     ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r,
                   "ratelimit: %s rule=%s limit=%s algorithm=%s identity=%s source=%s "
@@ -89,7 +89,7 @@ static void log_outcome(request_rec *r, const rl_context *context, rl_chain *cha
     const rl_log_file *log = rl_config_log(r->server, context->settings);
     uint32_t denials = rl_local_report(context->local, o->key, now_ms,
                                        log ? log->every_ms : RL_LOG_FILE_EVERY_MS);
-    rl_top_denied_key denied;
+    rl_top_denied_details denied;
     rl_log_line line;
 
     rl_top_denied_count(context->top_denied, o->key, now_ms);
@@ -133,7 +133,7 @@ static const rl_log_file *log_with(uint32_t id)
 static void log_count(server_rec *s, const rl_context *context, const rl_log_file *log,
                       const rl_log_line *line)
 {
-    const rl_top_denied_key *denied = line->denied;
+    const rl_top_denied_details *denied = line->denied;
 
     if (log) {
         write_line(log, context, line);
@@ -153,14 +153,14 @@ void rl_violation_flush(server_rec *s, const rl_context *context, int all)
     rl_top_denied_entry entry;
 
     for (int i = 0; i < RL_DENIED_MAX; i++) {
-        rl_log_line line = {.denied = &entry.who, .retry_after_ms = RL_LOG_LINE_UNKNOWN};
+        rl_log_line line = {.denied = &entry.details, .retry_after_ms = RL_LOG_LINE_UNKNOWN};
         const rl_log_file *log;
         int64_t every_ms;
 
         if (!rl_top_denied_read(context->top_denied, i, now_ms, &entry))
             continue;
-        line.identity = entry.who.identity;
-        log = log_with(entry.who.log);
+        line.identity = entry.details.identity;
+        log = log_with(entry.details.log);
         every_ms = all ? -1 : log ? log->every_ms : RL_LOG_FILE_EVERY_MS;
         line.denials = rl_local_unreported(context->local, entry.key, now_ms, every_ms);
         if (line.denials)

@@ -19,8 +19,8 @@
  *  denials         64  denials since the identity was entered
  *  since_ms        64  host_ms when it was entered
  *  last_ms         64  host_ms of the latest denial, to about a second
- *  check           64  checksum of the key and of who
- *  who        44 words rl_top_denied_key
+ *  check           64  checksum of the key and the details
+ *  details        44 words: rl_top_denied_details
  */
 #include <string.h>
 
@@ -38,9 +38,9 @@
 #define KEY (UINT64_C(1) << 63)
 #define CLAIM (UINT64_C(1) << 62)
 
-#define KEY_WORDS (sizeof(rl_top_denied_key) / sizeof(uint64_t))
+#define DETAIL_WORDS (sizeof(rl_top_denied_details) / sizeof(uint64_t))
 
-_Static_assert(sizeof(rl_top_denied_key) % sizeof(uint64_t) == 0,
+_Static_assert(sizeof(rl_top_denied_details) % sizeof(uint64_t) == 0,
                "an identity's texts fill whole words");
 
 typedef _Atomic uint64_t word;
@@ -52,7 +52,7 @@ typedef struct {
     word since_ms;
     word last_ms;
     word check;
-    word who[KEY_WORDS];
+    word details[DETAIL_WORDS];
 } place;
 
 typedef struct {
@@ -138,41 +138,41 @@ static uint64_t checksum(uint64_t key, const uint64_t *words)
 {
     uint64_t sum = key;
 
-    for (size_t i = 0; i < KEY_WORDS; i++)
+    for (size_t i = 0; i < DETAIL_WORDS; i++)
         sum = (sum ^ words[i]) * UINT64_C(0x100000001b3) + (sum >> 47);
     return sum;
 }
 
-static void write_who(place *p, uint64_t key, const rl_top_denied_key *who)
+static void write_details(place *p, uint64_t key, const rl_top_denied_details *details)
 {
-    uint64_t words[KEY_WORDS];
+    uint64_t words[DETAIL_WORDS];
 
-    memcpy(words, who, sizeof(words));
-    for (size_t i = 0; i < KEY_WORDS; i++)
-        store(&p->who[i], words[i]);
+    memcpy(words, details, sizeof(words));
+    for (size_t i = 0; i < DETAIL_WORDS; i++)
+        store(&p->details[i], words[i]);
     store(&p->check, checksum(key, words));
 }
 
 /* Whether the numbers are indexes of their tables, and the texts end. */
-static int is_in_bounds(const rl_top_denied_key *who)
+static int is_in_bounds(const rl_top_denied_details *details)
 {
-    return who->algorithm < RL_ALGORITHMS && who->source < RL_SOURCES
-        && memchr(who->identity, 0, sizeof(who->identity))
-        && memchr(who->rule, 0, sizeof(who->rule))
-        && memchr(who->address, 0, sizeof(who->address))
-        && memchr(who->limit, 0, sizeof(who->limit));
+    return details->algorithm < RL_ALGORITHMS && details->source < RL_SOURCES
+        && memchr(details->identity, 0, sizeof(details->identity))
+        && memchr(details->rule, 0, sizeof(details->rule))
+        && memchr(details->address, 0, sizeof(details->address))
+        && memchr(details->limit, 0, sizeof(details->limit));
 }
 
 /* Returns 0 if what is there was not written for this key, or not completely. */
-static int read_who(const place *p, uint64_t key, rl_top_denied_key *who)
+static int read_details(const place *p, uint64_t key, rl_top_denied_details *details)
 {
-    uint64_t words[KEY_WORDS] = {0}, check;
+    uint64_t words[DETAIL_WORDS] = {0}, check;
 
-    for (size_t i = 0; i < KEY_WORDS; i++)
-        words[i] = load(&p->who[i]);
+    for (size_t i = 0; i < DETAIL_WORDS; i++)
+        words[i] = load(&p->details[i]);
     check = load(&p->check);
-    memcpy(who, words, sizeof(*who));
-    if (!is_in_bounds(who))
+    memcpy(details, words, sizeof(*details));
+    if (!is_in_bounds(details))
         return 0;
     return check == checksum(key, words);
 }
@@ -223,19 +223,20 @@ void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms)
 }
 
 /* Writes the texts of a place again if they have changed. */
-static void replace_who(set *s, int i, uint64_t key, const rl_top_denied_key *who, int64_t host_ms)
+static void replace_details(set *s, int i, uint64_t key, const rl_top_denied_details *details,
+                            int64_t host_ms)
 {
     uint64_t claim = claim_at(host_ms), there = key;
-    rl_top_denied_key known;
+    rl_top_denied_details known;
 
-    if ((read_who(&s->places[i], key, &known) && !memcmp(&known, who, sizeof(known)))
+    if ((read_details(&s->places[i], key, &known) && !memcmp(&known, details, sizeof(known)))
         || !swap(&s->keys[i], &there, claim))
         return;
-    write_who(&s->places[i], key, who);
+    write_details(&s->places[i], key, details);
     swap(&s->keys[i], &claim, key);
 }
 
-void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who,
+void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_details *details,
                          uint32_t denials, int64_t host_ms)
 {
     set *s = set_of(table, key);
@@ -244,7 +245,7 @@ void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied
     place *p;
 
     if (i >= 0) {
-        replace_who(s, i, key, who, host_ms);
+        replace_details(s, i, key, details, host_ms);
         return;
     }
     i = place_for(s, denials, host_ms);
@@ -259,7 +260,7 @@ void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied
     store(&p->denials, denials);
     store(&p->since_ms, (uint64_t)host_ms);
     store(&p->last_ms, (uint64_t)host_ms);
-    write_who(p, key, who);
+    write_details(p, key, details);
     swap(&s->keys[i], &claim, key);
 }
 
@@ -278,7 +279,7 @@ int rl_top_denied_read(rl_top_denied *table, int i, int64_t host_ms, rl_top_deni
     entry->last_minute = last_minute(p, host_ms);
     entry->since_ms = (int64_t)load(&p->since_ms);
     entry->last_ms = (int64_t)load(&p->last_ms);
-    whole = read_who(p, there, &entry->who);
+    whole = read_details(p, there, &entry->details);
     atomic_thread_fence(memory_order_acquire); /* reads the key again after all the others */
     if (load(key) != there)
         return 0; /* the place has just been taken by another key */

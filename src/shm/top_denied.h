@@ -38,11 +38,11 @@ typedef struct {
     uint32_t source;    /* rl_source */
     uint32_t shadow;    /* 1: a shadow rule would have denied it */
     uint32_t log;       /* number of the violation log for its lines; 0: the error log */
-} rl_top_denied_key;
+} rl_top_denied_details;
 
 typedef struct {
     uint64_t key;
-    rl_top_denied_key who;
+    rl_top_denied_details details;
     uint64_t denials;     /* since it was entered */
     uint64_t last_minute; /* of the last sixty seconds, approximately */
     int64_t since_ms;     /* host_ms when it was entered */
@@ -66,7 +66,7 @@ void rl_top_denied_count(rl_top_denied *table, uint64_t key, int64_t host_ms);
  * set had more denials in the last minute. If the key is in the table, replaces what is known of
  * it, and counts nothing.
  */
-void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_key *who,
+void rl_top_denied_enter(rl_top_denied *table, uint64_t key, const rl_top_denied_details *details,
                          uint32_t denials, int64_t host_ms);
 
 /*

@@ -81,7 +81,7 @@ static uint64_t denied_key(int number)
 
 static void enter(int number, int64_t host_ms)
 {
-    rl_top_denied_key who;
+    rl_top_denied_details who;
 
     memset(&who, 0, sizeof(who));
     snprintf(who.identity, sizeof(who.identity), "ip:192.0.2.%d", number);
@@ -119,8 +119,8 @@ static void read_all(int64_t host_ms)
         if (!rl_top_denied_read(most_denied, i, host_ms, &entry))
             continue;
         snprintf(identity, sizeof(identity), "ip:192.0.2.%" PRIu64, entry.key & 0xff);
-        strangers += strcmp(identity, entry.who.identity) != 0
-            || entry.who.quota != (int64_t)(entry.key & 0xff);
+        strangers += strcmp(identity, entry.details.identity) != 0
+            || entry.details.quota != (int64_t)(entry.key & 0xff);
     }
 }
 

@@ -26,9 +26,9 @@ static uint64_t key_in_set(int set, int number)
     return READY | (uint64_t)number << 32 | (uint64_t)set << 8;
 }
 
-static rl_top_denied_key who_is(uint64_t key)
+static rl_top_denied_details who_is(uint64_t key)
 {
-    rl_top_denied_key who;
+    rl_top_denied_details who;
 
     memset(&who, 0, sizeof(who));
     snprintf(who.identity, sizeof(who.identity), "ip:%016" PRIx64, key);
@@ -39,7 +39,7 @@ static rl_top_denied_key who_is(uint64_t key)
 
 static void enter(rl_top_denied *table, uint64_t key, uint32_t denials, int64_t now)
 {
-    rl_top_denied_key who = who_is(key);
+    rl_top_denied_details who = who_is(key);
 
     rl_top_denied_enter(table, key, &who, denials, now);
 }
@@ -61,7 +61,7 @@ static void test_counting(void)
 {
     rl_top_denied *table = fresh();
     uint64_t key = key_in_set(1, 7);
-    rl_top_denied_key who = who_is(key);
+    rl_top_denied_details who = who_is(key);
     rl_top_denied_entry entry;
 
     rl_top_denied_count(table, key, NOW);
@@ -74,7 +74,7 @@ static void test_counting(void)
     is_int(entry.last_minute, 60, "all in the last minute");
     is_int(entry.last_ms, NOW + 58000, "the time of the last one is known");
     is_int(entry.since_ms, NOW, "and of the first");
-    is_str(entry.who.identity, who.identity, "and the identity");
+    is_str(entry.details.identity, who.identity, "and the identity");
     is_int(entry_of(table, key, NOW + 90000).last_minute, 30,
            "half a minute later, about half of them");
     is_int(entry_of(table, key, NOW + 120000).last_minute, 0, "after another half none");
@@ -84,7 +84,7 @@ static void test_counting(void)
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "and in the sum");
     snprintf(who.address, sizeof(who.address), "203.0.113.9");
     rl_top_denied_enter(table, key, &who, 5, NOW + 300000);
-    is_str(entry_of(table, key, NOW + 300000).who.address, "203.0.113.9",
+    is_str(entry_of(table, key, NOW + 300000).details.address, "203.0.113.9",
            "entering it again replaces what is known");
     is_int(entry_of(table, key, NOW + 300000).denials, 61, "but counts nothing");
     ok(rl_top_denied_attach(table) == table, "another configuration finds the table");
@@ -129,7 +129,7 @@ static _Atomic uint64_t *word_of(rl_top_denied *table, uint64_t key)
 static void test_torn(void)
 {
     rl_top_denied *table = fresh();
-    rl_top_denied_key who;
+    rl_top_denied_details who;
     uint64_t key = key_in_set(5, 1);
     _Atomic uint64_t *place;
 
@@ -151,7 +151,7 @@ static void test_torn(void)
     is_int(*place, 0, "their place is free again");
     who = who_is(key);
     rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
-    is_str(entry_of(table, key, NOW + 5000).who.identity, who.identity, "and can be taken");
+    is_str(entry_of(table, key, NOW + 5000).details.identity, who.identity, "and can be taken");
     who.algorithm = RL_ALGORITHMS;
     rl_top_denied_enter(table, key, &who, 1, NOW + 5000);
     is_int(entry_of(table, key, NOW + 5000).key, 0, "nor is the number of an unknown algorithm");
@@ -193,13 +193,13 @@ static void test_killed_writers(void)
         for (int reads = 0; reads < 40; reads++) {
             for (int i = 0; i < RL_DENIED_MAX; i++) {
                 rl_top_denied_entry entry;
-                rl_top_denied_key who;
+                rl_top_denied_details who;
 
                 if (!rl_top_denied_read(table, i, NOW, &entry))
                     continue;
                 who = who_is(entry.key);
                 read++;
-                wrong += memcmp(&who, &entry.who, sizeof(who)) != 0;
+                wrong += memcmp(&who, &entry.details, sizeof(who)) != 0;
             }
         }
         for (int i = 0; i < 3; i++) {
