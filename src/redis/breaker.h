@@ -29,7 +29,7 @@ typedef struct {
     _Atomic uint64_t probes;      /* answered in time, in a row; RAMPING: requests */
     _Atomic uint64_t opened;      /* how often it opened */
     _Alignas(64) rl_logger_pace pace; /* of breaker_log.c */
-    _Atomic int logged;               /* likewise */
+    _Atomic int logged;               /* likewise: the line of the last opening was written */
 } rl_breaker;
 
 typedef struct {

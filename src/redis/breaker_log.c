@@ -6,34 +6,32 @@
 
 #include "redis/breaker_log.h"
 
-enum { NOTHING, OPENED, OWED }; /* b->logged, of the last opening */
-
 void rl_breaker_log_closed(rl_breaker *b, const rl_logger *logger, const char *name)
 {
-    if (atomic_exchange(&b->logged, NOTHING) == OPENED)
+    if (atomic_exchange(&b->logged, 0))
         rl_logger_say(logger, RL_LOG_NOTICE, "Redis at %s answers again: breaker closed", name);
 }
 
-void rl_breaker_log_opened(rl_breaker *b, const rl_logger *logger, const char *name,
-                           const char *why, int64_t now_ms)
+int rl_breaker_log_opened(rl_breaker *b, const rl_logger *logger, const char *name,
+                          const char *why, int64_t now_ms)
 {
-    int logged = rl_logger_say_at_pace(logger, &b->pace, now_ms, RL_LOG_ERROR,
-                                       "Redis at %s: breaker open, on-failure decides until it "
-                                       "answers again: %s", name, why);
-
-    atomic_store(&b->logged, logged ? OPENED : OWED);
+    if (now_ms < atomic_load(&b->pace.next_ms)
+        || !rl_logger_say_at_pace(logger, &b->pace, now_ms, RL_LOG_ERROR,
+                                  "Redis at %s: breaker open, on-failure decides until it "
+                                  "answers again: %s", name, why))
+        return 0;
+    atomic_store(&b->logged, 1);
     if (rl_breaker_read(b) != RL_BREAKER_OPEN) /* it was closed before this was stored */
         rl_breaker_log_closed(b, logger, name);
+    return 1;
 }
 
-int rl_breaker_log_is_owed(rl_breaker *b, int64_t now_ms)
+void rl_breaker_log_left_out(rl_breaker *b)
 {
-    int owed = OWED;
+    atomic_fetch_add(&b->pace.unsaid, 1);
+}
 
-    if (atomic_load_explicit(&b->logged, memory_order_relaxed) != OWED
-        || rl_breaker_read(b) != RL_BREAKER_OPEN || now_ms < atomic_load(&b->pace.next_ms)
-        || !atomic_compare_exchange_strong(&b->logged, &owed, NOTHING))
-        return 0;
-    atomic_fetch_sub(&b->pace.unsaid, 1); /* which counts this opening as left out */
-    return 1;
+void rl_breaker_log_reset(rl_breaker *b)
+{
+    atomic_store(&b->logged, 0);
 }

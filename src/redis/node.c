@@ -204,8 +204,7 @@ void rl_node_tick(rl_node *node, int64_t now_us)
     notice_change(node, now_us);
     rl_dialer_tick(node->dialer, now_us);
     open = rl_node_is_open(node);
-    if (open && rl_breaker_log_is_owed(node->breaker, now_us / 1000))
-        rl_node_say_opened(node, rl_node_explain(node, "calls failed", why));
+    rl_node_say_opened_late(node);
     if (open && !node->prober.is_probing && node->state == RL_LINK_DOWN && !rl_node_may_try(node)) {
         rl_dialer_end_round(node->dialer); /* the next one is the next probe's */
         node->may_wait = 0;
@@ -394,7 +393,8 @@ void rl_node_suspend(rl_node *node)
     node->state = RL_LINK_DOWN;
     node->checking = 0;
     rl_breaker_reset(node->breaker);
-    atomic_store(&node->breaker->logged, 0);
+    rl_breaker_log_reset(node->breaker);
+    *node->unlogged = '\0';
 }
 
 void rl_node_replace(rl_node *node)

@@ -20,7 +20,20 @@ static int64_t now_ms(void)
 
 void rl_node_say_opened(rl_node *node, const char *why)
 {
-    rl_breaker_log_opened(node->breaker, &node->options.logger, node->name, why, now_ms());
+    if (!rl_breaker_log_opened(node->breaker, &node->options.logger, node->name, why, now_ms()))
+        apr_cpystrn(node->unlogged, why, sizeof(node->unlogged));
+}
+
+void rl_node_say_opened_late(rl_node *node)
+{
+    if (!*node->unlogged)
+        return;
+    if (!rl_node_is_open(node))
+        rl_breaker_log_left_out(node->breaker);
+    else if (!rl_breaker_log_opened(node->breaker, &node->options.logger, node->name,
+                                    node->unlogged, now_ms()))
+        return;
+    *node->unlogged = '\0';
 }
 
 const char *rl_node_explain(const rl_node *node, const char *seen, char text[RL_NODE_WHY])

@@ -13,6 +13,8 @@
 #include "redis/node.h"
 #include "redis/dialer.h"
 
+#define RL_NODE_WHY 240 /* bytes of a reason in the log */
+
 struct rl_node {
     rl_node_options options;
     const char *name;
@@ -36,12 +38,14 @@ struct rl_node {
     int may_wait;        /* requests may wait for the connection that is being made */
     unsigned losses;     /* see rl_node_losses() */
     int trying;          /* the request under way was let through an open breaker */
+    char unlogged[RL_NODE_WHY]; /* why the breaker opened, too soon for the log; "": nothing */
 };
 
-#define RL_NODE_WHY 240 /* bytes of a reason in the log */
-
-/* Logs that the breaker has opened, and why. */
+/* Logs that the breaker has opened, and why; later if it is too soon for the log. */
 void rl_node_say_opened(rl_node *node, const char *why);
+
+/* Logs what came too soon for that, once it may be logged, if the breaker is still open. */
+void rl_node_say_opened_late(rl_node *node);
 
 /* Why calls fail: a recent refusal, or the error of a link that is down, then what was seen. */
 const char *rl_node_explain(const rl_node *node, const char *seen, char text[RL_NODE_WHY]);

@@ -38,7 +38,7 @@ typedef struct {
     void *data;
 } rl_prober_options;
 
-/* Set by rl_prober_init(); only is_probing is read elsewhere. */
+/* Set by rl_prober_init(); only is_probing and until_us are read elsewhere. */
 typedef struct {
     rl_prober_options options;
     char tag[RL_PROBE_TAG];

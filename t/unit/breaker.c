@@ -266,15 +266,15 @@ static const char *logged(void)
     return line;
 }
 
-static void log_opened(rl_breaker *b, int64_t now_ms)
+static int log_opened(rl_breaker *b, int64_t now_ms)
 {
-    rl_breaker_log_opened(b, &logger, "r:6379", "why", now_ms);
+    return rl_breaker_log_opened(b, &logger, "r:6379", "why", now_ms);
 }
 
-static void open_it(rl_breaker *b, int64_t now_ms)
+static int open_it(rl_breaker *b, int64_t now_ms)
 {
     rl_breaker_open(b, 50, now_ms);
-    log_opened(b, now_ms);
+    return log_opened(b, now_ms);
 }
 
 static void close_it(rl_breaker *b)
@@ -287,20 +287,18 @@ static void test_log(void)
 {
     rl_breaker b = fresh();
 
-    open_it(&b, START);
-    is_str(logged(), OPENED, "an opening is logged");
+    ok(open_it(&b, START), "an opening is logged");
+    is_str(logged(), OPENED, "with the reason");
     close_it(&b);
     is_str(logged(), CLOSED, "and its closing");
-    open_it(&b, START + 100);
-    is_str(logged(), "", "an opening soon after is not");
+    ok(!open_it(&b, START + 100), "an opening soon after is not");
+    is_str(logged(), "", "logged");
     close_it(&b);
     is_str(logged(), "", "nor is its closing");
-    ok(!rl_breaker_log_is_owed(&b, START + 5000), "and nothing is left to be logged");
-    open_it(&b, START + 300);
-    ok(!rl_breaker_log_is_owed(&b, START + 999), "one that lasts is not logged too early");
-    ok(rl_breaker_log_is_owed(&b, START + 1000), "but later");
-    ok(!rl_breaker_log_is_owed(&b, START + 1000), "by one process");
-    log_opened(&b, START + 1000);
+    rl_breaker_log_left_out(&b);
+    ok(!open_it(&b, START + 300), "nor is the next one");
+    ok(!log_opened(&b, START + 999), "while it is too soon");
+    ok(log_opened(&b, START + 1000), "but later, if it lasts");
     is_str(logged(), OPENED " (and 1 times before)", "with the number of those left out");
     close_it(&b);
     is_str(logged(), CLOSED, "its closing is logged, too");
