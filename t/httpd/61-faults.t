@@ -43,13 +43,19 @@ sub admitted {
     return $status->{200} // 0;
 }
 
+my $closed_before;    # how often the log had reported a closed breaker when the fault began
+
 # The fault begins in the middle of the requests of a client that has half of its quota left.
 sub begins_under_load {
     my ($fault, $host) = @_;
     my @at  = map { 8 * QUOTA / 2 + 100 * $_ } 0 .. ($fault->{often} ? 15 : 0);
     my $sum = Fallback::load($host, 2400, from => '127.0.0.2',
         path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' },
-        at   => { map { $_ => sub { $fault->begin unless $fault->{first} } } @at });
+        at   => { map { $_ => sub {
+            return if $fault->{first};
+            $closed_before = (opened_and_closed($host))[1];
+            $fault->begin;
+        } } @at });
     Fallback::no_error($sum, 2400);
     return admitted($sum, 300);
 }
@@ -91,6 +97,7 @@ sub stays_open {
     is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is accepted';
     is $then->{RedisBreakerOpen}, 1, 'the breaker stays open during the fault';
     is_deeply [breaker_log($host)], \@log, 'and the log does not report it again';
+    is +(opened_and_closed($host))[1], $closed_before, 'nor that it has closed since the fault began';
     like $log[-1], qr/breaker open.*: it .*$fault->{says}/, 'it has reported the reason' if $fault->{says};
 }
 
@@ -128,6 +135,7 @@ sub survives {
     my $host = Fallback::host(url => $fault->url, mpm => $mpm, config => $fault->config . $rules,
         $fault->host_options);
     my ($start, @children) = (time, sort $host->children);
+    $closed_before = 0;
     my $first = begins_under_load($fault, $host);
     if    ($fault->{answers} eq 'none') { stays_open($fault, $host, $start) }
     elsif ($fault->{answers} eq 'some') { enforces_limits($fault, $host, 0) }
