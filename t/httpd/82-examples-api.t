@@ -216,7 +216,7 @@ sub bytes_are_counted {
         for qw(/Upload/ /index.php/upload /upload;x=y /upload/file);
     is_deeply statuses($host, 30, path => '/upload', from => '127.0.0.5'), { 200 => 30 },
         'requests for the form cost nothing';
-    is_deeply [$host->error_log_lines(qr/no whole number/)], [], 'every cost was a number';
+    is_deeply [$host->error_log_lines(qr/not a whole number/)], [], 'every cost was a number';
 }
 
 sub deliveries_queue {
