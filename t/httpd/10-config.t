@@ -374,6 +374,7 @@ subtest 'the other directives need valid arguments' => sub {
     refused "RateLimitBreaker $_", qr/RateLimitBreaker: invalid value "\Q$_\E": .*, for example/
         for 'failures=0', 'failures=1001', 'failures=x', 'retry=50ms', 'retry=2s..1s',
         'retry=0s..1s', 'retry=a..b', 'retries=5', '5';
+    refused 'RateLimitBreaker failures=5 failures=6', qr/RateLimitBreaker: invalid value "failures=6"/;
     refused "RateLimitSharedMemory $_", qr/invalid value "\Q$_\E": expected a size from 64K to 64G, for example 16M/
         for '16MB', '1.5G', '-1', '0', '63K', '65G', '9' x 30, '9' x 30 . 'G', 'x', '16T';
     refused "RateLimitIPv6Prefix $_", qr/invalid value "\Q$_\E": .*1 to 128, for example 64/
