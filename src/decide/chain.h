@@ -49,7 +49,7 @@ typedef struct rl_outcome {
     const rl_limit *snapshot_limit; /* if so: the limit by which memory denies */
     int starts_block;      /* revalidates so that Redis starts the block */
     int uncounted;         /* Redis did not answer, and on-failure= is open or closed */
-    int fail_closed;       /* Redis did not answer, and on-failure= is closed */
+    int fail_closed;       /* of a live rule: Redis did not answer, and on-failure= is closed */
     struct rl_outcome *next;
 } rl_outcome;
 

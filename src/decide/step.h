@@ -99,7 +99,10 @@ void rl_step_ask_redis(rl_step *s);
 
 /* --- delay.c ------------------------------------------------------------------------------ */
 
-/* If no place for a delayed request is free, has the step decided as without delay=. */
+/*
+ * For a step with a rule that has delay=: if no place for a delayed request is free, the step is
+ * decided as without delay=.
+ */
 void rl_step_check_places(rl_step *s);
 
 /*

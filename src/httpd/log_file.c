@@ -52,7 +52,7 @@ static const char *read_option(apr_pool_t *pool, const char *word, int *format_g
 }
 
 const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *first,
-                         const char *second, rl_log_file **out)
+                              const char *second, rl_log_file **out)
 {
     rl_log_file *log = apr_pcalloc(pool, sizeof(*log));
     const char *error = NULL;

@@ -33,7 +33,7 @@ typedef struct {
  * an error text.
  */
 const char *rl_log_file_parse(apr_pool_t *pool, const char *target, const char *first,
-                         const char *second, rl_log_file **log);
+                              const char *second, rl_log_file **log);
 
 /*
  * Checks for what would certainly make rl_log_file_open() fail: a directory or a program that does

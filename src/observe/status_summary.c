@@ -85,13 +85,16 @@ static int print_nodes_down(const rl_status_page *p)
         if (state == RL_BREAKER_CLOSED)
             continue;
         down++;
-        ap_rvputs(p->r, "<p class=\"bad\"><b>Redis at ", rl_page_escaped(p, name),
-                  state == RL_BREAKER_OPEN ? " is not asked: its breaker is open."
-                                           : " answers again: its breaker is about to close.",
-                  "</b> Until it answers in time, ", on_failure(p),
-                  " unless a rule has <code>on-failure=</code>. The error log has the reason; "
-                  "<code>redis-cli ping</code> on this host shows whether Redis runs. The module "
-                  "retries without a reload.</p>\n", NULL);
+        if (state == RL_BREAKER_RAMPING)
+            ap_rvputs(p->r, "<p class=\"bad\"><b>Redis at ", rl_page_escaped(p, name),
+                      " answers again.</b> A growing share of requests asks it; for the others ",
+                      on_failure(p), " unless a rule has <code>on-failure=</code>.</p>\n", NULL);
+        else
+            ap_rvputs(p->r, "<p class=\"bad\"><b>Redis at ", rl_page_escaped(p, name),
+                      " is not asked: its breaker is open.</b> Until it answers in time, ",
+                      on_failure(p), " unless a rule has <code>on-failure=</code>. The error log "
+                      "has the reason; <code>redis-cli ping</code> on this host shows whether "
+                      "Redis runs. The module retries without a reload.</p>\n", NULL);
     }
     return down;
 }

@@ -8,8 +8,7 @@
  * backend's.
  *
  * Formats: RateLimit and RateLimit-Policy of draft-ietf-httpapi-ratelimit-headers-11,
- * RateLimit-Limit,
- * -Remaining and -Reset of its version 03, Retry-After of RFC 9110 §10.2.3.
+ * RateLimit-Limit, -Remaining and -Reset of its version 03, Retry-After of RFC 9110 §10.2.3.
  */
 #include <string.h>
 

@@ -21,12 +21,13 @@
 /* --- Choices ------------------------------------------------------------------------------ */
 
 static const char *read_choice(rl_reading *r, const char *option, const char *text,
-                               const char *const choices[], int *choice)
+                               const char *const choices[], const char *example,
+                               int *choice)
 {
     *choice = rl_text_choice(text, choices);
     if (*choice >= 0)
         return NULL;
-    return rl_reading_invalid(r, option, text, rl_text_list(r->pool, choices), choices[0]);
+    return rl_reading_invalid(r, option, text, rl_text_list(r->pool, choices), example);
 }
 
 static const char *read_algorithm(rl_reading *r, const char *text)
@@ -45,7 +46,7 @@ static const char *read_on_failure(rl_reading *r, const char *text)
 {
     static const char *const choices[] = {"local", "open", "closed", NULL};
     int i;
-    const char *error = read_choice(r, "on-failure", text, choices, &i);
+    const char *error = read_choice(r, "on-failure", text, choices, "open", &i);
 
     r->rule->on_failure = (rl_on_failure)(RL_FAIL_LOCAL + i);
     return error;
@@ -55,7 +56,7 @@ static const char *read_sync(rl_reading *r, const char *text)
 {
     static const char *const choices[] = {"request", "lease", "local", NULL};
     int i;
-    const char *error = read_choice(r, "sync", text, choices, &i);
+    const char *error = read_choice(r, "sync", text, choices, "local", &i);
 
     r->rule->sync = (rl_sync)i;
     return i == RL_SYNC_LEASE ? "sync=lease is not supported in this version" : error;
@@ -65,7 +66,7 @@ static const char *read_phase(rl_reading *r, const char *text)
 {
     static const char *const choices[] = {"early", "access", "auth", NULL};
     int i;
-    const char *error = read_choice(r, "phase", text, choices, &i);
+    const char *error = read_choice(r, "phase", text, choices, "access", &i);
 
     r->rule->phase = (rl_phase)(RL_PHASE_EARLY + i);
     return error;
@@ -75,7 +76,7 @@ static const char *read_headers(rl_reading *r, const char *text)
 {
     static const char *const choices[] = {"off", "on", NULL};
 
-    return read_choice(r, "headers", text, choices, &r->rule->headers);
+    return read_choice(r, "headers", text, choices, "off", &r->rule->headers);
 }
 
 /* --- Numbers and durations ---------------------------------------------------------------- */

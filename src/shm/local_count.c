@@ -384,7 +384,7 @@ void rl_local_block(rl_local *table, uint64_t key, const rl_limit *limit, int64_
     t = rl_local_claim(table, key, host_ms);
     was = load_acquire(&t.entry->words[BLOCKED]);
     if (is_current(&t) && swap(&t.entry->words[BLOCKED], &was,
-                            (t.owner & GENERATION) | (uint64_t)view->state.blocked_until))
+                               (t.owner & GENERATION) | (uint64_t)view->state.blocked_until))
         rl_local_touch(t.entry, limit, &view->state, view->now, host_ms);
 }
 

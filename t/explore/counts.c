@@ -133,6 +133,7 @@ static void responds(int is_charged)
     admitted++;
     charged += is_charged;
     units.period = view.state.pending.period;
+    units.now = view.now;
     rl_local_settle(table, key_of(ALICE), &responding, &units, is_charged);
 }
 
