@@ -53,7 +53,7 @@ sub begins_under_load {
         path => sub { $_[0] % 8 ? '/hello.txt' : '/page.html' },
         at   => { map { $_ => sub {
             return if $fault->{first};
-            $closed_before = (opened_and_closed($host))[1];
+            $closed_before = (Fallback::opened_and_closed($host))[1];
             $fault->begin;
         } } @at });
     Fallback::no_error($sum, 2400);
@@ -84,8 +84,8 @@ sub enforces_limits {
 sub stays_open {
     my ($fault, $host, $since) = @_;
     Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.4') });
-    wait_until_reported($host);
-    my @log  = breaker_log($host);
+    Fallback::wait_until_reported($host);
+    my @log  = Fallback::breaker_log($host);
     my $open = Status->of($host);
     cmp_ok $open->{RedisFailedLate}, '<=', 8 * Fallback::CLIENTS, 'few requests have waited in vain';
     enforces_limits($fault, $host, 1);
@@ -96,35 +96,17 @@ sub stays_open {
     is $then->{RedisFailedLate}, $open->{RedisFailedLate}, 'after that no other request waits';
     is $then->{RedisAnswered}, $open->{RedisAnswered}, 'no answer is accepted';
     is $then->{RedisBreakerOpen}, 1, 'the breaker stays open during the fault';
-    is_deeply [breaker_log($host)], \@log, 'and the log does not report it again';
-    is +(opened_and_closed($host))[1], $closed_before, 'nor that it has closed since the fault began';
+    is_deeply [Fallback::breaker_log($host)], \@log, 'and the log does not report it again';
+    is +(Fallback::opened_and_closed($host))[1], $closed_before, 'nor that it has closed since the fault began';
     like $log[-1], qr/breaker open.*: it .*$fault->{says}/, 'it has reported the reason' if $fault->{says};
-}
-
-# The lines about the breaker, of which each opening has one, and each closing. A busy machine can open it
-# before the fault, and calls that began during the fault can open it after the end.
-sub breaker_log { my ($host) = @_; return $host->error_log_lines(qr/breaker (?:open|closed)/) }
-
-sub opened_and_closed {
-    my ($host) = @_;
-    my @log = breaker_log($host);
-    my $opened = grep { /breaker open/ } @log;
-    return ($opened, @log - $opened);
-}
-
-# Waits until the log reports the last opening, which other processes can see before.
-sub wait_until_reported {
-    my ($host) = @_;
-    Process::wait_until(sub { my ($opened, $closed) = opened_and_closed($host); $opened == $closed + 1 },
-        what => 'the log to report that Redis is gone');
 }
 
 # Both ends of a fault are in the log.
 sub logs_both_ends {
     my ($host) = @_;
-    my ($opened, $closed) = opened_and_closed($host);
+    my ($opened, $closed) = Fallback::opened_and_closed($host);
     cmp_ok $opened, '>=', 1, 'the log reports that Redis is gone';
-    is $closed, $opened, 'and reports each time that it is back' or diag join "\n", breaker_log($host);
+    is $closed, $opened, 'and reports each time that it is back' or diag join "\n", Fallback::breaker_log($host);
 }
 
 sub survives {

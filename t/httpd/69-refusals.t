@@ -12,6 +12,7 @@ use lib "$FindBin::Bin/../lib";
 
 use FakeRedis;
 use Fallback;
+use Pulse;
 use RedisServer;
 use Status;
 use Test::More;
@@ -26,21 +27,31 @@ sub rule {
 }
 
 # Sends requests until the breaker is open and some seconds longer: it must stay open, logged once, with the
-# reason.
+# reason. Under prefork it is out of date when nothing has probed for a second, and then requests ask Redis:
+# where the machine stood still for half of that, they are watched once more.
 sub breaker_stays_open {
     my ($host, $says) = @_;
-    Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.2') });
-    my $answered = Status->of($host)->{RedisAnswered};
-    my $until = time + WATCHED_S;
-    while (time < $until) {
-        Fallback::no_error(Fallback::load($host, 64, from => '127.0.0.3'), 64);
-        sleep 0.1;
+    my ($before, $after, @opened, $pulse);
+    for (1 .. 5) {
+        $pulse = Pulse->start;
+        Status->wait_for_breaker($host, sub { Fallback::load($host, 64, from => '127.0.0.2') });
+        Fallback::wait_until_reported($host);
+        $before = { answered => Status->of($host)->{RedisAnswered}, opened => scalar(opened($host)) };
+        my $until = time + WATCHED_S;
+        while (time < $until) {
+            Fallback::no_error(Fallback::load($host, 64, from => '127.0.0.3'), 64);
+            sleep 0.1;
+        }
+        @opened = opened($host);
+        $after  = { answered => Status->of($host)->{RedisAnswered}, opened => scalar(@opened) };
+        last if $pulse->late_ms < 500;
     }
-    is +Status->of($host)->{RedisAnswered}, $answered, 'Redis decides no request meanwhile';
-    my @opened = $host->error_log_lines(qr/breaker open/);
-    is(scalar(@opened), 1, "the breaker opens once") or diag grep { !/denied/ } $host->error_log;
-    like $opened[0], $says, 'the log has the reason';
+    is_deeply $after, $before, 'Redis decides no request meanwhile, and the breaker does not open again'
+        or diag $pulse->late_ms . " ms late\n", grep { !/denied/ } $host->error_log;
+    like $opened[-1], $says, 'the log has the reason';
 }
+
+sub opened { my ($host) = @_; return $host->error_log_lines(qr/breaker open/) }
 
 my @forbidden = (
     ['SET',    '-set',    'algorithm=sliding-window'],

@@ -112,6 +112,24 @@ sub wait_for_verdict {
     }, what => 'Redis to decide', within => 60);
 }
 
+# The lines about the breaker, of which each opening has one, and each closing. A busy machine can open it
+# before a fault, and calls that began during the fault can open it after the end.
+sub breaker_log { my ($host) = @_; return $host->error_log_lines(qr/breaker (?:open|closed)/) }
+
+sub opened_and_closed {
+    my ($host) = @_;
+    my @log = breaker_log($host);
+    my $opened = grep { /breaker open/ } @log;
+    return ($opened, @log - $opened);
+}
+
+# Waits until the log reports the last opening, which is seen before that.
+sub wait_until_reported {
+    my ($host) = @_;
+    Process::wait_until(sub { my ($opened, $closed) = opened_and_closed($host); $opened == $closed + 1 },
+        what => 'the log to report that Redis is gone', within => 60);
+}
+
 sub recovered {
     my ($host) = @_;
     wait_for_redis($host);

@@ -75,6 +75,7 @@ sub restarts {
     my ($mpm, $times) = @_;
     my $redis = RedisServer->start;
     my $host  = Fallback::host(redis => $redis, mpm => $mpm, config => <<"EOT",
+RateLimitRedisTimeout 10s connect=10s
 <Location /hello.txt>
     RateLimit many 1000000/1d
 </Location>
