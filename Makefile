@@ -254,7 +254,9 @@ bench: deps
 
 install: $(MODULE)
 	install -D -m 644 -s $(MODULE) $(DESTDIR)$(LIBEXEC)/mod_ratelimit_redis.so
-	install -D -m 644 -t $(DESTDIR)$(CONFDIR) conf/ratelimit_redis.load conf/ratelimit_redis.conf
+	install -D -m 644 -t $(DESTDIR)$(CONFDIR) conf/ratelimit_redis.load
+	[ -e $(DESTDIR)$(CONFDIR)/ratelimit_redis.conf ] \
+	    || install -m 644 -t $(DESTDIR)$(CONFDIR) conf/ratelimit_redis.conf
 
 clean:
 	rm -rf build
