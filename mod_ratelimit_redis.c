@@ -7,8 +7,8 @@
  *
  * A request can be decided in four hooks, by the phase of the rules:
  *
- *     quick_handler   phase=early: before httpd looks at the path. Not post_read_request: httpd
- *                     drops a connection on which that hook refuses, without a response.
+ *     quick_handler   phase=early: before httpd looks at the path. Not post_read_request: after a
+ *                     refusal there httpd ends the connection, and the requests behind it are lost
  *     header_parser   phase=access where Satisfy Any holds, under which a denial by an access hook
  *                     is not final
  *     check_access    phase=access elsewhere, before Require

@@ -150,9 +150,10 @@ int64_t rl_limiter_remaining(const rl_limit *limit, const rl_state *state, int64
 
 /*
  * The ms until cost units are admitted if nothing else is admitted before: 0 if they are now;
- * RL_NEVER if the cost exceeds the capacity, or a bucket with a quota of 0 is not empty. Exact: one
- * ms earlier they are still denied. For a log it is exact for the cost that was asked about; for
- * another cost it is the time until the first unit leaves.
+ * RL_NEVER if the cost exceeds the capacity, or a bucket with a quota of 0 is not empty; 1 s if
+ * pending units alone deny. Exact if none are pending: one ms earlier the units are still denied.
+ * For a log it is exact for the cost that was asked about; for another cost it is the time until
+ * the first unit leaves.
  */
 int64_t rl_limiter_retry_after(const rl_limit *limit, const rl_state *state, int64_t now,
                                int64_t cost);

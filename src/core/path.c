@@ -5,7 +5,7 @@
  * A limit on /login is useless if //login, /x/../login, /LOGIN and /%6Cogin are counted apart, so
  * all of them get the same bytes here. httpd has decoded a path once before a rule sees it, but an
  * application behind it may decode it again, fold case or read a backslash as a slash. So each step
- * rather takes two spellings for one than one for two.
+ * would rather merge two different paths than count one path twice.
  *
  * The order of the steps matters. Decoding comes first, because its results (a slash, a dot, a ";")
  * are input to the other steps. None of those makes a new %XX: they remove whole segments or the
@@ -15,9 +15,8 @@
  * or replaced byte by byte (case).
  *
  * So with any flags: normalising the result again does not change it; it starts with a slash; it is
- * no longer than the input, except for that slash; and two inputs that the enabled steps make equal
- * give equal bytes. Each step writes every byte once and removes it at most once: linear time, also
- * for %25252525 and for /a/a/a/../../..
+ * no longer than the input, except for that slash. Each step writes every byte once and removes it
+ * at most once: linear time, also for %25252525 and for /a/a/a/../../..
  *
  * Nothing here allocates, fails, or looks at a character set, a file system or a query.
  */

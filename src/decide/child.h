@@ -2,10 +2,9 @@
 /*
  * child: the Redis client and the keeper of one child process.
  *
- * Neither outlives a fork in a form that the new process could use: both processes would read
- * replies from one socket, and the I/O thread exists in the parent alone. mpm-itk forks for each
- * connection. So a forked process only notes that it has no client, and makes one when it first
- * decides.
+ * A client does not survive a fork in usable form: both processes would read replies from one
+ * socket, and the I/O thread exists in the parent alone. mpm-itk forks for each connection. So a
+ * forked process only notes that it has no client, and makes one when it first decides.
  *
  * The hooks call this room: rl_child_init() in child_init, the others while requests are served.
  */

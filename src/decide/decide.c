@@ -3,7 +3,7 @@
  * decide: the flow of a decision.
  *
  *     memory   if a snapshot of what Redis last reported, or this host's own count, denies, the
- *              request is denied and nothing is charged
+ *              request is denied and no live rule is charged
  *     Redis    one call for all rules that hosts share; it charges all of them or none
  *     host     the rules that this host counts alone and, where Redis did not answer, the others
  *              by on-failure=
@@ -105,7 +105,7 @@ static void check_snapshot(rl_step *s, rl_outcome *o)
                                       &o->view);
     if (verdict == RL_SNAPSHOT_UNKNOWN)
         return;
-    /* A block starts in Redis, and so does the denial that starts it. */
+    /* A block starts in Redis, so a denial that would start one must be made there, too. */
     o->starts_block = rl_limiter_blocks(&limit, &o->view.state, o->view.now, o->cost);
     o->revalidates = verdict == RL_SNAPSHOT_STALE || o->starts_block;
     o->limit = limit;
@@ -214,7 +214,7 @@ static int conclude(rl_step *s)
         rl_outcome *o = s->outcomes[i];
 
         if (o->source == RL_SOURCE_REDIS && !o->redis_key)
-            o->source = RL_SOURCE_LOCAL; /* memory was enough */
+            o->source = RL_SOURCE_LOCAL; /* Redis was not asked about it */
         chain->on_response |= o->charged && o->limit.on_response;
         count_outcome(s, o, refused);
         if (!o->denies)
@@ -235,7 +235,7 @@ static int conclude(rl_step *s)
     return chain->closed ? HTTP_SERVICE_UNAVAILABLE : OK;
 }
 
-/* The request that led to one of these has been decided already. */
+/* The main request, or the one that led to the error page, has been decided already. */
 static int is_subrequest_or_error_page(const request_rec *r)
 {
     return r->main || (r->prev && r->prev->status != HTTP_OK);

@@ -38,7 +38,7 @@ const char *rl_evaluation_string(rl_evaluation *e, const rl_expr *expr)
     return NULL;
 }
 
-/* Whether a condition is met; otherwise, if there is none or it fails. */
+/* Whether a condition is met. Returns `otherwise` if there is no condition, or it fails. */
 static int is_met(rl_evaluation *e, const rl_expr *expr, int otherwise)
 {
     const char *error = NULL;

@@ -2,13 +2,13 @@
 /*
  * call: a command on its way to Redis, and the caller that waits for its reply.
  *
- * One exchange of the state decides between a reply and a deadline that meet, and with it which
- * side releases the call. The caller sleeps on the same word (futex(2)), so a wake-up that comes
- * too early or too late does no harm.
+ * If a reply and a deadline coincide, one exchange of the state decides between them, and with it
+ * which side releases the call. The caller sleeps on the same word (futex(2)), so a wake-up that
+ * comes too early or too late does no harm.
  *
  * Waking costs more than the rest of a call. So the leader, which completes many calls at once,
  * wakes only a few of the sleeping callers, and each of them wakes one more before it goes on. No
- * chain breaks: a caller that finds its call done wakes the next one, whatever woke it.
+ * wake-up is lost: a caller that finds its call done wakes the next one, whatever woke it.
  */
 #include <errno.h>
 #include <linux/futex.h>

@@ -188,7 +188,7 @@ static void make_greetings(rl_client *client)
 
         add_greeting(client, rl_greeting_make(client->pool, "SCRIPT LOAD", 3, load));
     }
-    /* Changes nothing, and every user may run it. */
+    /* Changes nothing. If the user may not run it, the error reply is a sign of life, too. */
     client->sign_of_life = rl_greeting_make(client->pool, "SELECT", 2, select);
 }
 

@@ -4,8 +4,8 @@
  *
  * A server has a place, at its index in the table of slots, and the place has a node. Places are
  * made when they are needed and never freed, so a caller may keep a pointer to a node. When a place
- * gets another server, its node is replaced. A node without slots is suspended: it has no
- * connection, and its breaker is reset, since no calls go to it.
+ * gets another server, its node is replaced. A node without slots that has had no calls for a while
+ * is suspended: it has no connection, and its breaker is reset.
  *
  * The table is stale when MOVED has corrected it, when a slot has no owner, and as long as a node
  * that has slots is down or its breaker open. A stale table is read again from one node after the

@@ -4,8 +4,8 @@
 -- many share, so it has no functions and no table for each rule. A tail is dropped: a key can have
 -- one here only if the configuration differs between hosts or has changed.
 --
--- SET with KEEPTTL takes a tenth of the call less than PSETEX. So a key gets a new time to live
--- only at its first charge in a window, or when its level will outlive the old one.
+-- With SET and KEEPTTL the call takes a tenth less time than with PSETEX. So a key gets a new time
+-- to live only at its first charge in a window, or when its level will outlive the old one.
 local call, pcall, floor = redis.call, redis.pcall, math.floor
 local pack, unpack = struct.pack, struct.unpack
 local t = call('TIME')

@@ -12,9 +12,9 @@
  *
  * In a child without threads (prefork) httpd handles SIGTERM by destroying the pools inside the
  * signal handler and ending the process. The interrupted thread may hold the keeper's lock, or that
- * of malloc. So from then on the lock is not taken, and stop() waits for the keeper's thread only
- * for a moment, while it works. The keeper, its entries and its thread's client are in no pool that
- * is destroyed.
+ * of malloc. So from then on requests do not take the lock, and stop() waits only for a moment for
+ * the keeper's thread, while it works. The keeper, its entries and its thread's client lie outside
+ * those pools.
  */
 #include <poll.h>
 #include <pthread.h>

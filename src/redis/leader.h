@@ -8,9 +8,9 @@
  *
  * In a child with threads an I/O thread leads while there are many calls at a time: their commands
  * share each node's connection, full duplex. A caller that finds nothing in flight leads itself,
- * which saves the hand-over. It then also sends what others queue, and leaves what is in flight
- * when its own reply has come to the I/O thread. In a child with one thread, that thread always
- * leads, and does I/O only during requests.
+ * which saves the hand-over. It then also sends what others queue; once its own reply has come, it
+ * leaves the calls still in flight to the I/O thread. In a child with one thread, that thread
+ * always leads, and does I/O only during requests.
  *
  * Created after fork, in the pool of the child. Times are µs on rl_link_clock().
  */

@@ -394,7 +394,7 @@ static void receive(rl_link *link, int64_t now_us)
 
 /*
  * Whether a request has time to wait check_us for a sign of life, then to connect again and to be
- * answered. It has not where Redis is far away. The kernel measures how far; a unix socket is near.
+ * answered: whether four round trips take less. The kernel measures them; 0 on a unix socket.
  */
 static int is_near(const rl_link *link)
 {

@@ -42,7 +42,7 @@ int rl_node_is_open(const rl_node *node)
 
 /*
  * Counts a lost connection. Where sentinels name the server, drops its address until they have been
- * asked again; the node has failed only if none of them knows one. Returns 1 for such a node.
+ * asked again, and returns 1: the node has then failed only if none of them knows an address.
  */
 static int forget_place(rl_node *node)
 {

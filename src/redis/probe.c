@@ -2,8 +2,8 @@
 /*
  * probe: the command of a probe, a decision that counts against no client.
  *
- * The full script writes nothing if it charges nothing, so its probes have a cost. Most probes find
- * no key for a window of 100 ms, and all but the first find one for a window of an hour.
+ * The full script writes nothing if it charges nothing, so its probes have a cost. Each probe has a
+ * key whose window of 100 ms has usually ended since the last one, and a key that lasts longer.
  */
 #include <apr_strings.h>
 

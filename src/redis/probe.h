@@ -4,8 +4,8 @@
  *
  * A probe that did less than decisions do would close a breaker that the next decision opens again.
  * So the ways in which calls were made so far are remembered, and probes take these in turn: each
- * uses the same script as such calls do, on keys that are written in the same way. What no call
- * needs, the Redis user need not have the right to run.
+ * uses the same script as such calls do, on keys that are written in the same way. So probes
+ * need no rights in Redis beyond those that calls need.
  *
  * Pure, for any thread.
  */

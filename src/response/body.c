@@ -139,7 +139,7 @@ static void send_body(request_rec *r, const rl_chain *chain, const char *seconds
     ap_pass_brigade(r->output_filters, brigade);
 }
 
-/* Closes the connection if the request's body has not arrived: httpd would read it, and block. */
+/* Closes the connection if the request has a body: httpd would read all of it, and block. */
 static void discard_body(request_rec *r)
 {
     const char *length = apr_table_get(r->headers_in, "Content-Length");

@@ -3,9 +3,9 @@
  * quota_page: the quotas of the client that asks, as JSON.
  *
  * For example for a dashboard that shows a customer how much is left. The page lists the rules of
- * its own section, so it belongs below the section whose rules it should list. It charges nothing
- * and is never denied, so that a client whose quota is used up can still see when it is back. Each
- * request for it asks Redis once.
+ * its own section, so it belongs below the section whose rules it should list. Only rules with
+ * phase=early, decided before the handler is known, charge or deny it, so a client whose quota is
+ * used up can still see when it is back. Each request for it asks Redis once.
  *
  * Rules that never show in a response are not listed: those with headers=off, and shadow rules.
  */

@@ -10,8 +10,8 @@
  *    40  the tenth that it counts for, by host_ms; one in the past counts as zero
  *    24  places that end in it
  *
- * A thread adds its place by a swap and then loads all counters, in the one order of all swaps, so
- * two threads never both get the last place. Both may see one too many; each then takes its place
+ * A thread adds its place by a swap and then loads all counters, both sequentially consistent. So
+ * two threads never both get the last place. Both may find one too many; each then takes its place
  * off again and retries as long as one is free.
  */
 #include "shm/delayed.h"

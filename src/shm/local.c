@@ -19,8 +19,9 @@
  *    the key wins; otherwise, of the tenures of this key that are being made, the one in the lowest
  *    place does; the others are ended. Any thread may finish a tenure that another one began, so a
  *    maker that dies blocks nothing.
- * 4. A state is changed by one swap from exactly the state that was judged. Whether it was another
- *    one in between does not matter, since an entry has no state beside these words.
+ * 4. A state is changed by one swap from exactly the state that was judged. It may have
+ *    changed and changed back in between, which does no harm: an entry has no state besides these
+ *    words.
  *    local_count.c describes how a count and its pending units stay consistent; a snapshot has a
  *    checksum.
  * 5. The other members of an entry only steer eviction and the log, and may be wrong.
@@ -28,7 +29,7 @@
  * Why a key never has two ready tenures: let two tenures of it be begun, A before B, and let a
  * thread be about to make B ready. It looks at A's place after B was begun, hence after A was. If
  * it sees A ready, it gives B up. If it sees A being made, it ends one of the two by a swap. If A
- * is over, its generation does not come back. In each case A can no longer become ready beside B.
+ * is over, it stays over, except as described below. So A can no longer become ready beside B.
  * One thread always gets on: no maker of the same key ends the tenure in the lowest place, and
  * makers of other keys take a place that is being made only if all eight are.
  *
@@ -356,8 +357,8 @@ uint32_t rl_local_unreported(rl_local *table, uint64_t key, int64_t host_ms, int
 }
 
 /*
- * A running count of the entries would stay wrong for good once a process is killed beside it. So
- * entries are counted here; of a large table only one set in so many.
+ * A running count of the entries would stay wrong for good if a process died before updating it. So
+ * entries are counted here; in a large table, only those of every n-th set.
  */
 void rl_local_read_stats(const rl_local *table, rl_local_stats *stats)
 {

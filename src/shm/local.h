@@ -160,9 +160,9 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
                                             int64_t cost, int64_t host_ms, rl_view *view);
 
 /*
- * Has the caller revalidate a stale denial, that is, ask Redis again; for a second no other caller
- * will. Returns 0 if another caller does already, or the host has revalidated too many: then the
- * denial stands.
+ * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again; no other
+ * caller is told to for a second. Returns 0 if another caller already does, or the host has
+ * revalidated too many: then the denial stands.
  */
 int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms);
 

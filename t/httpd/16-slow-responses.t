@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
 # With charge-on=, a unit stays pending as long as its request takes, even through a reload, and is then
-# settled by the status of the response. Pending units of a child that is killed become charges in the
-# second minute after.
+# settled by the status of the response. Pending units of a child that is killed become charges one
+# to two minutes later.
 #
 # In the module that this test builds, such a minute (PERIOD) lasts four seconds. All hosts wait at the same
 # time for several of them to pass.
