@@ -20,15 +20,17 @@ static int64_t now_ms(void)
 
 void rl_node_say_opened(rl_node *node, const char *why)
 {
-    if (!rl_breaker_log_opened(node->breaker, &node->options.logger, node->name, why, now_ms()))
+    if (!rl_breaker_log_opened(node->breaker, &node->options.logger, node->name, why, now_ms())) {
         apr_cpystrn(node->unlogged, why, sizeof(node->unlogged));
+        node->unlogged_opening = atomic_load(&node->breaker->opened);
+    }
 }
 
 void rl_node_say_opened_late(rl_node *node)
 {
     if (!*node->unlogged)
         return;
-    if (!rl_node_is_open(node))
+    if (!rl_node_is_open(node) || atomic_load(&node->breaker->opened) != node->unlogged_opening)
         rl_breaker_log_left_out(node->breaker);
     else if (!rl_breaker_log_opened(node->breaker, &node->options.logger, node->name,
                                     node->unlogged, now_ms()))

@@ -39,6 +39,7 @@ struct rl_node {
     unsigned losses;     /* see rl_node_losses() */
     int trying;          /* the request under way was let through an open breaker */
     char unlogged[RL_NODE_WHY]; /* why the breaker opened, too soon for the log; "": nothing */
+    uint64_t unlogged_opening;  /* its number: the breaker's count of openings */
 };
 
 /* Logs that the breaker has opened, and why; later if it is too soon for the log. */
