@@ -128,7 +128,11 @@ subtest 'connections have names in CLIENT LIST if the user may set them' => sub 
     let_in_user($redis);
     my $host = host($redis, 'limiter ' . SECRET);
     limits($host, 'a user that may set names');
-    my @names = sort $redis->cmd(qw(CLIENT LIST)) =~ / name=(ratelimit:\S+) /g;
+    my @names;
+    Process::wait_until(sub {
+        @names = sort $redis->cmd(qw(CLIENT LIST)) =~ / name=(ratelimit:\S+) /g;
+        return @names >= $host->children;
+    }, what => 'each child to connect');
     my @pids = sort map { /:(\d+)$/ } @names;
     is_deeply \@pids, [sort $host->children], 'the connection of each child is named after its pid'
         or diag explain \@names;

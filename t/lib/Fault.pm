@@ -180,6 +180,7 @@ sub named {
 # Directives the httpd needs beside the URL.
 sub config {
     my ($self) = @_;
+    return "RateLimitRedisTimeout 10s connect=10s\n" if $self->{answers} eq 'all'; # nothing is to be late
     return '' unless $self->{password};
     my $file = Process::tempdir('secret') . '/password';
     _write($file, "$self->{password}\n");

@@ -24,6 +24,8 @@ use File::Temp ();
 use POSIX qw(WNOHANG);
 use Time::HiRes qw(sleep time);
 
+use constant PATIENCE => 5;
+
 my %running;       # pid => { owner, name }
 my %status;        # pid => wait status of what has ended
 my @complaints;    # problems that fail the test although all its checks passed
@@ -131,10 +133,11 @@ sub _sweep {
     delete $running{$pid};
 }
 
-# Polls until the condition is true and returns its value; dies after `within`.
+# Polls until the condition is true and returns its value; dies after a multiple of `within` seconds, because the
+# machine may be busy. A caller that goes on if it dies gives an empty `what`; for it `within` is exact.
 sub wait_until {
     my ($condition, %opt) = @_;
-    my $within = $opt{within} || 20;
+    my $within = ($opt{within} || 20) * ($opt{what} ? PATIENCE : 1);
     my $until  = time + $within;
     while (1) {
         my $value = $condition->();
