@@ -163,7 +163,7 @@ subtest 'one working sentinel among broken ones is enough' => sub {
     my $url = sub { 'sentinel://' . join(',', map { 'localhost:' . $_->port } @_) . '/limits' };
     for my $mpm (qw(event prefork)) {
         my $host = host($url->($dead, $dumb, $wrong, $deaf, $good), 'RateLimit one 200/1h',
-            mpm => $mpm, children => $mpm eq 'event' ? 5 : 10, wait => '20s connect=3s');
+            mpm => $mpm, children => $mpm eq 'event' ? 5 : 10, wait => '10s connect=3s');
         my $sum = load($host, 1000, from => "127.0.0." . length $mpm);
         is_deeply $sum->{status}, { 200 => 200, 429 => 800 }, "the quota is exact with one that works ($mpm)";
     }

@@ -211,7 +211,7 @@ sub DESTROY {
     $self->stop;
 }
 
-# Waits up to two seconds until httpd has closed the connections that clients closed.
+# Waits up to six seconds until httpd has closed the connections that clients closed.
 # On a stop signal the event MPM aborts the sockets of its workers, and may crash in
 # apr_os_sock_get() if a worker closes its socket at the same moment.
 sub _settle {
@@ -221,7 +221,7 @@ sub _settle {
         open my $in, '<', '/proc/net/tcp' or return 0;
         return grep { index($_, ' 08 ') > 0 && /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 / } <$in>;
     };
-    eval { Process::wait_until(sub { !$closing->() }, within => 2, what => '') };
+    eval { Process::wait_until(sub { !$closing->() }, within => 6, what => '') };
 }
 
 # Makes the object and its files; does not start the server.
