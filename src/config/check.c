@@ -14,6 +14,7 @@
 #include "config/check.h"
 #include "config/config.h"
 #include "config/redis.h"
+#include "rule/parse.h"
 #include "rule/text.h"
 
 extern module AP_MODULE_DECLARE_DATA ratelimit_redis_module;
@@ -113,6 +114,8 @@ static int check_rule(apr_pool_t *pool, server_rec *s, const rl_settings *settin
              "for example tier=%{env:PLAN}");
     if (rule->on_failure && (rule->sync == RL_SYNC_LOCAL || !settings->redis))
         warn(s, place, "on-failure= does nothing for a rule that does not use Redis");
+    if (rule->sync == RL_SYNC_LEASE && !settings->redis)
+        warn(s, place, "sync=lease does nothing without RateLimitRedis: this host counts alone");
     if (rule->adaptive && !settings->adaptive_count)
         warn(s, place, "adaptive does nothing without RateLimitAdaptive, for example "
              "RateLimitAdaptive 70 0.5");
@@ -141,6 +144,70 @@ static void set_block_or_pending(void)
     }
 }
 
+#define LEASE_MIN_MS 20 /* a shorter lease is spent less often than it is asked for */
+
+/* The smallest lease_ms of the rules of a counter. */
+static int64_t lease_ms_of(uint64_t counter)
+{
+    const apr_array_header_t *rules = rl_config_rules();
+    int64_t least_ms = RL_LEASE_MAX_MS;
+
+    for (int i = 0; i < rules->nelts; i++) {
+        const rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
+
+        if (!rule->off && rule->counter == counter && rl_parse_lease_ms(rule) < least_ms)
+            least_ms = rl_parse_lease_ms(rule);
+    }
+    return least_ms;
+}
+
+/* Why a rule cannot be leased; NULL: it can. */
+static const char *refuse_lease(apr_pool_t *pool, const rl_rule *rule, int64_t lease_ms)
+{
+    if (rule->has_block_or_pending)
+        return "sync=lease: another rule of the same name, algorithm and window has block= or "
+            "charge-on=, which cannot be combined with it";
+    if (!rl_limiter_is_bucket(&rule->limit))
+        return NULL;
+    if (rule->limit.burst < RL_LEASE_SHARE)
+        return apr_psprintf(pool, "sync=lease needs a burst of at least %d; this one is %"
+                            APR_INT64_T_FMT, RL_LEASE_SHARE, rule->limit.burst);
+    if (lease_ms < LEASE_MIN_MS)
+        return apr_psprintf(pool, "sync=lease: the burst of the rule or of one of its tiers is too "
+                            "small: a quarter of it is refilled in %" APR_INT64_T_FMT " ms, and a "
+                            "lease needs at least %d ms", lease_ms, LEASE_MIN_MS);
+    return NULL;
+}
+
+/*
+ * Prepares the counters of rules with sync=lease. All rules of a counter get the smaller burst, also
+ * those that ask Redis for each request.
+ */
+static int prepare_leases(apr_pool_t *pool, server_rec *s)
+{
+    const apr_array_header_t *rules = rl_config_rules();
+    int good = 1;
+
+    for (int i = 0; i < rules->nelts; i++) {
+        const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
+        const rl_rule *rule = place->rule;
+        int64_t lease_ms = lease_ms_of(rule->counter);
+        const char *error = NULL;
+
+        if (rule->off || rule->sync != RL_SYNC_LEASE || rule->limit.lease_ms)
+            continue;
+        error = refuse_lease(pool, rule, lease_ms);
+        for (int j = 0; j < rules->nelts && !error; j++) {
+            rl_rule *other = APR_ARRAY_IDX(rules, j, rl_written_rule).rule;
+
+            if (!other->off && other->counter == rule->counter)
+                error = rl_parse_lease(pool, other, lease_ms);
+        }
+        good &= !error || refuse(s, place, error);
+    }
+    return good;
+}
+
 int rl_config_check(apr_pool_t *pool, server_rec *main_server)
 {
     const apr_array_header_t *rules = rl_config_rules();
@@ -148,6 +215,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     int good = 1;
 
     set_block_or_pending();
+    good = prepare_leases(pool, main_server);
     for (int i = 0; i < rules->nelts; i++) {
         const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
 

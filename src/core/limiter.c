@@ -360,6 +360,47 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
     return rl_limiter_retry_after(limit, state, now, remaining + 1);
 }
 
+/* --- Leases ------------------------------------------------------------------------------- */
+
+/* The ms that a lease that begins now may be spent in, at the most. */
+static int64_t lease_rest(const rl_limit *limit, int64_t now)
+{
+    if (rl_limiter_is_bucket(limit))
+        return limit->lease_ms;
+    return limit->window_ms - now % limit->window_ms;
+}
+
+int64_t rl_limiter_lease_ms(const rl_limit *limit, int64_t now)
+{
+    return least(lease_rest(limit, now) * 7 / 8, limit->lease_ms);
+}
+
+int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
+                         int64_t wanted)
+{
+    int64_t left = rl_limiter_remaining(limit, state, now) - cost;
+    int64_t lasts_ms = rl_limiter_lease_ms(limit, now);
+    int64_t rest = least(left, rl_limiter_capacity(limit) / RL_LEASE_REST);
+
+    if (lasts_ms < RL_LEASE_DEMAND_MS)
+        wanted = wanted * lasts_ms / RL_LEASE_DEMAND_MS;
+    return most(0, least(wanted, most(left / RL_LEASE_SHARE, rest)));
+}
+
+int64_t rl_limiter_bucket_lease_ms(const rl_limit *limit)
+{
+    int64_t quarter = limit->window_ms / 4;
+
+    if (limit->quota > 0)
+        quarter = least(quarter, limit->burst * limit->window_ms / (4 * limit->quota));
+    return least(quarter, RL_LEASE_MAX_MS);
+}
+
+int64_t rl_limiter_leased_burst(int64_t quota, int64_t burst, int64_t window_ms, int64_t lease_ms)
+{
+    return burst < RL_LEASE_SHARE ? burst : burst - divide_up(quota * lease_ms, window_ms);
+}
+
 /* --- Charges ------------------------------------------------------------------------------ */
 
 static void charge_log(const rl_limit *limit, rl_state *state, int64_t cost)

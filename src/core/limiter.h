@@ -25,6 +25,12 @@
 #define RL_SOFT_RETRY_MS 1000                    /* after a denial by pending units alone */
 #define RL_NEVER INT64_C(-1)                     /* in place of a wait: waiting does not help */
 
+/* Plain numbers, because the scripts take their texts. */
+#define RL_LEASE_MAX_MS 1000  /* a lease lives no longer */
+#define RL_LEASE_DEMAND_MS 100 /* a host leases what it needs for so long */
+#define RL_LEASE_SHARE 8      /* of what is left, a lease may be one in so many */
+#define RL_LEASE_REST 64      /* and all that is left if that is one in so many of the capacity */
+
 /*
  * Pending units that are neither settled nor prolonged become charges after one to two periods. The
  * scripts take this text, so it must be a plain number. Tests build with a shorter one.
@@ -42,6 +48,7 @@ typedef struct {
     int64_t delay_ms;  /* of a leaky bucket: for how long a request may be delayed */
     int64_t block_ms;  /* how long a denial blocks the counter; 0: not at all */
     int on_response;   /* units are pending until the response decides whether they are charged */
+    int64_t lease_ms;  /* how old a leased unit may become, at most RL_LEASE_MAX_MS; 0: no leases */
 } rl_limit;
 
 /* Admitted units whose responses are not known yet. */
@@ -166,6 +173,32 @@ int64_t rl_limiter_reset(const rl_limit *limit, const rl_state *state, int64_t n
  * RL_NEVER if nothing is used.
  */
 int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64_t now);
+
+/*
+ * Leases: units that Redis charges at once and a host spends later, see shm/local_lease.c.
+ *
+ * How many of the wanted units a request of this cost is leased beyond it: what a lease that begins
+ * now can be spent on before it ends, and no more than the share of what is left.
+ */
+int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
+                         int64_t wanted);
+
+/*
+ * For how many ms a host may spend units that are leased now, counted from when it asked: 7/8 of
+ * what remains of a window, or of limit->lease_ms for a bucket, so that a clock that is up to an
+ * eighth slower than Redis's does no harm.
+ */
+int64_t rl_limiter_lease_ms(const rl_limit *limit, int64_t now);
+
+/* The lease_ms of a bucket: at most a quarter of its window and of the time its burst drains in. */
+int64_t rl_limiter_bucket_lease_ms(const rl_limit *limit);
+
+/*
+ * The burst that each debit of a leased bucket must fit into, whether it is a lease or not: less
+ * than the burst by what drains in lease_ms, because units may be spent so much later. A burst that
+ * is too small for leases stays as it is.
+ */
+int64_t rl_limiter_leased_burst(int64_t quota, int64_t burst, int64_t window_ms, int64_t lease_ms);
 
 /* Charges cost units, or makes them pending if limit->on_response, whether they fit or not. */
 void rl_limiter_charge(const rl_limit *limit, rl_state *state, int64_t cost);

@@ -26,7 +26,7 @@ static const char *redis_key_of(const rl_step *s, rl_outcome *o)
                        o->rule->key_suffix + 1, NULL);
 }
 
-static void add_ask(rl_step *s, rl_outcome *o)
+rl_ask *rl_step_ask_about(rl_step *s, rl_outcome *o)
 {
     rl_ask *ask;
 
@@ -43,6 +43,7 @@ static void add_ask(rl_step *s, rl_outcome *o)
                                         rl_chain_identity_text(s->chain, o), "}", NULL);
         ask->tiers = o->rule->tiers_text;
     }
+    return ask;
 }
 
 /*
@@ -57,7 +58,7 @@ static void add_asks(rl_step *s, int shadow)
 
             if (o->source == RL_SOURCE_REDIS && !o->exempt && o->shadow == shadow
                 && o->rule->is_shared == shared)
-                add_ask(s, o);
+                rl_step_want_lease(s, o, rl_step_ask_about(s, o));
         }
     }
 }
@@ -91,6 +92,7 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
 {
     rl_local_reply reply = {.overridden = ask->override == RL_OVERRIDE_QUOTA,
                             .sent_ms = s->host_ms, .received_ms = rl_local_clock()};
+    rl_state with_lease; /* memory counts what is leased as charged, like Redis */
 
     log_override(s, o, ask->override);
     o->exempt = ask->override == RL_OVERRIDE_UNLIMITED;
@@ -110,6 +112,12 @@ static void settle_asked(rl_step *s, rl_outcome *o, const rl_ask *ask, int all)
         rl_step_mark_charged(o);
     reply.state = &o->view.state;
     reply.redis_now = o->view.now;
+    if (ask->wanted) {
+        rl_step_take_lease(s, o, ask, reply.received_ms);
+        with_lease = o->view.state;
+        rl_limiter_charge(&o->limit, &with_lease, o->charged ? ask->leased : 0);
+        reply.state = &with_lease;
+    }
     rl_local_snapshot_store(s->context->local, o->key, &o->limit, &reply);
 }
 
@@ -170,7 +178,7 @@ static void fall_back(rl_step *s, rl_outcome *o)
 
     s->chain->fallback = 1;
     o->redis_key = NULL;
-    if (o->revalidates) {
+    if (o->revalidates && !o->dry) {
         o->limit = *o->snapshot_limit;
         rl_step_deny_from_memory(o);
         return;

@@ -48,6 +48,9 @@ typedef struct rl_outcome {
     int revalidates;       /* memory denies, and this request asks Redis whether it still does */
     const rl_limit *snapshot_limit; /* if so: the limit by which memory denies */
     int starts_block;      /* revalidates so that Redis starts the block */
+    int dry;               /* revalidates because units of a leased counter may be free again */
+    uint64_t lease_key;    /* of its leases in the local tier; 0: it has none */
+    rl_lease lease;        /* what it spent: with RL_SOURCE_LEASE */
     int uncounted;         /* Redis did not answer, and on-failure= is open or closed */
     int fail_closed;       /* of a live rule: Redis did not answer, and on-failure= is closed */
     struct rl_outcome *next;
@@ -65,6 +68,7 @@ typedef struct {
     rl_evaluation evaluation; /* of the request that is bound */
     int64_t waited_us;   /* for Redis; starts again at 0 after the response */
     int fallback;        /* Redis did not answer */
+    int refills;         /* a lease is to be refilled */
     int on_response;     /* something is pending until the response is known */
     rl_outcome *closed;  /* an outcome that is fail_closed */
 } rl_chain;

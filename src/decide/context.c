@@ -22,7 +22,7 @@ APLOG_USE_MODULE(ratelimit_redis);
  * Version of the layout of all shared memory. Raise it with each change of a layout: a new version
  * of the module, loaded by a reload, must not read the old one's memory.
  */
-#define LAYOUT 3
+#define LAYOUT 4
 
 #define NAME(of) "ratelimit_redis:segment:" of
 

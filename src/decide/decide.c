@@ -43,12 +43,13 @@ static void prepare(rl_step *s, const rl_rule *rule, int shadow)
     o->exempt = !rl_evaluation_limit(&s->chain->evaluation, rule, &o->limit);
     o->shadow = shadow || rule->shadow;
     s->shadows += o->shadow;
-    if (s->context->client && rule->sync == RL_SYNC_REQUEST) {
+    if (s->context->client && rule->sync != RL_SYNC_LOCAL) {
         o->kind = RL_LOCAL_SNAPSHOT;
         o->source = RL_SOURCE_REDIS;
     }
     else {
         o->kind = RL_LOCAL_COUNT;
+        o->limit.lease_ms = 0;
         o->source = RL_SOURCE_LOCAL;
         o->limit.algorithm = rl_algorithms[o->limit.algorithm].local;
     }
@@ -107,7 +108,8 @@ static void check_snapshot(rl_step *s, rl_outcome *o)
         return;
     /* A block starts in Redis, so a denial that would start one must be made there, too. */
     o->starts_block = rl_limiter_blocks(&limit, &o->view.state, o->view.now, o->cost);
-    o->revalidates = verdict == RL_SNAPSHOT_STALE || o->starts_block;
+    o->dry = verdict == RL_SNAPSHOT_DRY;
+    o->revalidates = verdict == RL_SNAPSHOT_STALE || o->dry || o->starts_block;
     o->limit = limit;
     if (!o->revalidates)
         rl_step_deny_from_memory(o);
@@ -127,11 +129,18 @@ static void take_on_revalidations(rl_step *s)
         if (o->revalidates
             && (s->peek || (denied && !o->shadow)
                 || !(o->starts_block
-                     || rl_local_snapshot_revalidate(s->context->local, o->key, s->host_ms)))) {
+                     || rl_local_snapshot_revalidate(s->context->local, o->key, s->host_ms,
+                                                     !o->dry)))) {
             o->revalidates = 0;
             rl_step_deny_from_memory(o);
         }
     }
+}
+
+/* Whether an outcome's counter has leases that it can be charged to. */
+static int may_spend(const rl_step *s, const rl_outcome *o)
+{
+    return o->limit.lease_ms && o->rule->sync == RL_SYNC_LEASE && o->cost > 0 && !s->peek;
 }
 
 static void consult_memory(rl_step *s)
@@ -139,7 +148,7 @@ static void consult_memory(rl_step *s)
     for (int i = 0; i < s->count; i++) {
         rl_outcome *o = s->outcomes[i];
 
-        if (o->exempt)
+        if (o->exempt || (may_spend(s, o) && rl_step_spend(s, o)))
             continue;
         if (o->kind == RL_LOCAL_SNAPSHOT)
             check_snapshot(s, o);
@@ -188,7 +197,8 @@ static int waits_longer(const rl_outcome *o, const rl_outcome *than)
 
 static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
 {
-    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->uncounted;
+    int unseen = o->kind == RL_LOCAL_SNAPSHOT && !o->redis_key && !o->uncounted
+        && o->source != RL_SOURCE_LEASE;
     rl_verdict verdict = RL_PASSED;
 
     if (o->denies || o->fail_closed)
@@ -198,6 +208,8 @@ static void count_outcome(const rl_step *s, const rl_outcome *o, int refused)
     else if (unseen || (refused && !o->shadow))
         verdict = RL_VETOED;
     rl_stats_count(s->context->stats, o->rule->row, verdict, o->source);
+    if (o->source == RL_SOURCE_LEASE && verdict != RL_VETOED)
+        rl_stats_count_lease(s->context->stats, RL_LEASE_SPENT, o->cost);
 }
 
 static int conclude(rl_step *s)
@@ -228,6 +240,8 @@ static int conclude(rl_step *s)
         rl_step_give_back(s);
     if (chain->on_response && s->context->keeper) /* NULL: no memory, or no descriptor left */
         rl_step_keep(s);
+    if (chain->refills && rl_client_has_thread(s->context->client))
+        rl_step_refill(s);
     if (delay_ms > 0)
         apr_sleep(apr_time_from_msec(delay_ms));
     if (chain->denial)
@@ -324,11 +338,14 @@ void rl_decide_settle(request_rec *r, const rl_context *context)
     while (r->next)
         r = r->next;
     chain = rl_chain_of(r);
-    if (!chain || !chain->on_response)
+    if (!chain || !(chain->on_response || chain->refills))
         return;
     s.r = r;
     s.context = context;
     s.chain = chain;
     s.host_ms = rl_local_clock();
-    rl_step_settle(&s, r->status);
+    if (chain->on_response)
+        rl_step_settle(&s, r->status);
+    if (chain->refills)
+        rl_step_refill(&s);
 }

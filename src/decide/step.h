@@ -97,6 +97,29 @@ static inline int64_t rl_step_time_left_us(const rl_step *s)
  */
 void rl_step_ask_redis(rl_step *s);
 
+/* Appends an ask for a decision about an outcome, and sets its key in Redis. */
+rl_ask *rl_step_ask_about(rl_step *s, rl_outcome *o);
+
+/* --- lease.c ------------------------------------------------------------------------------ */
+
+/*
+ * Spends an outcome's cost from a lease of its counter; the outcome is then charged. Returns 0 if
+ * no lease has so much.
+ */
+int rl_step_spend(rl_step *s, rl_outcome *o);
+
+/* Has the ask about an outcome also ask for a lease, unless another request does. */
+void rl_step_want_lease(const rl_step *s, const rl_outcome *o, rl_ask *ask);
+
+/* Stores the lease that came with a reply, received at host_ms. */
+void rl_step_take_lease(rl_step *s, rl_outcome *o, const rl_ask *ask, int64_t received_ms);
+
+/*
+ * Refills the leases of the chain that need it. Without an I/O thread it waits for Redis, as long as
+ * a request may: call it after the response then.
+ */
+void rl_step_refill(rl_step *s);
+
 /* --- delay.c ------------------------------------------------------------------------------ */
 
 /*

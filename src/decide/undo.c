@@ -49,7 +49,9 @@ static void give_back_here(rl_step *s, rl_outcome *o)
     rl_local *local = s->context->local;
     rl_local_units units = {o->position, o->cost, s->host_ms, o->view.now};
 
-    if (o->limit.on_response)
+    if (o->source == RL_SOURCE_LEASE)
+        rl_local_lease_return(local, o->lease_key, o->lease.serial, o->cost);
+    else if (o->limit.on_response)
         rl_local_settle(local, o->key, &o->limit, &units, 0);
     else
         rl_local_give_back(local, o->key, &o->limit, o->position, o->cost);

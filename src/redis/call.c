@@ -64,6 +64,7 @@ rl_call *rl_call_make(rl_calls *calls, rl_node *node, int awaited, char *command
     call->command.bytes = command;
     call->command.length = length;
     call->reply = NULL;
+    call->on_end = NULL;
     return call;
 }
 
@@ -102,8 +103,11 @@ void rl_call_wake(rl_calls *calls)
         next = call->next;
         call->next = chains[n % CHAINS];
         was = atomic_exchange(&call->state, RL_CALL_DONE);
-        if (was == RL_CALL_ABANDONED)
+        if (was == RL_CALL_ABANDONED) {
+            if (call->on_end)
+                call->on_end(call->data, call->reply);
             rl_call_release(calls, call);
+        }
         else if (was == RL_CALL_ASLEEP)
             chains[n++ % CHAINS] = call;
     }

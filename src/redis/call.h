@@ -23,6 +23,9 @@
 
 typedef enum { RL_CALL_PENDING, RL_CALL_ASLEEP, RL_CALL_DONE, RL_CALL_ABANDONED } rl_call_state;
 
+/* Gets the reply to a command, or NULL if it is lost. Called once, by the leader; must not block. */
+typedef void rl_reply_handler(void *data, const redisReply *reply);
+
 typedef struct rl_call {
     _Atomic int state; /* rl_call_state; the caller sleeps on it */
     int awaited;       /* a caller waits for it; once it gives up, the call is not sent any more */
@@ -35,6 +38,8 @@ typedef struct rl_call {
     redisReply *reply;  /* NULL with DONE: lost */
     struct rl_call *next; /* in a list; once it is done: see rl_call_wake() */
     void *owner;
+    rl_reply_handler *on_end; /* of a call that is not awaited: gets its reply; NULL: none does */
+    void *data;               /* for it */
 } rl_call;
 
 typedef struct {

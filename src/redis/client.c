@@ -7,6 +7,8 @@
  * (cross_slot.h). The client also makes the greetings of connections, and the probes.
  */
 #include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
 
 #include <apr_strings.h>
 
@@ -14,6 +16,7 @@
 #include "redis/cross_slot.h"
 #include "redis/leader.h"
 #include "redis/probe.h"
+#include "redis/slots.h"
 
 #define GREETINGS_MAX (4 + RL_SCRIPTS)
 
@@ -157,6 +160,48 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadli
         undo(client, 0, asks, n);
     if (!client->options.threaded)
         rl_leader_flush(client->leader, deadline_us);
+}
+
+/* An ask whose answer nobody waits for. */
+typedef struct {
+    rl_ask ask;
+    rl_client_on_end *on_end;
+    void *data;
+} posted;
+
+static void on_posted_end(void *data, const redisReply *reply)
+{
+    posted *p = data;
+
+    p->ask.answered = reply && reply->type != REDIS_REPLY_ERROR
+        && rl_script_read(reply, &p->ask, 1) >= 0;
+    p->on_end(p->data, &p->ask);
+    free(p);
+}
+
+int rl_client_has_thread(const rl_client *client)
+{
+    return client->options.threaded;
+}
+
+int rl_client_post(rl_client *client, const rl_ask *ask, rl_client_on_end *on_end, void *data)
+{
+    rl_post post = {.slot = rl_slots_of_key(ask->key, strlen(ask->key)), .on_end = on_posted_end};
+    posted *p = client->options.threaded ? malloc(sizeof(*p)) : NULL;
+    rl_node *node;
+
+    if (!p)
+        return 0;
+    *p = (posted){*ask, on_end, data};
+    post.data = p;
+    if (rl_servers_route(client->servers, post.slot, &node) == RL_ANSWERED) {
+        note_ways(client, rl_probe_ways(&p->ask, 1, 0));
+        post.command = rl_script_decide(&client->names, &p->ask, 1, 0, &post.length);
+        if (post.command && rl_leader_post(client->leader, node, &post))
+            return 1;
+    }
+    free(p);
+    return 0;
 }
 
 void rl_client_probe(rl_client *client)

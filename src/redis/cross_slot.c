@@ -151,7 +151,7 @@ static void give_back(decision *d)
 
         if (d->taken[i])
             backs[i] = (rl_ask){
-                .key = ask->key, .limit = ask->limit, .cost = ask->cost,
+                .key = ask->key, .limit = ask->limit, .cost = ask->cost + ask->leased,
                 .has_block_or_pending = ask->has_block_or_pending,
                 .kind = ask->limit->on_response ? RL_ASK_SETTLE : RL_ASK_GIVE_BACK,
                 .position = rl_limiter_position(ask->limit, &ask->state, ask->now)};

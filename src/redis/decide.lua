@@ -36,6 +36,12 @@
 --       26      7  position of the earlier charge: its window, its tick, or the period it is pending
 --                  in; decide_plain.lua gets no position
 --
+--                  To decide, the last bytes are these instead:
+--
+--       26      4  units wanted as a lease, beyond the cost
+--       30      2  how old a leased unit may become, in ms; 0: the counter has no leases
+--       32      1  0
+--
 -- The reply: '1' if all live rules admit, else '0'; then for each rule its state before the charge,
 -- which is one of the first three tables, and for kinds of 8 and more the fourth:
 --
@@ -63,6 +69,10 @@
 --       16      4  capacity in force
 --       20      1  override: 0 none, 1 a quota or a tier, 2 unlimited, 3 garbage, 4 its key is not
 --                  a hash, 5 Redis refuses HGET
+--
+-- and last, if a lease is wanted:
+--
+--        0      4  units leased; charged together with the cost
 --
 -- Values of keys. Anything else under a key counts as nothing and is overwritten.
 --
@@ -113,7 +123,11 @@ local function read_rule(key, record, ttl)
         r.ticks, r.clock = 1000, us
     end
     r.on_response, r.has_more = kind % 16 >= 8, kind >= 8
-    r.now = r.clock
+    r.now, r.wanted, r.leased, r.lease_ms = r.clock, 0, 0, 0
+    if r.act == 0 then
+        r.wanted, r.lease_ms = r.position % 4294967296, floor(r.position / 4294967296)
+    end
+    r.wants_lease = r.wanted > 0
     return r
 end
 
@@ -130,11 +144,14 @@ local function override(r, key, tiers)
     local _, at = string.find(tiers, ' ' .. word .. ' ', 1, true)
     if string.find(word, '^%d+$') and #word <= 10 then
         quota, capacity = word + 0, word + 0
+        if capacity >= RL_LEASE_SHARE then -- of tiers this is taken off already
+            capacity = capacity - ceil(quota * r.lease_ms * r.ticks / r.window)
+        end
     elseif at and string.find(word, '^[%w._-]+$') then
         quota, capacity = string.match(tiers, '^(%S+) (%d+)', at + 1)
     end
     if word == 'unlimited' or quota == 'unlimited' then
-        r.overridden, r.cost = 2, 0
+        r.overridden, r.cost, r.wanted = 2, 0, 0
         return
     end
     quota = tonumber(quota)
@@ -338,8 +355,8 @@ local function sum_up(r)
     end
 end
 
--- Whether so many units fit. Both sides are multiplied by the window.
-local function fits(r, units)
+-- What is used, and what may be used. Both are multiplied by the window.
+local function used_of(r)
     local used, room
     if r.algorithm == BUCKET then
         used, room = r.level, r.capacity * r.window + r.delay * r.quota
@@ -351,7 +368,30 @@ local function fits(r, units)
             used = used + r.prev * (r.window - (r.now - r.index * r.window))
         end
     end
+    return used, room
+end
+
+local function fits(r, units)
+    local used, room = used_of(r)
     return units <= r.capacity and used + units * r.window <= room
+end
+
+-- How many units to lease beyond the cost: what can be spent before the lease ends, and no more than
+-- a share of what is left.
+local function lease(r)
+    if r.wanted == 0 then
+        return 0
+    end
+    local used, room = used_of(r)
+    local left = floor((room - used) / r.window) - r.before - r.pending - r.cost
+    local lasts = r.algorithm == BUCKET and r.lease_ms or r.window - r.now % r.window
+    lasts = min(floor(lasts * 7 / 8), r.lease_ms)
+    local wanted = r.wanted
+    if lasts < RL_LEASE_DEMAND_MS then
+        wanted = floor(wanted * lasts / RL_LEASE_DEMAND_MS)
+    end
+    local rest = min(left, floor(r.capacity / RL_LEASE_REST))
+    return max(0, min(wanted, max(floor(left / RL_LEASE_SHARE), rest)))
 end
 
 local function report(r)
@@ -513,15 +553,22 @@ for i, r in ipairs(rules) do
         end
     elseif r.starts_block then
         store(r)
-    elseif r.admits and r.cost > 0 and not peek and (all or i > live) then
-        if r.on_response then
-            r.pending = r.pending + r.cost
-        else
-            charge(r, r.cost)
+    elseif not peek then
+        local admitted = r.admits and (all or i > live)
+        if admitted then
+            r.leased = lease(r)
         end
-        store(r)
-    elseif r.anchored and not peek then
-        store(r)
+        if admitted and r.on_response then
+            r.pending = r.pending + r.cost
+        elseif admitted and r.cost + r.leased > 0 then
+            charge(r, r.cost + r.leased)
+        end
+        if r.anchored or (admitted and r.cost + r.leased > 0) then
+            store(r)
+        end
+    end
+    if r.wants_lease then
+        reply[i] = reply[i] .. pack('<I4', r.leased)
     end
 end
 return (all and '1' or '0') .. table.concat(reply)

@@ -71,16 +71,12 @@ void rl_leader_wake(rl_leader *l)
         wake(l, LEAD_THREAD);
 }
 
-rl_call *rl_leader_enqueue(rl_leader *l, rl_node *node, int slot, char *command, int length,
-                           int *leads)
+/* Returns the call; NULL, and releases it, if the leader has stopped. */
+static rl_call *enqueue(rl_leader *l, rl_call *call, int *leads)
 {
-    rl_call *call = rl_call_make(l->calls, node, leads != NULL, command, length);
     lead sleeper = LEAD_FREE;
     int stopped;
 
-    if (!call)
-        return NULL;
-    call->slot = slot;
     if (leads)
         *leads = !l->threaded;
     pthread_mutex_lock(&l->lock);
@@ -104,6 +100,29 @@ rl_call *rl_leader_enqueue(rl_leader *l, rl_node *node, int slot, char *command,
         return call;
     rl_call_release(l->calls, call);
     return NULL;
+}
+
+rl_call *rl_leader_enqueue(rl_leader *l, rl_node *node, int slot, char *command, int length,
+                           int *leads)
+{
+    rl_call *call = rl_call_make(l->calls, node, leads != NULL, command, length);
+
+    if (!call)
+        return NULL;
+    call->slot = slot;
+    return enqueue(l, call, leads);
+}
+
+int rl_leader_post(rl_leader *l, rl_node *node, const rl_post *post)
+{
+    rl_call *call = rl_call_make(l->calls, node, 0, post->command, post->length);
+
+    if (!call)
+        return 0;
+    call->slot = post->slot;
+    call->on_end = post->on_end;
+    call->data = post->data;
+    return enqueue(l, call, NULL) != NULL;
 }
 
 void rl_leader_release(rl_leader *l, rl_call *call)

@@ -38,6 +38,21 @@ rl_leader *rl_leader_create(apr_pool_t *pool, rl_servers *servers, int threaded)
 rl_call *rl_leader_enqueue(rl_leader *leader, rl_node *node, int slot, char *command, int length,
                            int *leads);
 
+/* A command that no thread waits for, although its reply is of use. */
+typedef struct {
+    int slot;
+    char *command;
+    int length;
+    rl_reply_handler *on_end;
+    void *data;
+} rl_post;
+
+/*
+ * Queues it, takes its command over and frees it. on_end is then called once, with data. Returns 0,
+ * and never calls it, if too many calls are under way or the leader has stopped.
+ */
+int rl_leader_post(rl_leader *leader, rl_node *node, const rl_post *post);
+
 /*
  * Waits for a call, and leads meanwhile if leads is set. Returns 1 if it is done: the caller reads
  * and releases it. Returns 0 at the deadline: the call is not the caller's any more.

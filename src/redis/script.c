@@ -23,6 +23,7 @@ const char *const rl_script_sources[RL_SCRIPTS] = {decide_lua, decide_plain_lua}
 #define RECORD 33                       /* bytes */
 #define PLAIN_RECORD 26                 /* without the position */
 #define MORE 21                         /* of a reply, after the state, for kinds of 8 and more */
+#define LEASED 4                        /* and after it, if a lease is wanted */
 #define TIME_MAX_MS (INT64_C(1) << 42)  /* the year 2109 */
 #define NUMBER 24                       /* bytes of a number as text */
 #define WORDS_MAX (4 + 5 * RL_ASKS_MAX) /* of a command */
@@ -133,7 +134,10 @@ static void add_record(words *w, int i, const rl_ask *ask, size_t size)
     s = put(s, rl_limiter_capacity(limit), 4);
     s = put(s, limit->delay_ms * ticks, 4);
     s = put(s, limit->block_ms, 4);
-    put(s, ask->position, 7);
+    if (ask->kind == RL_ASK_DECIDE)
+        put(put(s, ask->wanted, 4), limit->lease_ms, 3);
+    else
+        put(s, ask->position, 7);
     add(w, (const char *)w->records[i], size);
 }
 
@@ -177,7 +181,8 @@ int rl_script_is_plain(const rl_ask *asks, int n, int peek)
     int plain = !peek;
 
     for (int i = 0; i < n; i++)
-        plain = plain && !has_more(&asks[i]) && !rl_limiter_is_log(asks[i].limit);
+        plain = plain && !has_more(&asks[i]) && !rl_limiter_is_log(asks[i].limit)
+            && !asks[i].wanted;
     return plain;
 }
 
@@ -267,8 +272,19 @@ static size_t reply_size(const rl_ask *asks, int n)
     size_t size = 1;
 
     for (int i = 0; i < n; i++)
-        size += state_size(&asks[i]) + (has_more(&asks[i]) ? MORE : 0);
+        size += state_size(&asks[i]) + (has_more(&asks[i]) ? MORE : 0)
+            + (asks[i].wanted ? LEASED : 0);
     return size;
+}
+
+/* Returns 0 if the script cannot have leased so many units. */
+static int read_lease(const unsigned char **s, rl_ask *ask, int all)
+{
+    ask->leased = ask->wanted ? get(s, LEASED) : 0;
+    return ask->leased == 0
+        || ((all || ask->shadow) && ask->override != RL_OVERRIDE_UNLIMITED
+            && ask->leased <= rl_limiter_lease(ask->limit, &ask->state, ask->now, ask->cost,
+                                               ask->wanted));
 }
 
 int rl_script_read(const redisReply *reply, rl_ask *asks, int n)
@@ -286,7 +302,8 @@ int rl_script_read(const redisReply *reply, rl_ask *asks, int n)
         read_state(&s, ask);
         ask->override = RL_OVERRIDE_NONE;
         if (ask->now >= TIME_MAX_MS * rl_limiter_ticks(ask->limit)
-            || !is_sane_state(ask->limit, &ask->state) || (has_more(ask) && !read_more(&s, ask)))
+            || !is_sane_state(ask->limit, &ask->state) || (has_more(ask) && !read_more(&s, ask))
+            || !read_lease(&s, ask, all))
             return -1;
     }
     return all;

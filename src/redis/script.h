@@ -59,10 +59,12 @@ typedef struct {
     int shadow;
     int has_block_or_pending; /* a rule of this counter has block= or charge-on=: the full script */
     int64_t position; /* of an earlier charge, for other kinds: see rl_limiter_position() */
+    int64_t wanted;   /* units to lease beyond the cost; 0: none */
     int answered;     /* out: Redis has answered. What follows is as it was before the charge: */
     int64_t now;      /* out: the tick that the decision was made for, by Redis's clock */
     rl_state state;   /* out */
     rl_override override; /* out */
+    int64_t leased;       /* out: units that were leased, and charged like the cost */
 } rl_ask;
 
 /* Computes the names. */

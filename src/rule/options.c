@@ -59,7 +59,7 @@ static const char *read_sync(rl_reading *r, const char *text)
     const char *error = read_choice(r, "sync", text, choices, "local", &i);
 
     r->rule->sync = (rl_sync)i;
-    return i == RL_SYNC_LEASE ? "sync=lease is not supported in this version" : error;
+    return error;
 }
 
 static const char *read_phase(rl_reading *r, const char *text)
@@ -325,6 +325,30 @@ static const char *check_algorithm(rl_reading *r)
     return NULL;
 }
 
+/* What cannot be leased. A bucket may also be too small: see config/check.c. */
+static const char *check_lease(const rl_reading *r)
+{
+    const rl_limit *limit = &r->rule->limit;
+
+    if (r->rule->sync != RL_SYNC_LEASE)
+        return NULL;
+    if (rl_limiter_is_log(limit))
+        return apr_psprintf(r->pool, "algorithm=%s cannot be combined with sync=lease, because it "
+                            "stores the time of each request; algorithm=%s can",
+                            rl_algorithms[limit->algorithm].name,
+                            rl_algorithms[RL_SLIDING_WINDOW].name);
+    if (limit->delay_ms)
+        return "delay= cannot be combined with sync=lease: only Redis knows how long a request is "
+               "to be delayed";
+    if (limit->on_response)
+        return "charge-on= cannot be combined with sync=lease: units of a lease are charged before "
+               "the response";
+    if (limit->block_ms)
+        return "block= cannot be combined with sync=lease: other hosts would spend leases during "
+               "the block";
+    return NULL;
+}
+
 static const char *check_phase(const rl_reading *r)
 {
     const rl_rule *rule = r->rule;
@@ -351,5 +375,6 @@ const char *rl_reading_check(rl_reading *r)
 {
     const char *error = check_algorithm(r);
 
+    error = error ? error : check_lease(r);
     return error ? error : check_phase(r);
 }

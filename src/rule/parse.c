@@ -196,6 +196,14 @@ static const char *check_tier(apr_pool_t *pool, const rl_rule *rule, const char 
     return rl_limiter_is_exact(&limit) ? NULL : not_exact(pool, quota, &limit);
 }
 
+static const char *tier_text(apr_pool_t *pool, const rl_tier *tier)
+{
+    if (tier->unlimited)
+        return apr_psprintf(pool, "%s unlimited 0 ", tier->name);
+    return apr_psprintf(pool, "%s %" APR_INT64_T_FMT " %" APR_INT64_T_FMT " ", tier->name,
+                        tier->quota, tier->burst);
+}
+
 static void add_tier(apr_pool_t *pool, rl_rule *rule, const rl_tier *tier)
 {
     rl_tier *tiers = apr_palloc(pool, sizeof(*tiers) * (size_t)(rule->tier_count + 1));
@@ -204,10 +212,55 @@ static void add_tier(apr_pool_t *pool, rl_rule *rule, const rl_tier *tier)
         memcpy(tiers, rule->tiers, sizeof(*tiers) * (size_t)rule->tier_count);
     tiers[rule->tier_count++] = *tier;
     rule->tiers = tiers;
-    rule->tiers_text = tier->unlimited
-        ? apr_psprintf(pool, "%s%s unlimited 0 ", rule->tiers_text, tier->name)
-        : apr_psprintf(pool, "%s%s %" APR_INT64_T_FMT " %" APR_INT64_T_FMT " ", rule->tiers_text,
-                       tier->name, tier->quota, tier->burst);
+    rule->tiers_text = apr_pstrcat(pool, rule->tiers_text, tier_text(pool, tier), NULL);
+}
+
+/* --- Leases ------------------------------------------------------------------------------- */
+
+int64_t rl_parse_lease_ms(const rl_rule *rule)
+{
+    rl_limit limit = rule->limit;
+    int64_t least_ms = RL_LEASE_MAX_MS;
+
+    for (int i = -1; rl_limiter_is_bucket(&limit) && i < rule->tier_count; i++) {
+        int64_t ms;
+
+        if (i >= 0) {
+            limit.quota = rule->tiers[i].quota;
+            limit.burst = rule->tiers[i].burst;
+        }
+        ms = rl_limiter_bucket_lease_ms(&limit);
+        if ((i < 0 || !rule->tiers[i].unlimited) && ms < least_ms)
+            least_ms = ms;
+    }
+    return least_ms;
+}
+
+static void lessen_burst(const rl_rule *rule, int64_t quota, int64_t *burst)
+{
+    if (rl_limiter_is_bucket(&rule->limit))
+        *burst = rl_limiter_leased_burst(quota, *burst, rule->limit.window_ms,
+                                         rule->limit.lease_ms);
+}
+
+const char *rl_parse_lease(apr_pool_t *pool, rl_rule *rule, int64_t lease_ms)
+{
+    rl_tier *tiers = apr_pmemdup(pool, rule->tiers,
+                                 sizeof(*tiers) * (size_t)rule->tier_count);
+
+    rule->limit.lease_ms = lease_ms;
+    lessen_burst(rule, rule->limit.quota, &rule->limit.burst);
+    rule->tiers_text = apr_pstrcat(pool, rule->name, " ", NULL);
+    for (int i = 0; i < rule->tier_count; i++) {
+        lessen_burst(rule, tiers[i].quota, &tiers[i].burst);
+        rule->tiers_text = apr_pstrcat(pool, rule->tiers_text, tier_text(pool, &tiers[i]), NULL);
+    }
+    rule->tiers = tiers;
+    return can_never_pass(rule, &rule->limit)
+        ? apr_psprintf(pool, "cost=%" APR_INT64_T_FMT " exceeds the %" APR_INT64_T_FMT " units that "
+                       "the rule admits at once with sync=lease", rule->cost,
+                       rl_limiter_capacity(&rule->limit))
+        : NULL;
 }
 
 const char *rl_parse_tier(apr_pool_t *pool, rl_rule *rule, const char *line)

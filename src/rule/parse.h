@@ -30,4 +30,17 @@ const char *rl_parse_rule(apr_pool_t *pool, const char *line, const rl_compiler 
  */
 const char *rl_parse_tier(apr_pool_t *pool, rl_rule *rule, const char *line);
 
+/*
+ * How old a leased unit of the rule may become, in ms: of a bucket what its own burst and those of
+ * its tiers allow, see rl_limiter_bucket_lease_ms().
+ */
+int64_t rl_parse_lease_ms(const rl_rule *rule);
+
+/*
+ * Makes the rule one whose counter has leases, with this lease_ms. Bursts of the rule and of its
+ * tiers become smaller: see rl_limiter_leased_burst(). Call it once, when all tiers are known.
+ * Returns NULL, or an error text without the rule's name.
+ */
+const char *rl_parse_lease(apr_pool_t *pool, rl_rule *rule, int64_t lease_ms);
+
 #endif

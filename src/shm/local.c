@@ -44,7 +44,7 @@
 
 #include "shm/local_table.h"
 
-#define MAGIC UINT64_C(0x334c41434f4c4c52) /* "RLLOCAL3", little endian */
+#define MAGIC UINT64_C(0x344c41434f4c4c52) /* "RLLOCAL4", little endian */
 #define IDLE_S 10      /* an entry that was not used for so long is idle */
 #define LASTS_MAX_MS (INT64_C(3660) * 86400000)
 #define COUNTED_SETS 32768 /* about so many are read to count entries: all up to 16 MB */
@@ -73,6 +73,7 @@ rl_local *rl_local_init(void *memory, size_t size, const unsigned char seed[RL_L
     table->sets = (size - sizeof(rl_local)) / sizeof(table->table[0]);
     table->epoch_offset_ms = epoch_ms - rl_local_clock();
     memcpy(table->seed, seed, RL_LOCAL_SEED);
+    memcpy(&table->lease_salt, seed, sizeof(table->lease_salt));
     table->magic = MAGIC;
     return table;
 }
@@ -317,6 +318,12 @@ void rl_local_touch(entry *e, const rl_limit *limit, const rl_state *state, int6
     lasts_ms = lasts_ms < LASTS_MAX_MS ? lasts_ms : LASTS_MAX_MS;
     update(&e->expires_s, (uint32_t)((host_ms + lasts_ms) / 1000 + 1));
     update(&e->used, (uint32_t)(host_ms / 1000) << 8 | fullness);
+}
+
+void rl_local_keep(entry *e, int64_t host_ms, int64_t lasts_ms)
+{
+    update(&e->expires_s, (uint32_t)((host_ms + lasts_ms) / 1000 + 1));
+    update(&e->used, (uint32_t)(host_ms / 1000) << 8 | FULL);
 }
 
 /* --- Reports ------------------------------------------------------------------------------ */

@@ -22,6 +22,7 @@
 #define RL_LOCAL_SEED 16                  /* bytes of secret for the hash */
 #define RL_LOCAL_MIN_SIZE (64 * 1024)     /* bytes */
 #define RL_SNAPSHOT_SERVES_MS 1000        /* then a snapshot is stale */
+#define RL_LEASE_PAUSE_MS 200             /* after which one free unit is worth a call */
 #define RL_REVALIDATIONS_PER_SECOND 1000  /* at most, of a host */
 
 typedef struct rl_local rl_local;
@@ -30,7 +31,7 @@ typedef struct rl_local rl_local;
 typedef enum {
     RL_LOCAL_COUNT = 1, /* a count of this host: sync=local, or no Redis */
     RL_LOCAL_FALLBACK,  /* a count of this host while Redis does not answer */
-    RL_LOCAL_SNAPSHOT,  /* what Redis last reported */
+    RL_LOCAL_SNAPSHOT,  /* what Redis last reported; beside it the leases: rl_local_lease_key() */
     RL_LOCAL_LOG_ONCE   /* how often a warning was due: see rl_local_report() */
 } rl_local_kind;
 
@@ -40,6 +41,7 @@ typedef enum { RL_CLOCK_HOST, RL_CLOCK_REDIS } rl_clock;
 typedef enum {
     RL_SNAPSHOT_UNKNOWN, /* there is none, or it does not deny: ask Redis */
     RL_SNAPSHOT_STALE,   /* it denies, and is stale: see rl_local_snapshot_revalidate() */
+    RL_SNAPSHOT_DRY,     /* the same of a leased counter in which units may be free again */
     RL_SNAPSHOT_DENIES   /* Redis would deny */
 } rl_snapshot_verdict;
 
@@ -151,7 +153,8 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
 void rl_local_snapshot_drop(rl_local *table, uint64_t key);
 
 /*
- * Whether the snapshot denies cost units at host_ms. It is aged from the moment of asking, so it is
+ * Whether the snapshot denies cost units at host_ms. A counter with leases that had no unit left
+ * denies a little longer, at most RL_LEASE_PAUSE_MS, until a lease is worth its call. It is aged from the moment of asking, so it is
  * never stricter than Redis itself. With any result except UNKNOWN, and with UNKNOWN if view->now
  * is above 0, the view is the snapshot's state rolled forward, and *limit the override that Redis
  * applied, if it did.
@@ -161,10 +164,70 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
 
 /*
  * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again; no other
- * caller is told to for a second. Returns 0 if another caller already does, or the host has
- * revalidated too many: then the denial stands.
+ * caller is told to for a second. Returns 0 if another caller already does, or if bounded is set and
+ * the host has revalidated too many: then the denial stands.
  */
-int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms);
+int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms, int bounded);
+
+/* The host_ms when Redis was asked for the snapshot; 0: there is none. */
+int64_t rl_local_snapshot_asked_ms(rl_local *table, uint64_t key);
+
+/*
+ * The key of the leases of a counter under a limit. key is that of its snapshot. The same key in
+ * another table differs, so that leases do not move: processes that still use the old table could
+ * spend them a second time.
+ */
+uint64_t rl_local_lease_key(const rl_local *table, uint64_t key, const rl_limit *limit);
+
+typedef struct {
+    uint64_t serial; /* of the lease that the units were taken from */
+    int64_t left;    /* units left in the leases of the counter */
+    int refill;      /* it is time to ask for more */
+} rl_lease;
+
+/*
+ * Takes cost units, more than 0, of a lease. Returns 0, and takes none, if no lease that is live at
+ * host_ms has so many.
+ */
+int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t host_ms,
+                         rl_lease *spent);
+
+/* Returns cost units to the lease that they were taken from, if it is still there. */
+void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64_t cost);
+
+typedef struct {
+    int64_t host_ms;
+    int64_t asked_ms; /* when Redis was asked about the counter before; 0: not known */
+    int64_t until_ms; /* when another caller may claim, if this one gets no reply */
+} rl_lease_times;
+
+/*
+ * Returns how many units the caller is to ask Redis for; it has then claimed the refill, and no
+ * other caller is told to ask until rl_local_lease_grant() or times->until_ms. Returns 0 if another
+ * caller refills, there is no place, or the demand is too small.
+ */
+int64_t rl_local_lease_claim(rl_local *table, uint64_t key, const rl_lease_times *times);
+
+/* What came of a claim. */
+typedef struct {
+    int64_t units;   /* granted; 0: none */
+    int64_t sent_ms; /* host_ms before the command was sent */
+    int64_t life_ms; /* from then on: rl_limiter_lease_ms() */
+    int64_t host_ms; /* now */
+} rl_lease_grant;
+
+/*
+ * Stores a grant and ends the claim. Returns how many units are lost: those of the grant if it is
+ * too late or has no place, else what the lease in whose place it is stored had left.
+ */
+int64_t rl_local_lease_grant(rl_local *table, uint64_t key, const rl_lease_grant *grant);
+
+/*
+ * Whether Redis's clock, as reported in a reply, has run on as this host's since it was last heard,
+ * give or take a second.
+ */
+int rl_local_is_redis_time(const rl_local *table, int64_t redis_ms, int64_t sent_ms,
+                           int64_t received_ms);
 
 /*
  * Counts a denial of key. Returns how many to report: 0, or the denials since the last report, this

@@ -20,6 +20,8 @@
 #define HIGH_SUM_SHIFT 32
 #define HIGH_SUM (UINT64_C(0xfffff) << HIGH_SUM_SHIFT)
 
+#define CLOCK_SLACK_MS 1000
+
 /*
  * The quota and the cost that a log was asked about. The wait in its reply is for these alone. If
  * there is a wait, both are at most RL_LOG_QUOTA_MAX.
@@ -37,6 +39,7 @@ typedef struct {
     uint64_t units;      /* as in UNITS */
     uint32_t terms;      /* as in TERMS */
     uint32_t blocked_ms; /* from redis_now_ms on */
+    int64_t serves_ms;   /* from asking until it is stale; only when it is stored */
     uint64_t check;      /* CHECK as it was read */
 } snapshot;
 
@@ -87,7 +90,7 @@ static void pack_snapshot(const tenure *t, uint64_t key, const snapshot *said,
     w[REDIS_NOW] = generation | (uint64_t)said->redis_now_ms;
     w[UNITS] = said->units;
     w[TERMS] = (uint64_t)said->terms << 32 | said->blocked_ms;
-    w[CHECK] = generation | (uint32_t)(said->asked_ms + RL_SNAPSHOT_SERVES_MS);
+    w[CHECK] = generation | (uint32_t)(said->asked_ms + said->serves_ms);
     sum = checksum(key, w);
     w[REDIS_NOW] |= sum & LOW_SUM;
     w[CHECK] |= sum & HIGH_SUM;
@@ -149,6 +152,39 @@ static void describe(const rl_limit *limit, const rl_local_reply *reply, snapsho
     }
 }
 
+/* Whether a counter with leases has no unit left. */
+static int is_dry(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    return limit->lease_ms && !rl_limiter_admits(limit, state, now, 1);
+}
+
+/*
+ * If a counter with leases is dry, one of the hosts could ask for each unit that becomes free. The
+ * snapshot serves instead until a whole lease of RL_LEASE_REST is free, or RL_LEASE_PAUSE_MS after
+ * the first unit.
+ */
+static int64_t serves_ms(const rl_limit *limit, const rl_state *state, int64_t now)
+{
+    int64_t lease = max64(1, rl_limiter_capacity(limit) / RL_LEASE_REST), first, all;
+
+    if (!is_dry(limit, state, now))
+        return RL_SNAPSHOT_SERVES_MS;
+    first = rl_limiter_retry_after(limit, state, now, 1);
+    all = rl_limiter_retry_after(limit, state, now, lease);
+    if (first == RL_NEVER || all == RL_NEVER || all > first + RL_LEASE_PAUSE_MS)
+        all = first + RL_LEASE_PAUSE_MS;
+    return first >= 0 && all < RL_SNAPSHOT_SERVES_MS ? all : RL_SNAPSHOT_SERVES_MS;
+}
+
+int rl_local_is_redis_time(const rl_local *table, int64_t redis_ms, int64_t sent_ms,
+                           int64_t received_ms)
+{
+    int64_t offset_ms = (int64_t)load(&table->redis_offset_ms);
+
+    return offset_ms == 0 || (redis_ms >= sent_ms + offset_ms - CLOCK_SLACK_MS
+                              && redis_ms <= received_ms + offset_ms + CLOCK_SLACK_MS);
+}
+
 /* Follows Redis's clock; ignores jitter up to 50 ms, since fallback windows need no better. */
 static void hear_clock(rl_local *table, int64_t offset_ms)
 {
@@ -179,6 +215,7 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
     said.asked_ms = reply->sent_ms;
     /* Each clock is cut to whole ms, so an age may be 1 too low: a new snapshot is 1 ms old. */
     said.lag_ms = reply->received_ms - reply->sent_ms + 2;
+    said.serves_ms = serves_ms(limit, reply->state, reply->redis_now);
     describe(limit, reply, &said);
     pack_snapshot(&t, key, &said, w);
     asked_ms = load_acquire(&words[ASKED_MS]);
@@ -239,6 +276,7 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
     tenure t = rl_local_find(table, key);
     rl_state *state = &view->state;
     int64_t age_ms;
+    int dry;
     snapshot said;
 
     view->now = 0;
@@ -247,12 +285,17 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
     unpack_snapshot(&said, limit, state);
     age_ms = max64(0, host_ms - said.asked_ms) + 1;
     view->lag_ms = said.lag_ms;
+    dry = age_ms <= RL_SNAPSHOT_SERVES_MS
+        && is_dry(limit, state, said.redis_now_ms * rl_limiter_ticks(limit));
     view->now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
     view->now = rl_limiter_roll(limit, state, view->now);
     if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
-    if (!still_denies(limit, state, view->now, cost, age_ms))
-        return RL_SNAPSHOT_UNKNOWN;
+    if (!still_denies(limit, state, view->now, cost, age_ms)) {
+        if (!dry)
+            return RL_SNAPSHOT_UNKNOWN;
+        return is_stale(&said, host_ms) ? RL_SNAPSHOT_DRY : RL_SNAPSHOT_DENIES;
+    }
     if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
@@ -260,7 +303,15 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
     return is_stale(&said, host_ms) ? RL_SNAPSHOT_STALE : RL_SNAPSHOT_DENIES;
 }
 
-int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms)
+int64_t rl_local_snapshot_asked_ms(rl_local *table, uint64_t key)
+{
+    tenure t = rl_local_find(table, key);
+    snapshot said;
+
+    return t.entry && read_snapshot(&t, key, &said) ? said.asked_ms : 0;
+}
+
+int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms, int bounded)
 {
     tenure t = rl_local_find(table, key);
     uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
@@ -269,5 +320,5 @@ int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms)
     return t.entry && read_snapshot(&t, key, &said) && is_stale(&said, host_ms)
         && swap(&t.entry->words[CHECK], &said.check,
                 (said.check & ~(uint64_t)UINT32_MAX) | next)
-        && may_revalidate(table, host_ms);
+        && (!bounded || may_revalidate(table, host_ms));
 }

@@ -3,8 +3,9 @@
  * local_table: the layout of the local tier's table, and what its C files share.
  *
  * Only for local.c, which finds and evicts entries and explains the invariants of the table;
- * local_count.c, the counts of this host; local_snapshot.c, what Redis last reported; and
- * local_move.c, which copies a table. Any thread of any process may call the functions.
+ * local_count.c, the counts of this host; local_snapshot.c, what Redis last reported;
+ * local_lease.c, the units that this host has leased; and local_move.c, which copies a table. Any
+ * thread of any process may call the functions.
  */
 #ifndef RL_LOCAL_TABLE_H
 #define RL_LOCAL_TABLE_H
@@ -28,7 +29,7 @@ typedef _Atomic uint32_t half;
  *      12      4  used        when it was used last, and how full it was
  *      16      4  reported_s  1 + the second at which a denial was last reported; 0: never
  *      20      4  silent      denials since then
- *      24     40  words       a count or a snapshot
+ *      24     40  words       a count, a snapshot or two leases
  *
  * The bits of its words, the highest first. Seconds are those of host_ms. G is a generation: in
  * owner the one of the tenure, in other words the one of the tenure that wrote them.
@@ -72,11 +73,23 @@ typedef _Atomic uint32_t half;
  *                        of a log: 1 overridden, 31 units used
  *                    32  ms that a block lasts from REDIS_NOW on
  *
- * COUNT, PENDING, REDIS_NOW and CHECK are each a pair with the word behind them: the two are
- * swapped as one.
+ *  of leases
+ *  CLAIM             12  G
+ *                    52  host_ms until which a refill is claimed
+ *  LEASE             12  G
+ *                    12  serial
+ *                    40  host_ms at which the lease expires
+ *  LEASE + 1         24  units left
+ *                    24  units of the grant
+ *                    16  ms from the sending of the request for it to its expiry
+ *  LEASE + 2, + 3    another lease
+ *
+ * COUNT, PENDING, REDIS_NOW, CHECK, LEASE and LEASE + 2 are each a pair with the word behind them:
+ * the two are swapped as one.
  */
 enum { BLOCKED = 0, COUNT = 1, PENDING = 3, ENTRY_WORDS = 5 };
 enum { ASKED_MS = 0, REDIS_NOW = 1, UNITS = 2, CHECK = 3, TERMS = 4 };
+enum { CLAIM = 0, LEASE = 1 };
 
 typedef struct {
     word owner;
@@ -109,6 +122,7 @@ struct rl_local {
     word redis_offset_ms;    /* Redis's clock, as last heard, less host_ms; 0: never heard */
     word revalidations;     /* second << 32 | revalidations in it */
     _Alignas(64) word evictions;
+    uint64_t lease_salt;    /* of the keys of leases: differs between tables */
     _Alignas(64) entry table[][WAYS];
 };
 
@@ -144,9 +158,9 @@ static inline int is_current(const tenure *t)
 }
 
 /*
- * Reads a pair as it was at one moment. Within a tenure the first word only grows, so if it reads
- * the same twice it did not change in between, and the second word belongs to it. Only a clock that
- * steps back by more than a window and forth again, all between two loads, can make this return two
+ * Reads a pair as it was at one moment. Within a tenure the first word only grows, or has a serial,
+ * so if it reads the same twice it did not change in between, and the second word belongs to it.
+ * Only a clock that steps back by more than a window and forth again, all between two loads, can make this return two
  * words that never were a pair: one peek is then wrong, and a swap from such a pair fails.
  */
 static inline rl_pair read_pair(const word *w)
@@ -179,5 +193,8 @@ tenure rl_local_claim(rl_local *table, uint64_t key, int64_t host_ms);
  */
 void rl_local_touch(entry *e, const rl_limit *limit, const rl_state *state, int64_t now,
                     int64_t host_ms);
+
+/* The same for an entry that is in full use and lasts for so many ms. */
+void rl_local_keep(entry *e, int64_t host_ms, int64_t lasts_ms);
 
 #endif

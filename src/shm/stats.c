@@ -21,7 +21,7 @@
 #include "shm/stats.h"
 #include "core/atomics.h"
 
-#define MAGIC UINT64_C(0x32544154534c5252) /* "RRLSTAT2", little endian */
+#define MAGIC UINT64_C(0x33544154534c5252) /* "RRLSTAT3", little endian */
 #define NAME_SIZE 72
 #define KEPT 8
 #define KEEP_EVERY_MS 9000
@@ -94,6 +94,12 @@ void rl_stats_count(rl_stats *stats, int row, rl_verdict verdict, rl_source sour
 void rl_stats_count_log(rl_stats *stats, rl_log_fate fate)
 {
     add(&stats->now.log[fate], 1);
+}
+
+void rl_stats_count_lease(rl_stats *stats, rl_lease_count what, int64_t units)
+{
+    if (units > 0)
+        add(&stats->now.lease[what], (uint64_t)units);
 }
 
 static int bucket_of(uint64_t us)

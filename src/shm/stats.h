@@ -40,6 +40,10 @@ typedef enum {
 /* Whether a line of the violation log was written. */
 typedef enum { RL_LOG_WRITTEN, RL_LOG_LOST, RL_LOG_FATES } rl_log_fate;
 
+/* What happens to the units of leases; and how many leases there were. */
+typedef enum { RL_LEASE_DEBITED, RL_LEASE_SPENT, RL_LEASE_LOST, RL_LEASE_REFILLS,
+               RL_LEASE_COUNTS } rl_lease_count;
+
 typedef _Atomic uint64_t rl_count;
 
 /* All counters, as they grow in shared memory or as they were read. */
@@ -49,6 +53,7 @@ typedef struct {
     rl_count waits[RL_STATS_BUCKETS];       /* their number by wait: see rl_stats_quantile() */
     rl_count bounded[RL_STATS_BOUNDS + 1];  /* and by rl_stats_bounds_us; the last: longer waits */
     rl_count log[RL_LOG_FATES];
+    rl_count lease[RL_LEASE_COUNTS];
     rl_count rows[RL_STATS_ROWS][RL_VERDICTS][RL_SOURCES];
 } rl_stats_counts;
 
@@ -74,6 +79,8 @@ void rl_stats_count(rl_stats *stats, int row, rl_verdict verdict, rl_source sour
 
 /* Counts an attempt to have Redis decide, and the µs the request waited for it. */
 void rl_stats_count_redis(rl_stats *stats, rl_failure failure, int64_t waited_us);
+
+void rl_stats_count_lease(rl_stats *stats, rl_lease_count what, int64_t units);
 
 void rl_stats_count_log(rl_stats *stats, rl_log_fate fate);
 

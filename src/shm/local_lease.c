@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: Apache-2.0 */
+/*
+ * local_lease: units of a counter that this host has leased from Redis and spends by itself.
+ *
+ * Why leases are exact. Let the algorithm run alone over the requests that are admitted, each at
+ * the time when its thread read the clock or, if that was later, when its unit was debited.
+ *
+ * - Each unit is spent at most once: a spend is one swap of the pair that holds the lease's units,
+ *   from exactly the pair that was read. Grants are stored by such a swap, too, and only in place
+ *   of a lease that is used up or has expired; they are never added to another lease. A table that
+ *   replaces this one never finds its leases: see rl_local_lease_key().
+ * - A unit is debited before it is spent, and spent before its lease expires. The lease expires
+ *   rl_limiter_lease_ms() after the moment before the command was sent, on a clock that never
+ *   steps; an eighth is left for clocks of different speed. A late reply makes it shorter, not
+ *   longer.
+ * - Windows: so a unit is spent in the window, by Redis's clock, that it was debited to. At any
+ *   moment what was spent in this window and in the one before is at most what was debited there,
+ *   and the estimate made from the debits is at most the quota: Redis saw to it at each debit, and
+ *   between debits the estimate only falls. The algorithm's own estimate is not higher.
+ * - Buckets: units that are spent in any t ms were debited in at most t + lease_ms. All debits fit
+ *   into a bucket that is smaller by what drains in lease_ms, so they are at most
+ *   burst - quota x lease_ms / window + quota x (t + lease_ms) / window, which is what the whole
+ *   bucket admits in t ms.
+ * - Units return only if the request that took them was not admitted after all, and only to the
+ *   same lease, by its serial. Units that are left when a lease expires are lost. So are those of a
+ *   grant that nobody receives: a call for units is never repeated unless it certainly did not run.
+ *
+ * The quota of a counter may change: a tier, an override. The entry's key contains the limit, so
+ * that no request spends what was debited under another one; units debited before the change are
+ * spent for at most RL_LEASE_MAX_MS after it.
+ *
+ * An entry has room for two leases, so that a refill has a place while the other one is spent. The
+ * one that expires first is spent first. One thread of the host at a time refills: its claim
+ * is a word with the time until which it lasts, so that it ends with a thread that dies.
+ */
+#include "shm/local_table.h"
+
+#define EXPIRES_MS ((UINT64_C(1) << 40) - 1)
+#define SERIAL_SHIFT 40
+#define SERIAL (UINT64_C(0xfff) << SERIAL_SHIFT)
+#define LEFT_SHIFT 40
+#define SIZE_SHIFT 16
+#define UNITS_MAX ((INT64_C(1) << 24) - 1)
+#define LIFE_MS 0xffff
+
+#define FIRST_MAX 32   /* units of the first lease: the demand is not known well yet */
+#define GROWTH 4       /* a lease is at most so many times the one before */
+
+/* One of the two leases of an entry, as it was read. */
+typedef struct {
+    rl_pair pair;
+    uint64_t serial; /* its first word, which no other lease of the tenure has */
+    int64_t expires_ms, left, size, life_ms;
+} lease;
+
+static word *words_of(const tenure *t, int i)
+{
+    return &t->entry->words[LEASE + 2 * i];
+}
+
+static lease read_lease(const tenure *t, int i)
+{
+    lease l = {.pair = read_pair(words_of(t, i))};
+    uint64_t units = second_of(l.pair);
+
+    if (!is_of(first_of(l.pair), t->owner))
+        return l;
+    l.serial = first_of(l.pair);
+    l.expires_ms = (int64_t)(l.serial & EXPIRES_MS);
+    l.left = (int64_t)(units >> LEFT_SHIFT);
+    l.size = (int64_t)(units >> SIZE_SHIFT) & UNITS_MAX;
+    l.life_ms = (int64_t)(units & LIFE_MS);
+    return l;
+}
+
+static rl_pair with_left(const lease *l, int64_t left)
+{
+    return pair_of(l->serial, (uint64_t)left << LEFT_SHIFT | (uint64_t)l->size << SIZE_SHIFT
+                                  | (uint64_t)l->life_ms);
+}
+
+static int is_live(const lease *l, int64_t host_ms)
+{
+    return l->left > 0 && host_ms < l->expires_ms;
+}
+
+/* Reads both leases. Returns 0 if the tenure is over; otherwise a swap happens in it or fails. */
+static int read_leases(const tenure *t, lease l[2])
+{
+    l[0] = read_lease(t, 0);
+    l[1] = read_lease(t, 1);
+    return is_current(t);
+}
+
+uint64_t rl_local_lease_key(const rl_local *table, uint64_t key, const rl_limit *limit)
+{
+    uint64_t sum = key ^ table->lease_salt;
+
+    sum = (sum ^ (uint64_t)limit->quota) * UINT64_C(0x9e3779b97f4a7c15);
+    sum = (sum ^ sum >> 32 ^ (uint64_t)limit->burst) * UINT64_C(0xd6e8feb86659fd93);
+    sum ^= sum >> 32;
+    if (!(sum >> FINGERPRINT_SHIFT & FINGERPRINT))
+        sum |= UINT64_C(1) << FINGERPRINT_SHIFT;
+    return sum | KEY_BIT;
+}
+
+/* --- Spending ----------------------------------------------------------------------------- */
+
+/* Of the live leases with enough units the one that expires first; -1: there is none. */
+static int choose(const lease l[2], int64_t cost, int64_t host_ms)
+{
+    int best = -1;
+
+    for (int i = 0; i < 2; i++) {
+        if (is_live(&l[i], host_ms) && l[i].left >= cost
+            && (best < 0 || l[i].expires_ms < l[best].expires_ms))
+            best = i;
+    }
+    return best;
+}
+
+int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t host_ms,
+                         rl_lease *spent)
+{
+    tenure t = rl_local_find(table, key);
+    lease l[2], *from, *other;
+    int i;
+
+    do {
+        if (!t.entry || !read_leases(&t, l))
+            return 0;
+        i = choose(l, cost, host_ms);
+        if (i < 0)
+            return 0;
+        from = &l[i];
+    } while (!swap_pair(words_of(&t, i), from->pair, with_left(from, from->left - cost)));
+    other = &l[!i];
+    spent->serial = from->serial;
+    spent->left = from->left - cost + (is_live(other, host_ms) ? other->left : 0);
+    spent->refill = !is_live(other, host_ms) && 2 * (from->left - cost) <= from->size;
+    rl_local_keep(t.entry, host_ms, RL_LEASE_MAX_MS);
+    return 1;
+}
+
+void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64_t cost)
+{
+    tenure t = rl_local_find(table, key);
+    int i = 0;
+
+    while (t.entry && i < 2) {
+        lease l = read_lease(&t, i);
+
+        if (!is_current(&t))
+            return;
+        if (l.serial != serial || l.left + cost > l.size)
+            i++;
+        else if (swap_pair(words_of(&t, i), l.pair, with_left(&l, l.left + cost)))
+            return;
+    }
+}
+
+/* --- Refills ------------------------------------------------------------------------------ */
+
+/* The units that are spent in RL_LEASE_DEMAND_MS, if so many were spent in age_ms. */
+static int64_t demand(int64_t spent, int64_t age_ms)
+{
+    return spent * RL_LEASE_DEMAND_MS / max64(1, age_ms);
+}
+
+/*
+ * How many units to ask for: by how fast the latest lease was spent and, where there is none left,
+ * by when Redis was asked before.
+ */
+static int64_t wanted(const lease l[2], int64_t host_ms, int64_t asked_ms)
+{
+    const lease *latest = &l[l[1].expires_ms - l[1].life_ms > l[0].expires_ms - l[0].life_ms];
+    int64_t age_ms = host_ms - (latest->expires_ms - latest->life_ms), units = 0, first;
+
+    if (age_ms < RL_LEASE_MAX_MS) {
+        units = demand(latest->size - latest->left, age_ms);
+        if (latest->left == 0 && age_ms < 2 * RL_LEASE_DEMAND_MS)
+            units = max64(units, latest->size);
+        if (units > GROWTH * latest->size)
+            units = GROWTH * latest->size;
+    }
+    if (latest->left == 0 || age_ms >= RL_LEASE_MAX_MS) {
+        first = demand(1, host_ms - asked_ms);
+        units = max64(units, first < FIRST_MAX ? first : FIRST_MAX);
+    }
+    return units < UNITS_MAX ? units : UNITS_MAX;
+}
+
+int64_t rl_local_lease_claim(rl_local *table, uint64_t key, const rl_lease_times *times)
+{
+    tenure t = rl_local_find(table, key);
+    lease l[2] = {{0}, {0}};
+    uint64_t claim;
+    int64_t units;
+
+    if (t.entry && !read_leases(&t, l))
+        return 0;
+    if (is_live(&l[0], times->host_ms) && is_live(&l[1], times->host_ms))
+        return 0;
+    units = wanted(l, times->host_ms, times->asked_ms);
+    if (units < 2)
+        return 0;
+    t = rl_local_claim(table, key, times->host_ms);
+    claim = load_acquire(&t.entry->words[CLAIM]);
+    if (!is_current(&t) || (is_of(claim, t.owner) && (int64_t)(claim & VALUE) > times->host_ms))
+        return 0;
+    if (!swap(&t.entry->words[CLAIM], &claim, (t.owner & GENERATION) | (uint64_t)times->until_ms))
+        return 0;
+    rl_local_keep(t.entry, times->host_ms, RL_LEASE_MAX_MS);
+    return units;
+}
+
+/* Ends the claim of the refill that is over. A later claim of another thread may end, too. */
+static void end_claim(const tenure *t)
+{
+    uint64_t claim = load_acquire(&t->entry->words[CLAIM]);
+
+    if (is_of(claim, t->owner) && is_current(t))
+        swap(&t->entry->words[CLAIM], &claim, t->owner & GENERATION);
+}
+
+/* The serials of the second lease are odd, so that the two of an entry always differ. */
+static uint64_t next_serial(uint64_t serial, int i)
+{
+    uint64_t number = ((serial & SERIAL) >> SERIAL_SHIFT | 1) + 1 + (uint64_t)i;
+
+    return number << SERIAL_SHIFT & SERIAL;
+}
+
+/* Puts a grant in place of a lease that is over. Returns the units lost thereby, or -1: no place. */
+static int64_t put(const tenure *t, const rl_lease_grant *grant)
+{
+    int64_t expires_ms = grant->sent_ms + grant->life_ms;
+    lease l[2], fresh;
+
+    for (int i = 0; i < 2; i++) {
+        if (!read_leases(t, l))
+            return -1;
+        if (is_live(&l[i], grant->host_ms))
+            continue;
+        fresh = (lease){.serial = next_serial(l[i].serial, i) | (t->owner & GENERATION)
+                                      | (uint64_t)expires_ms,
+                        .size = grant->units, .life_ms = grant->life_ms};
+        if (swap_pair(words_of(t, i), l[i].pair, with_left(&fresh, grant->units)))
+            return l[i].left;
+    }
+    return -1;
+}
+
+int64_t rl_local_lease_grant(rl_local *table, uint64_t key, const rl_lease_grant *grant)
+{
+    tenure t = rl_local_claim(table, key, grant->sent_ms);
+    int64_t lost = -1;
+
+    if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)
+        lost = put(&t, grant);
+    end_claim(&t);
+    rl_local_keep(t.entry, grant->host_ms, RL_LEASE_MAX_MS);
+    return lost < 0 ? grant->units : lost;
+}
