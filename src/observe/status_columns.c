@@ -33,6 +33,7 @@ const rl_column_row rl_columns[RL_COLUMNS] = {
     [RL_COLUMN_SHADOWED] = {"Shadowed", "Shadowed", RL_SHADOWED, RL_ANY, 1},
     [RL_COLUMN_EXEMPT] = {"Exempt", "Exempt", RL_EXEMPT, RL_ANY, 0},
     [RL_COLUMN_FROM_MEMORY] = {"FromMemory", "From memory", RL_ANY, RL_SOURCE_LOCAL, 0},
+    [RL_COLUMN_LEASED] = {"Leased", "Leased", RL_ANY, RL_SOURCE_LEASE, 0},
     [RL_COLUMN_ASKED] = {"Asked", "Asked Redis", RL_ANY, RL_SOURCE_REDIS, 0},
     [RL_COLUMN_FALLBACK] = {"Fallback", "Fallback", RL_ANY, RL_SOURCE_FALLBACK, 1}
 };
@@ -75,12 +76,11 @@ const char *rl_figure_label(apr_pool_t *pool, const char *name, const char *valu
     return apr_pstrcat(pool, name, "=\"", escaped, "\"", NULL);
 }
 
-/* By rule, verdict and source, the source changing fastest. Leases do not exist yet. */
+/* By rule, verdict and source, the source changing fastest. */
 static int requests(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
 {
-    static const rl_source sources[] = {RL_SOURCE_LOCAL, RL_SOURCE_REDIS, RL_SOURCE_FALLBACK};
-    rl_source source = sources[i % 3];
-    int verdict = i / 3 % RL_VERDICTS, rule = i / 3 / RL_VERDICTS;
+    int source = i % RL_SOURCES, verdict = i / RL_SOURCES % RL_VERDICTS;
+    int rule = i / RL_SOURCES / RL_VERDICTS;
     const char *name = rl_stats_name(f->context->stats, rule);
 
     (void)row;
@@ -206,6 +206,13 @@ static int log_lines(const rl_figure_row *row, const rl_figures *f, int i, rl_fi
     return i == 0;
 }
 
+/* which: an rl_lease_count. */
+static int lease(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
+{
+    figure->value = f->counts->lease[row->which];
+    return i == 0;
+}
+
 /* --- Of the host -------------------------------------------------------------------------- */
 
 static int one(const rl_figure_row *row, const rl_figures *f, int i, rl_figure *figure)
@@ -260,6 +267,18 @@ const rl_figure_row rl_figure_rows[] = {
     {.line = "LocalEvictions", .metric = "local_evictions", .type = "counter",
      .unit = "evictions", .help = "Live entries of the local tier that were removed to make room.",
      .read = local, .which = offsetof(rl_local_stats, evictions)},
+
+    {.line = "LeaseRefills", .metric = "lease_refills", .type = "counter", .unit = "refills",
+     .of_redis = 1, .help = "Leases that Redis granted to this host.", .read = lease,
+     .which = RL_LEASE_REFILLS},
+    {.line = "LeaseUnitsDebited", .metric = "lease_units", .labels = "event=\"debited\"",
+     .type = "counter", .unit = "units", .of_redis = 1,
+     .help = "Units of leases, debited in Redis, spent by requests, and lost.", .read = lease,
+     .which = RL_LEASE_DEBITED},
+    {.line = "LeaseUnitsSpent", .metric = "lease_units", .labels = "event=\"spent\"",
+     .of_redis = 1, .read = lease, .which = RL_LEASE_SPENT},
+    {.line = "LeaseUnitsLost", .metric = "lease_units", .labels = "event=\"lost\"",
+     .of_redis = 1, .read = lease, .which = RL_LEASE_LOST},
 
     {.line = "LogLines", .metric = "log_lines", .labels = "fate=\"written\"", .type = "counter",
      .unit = "lines", .help = "Lines of violation logs, written and lost.", .read = log_lines,

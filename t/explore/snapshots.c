@@ -130,7 +130,7 @@ static void alice_charges(void)
 
 static void alice_revalidates(void)
 {
-    rl_local_snapshot_revalidate(table, key_of(ALICE), NOW);
+    rl_local_snapshot_revalidate(table, key_of(ALICE), NOW, 1);
 }
 
 static void revalidates(void)
@@ -138,7 +138,7 @@ static void revalidates(void)
     rl_view view;
     rl_snapshot_verdict verdict = check(ALICE, NOW, &view);
 
-    if (verdict == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW))
+    if (verdict == RL_SNAPSHOT_STALE && rl_local_snapshot_revalidate(table, key_of(ALICE), NOW, 1))
         revalidations++;
     else
         denials += verdict != RL_SNAPSHOT_UNKNOWN;

@@ -89,7 +89,7 @@ UNUSED static rl_snapshot_verdict check_of(rl_local *table, uint64_t key, const 
     rl_snapshot_verdict verdict;
 
     verdict = rl_local_snapshot_check(table, key, &limit, cost, host_ms, view);
-    return verdict == RL_SNAPSHOT_STALE && !rl_local_snapshot_revalidate(table, key, host_ms)
+    return verdict == RL_SNAPSHOT_STALE && !rl_local_snapshot_revalidate(table, key, host_ms, 1)
         ? RL_SNAPSHOT_DENIES : verdict;
 }
 

@@ -143,7 +143,7 @@ static const struct {
 static void test_levels(void)
 {
     for (size_t i = 0; i < COUNT(levels); i++) {
-        rl_limit limit = {RL_LEAKY_BUCKET, 10, 1000, 5, levels[i].delay_ms, 0, 0};
+        rl_limit limit = {RL_LEAKY_BUCKET, 10, 1000, 5, levels[i].delay_ms, 0, 0, 0};
         int64_t now = INT64_C(7000000), cost = levels[i].cost;
         rl_state state = LEVEL(now, levels[i].level * 1000);
 
@@ -313,7 +313,7 @@ static void test_exactness(void)
     ok(rl_limiter_is_exact(&limit), "a bucket of a minute counts in µs");
     limit.burst++;
     ok(!rl_limiter_is_exact(&limit), "so its burst may be a thousandth");
-    limit = (rl_limit){RL_LEAKY_BUCKET, 10, 1000, RL_PRODUCT_MAX / 1000000 - 1, 99, 0, 0};
+    limit = (rl_limit){RL_LEAKY_BUCKET, 10, 1000, RL_PRODUCT_MAX / 1000000 - 1, 99, 0, 0, 0};
     ok(rl_limiter_is_exact(&limit), "a delay that still fits is exact");
     limit.delay_ms = 10000;
     ok(!rl_limiter_is_exact(&limit), "a longer one is not");

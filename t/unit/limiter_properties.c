@@ -417,7 +417,7 @@ static void test_properties(void)
 static rl_limit busy_bucket(rng *r, int64_t delay_ms)
 {
     return (rl_limit){RL_LEAKY_BUCKET, rng_between(r, 1, 50), rng_between(r, 100, 120000),
-                      rng_between(r, 1, 60), delay_ms, 0, 0};
+                      rng_between(r, 1, 60), delay_ms, 0, 0, 0};
 }
 
 static int64_t some_ticks(rng *r, const rl_limit *limit)

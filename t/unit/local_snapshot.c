@@ -248,7 +248,7 @@ static void test_long_denials(rl_local *table)
     for (int64_t age = 2000; age < 31 * day - 1000; age += 6 * HOUR + 1234) {
         wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &view)
             != RL_SNAPSHOT_STALE;
-        wrong += !rl_local_snapshot_revalidate(table, key, 1000 + age);
+        wrong += !rl_local_snapshot_revalidate(table, key, 1000 + age, 1);
         wrong += rl_local_snapshot_check(table, key, &limit, 1, 1000 + age, &view)
             != RL_SNAPSHOT_DENIES;
     }
