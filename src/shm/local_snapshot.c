@@ -96,6 +96,14 @@ static void pack_snapshot(const tenure *t, uint64_t key, const snapshot *said,
     w[CHECK] |= sum & HIGH_SUM;
 }
 
+/* The burst under an override with the quota of the limit: the only one that a snapshot can have. */
+static int64_t overriding_burst(const rl_limit *limit)
+{
+    if (!limit->lease_ms || !rl_limiter_is_bucket(limit))
+        return limit->quota;
+    return rl_limiter_leased_burst(limit->quota, limit->quota, limit->window_ms, limit->lease_ms);
+}
+
 static void unpack_log(const snapshot *said, rl_limit *limit, rl_state *state)
 {
     uint32_t asked = (uint32_t)said->units;
@@ -120,8 +128,10 @@ static void unpack_snapshot(const snapshot *said, rl_limit *limit, rl_state *sta
         unpack_log(said, limit, state);
         return;
     }
-    if (said->terms)
-        limit->quota = limit->burst = (int64_t)said->terms - 1;
+    if (said->terms) {
+        limit->quota = (int64_t)said->terms - 1;
+        limit->burst = overriding_burst(limit);
+    }
     if (rl_limiter_is_bucket(limit)) {
         state->at = now;
         state->level = (int64_t)said->units;
@@ -206,7 +216,7 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
     said.redis_now_ms = reply->redis_now / rl_limiter_ticks(limit);
     hear_clock(table, said.redis_now_ms - reply->sent_ms);
     /* Of an override only the quota is stored, so one with another burst cannot be. */
-    if (reply->overridden && limit->burst != limit->quota && limit->quota) {
+    if (reply->overridden && limit->burst != overriding_burst(limit) && limit->quota) {
         rl_local_snapshot_drop(table, key);
         return;
     }

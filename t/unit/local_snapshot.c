@@ -300,6 +300,143 @@ static void test_overrides(rl_local *table)
            "an override with another burst is not stored");
 }
 
+/* --- Counters with leases ------------------------------------------------------------------- */
+
+static rl_snapshot_verdict leased_check(rl_local *table, uint64_t key, const rl_limit *rule,
+                                        int64_t cost, int64_t host_ms)
+{
+    rl_limit limit = *rule;
+
+    return rl_local_snapshot_check(table, key, &limit, cost, host_ms, &view);
+}
+
+/* 10 units, a sixty-fourth of the capacity, are free 16 ms after this state; the first after 2. */
+static void test_dry_window(rl_local *table)
+{
+    rl_limit limit = LIMIT(RL_SLIDING_WINDOW, 640, 1000);
+    rl_state said = WINDOW(BASE / 1000, 640, 0);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 30);
+
+    store_reply(table, key, &limit, &said, BASE, 70000);
+    is_int(leased_check(table, key, &limit, 1, 70003), RL_SNAPSHOT_UNKNOWN,
+           "a counter without leases does not deny when a unit is free");
+    limit.lease_ms = 1000;
+    store_reply(table, key, &limit, &said, BASE, 70001);
+    is_int(leased_check(table, key, &limit, 1, 70001), RL_SNAPSHOT_DENIES,
+           "one with leases denies while it has no unit");
+    is_int(leased_check(table, key, &limit, 1, 70016), RL_SNAPSHOT_DENIES,
+           "and until a sixty-fourth of its capacity is free");
+    is_int(leased_check(table, key, &limit, 1, 70017), RL_SNAPSHOT_DRY, "then Redis is asked");
+    ok(rl_limiter_remaining(&limit, &view.state, view.now) >= 10, "for what the view shows");
+    is_int(leased_check(table, key, &limit, 11, 70017), RL_SNAPSHOT_STALE,
+           "a cost that is denied still is stale as ever");
+    ok(rl_local_snapshot_revalidate(table, key, 70017, 0), "one caller asks");
+    ok(!rl_local_snapshot_revalidate(table, key, 70017, 0), "no other one");
+    is_int(leased_check(table, key, &limit, 1, 70018), RL_SNAPSHOT_DENIES,
+           "the others are denied meanwhile");
+    is_int(leased_check(table, key, &limit, 1, 71000), RL_SNAPSHOT_DENIES,
+           "for a second from the first question on");
+    is_int(leased_check(table, key, &limit, 1, 71001), RL_SNAPSHOT_UNKNOWN,
+           "after which a snapshot with free units denies no more");
+    said = (rl_state)WINDOW(BASE / 1000, 639, 0);
+    store_reply(table, key, &limit, &said, BASE, 72000);
+    is_int(leased_check(table, key, &limit, 1, 72000), RL_SNAPSHOT_UNKNOWN,
+           "a counter that had one unit left was not dry");
+    is_int(leased_check(table, key, &limit, 9, 72001), RL_SNAPSHOT_DENIES,
+           "it denies a cost that does not fit");
+    is_int(leased_check(table, key, &limit, 2, 72010), RL_SNAPSHOT_UNKNOWN, "and no other");
+}
+
+/* The first unit is free after 500 ms, a sixty-fourth of the burst after 5 s. */
+static void test_dry_bucket(rl_local *table)
+{
+    rl_limit limit = BUCKET(RL_TOKEN_BUCKET, 20, 10000, 640);
+    rl_state said = LEVEL(BASE * 1000, INT64_C(640) * 10000 * 1000);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 31);
+    int wrong = 0;
+
+    limit.lease_ms = 500;
+    store_reply(table, key, &limit, &said, BASE * 1000, 73000);
+    for (int64_t host_ms = 73000; host_ms < 73700; host_ms++)
+        wrong += leased_check(table, key, &limit, 1, host_ms) != RL_SNAPSHOT_DENIES;
+    is_int(wrong, 0, "a slow bucket with leases denies until its first unit is free for 200 ms");
+    is_int(leased_check(table, key, &limit, 1, 73700), RL_SNAPSHOT_DRY, "then Redis is asked");
+
+    limit.quota = 5;
+    key = key_of(table, RL_LOCAL_SNAPSHOT, 32);
+    store_reply(table, key, &limit, &said, BASE * 1000, 74000);
+    is_int(leased_check(table, key, &limit, 1, 74999), RL_SNAPSHOT_DENIES,
+           "one that has a unit after 2 s serves for a second, as any other");
+    is_int(leased_check(table, key, &limit, 1, 75000), RL_SNAPSHOT_STALE, "and is stale then");
+    limit.quota = 0;
+    key = key_of(table, RL_LOCAL_SNAPSHOT, 33);
+    store_reply(table, key, &limit, &said, BASE * 1000, 74000);
+    ok(leased_check(table, key, &limit, 1, 74999) == RL_SNAPSHOT_DENIES
+           && leased_check(table, key, &limit, 1, 75000) == RL_SNAPSHOT_STALE,
+       "likewise one that never has a unit");
+}
+
+/* An override of a leased bucket also has a burst that is less by what drains in lease_ms. */
+static void test_leased_overrides(rl_local *table)
+{
+    rl_limit rule = BUCKET(RL_TOKEN_BUCKET, 100, 10000, 95), limit = rule;
+    rl_state said = LEVEL(BASE * 1000, INT64_C(38) * 10000 * 1000);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 34);
+
+    limit.lease_ms = rule.lease_ms = 500;
+    limit.quota = 40;
+    limit.burst = rl_limiter_leased_burst(40, 40, 10000, 500);
+    is_int(limit.burst, 38, "an override of 40 leaves a burst of 38");
+    store_override(table, key, &limit, &said, BASE * 1000, 76000);
+    limit = rule;
+    is_int(rl_local_snapshot_check(table, key, &limit, 1, 76001, &view), RL_SNAPSHOT_DENIES,
+           "which denies from memory");
+    ok(limit.quota == 40 && limit.burst == 38 && limit.lease_ms == 500, "with its limit");
+    ok(rl_local_snapshot_asked_ms(table, key) == 76000, "and is known to have been asked about");
+}
+
+static void test_unbounded(void)
+{
+    rl_local *table = make_table(SIZE);
+    enum { KEYS = RL_REVALIDATIONS_PER_SECOND + 20 };
+    int bounded = 0, others = 0;
+
+    for (int i = 0; i < KEYS; i++)
+        store_reply(table, key_of(table, RL_LOCAL_SNAPSHOT, 3000 + i), &hourly, &full, BASE, 80000);
+    for (int i = 0; i < KEYS - 10; i++)
+        bounded += rl_local_snapshot_revalidate(table, key_of(table, RL_LOCAL_SNAPSHOT, 3000 + i),
+                                                82000, 1);
+    for (int i = KEYS - 10; i < KEYS; i++)
+        others += rl_local_snapshot_revalidate(table, key_of(table, RL_LOCAL_SNAPSHOT, 3000 + i),
+                                               82000, 0);
+    is_int(bounded, RL_REVALIDATIONS_PER_SECOND, "1,000 revalidations that count as such");
+    is_int(others, 10, "those that do not count are not bounded");
+    ok(!rl_local_snapshot_revalidate(table, key_of(table, RL_LOCAL_SNAPSHOT, 3000 + KEYS), 82000,
+                                     0), "there is none without a snapshot");
+    munmap(table, SIZE);
+}
+
+static void test_redis_time(void)
+{
+    rl_local *table = make_table(RL_LOCAL_MIN_SIZE);
+    uint64_t key = key_of(table, RL_LOCAL_SNAPSHOT, 1);
+
+    ok(rl_local_is_redis_time(table, 5, 1000, 1001), "at first any time may be Redis's");
+    store_reply(table, key, &hourly, &half_full, BASE, 1000);
+    ok(rl_local_is_redis_time(table, BASE + 9000, 10000, 10020), "then its clock runs as ours");
+    ok(rl_local_is_redis_time(table, BASE + 8000, 10000, 10020)
+           && !rl_local_is_redis_time(table, BASE + 7999, 10000, 10020),
+       "it may be a second behind what it was when the request was sent");
+    ok(rl_local_is_redis_time(table, BASE + 10020, 10000, 10020)
+           && !rl_local_is_redis_time(table, BASE + 10021, 10000, 10020),
+       "and a second ahead of what it was when the reply was received");
+    store_reply(table, key, &hourly, &half_full, BASE - HOUR, 20000);
+    ok(rl_local_is_redis_time(table, BASE - HOUR + 1000, 21000, 21001)
+           && !rl_local_is_redis_time(table, BASE + 20000, 21000, 21001),
+       "a clock that was set is the one from then on");
+    munmap(table, RL_LOCAL_MIN_SIZE);
+}
+
 /* --- A Redis, and a host beside it --------------------------------------------------------- */
 
 /*
@@ -459,6 +596,11 @@ int main(void)
     test_blocked_log(table);
     test_long_denials(table);
     test_overrides(table);
+    test_dry_window(table);
+    test_dry_bucket(table);
+    test_leased_overrides(table);
+    test_unbounded();
+    test_redis_time();
     test_conservative(table);
     return done_testing();
 }
