@@ -146,63 +146,88 @@ static void set_block_or_pending(void)
 
 #define LEASE_MIN_MS 20 /* a shorter lease is spent less often than it is asked for */
 
-/* The smallest lease_ms of the rules of a counter. */
-static int64_t lease_ms_of(uint64_t counter)
+/* The rule i, if it is counted in Redis under this counter; otherwise NULL. */
+static rl_rule *rule_of(uint64_t counter, int i)
 {
-    const apr_array_header_t *rules = rl_config_rules();
-    int64_t least_ms = RL_LEASE_MAX_MS;
+    rl_rule *rule = APR_ARRAY_IDX(rl_config_rules(), i, rl_written_rule).rule;
 
-    for (int i = 0; i < rules->nelts; i++) {
-        const rl_rule *rule = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
-
-        if (!rule->off && rule->counter == counter && rl_parse_lease_ms(rule) < least_ms)
-            least_ms = rl_parse_lease_ms(rule);
-    }
-    return least_ms;
+    return !rule->off && rule->sync != RL_SYNC_LOCAL && rule->counter == counter ? rule : NULL;
 }
 
-/* Why a rule cannot be leased; NULL: it can. */
-static const char *refuse_lease(apr_pool_t *pool, const rl_rule *rule, int64_t lease_ms)
+/* The smallest lease_ms of the rules of a counter; -1: none of them has sync=lease. */
+static int64_t lease_ms_of(uint64_t counter)
 {
+    int64_t least_ms = RL_LEASE_MAX_MS;
+    int leases = 0;
+
+    for (int i = 0; i < rl_config_rules()->nelts; i++) {
+        const rl_rule *rule = rule_of(counter, i);
+        int64_t ms = !rule ? RL_LEASE_MAX_MS
+            : rule->limit.lease_ms ? rule->limit.lease_ms : rl_parse_lease_ms(rule);
+
+        leases |= rule && rule->sync == RL_SYNC_LEASE;
+        if (ms < least_ms)
+            least_ms = ms;
+    }
+    return leases ? least_ms : -1;
+}
+
+static const char *refuse_burst(apr_pool_t *pool, int64_t quota, int64_t burst, int64_t window_ms,
+                                int64_t needed)
+{
+    int64_t refilled = (4 * LEASE_MIN_MS * quota + window_ms - 1) / window_ms;
+
+    if (needed < refilled)
+        needed = refilled;
+    return quota == 0 || burst >= needed ? NULL
+        : apr_psprintf(pool, "sync=lease needs a burst of at least %" APR_INT64_T_FMT ", %d units "
+                       "and what is refilled in %d ms; this one is %" APR_INT64_T_FMT, needed,
+                       RL_LEASE_SHARE, 4 * LEASE_MIN_MS, burst);
+}
+
+/* Why the counter of a rule cannot be leased as far as this rule is concerned; NULL: it can. */
+static const char *refuse_lease(apr_pool_t *pool, const rl_rule *rule)
+{
+    const char *error;
+
     if (rule->has_block_or_pending)
-        return "sync=lease: another rule of the same name, algorithm and window has block= or "
-            "charge-on=, which cannot be combined with it";
+        return "sync=lease cannot be combined with block= or charge-on= of another rule with the "
+            "same name, algorithm and window, because both use one counter";
     if (!rl_limiter_is_bucket(&rule->limit))
         return NULL;
-    if (rule->limit.burst < RL_LEASE_SHARE)
-        return apr_psprintf(pool, "sync=lease needs a burst of at least %d; this one is %"
-                            APR_INT64_T_FMT, RL_LEASE_SHARE, rule->limit.burst);
-    if (lease_ms < LEASE_MIN_MS)
-        return apr_psprintf(pool, "sync=lease: the burst of the rule or of one of its tiers is too "
-                            "small: a quarter of it is refilled in %" APR_INT64_T_FMT " ms, and a "
-                            "lease needs at least %d ms", lease_ms, LEASE_MIN_MS);
-    return NULL;
+    error = refuse_burst(pool, rule->limit.quota, rule->limit.burst, rule->limit.window_ms,
+                         RL_LEASE_SHARE);
+    for (int i = 0; i < rule->tier_count && !error; i++) {
+        const rl_tier *tier = &rule->tiers[i];
+
+        error = tier->unlimited ? NULL
+            : refuse_burst(pool, tier->quota, tier->burst, rule->limit.window_ms, 0);
+        if (error)
+            error = apr_psprintf(pool, "tier \"%s\": %s", tier->name, error);
+    }
+    return error;
 }
 
 /*
  * Prepares the counters of rules with sync=lease. All rules of a counter get the smaller burst, also
- * those that ask Redis for each request.
+ * those that ask Redis for each request. Without Redis there are no leases and bursts stay whole.
  */
-static int prepare_leases(apr_pool_t *pool, server_rec *s)
+static int prepare_leases(apr_pool_t *pool, server_rec *s, int has_redis)
 {
     const apr_array_header_t *rules = rl_config_rules();
     int good = 1;
 
     for (int i = 0; i < rules->nelts; i++) {
         const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
-        const rl_rule *rule = place->rule;
-        int64_t lease_ms = lease_ms_of(rule->counter);
+        rl_rule *rule = rule_of(place->rule->counter, i);
+        int64_t lease_ms = rule ? lease_ms_of(rule->counter) : -1;
         const char *error = NULL;
 
-        if (rule->off || rule->sync != RL_SYNC_LEASE || rule->limit.lease_ms)
+        if (lease_ms < 0)
             continue;
-        error = refuse_lease(pool, rule, lease_ms);
-        for (int j = 0; j < rules->nelts && !error; j++) {
-            rl_rule *other = APR_ARRAY_IDX(rules, j, rl_written_rule).rule;
-
-            if (!other->off && other->counter == rule->counter)
-                error = rl_parse_lease(pool, other, lease_ms);
-        }
+        error = refuse_lease(pool, rule);
+        if (!error && has_redis)
+            error = rl_parse_lease(pool, rule, lease_ms);
         good &= !error || refuse(s, place, error);
     }
     return good;
@@ -215,7 +240,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
     int good = 1;
 
     set_block_or_pending();
-    good = prepare_leases(pool, main_server);
+    good = prepare_leases(pool, main_server, settings->redis != NULL);
     for (int i = 0; i < rules->nelts; i++) {
         const rl_written_rule *place = &APR_ARRAY_IDX(rules, i, rl_written_rule);
 

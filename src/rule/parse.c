@@ -236,31 +236,39 @@ int64_t rl_parse_lease_ms(const rl_rule *rule)
     return least_ms;
 }
 
-static void lessen_burst(const rl_rule *rule, int64_t quota, int64_t *burst)
+/* Makes a burst of the rule smaller; refuses one that no request fits into then. */
+static const char *lessen_burst(apr_pool_t *pool, const rl_rule *rule, int64_t quota,
+                                int64_t *burst)
 {
-    if (rl_limiter_is_bucket(&rule->limit))
-        *burst = rl_limiter_leased_burst(quota, *burst, rule->limit.window_ms,
-                                         rule->limit.lease_ms);
+    rl_limit limit = rule->limit;
+
+    if (!rl_limiter_is_bucket(&limit))
+        return NULL;
+    limit.quota = quota;
+    limit.burst = *burst = rl_limiter_leased_burst(quota, *burst, limit.window_ms, limit.lease_ms);
+    return can_never_pass(rule, &limit)
+        ? apr_psprintf(pool, "cost=%" APR_INT64_T_FMT " exceeds the %" APR_INT64_T_FMT " units that "
+                       "are admitted at once with sync=lease", rule->cost, *burst)
+        : NULL;
 }
 
 const char *rl_parse_lease(apr_pool_t *pool, rl_rule *rule, int64_t lease_ms)
 {
     rl_tier *tiers = apr_pmemdup(pool, rule->tiers,
                                  sizeof(*tiers) * (size_t)rule->tier_count);
+    const char *error;
 
     rule->limit.lease_ms = lease_ms;
-    lessen_burst(rule, rule->limit.quota, &rule->limit.burst);
+    error = lessen_burst(pool, rule, rule->limit.quota, &rule->limit.burst);
     rule->tiers_text = apr_pstrcat(pool, rule->name, " ", NULL);
-    for (int i = 0; i < rule->tier_count; i++) {
-        lessen_burst(rule, tiers[i].quota, &tiers[i].burst);
+    for (int i = 0; i < rule->tier_count && !error; i++) {
+        error = lessen_burst(pool, rule, tiers[i].quota, &tiers[i].burst);
+        if (error)
+            error = apr_psprintf(pool, "tier \"%s\": %s", tiers[i].name, error);
         rule->tiers_text = apr_pstrcat(pool, rule->tiers_text, tier_text(pool, &tiers[i]), NULL);
     }
     rule->tiers = tiers;
-    return can_never_pass(rule, &rule->limit)
-        ? apr_psprintf(pool, "cost=%" APR_INT64_T_FMT " exceeds the %" APR_INT64_T_FMT " units that "
-                       "the rule admits at once with sync=lease", rule->cost,
-                       rl_limiter_capacity(&rule->limit))
-        : NULL;
+    return error;
 }
 
 const char *rl_parse_tier(apr_pool_t *pool, rl_rule *rule, const char *line)

@@ -48,7 +48,9 @@ static void must_be_sound(apr_pool_t *pool, const rl_rule *rule)
     must(!rule->path == !rule->path_normal && (!rule->path || rule->path_normal[0] == '/'));
     must(rule->status >= 400 && rule->status <= 599);
     must(rule->phase >= RL_PHASE_EARLY && rule->phase <= RL_PHASE_AUTH);
-    must(rule->sync != RL_SYNC_LEASE && rule->key_count > 0);
+    must(rule->sync != RL_SYNC_LEASE
+         || !(rl_limiter_is_log(limit) || limit->delay_ms || limit->block_ms || rule->statuses));
+    must(rule->key_count > 0);
     for (int i = 0; rule->methods && rule->methods[i]; i++)
         must(*rule->methods[i] != '\0');
     for (int i = 0; i < rule->key_count; i++) {

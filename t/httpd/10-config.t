@@ -1,8 +1,8 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
 # httpd -t refuses every mistake in a configuration with a message that quotes what it read, states what it
-# expected and gives an example. That includes options that contradict each other and options reserved for
-# a later version. Every valid configuration is accepted; one that cannot work as intended gets a warning.
+# expected and gives an example. That includes options that contradict each other. Every valid configuration
+# is accepted; one that cannot work as intended gets a warning.
 
 use strict;
 use warnings;
@@ -35,8 +35,6 @@ sub accepted {
     return $said;
 }
 
-my $later = qr/not supported in this version/;
-
 subtest 'every valid configuration is accepted' => sub {
     my $n     = 0;
     my @rules = map { 'RateLimit r' . $n++ . " $_" } (
@@ -51,7 +49,7 @@ subtest 'every valid configuration is accepted' => sub {
         '10/1m algorithm=sliding-window', '10/1m algorithm=fixed-window', '10/1m status=400',
         '10/1m status=511', '10/1m on-failure=local', '10/1m on-failure=open',
         '10/1m on-failure=closed', '10/1m headers=off', '10/1m headers=on', '10/1m shadow',
-        '10/1m sync=request', '10/1m sync=local', '10/1m phase=access',
+        '10/1m sync=request', '10/1m sync=lease', '10/1m sync=local', '10/1m phase=access',
         '10/1m phase=auth key=user', "10/1m\tkey=ip\t shadow  status=503 ",
         '10/1m KEY=IP Algorithm=Fixed-Window', 'off',
         '10/1m algorithm=token-bucket', '10/1m algorithm=token-bucket burst=1',
@@ -348,8 +346,40 @@ subtest 'a tier needs a rule before it, a valid name and a valid quota' => sub {
         qr/invalid value "10001": .* at most 10000/;
 };
 
-subtest 'an option reserved for a later version is refused as such' => sub {
-    refused 'RateLimit login 10/1m sync=lease', qr/"login".*sync=lease/, $later;
+subtest 'what cannot be leased is refused, with the reason' => sub {
+    my $redis  = "RateLimitRedis redis://h\n";
+    my $bucket = 'algorithm=token-bucket sync=lease';
+    my %never  = (
+        'algorithm=sliding-log' => qr/algorithm=sliding-log cannot be combined with sync=lease, because/,
+        'algorithm=leaky-bucket burst=100 delay=1s' => qr/delay= cannot be combined with sync=lease: only Redis/,
+        'charge-on=401'         => qr/charge-on= cannot be combined with sync=lease: units/,
+        'block=1m'              => qr/block= cannot be combined with sync=lease: other hosts/,
+        'algorithm=token-bucket burst=7' =>
+            qr/sync=lease needs a burst of at least 8, .*; this one is 7/,
+        'algorithm=leaky-bucket cost=8 burst=8' => qr/cost=8 exceeds the 7 units .* with sync=lease/,
+    );
+    refused $redis . "RateLimit login 10/1m sync=lease $_", qr/RateLimit "login"/, $never{$_} for sort keys %never;
+    refused $redis . "RateLimit login 1000/1s $bucket burst=79", qr/"login" \(.*:\d+\): .* burst of at least 80, /,
+        qr/what is refilled in 80 ms; this one is 79/;
+    refused $redis . "RateLimit login 10/1s $bucket\nRateLimitTier login gold 1000 burst=79",
+        qr/"login".*tier "gold": sync=lease needs a burst of at least 80/;
+    my $shared = $redis . "RateLimit login 10/1m sync=lease\n<Location /x>\nRateLimit login 20/1m %s\n</Location>";
+    refused sprintf($shared, $_), qr/"login".*cannot be combined with block= or charge-on= of another rule/
+        for 'block=1m', 'charge-on=401';
+    refused $redis . "RateLimit api 100/1s $bucket\n<Location /x>\n"
+        . "RateLimit api 1000/1s algorithm=token-bucket burst=79\n</Location>", qr/at least 80.*this one is 79/;
+    my %leased = (
+        windows                    => "RateLimit a 10/1m sync=lease\nRateLimit b 1/100ms sync=lease algorithm=fixed-window",
+        'buckets'                  => "RateLimit a 8/1m $bucket\nRateLimit b 1000/1s $bucket burst=80",
+        'tiers'                    => "RateLimit a 1000/1s $bucket tier=%{HTTP:X-Plan}\n"
+            . "RateLimitTier a few 5\nRateLimitTier a none 0\nRateLimitTier a staff unlimited",
+        'a quota of 0 with a tier' => "RateLimit a 0/1s $bucket tier=%{HTTP:X-Plan}\nRateLimitTier a gold 50",
+        'a local rule beside it'   => "RateLimit a 1000/1s $bucket\n<Location /x>\n"
+            . "RateLimit a 1000/1s algorithm=token-bucket burst=5 sync=local\n</Location>",
+    );
+    unlike accepted($_, $redis . $leased{$_}), qr/sync=lease/, 'without a warning' for sort keys %leased;
+    like accepted('sync=lease without Redis', 'RateLimit login 10/1m sync=lease'),
+        qr/"login".*sync=lease does nothing without RateLimitRedis: this host counts alone/, 'with a warning';
 };
 
 subtest 'the other directives need valid arguments' => sub {

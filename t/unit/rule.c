@@ -78,10 +78,11 @@ static const char *print_terms(const rl_rule *rule)
 static const char *print_denial(const rl_rule *rule)
 {
     static const char *const failures[] = {"", " local", " open", " closed"};
+    static const char *const syncs[] = {"", " lease", " here"};
     static const char *const phases[] = {" unset", " early", "", " auth"};
 
     return apr_pstrcat(pool, named("status", rule->status == 429 ? 0 : rule->status),
-                       failures[rule->on_failure], rule->sync == RL_SYNC_LOCAL ? " here" : "",
+                       failures[rule->on_failure], syncs[rule->sync],
                        phases[rule->phase], rule->headers ? "" : " quiet",
                        rule->shadow ? " shadow" : "", rule->is_shared ? " shared" : "", NULL);
 }
@@ -139,6 +140,10 @@ static const struct {
     {"a 1/1m on-failure=open", "a sliding 1/60000 ip open"},
     {"a 1/1m on-failure=closed sync=request", "a sliding 1/60000 ip closed"},
     {"a 1/1m sync=local phase=auth", "a sliding 1/60000 ip here auth"},
+    {"a 1/1m sync=Lease", "a sliding 1/60000 ip lease"},
+    {"a 1/1m sync=lease algorithm=fixed-window", "a fixed 1/60000 ip lease"},
+    {"a 8/1m sync=lease algorithm=token-bucket", "a bucket 8/60000 ip lease"},
+    {"a 8/1m sync=lease algorithm=leaky-bucket delay=0", "a leaky 8/60000 ip lease"},
     {"a 1/1m key=ip/24", "a sliding 1/60000 ip(24)"},
     {"a 1/1m key=ip/128", "a sliding 1/60000 ip(128)"},
     {"a 1/1m key=user", "a sliding 1/60000 user auth"},
@@ -317,7 +322,15 @@ static const struct {
      "invalid value \"maybe\" for on-failure=: expected local, open or closed"},
     {"login 10/1m sync=never",
      "invalid value \"never\" for sync=: expected request, lease or local"},
-    {"login 10/1m sync=lease", "sync=lease is not supported in this version"},
+    {"login 10/1m sync=lease algorithm=sliding-log",
+     "algorithm=sliding-log cannot be combined with sync=lease, because it stores the time of each "
+     "request; algorithm=sliding-window can"},
+    {"login 10/1m delay=1s sync=lease algorithm=leaky-bucket",
+     "delay= cannot be combined with sync=lease: only Redis knows how long"},
+    {"login 10/1m sync=lease charge-on=401",
+     "charge-on= cannot be combined with sync=lease: units of a lease are charged before"},
+    {"login 10/1m sync=lease block=1m",
+     "block= cannot be combined with sync=lease: other hosts would spend leases"},
     {"login 10/1m phase=late", "invalid value \"late\" for phase=: expected early, access or auth"},
     {"login 10/1m headers=maybe", "invalid value \"maybe\" for headers=: expected off or on"},
     {"login 10/1m burst=20", "burst= needs algorithm=token-bucket or leaky-bucket"},
@@ -536,6 +549,40 @@ static void test_tiers(void)
     }
 }
 
+/* How a bucket with leases gets smaller bursts: by what is refilled in 250 ms. */
+static void test_leased_bursts(void)
+{
+    const char *line = "api 1000/1s algorithm=token-bucket sync=lease cost=2";
+    rl_rule *rule;
+
+    parse(line, &rule);
+    is_int(rl_parse_lease_ms(rule), 250, "a unit is at most a quarter of the window old");
+    rl_parse_tier(pool, rule, "gold 2000 burst=1000");
+    is_int(rl_parse_lease_ms(rule), 125, "or a quarter of the time in which a tier's burst drains");
+    rl_parse_tier(pool, rule, "few 10 burst=7");
+    rl_parse_tier(pool, rule, "staff unlimited");
+    rl_parse_tier(pool, rule, "none 0");
+    is_int(rl_parse_lease_ms(rule), 125, "unlimited tiers and those of 0 do not count");
+    ok(!rl_parse_lease(pool, rule, 125), "the rule takes a lease of that length");
+    is_int(rule->limit.burst, 875, "its burst is smaller by what is refilled meanwhile");
+    is_int(rl_rule_tier(rule, "gold")->burst, 750, "so is that of a tier");
+    is_int(rl_rule_tier(rule, "few")->burst, 7, "except one that is too small to be leased from");
+    is_str(rule->tiers_text, "api gold 2000 750 few 10 7 staff unlimited 0 none 0 0 ",
+           "and the script is told the same");
+
+    parse("api 8/1s algorithm=token-bucket cost=8 sync=lease", &rule);
+    is_str(rl_parse_lease(pool, rule, 250),
+           "cost=8 exceeds the 6 units that are admitted at once with sync=lease", "cost");
+    parse("api 80/1s algorithm=token-bucket cost=8 sync=lease", &rule);
+    rl_parse_tier(pool, rule, "small 8");
+    is_str(rl_parse_lease(pool, rule, 250), "tier \"small\": cost=8 exceeds the 6 units that are "
+           "admitted at once with sync=lease", "cost and a tier");
+
+    parse("api 1000/1s sync=lease", &rule);
+    ok(rl_parse_lease_ms(rule) == 1000 && !rl_parse_lease(pool, rule, 1000)
+       && rule->limit.burst == 1000, "a window keeps its whole quota");
+}
+
 static void test_tier_quotas(void)
 {
     rl_rule *rule;
@@ -695,6 +742,7 @@ int main(void)
     test_charges_on();
     test_tiers();
     test_tier_quotas();
+    test_leased_bursts();
     test_words();
     test_durations();
     test_counters();
