@@ -169,7 +169,7 @@ EOT
     cmp_ok $one->{FromMemory}, '>', 0, 'some of them from memory';
     is $one->{Asked}, $status->{RedisAnswered}, 'Redis answered each call';
     is $two->{FromMemory}, 200, 'memory decided every request under two';
-    for my $name (qw(Requests Passed Denied Shadowed Exempt FromMemory Asked Fallback)) {
+    for my $name (qw(Requests Passed Denied Shadowed Exempt FromMemory Leased Asked Fallback)) {
         is $status->{$name}, $one->{$name} + $two->{$name} + $three->{$name},
             "the total of $name is the sum of the rules";
     }
@@ -198,6 +198,22 @@ EOT
     is $host->get('/hello.txt', from => '127.0.0.3')->status, 429, 'and the counts of Redis';
     is $host->get('/page.html')->status, 429, 'and of this host';
     is +(Status->of($host))->rule('one')->{Denied}, 401, 'the row continues';
+};
+
+subtest 'the row of a leased rule tells leases from calls' => sub {
+    my $host = host("RateLimit leased 100000/10s sync=lease\nRateLimit asked 100000/10s\n$shared");
+    is $host->flood(2000, from => '127.0.0.5')->{status}{200}, 2000, 'all requests pass';
+    my $status = Status->of($host);
+    my ($leased, $asked) = map { $status->rule($_) } qw(leased asked);
+    cmp_ok $leased->{Leased}, '>', 1000, 'most of them by a lease';
+    is $leased->{Leased} + $leased->{Asked} + $leased->{Fallback}, 2000, 'Redis decided the others';
+    is $asked->{Leased}, 0, 'a rule with sync=request has no leases';
+    is $status->{LeaseUnitsSpent}, $leased->{Leased}, 'each of them spent a unit';
+    cmp_ok $status->{LeaseRefills}, '>', 0, 'leases were refilled';
+    cmp_ok $status->{LeaseUnitsDebited}, '>=', $status->{LeaseUnitsSpent} + $status->{LeaseUnitsLost},
+        'Redis had debited the units';
+    my ($shown) = $host->get('/server-status')->body =~ m{>leased</td>.*<td title="Leased">([\d,]+)<};
+    is $shown =~ tr/,//dr, $leased->{Leased}, 'the HTML page has the column';
 };
 
 subtest 'the rows of several rules agree' => sub {
