@@ -123,8 +123,8 @@ $(BUILD)/t/%: $(BUILD)/t/%.o $(BUILD)/unit.a
 # The rooms that the explorer links. Every atomic access in them is a point where another thread can be
 # scheduled. EXPLORE_SRC can be a copy of the sources with a planted fault.
 
-EXPLORED    = core/algorithms core/limiter shm/local shm/local_count shm/local_snapshot shm/stats shm/top_denied \
-              shm/delayed redis/breaker
+EXPLORED    = core/algorithms core/limiter shm/local shm/local_count shm/local_snapshot shm/local_lease shm/stats \
+              shm/top_denied shm/delayed redis/breaker
 EXPLORE_SRC = src
 
 $(BUILD)/t/explore/%: t/explore/%.c $(EXPLORED:%=$(EXPLORE_SRC)/%.c) \
