@@ -48,9 +48,12 @@ int rl_step_spend(rl_step *s, rl_outcome *o)
 static int64_t claim(const rl_step *s, const rl_outcome *o)
 {
     rl_local *local = s->context->local;
+    int64_t timeout_ms = s->context->settings->timeout_ms;
     rl_lease_times times = {.host_ms = s->host_ms,
-                            .asked_ms = rl_local_snapshot_asked_ms(local, o->key),
-                            .until_ms = s->host_ms + s->context->settings->timeout_ms};
+                            .asked_ms = rl_local_snapshot_asked_ms(local, o->key)};
+
+    /* A later reply would bring a lease that has expired. */
+    times.until_ms = s->host_ms + (timeout_ms < RL_LEASE_MAX_MS ? timeout_ms : RL_LEASE_MAX_MS);
 
     return rl_local_lease_claim(local, o->lease_key, &times);
 }
