@@ -129,9 +129,10 @@ typedef struct {
     int64_t stop_us;
     int64_t ppm;                  /* between the slowest and the fastest clock */
     int64_t wall_us;              /* between wall clocks */
-    int edges, waves;             /* requests come at window edges, or in waves */
+    int edges, waves, pulses;     /* requests come at window edges, in waves, or in pulses */
     int64_t cost_max;
     int rules_max, changes, overrides, prefork, fail_open, denied_later;
+    int64_t denied_us;            /* when a later step denies */
     int one_host_is_hot;
 } plan;
 
@@ -613,6 +614,13 @@ static void refill_all(world *w, const host *h, const request *r)
     }
 }
 
+/* Whether a later step denies: in every other window, so that the next one shows what it did. */
+static int is_denied_later(world *w)
+{
+    return w->now_us / 1000 / w->plan.rules[0].window_ms % 2 == 0
+        && chance(w, w->plan.denied_later);
+}
+
 static void conclude(world *w, host *h, request *r)
 {
     int refused = is_denied(r) || r->closed;
@@ -635,8 +643,8 @@ static void conclude(world *w, host *h, request *r)
         give_back(w, h, r);
         return;
     }
-    if (chance(w, w->plan.denied_later)) {
-        plan_event(w, LATER_DENIAL, w->now_us + exponential(w, 30000), r);
+    if (is_denied_later(w)) {
+        plan_event(w, LATER_DENIAL, w->now_us + exponential(w, (double)w->plan.denied_us), r);
         return;
     }
     for (int i = 0; i < r->count; i++) {
@@ -860,10 +868,48 @@ static double mean_gap(world *w)
     return mean;
 }
 
+/* A time shortly after the next window has begun, shortly before that, or any. */
+static int64_t after_pause(world *w, int64_t from_us, int64_t most_us)
+{
+    int64_t window_us = w->plan.rules[0].window_ms * 1000;
+    int64_t edge_us = from_us + window_us - from_us % window_us;
+
+    switch (rng_next(&w->rng) % 4) {
+    case 0:
+        return edge_us + window_us - rng_between(&w->rng, 0, window_us / 2);
+    case 1:
+    case 2:
+        return edge_us + exponential(w, 5000);
+    default:
+        return from_us + rng_between(&w->rng, 0, most_us);
+    }
+}
+
+/*
+ * In turn: a few requests for each host, so that it leases; a pause; and more requests than fit,
+ * which spend the leases and all else that is left.
+ */
+static int64_t next_in_pulses(world *w)
+{
+    const rl_limit *rule = &w->plan.rules[0];
+    int64_t pulse_us = 4000 + 4 * w->plan.delay_us, burst_us = 100000, next_us;
+    double gap = w->wave ? (double)burst_us / (4.0 * (double)rl_limiter_capacity(rule))
+                         : (double)pulse_us / (4.0 * w->plan.hosts);
+
+    next_us = w->now_us + exponential(w, gap);
+    if (next_us < w->wave_ends_us)
+        return next_us;
+    w->wave = !w->wave;
+    next_us = after_pause(w, w->now_us, w->wave ? SECOND : 2000 * rule->window_ms);
+    w->wave_ends_us = next_us + (w->wave ? burst_us : pulse_us);
+    return next_us;
+}
+
 static void arrive(world *w)
 {
     request *r = new_request(w, pick_host(w));
-    int64_t next_us = w->now_us + exponential(w, mean_gap(w));
+    int64_t next_us = w->plan.pulses ? next_in_pulses(w)
+                                     : w->now_us + exponential(w, mean_gap(w));
 
     pick_rules(w, r);
     w->requests++;
@@ -1027,7 +1073,7 @@ static void world_reset(world *w, const plan *p, uint64_t seed)
     w->now_us = EPOCH_US + rng_between(&w->rng, 0, 10 * SECOND);
     w->plan.lasts_us += w->now_us - EPOCH_US;
     w->commands = w->requests = w->admissions = w->leased_admissions = w->checkpoint_us = 0;
-    w->wave = 1;
+    w->wave = !p->pulses;
     w->wave_ends_us = 0;
     for (int i = 0; i < p->hosts; i++)
         set_clock(w, &w->hosts[i]);

@@ -72,6 +72,7 @@ static plan any_plan(rng *r)
     p.fail_open = rng_one_in(r, 3);
     p.one_host_is_hot = rng_one_in(r, 4);
     p.denied_later = (int)ONE_OF(r, 0, 0, 50, 5);
+    p.denied_us = 30000;
     p.gap_us = gap_for(&p, (double)ONE_OF(r, 5, 10, 12, 20, 30) / 10);
     p.lasts_us = 12000 * p.gap_us;
     if (p.lasts_us < 3 * p.rules[0].window_ms * 1000)
@@ -119,6 +120,41 @@ static void waves(plan *p, rng *r)
     p->waves = (int)ONE_OF(r, 50, 300, 2000);
 }
 
+/* The worst that can be done to leases: they are old, and everything else is used up. */
+static void pulses(plan *p, rng *r)
+{
+    p->pulses = 1;
+    p->counters = p->rules_max = 1;
+    p->hosts = (int)ONE_OF(r, 4, 16, 64);
+    p->cost_max = 1;
+    p->ppm = ONE_OF(r, 200, 200000);
+    p->rules[0].window_ms = ONE_OF(r, 500, 1000, 1000, 4000);
+    p->rules[0].quota = p->rules[0].burst = rng_between(r, 200, 3000);
+    if (rl_limiter_is_bucket(&p->rules[0]))
+        p->rules[0].quota /= ONE_OF(r, 1, 2, 4);
+    p->slow = (int)ONE_OF(r, 0, 2, 10);
+    p->slow_us = ONE_OF(r, 50000, 300000);
+    p->timeout_ms = ONE_OF(r, 25, 500);
+    p->denied_later = (int)ONE_OF(r, 0, 2);
+    p->denied_us = ONE_OF(r, 30000, 300000);
+    p->lasts_us = 20 * p->rules[0].window_ms * 1000;
+}
+
+/* A step denies after a part of a window that another one was admitted in. */
+static void late_returns(plan *p, rng *r)
+{
+    p->counters = p->rules_max = 1;
+    p->hosts = (int)ONE_OF(r, 1, 2, 4);
+    p->cost_max = ONE_OF(r, 1, 3);
+    p->rules[0].algorithm = (rl_algorithm)ONE_OF(r, RL_SLIDING_WINDOW, RL_FIXED_WINDOW);
+    p->rules[0].window_ms = ONE_OF(r, 200, 500, 1000);
+    p->rules[0].quota = p->rules[0].burst = rng_between(r, 100, 5000);
+    p->denied_later = 2;
+    p->denied_us = p->rules[0].window_ms * ONE_OF(r, 100, 500);
+    p->gap_us = gap_for(p, 3);
+    p->lasts_us = 8 * p->rules[0].window_ms * 1000;
+}
+
 static void slow_clocks(plan *p, rng *r)
 {
     waves(p, r);
@@ -156,7 +192,10 @@ static const struct {
 } kinds[] = {
     {"a good network", quiet}, {"a bad network", bad_network},
     {"hosts that stop and crash", stopped_hosts}, {"requests at window edges", edges},
-    {"waves of requests", waves}, {"clocks a tenth too fast and too slow", slow_clocks},
+    {"waves of requests", waves},
+    {"old leases, and bursts that use up the rest", pulses},
+    {"units that return late", late_returns},
+    {"clocks a tenth too fast and too slow", slow_clocks},
     {"tiers and overrides that change", changes}, {"failover with lost writes", failovers},
     {"everything but failover", everything},
 };
