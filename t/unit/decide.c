@@ -3,8 +3,8 @@
  * decide.lua, limiter.c and the definition in model.h must agree. A real Redis runs the scripts,
  * with its clock and its expiry replaced so that the test sets the time. Random steps mix
  * algorithms, costs, changing quotas, overrides, clock jumps both ways, several rules in one call,
- * shadow rules, blocks, charges on response, peeks, give-backs, settlements, and prolonged pending
- * units. The test compares the verdict, the remaining units, and the times until a retry and until
+ * shadow rules, blocks, charges on response, leases, peeks, give-backs, settlements, and prolonged
+ * pending units. The test compares the verdict, the remaining units, and the times until a retry and until
  * the whole quota is back.
  *
  * RL_STEPS is the number of steps, RL_SEED the seed. Skipped if there is no redis-server.
@@ -60,7 +60,7 @@ typedef struct {
 
 static counter counters[COUNTERS];
 static int64_t clock_us;
-static long waits_compared, anchors_denied, prolonged;
+static long waits_compared, anchors_denied, prolonged, leases, leases_denied;
 
 static void make_counters(rng *r)
 {
@@ -88,6 +88,7 @@ typedef struct {
     int64_t blocked_ms, period, pending;
     rl_override override;
     int64_t quota, burst;
+    int64_t leased;
     int admits;
     /* by the definition; or NOT_LOOKED_FOR */
     int64_t remaining, retry_ms, reset_ms;
@@ -166,6 +167,20 @@ static int64_t any_quota(rng *r, const counter *c)
     return quota < most ? quota : most;
 }
 
+/* Makes the limit one of a counter with leases, if there can be any. */
+static void lease_out(rng *r, rl_limit *limit)
+{
+    int64_t most_ms = rl_limiter_is_bucket(limit) ? rl_limiter_bucket_lease_ms(limit)
+                                                  : RL_LEASE_MAX_MS;
+
+    if (most_ms == 0 || limit->delay_ms)
+        return;
+    limit->lease_ms = rng_one_in(r, 2) ? most_ms : rng_scaled(r, 1, most_ms);
+    if (rl_limiter_is_bucket(limit))
+        limit->burst = rl_limiter_leased_burst(limit->quota, limit->burst, limit->window_ms,
+                                               limit->lease_ms);
+}
+
 static void any_limit(rng *r, const counter *c, rl_limit *limit)
 {
     memset(limit, 0, sizeof(*limit));
@@ -184,6 +199,8 @@ static void any_limit(rng *r, const counter *c, rl_limit *limit)
                                                 ? 2 * c->model.window_ms : RL_WINDOW_MAX_MS);
     if (c->use == ON_RESPONSE)
         limit->on_response = 1;
+    if (c->use == PLAIN && limit->algorithm != RL_SLIDING_LOG && rng_one_in(r, 2))
+        lease_out(r, limit);
 }
 
 /* Replaces the override by another one or by none, and changes the limit to match. */
@@ -219,7 +236,11 @@ static rl_override any_override(rng *r, counter *c, rl_limit *limit)
     if (*word == '-' || strlen(word) > 10)
         return RL_OVERRIDE_GARBAGE;
     limit->quota = *word == 'g' ? 5 : n;
-    limit->burst = *word == 'g' && model_is_bucket(&c->model) ? 7 : limit->quota;
+    limit->burst = limit->quota;
+    if (*word == 'g' && model_is_bucket(&c->model))
+        limit->burst = 7;
+    else if (limit->lease_ms && model_is_bucket(&c->model))
+        limit->burst = rl_limiter_leased_burst(n, n, limit->window_ms, limit->lease_ms);
     return RL_OVERRIDE_QUOTA;
 }
 
@@ -352,6 +373,17 @@ static void charge_both(counter *c, moved_counter *to, const rl_limit *limit, co
         model_forget(moved, limit, want->now);
 }
 
+/* How many units the call leases. Returns 0 if they do not fit by the definition. */
+static int expect_lease(const rl_ask *a, const rl_limit *limit, const moved_counter *moved,
+                        expected *want)
+{
+    want->leased = rl_limiter_lease(limit, &moved->state, want->now, a->cost, a->wanted);
+    leases += want->leased > 0;
+    return want->leased == 0
+        || (want->leased > 0 && want->leased <= a->wanted
+            && model_admits(&moved->model, limit, want->now, a->cost + want->leased));
+}
+
 /* Some different counters, live rules before shadow rules. Returns 0 if the two models differ. */
 static int expect_decision(rng *r, sent_call *call, counter **chosen)
 {
@@ -377,8 +409,12 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
             a->override_key = c->override_key;
             a->tiers = "r silver 2 2 gold 5 7 ";
         }
+        if (in_force.lease_ms || (c->use == PLAIN && in_force.algorithm != RL_SLIDING_LOG
+                                  && rng_one_in(r, 32)))
+            a->wanted = rng_one_in(r, 2) ? rng_scaled(r, 0, 2 * in_force.quota + 200) : 0;
+        a->wanted = a->wanted < 1 << 24 ? a->wanted : (1 << 24) - 1;
         plain &= in_force.algorithm != RL_SLIDING_LOG && !in_force.block_ms
-            && !in_force.on_response;
+            && !in_force.on_response && !a->wanted;
         want->override = overrides ? any_override(r, c, &in_force) : RL_OVERRIDE_NONE;
         call->commands += 2 * overrides;
         {
@@ -409,15 +445,17 @@ static int expect_decision(rng *r, sent_call *call, counter **chosen)
             moved[i].state.blocked_until = moved[i].model.blocked_until;
             stores = 1;
         }
-        else if (!call->peek && !unlimited && want->admits && (call->all || a->shadow)
-                 && (a->cost > 0 || plain)) {
-            charge_both(c, &moved[i], &in_force, want, a->cost);
-            stores = 1;
+        else if (!call->peek && !unlimited && want->admits && (call->all || a->shadow)) {
+            agree &= expect_lease(a, &in_force, &moved[i], want);
+            stores = a->cost + want->leased > 0 || plain;
+            if (stores)
+                charge_both(c, &moved[i], &in_force, want, a->cost + want->leased);
         }
-        else if (!call->peek && was_anchored(c, &moved[i].model)) {
+        if (!stores && !call->peek && was_anchored(c, &moved[i].model)) {
             stores = 1;
             anchors_denied += !want->admits;
         }
+        leases_denied += a->wanted && !call->all;
         if (stores || put_in_order(c, &moved[i].model))
             keep(c, &moved[i], &in_force, want->now);
         else
@@ -552,7 +590,7 @@ static int brought(const rl_ask *got, const expected *want)
     const rl_limit *limit = got->limit;
     int64_t ticks = rl_limiter_ticks(limit);
 
-    if (got->override != want->override || got->now != want->now)
+    if (got->override != want->override || got->now != want->now || got->leased != want->leased)
         return 0;
     if (want->override == RL_OVERRIDE_UNLIMITED)
         return 1;
@@ -560,7 +598,8 @@ static int brought(const rl_ask *got, const expected *want)
         int64_t left = got->state.blocked_until ? (got->state.blocked_until - got->now) / ticks : 0;
 
         if (left != want->blocked_ms || got->state.pending.period != want->period
-            || got->state.pending.cur != want->pending || limit->quota != want->quota)
+            || got->state.pending.cur != want->pending || limit->quota != want->quota
+            || (rl_limiter_is_bucket(limit) && limit->quota && limit->burst != want->burst))
             return 0;
     }
     return is_state(limit, &got->state, &want->state)
@@ -592,6 +631,8 @@ static void tell(const sent_call *call, int i, const rl_ask *got)
          got->state.pending.period, want->period, got->state.pending.cur, want->pending,
          got->state.blocked_until, want->blocked_ms,
          rl_limiter_admits(limit, &got->state, got->now, got->cost), want->admits);
+    diag("wanted %" PRId64 " for %" PRId64 " ms, leased %" PRId64 " (%" PRId64 ")", got->wanted,
+         limit->lease_ms, got->leased, want->leased);
     diag("remaining %" PRId64 " (%" PRId64 "), retry %" PRId64 " (%" PRId64 "), reset %" PRId64
          " (%" PRId64 ")", rl_limiter_remaining(limit, &got->state, got->now), want->remaining,
          rl_limiter_retry_after(limit, &got->state, got->now, got->cost), want->retry_ms,
@@ -680,6 +721,8 @@ static void test_three_agree(void)
     if (!models || !script)
         exit(done_testing());
     ok(prolonged > n / 200, "units are prolonged: %ld times", prolonged);
+    ok(leases > n / 100 && leases_denied > n / 500,
+       "%ld leases, and %ld times one was wanted with a rule that denied", leases, leases_denied);
     ok(charged > n / 10 && denied > n / 10, "both verdicts are common: %ld charged, %ld denied",
        charged, denied);
     ok(anchors_denied > n / 1000, "%ld denials after the clock stepped back by more than a window",

@@ -353,6 +353,78 @@ static int prolonged_units_stay(scene s, rng *r)
     return same(&s.state, &empty) && pending_of(&s) == 0;
 }
 
+/* Makes the limit one of a counter with leases, as the configuration does. */
+static void lease_out(rl_limit *limit, rng *r)
+{
+    int64_t most_ms = rl_limiter_is_bucket(limit) ? rl_limiter_bucket_lease_ms(limit)
+                                                  : RL_LEASE_MAX_MS;
+
+    limit->delay_ms = limit->block_ms = 0;
+    limit->lease_ms = rng_one_in(r, 2) ? most_ms : rng_between(r, 0, most_ms);
+    if (rl_limiter_is_bucket(limit))
+        limit->burst = rl_limiter_leased_burst(limit->quota, limit->burst, limit->window_ms,
+                                               limit->lease_ms);
+}
+
+/* Part of what is left, and all of a small rest, but no more than can be spent in time. */
+static int leases_are_shares(scene s, rng *r)
+{
+    int64_t wanted = rng_scaled(r, 0, (1 << 24) - 1), left, leased, lasts_ms;
+
+    lease_out(&s.limit, r);
+    s = with_more(s, r);
+    s.cost = rng_one_in(r, 2) ? 0 : s.cost;
+    left = remaining(s) - s.cost;
+    leased = rl_limiter_lease(&s.limit, &s.state, s.now, s.cost, wanted);
+    lasts_ms = rl_limiter_lease_ms(&s.limit, s.now);
+    if (leased < 0 || leased > wanted || leased > (left > 0 ? left : 0))
+        return 0;
+    if (leased > left / 8 && leased > rl_limiter_capacity(&s.limit) / 64)
+        return 0;
+    if (lasts_ms < 100 && leased > wanted * lasts_ms / 100)
+        return 0;
+    if (wanted > 0 && left >= 8 && lasts_ms >= 100 && leased == 0)
+        return 0;
+    return leased == 0 || (admits(s, s.cost + leased)
+                           && rl_limiter_capacity(&s.limit) >= RL_LEASE_SHARE);
+}
+
+static int leases_end_in_time(scene s, rng *r)
+{
+    int64_t lasts_ms, rest_ms;
+
+    lease_out(&s.limit, r);
+    lasts_ms = rl_limiter_lease_ms(&s.limit, s.now);
+    if (lasts_ms < 0 || lasts_ms > s.limit.lease_ms || lasts_ms > RL_LEASE_MAX_MS)
+        return 0;
+    if (is_bucket(&s))
+        return 8 * lasts_ms <= 7 * s.limit.lease_ms && 8 * (lasts_ms + 1) > 7 * s.limit.lease_ms;
+    rest_ms = s.limit.window_ms - s.now % s.limit.window_ms;
+    return 8 * lasts_ms <= 7 * rest_ms && lasts_ms < rest_ms
+        && (lasts_ms == s.limit.lease_ms || 8 * (lasts_ms + 1) > 7 * rest_ms);
+}
+
+static int leased_bursts_are_enough(scene s, rng *r)
+{
+    rl_limit whole = s.limit;
+
+    (void)r;
+    if (!is_bucket(&s))
+        return 1;
+    s.limit.lease_ms = rl_limiter_bucket_lease_ms(&whole);
+    s.limit.burst = rl_limiter_leased_burst(whole.quota, whole.burst, whole.window_ms,
+                                            s.limit.lease_ms);
+    if (4 * s.limit.lease_ms > whole.window_ms || s.limit.lease_ms < 0)
+        return 0;
+    if (whole.burst < RL_LEASE_SHARE)
+        return s.limit.burst == whole.burst;
+    return s.limit.burst > 0 && 4 * (s.limit.burst + 1) >= 3 * whole.burst
+        && (__int128)(whole.burst - s.limit.burst) * whole.window_ms
+            >= (__int128)whole.quota * s.limit.lease_ms
+        && (__int128)(whole.burst - s.limit.burst - 1) * whole.window_ms
+            < (__int128)whole.quota * s.limit.lease_ms;
+}
+
 static const struct {
     const char *promise;
     int (*holds)(scene s, rng *r);
@@ -374,6 +446,10 @@ static const struct {
      pending_ends},
     {"units that are prolonged in each period are pending until they are settled",
      prolonged_units_stay},
+    {"a lease is a share of what is left, and fits beside the cost", leases_are_shares},
+    {"a lease ends before its window, or before its units are too old", leases_end_in_time},
+    {"the burst of a leased bucket is smaller by what drains while a unit is leased",
+     leased_bursts_are_enough},
 };
 
 static const char *const kinds[] = {"sliding window", "fixed window", "log", "token bucket",
@@ -495,6 +571,68 @@ static int leaves_too_fast(rng *r, long *delayed)
     return 0;
 }
 
+/*
+ * Hosts lease units, and spend them as late as clocks that are an eighth slow let them; requests
+ * are decided at once in between. The algorithm alone, over the same requests at the times when
+ * they are admitted, admits each.
+ */
+static int leases_admit_too_much(rng *r, long *spent)
+{
+    static const rl_algorithm algorithms[] = {S, F, RL_TOKEN_BUCKET, RL_LEAKY_BUCKET};
+    rl_limit limit = {.algorithm = algorithms[rng_next(r) % COUNT(algorithms)],
+                      .quota = rng_scaled(r, 8, 3000), .window_ms = rng_scaled(r, 200, 120000)};
+    rl_limit whole;
+    int64_t ticks, now = INT64_C(1) << 40;
+    rl_state debited = {0}, alone = {0};
+    struct {
+        int64_t left, ends;
+    } leases[8] = {{0, 0}};
+
+    limit.burst = rl_limiter_is_bucket(&limit) ? rng_scaled(r, 8, 3000) : limit.quota;
+    whole = limit;
+    lease_out(&limit, r);
+    ticks = rl_limiter_ticks(&limit);
+    for (int i = 0; i < 200; i++) {
+        int64_t cost = rng_between(r, 0, 3), leased, wanted = rng_scaled(r, 0, 5000);
+        int j = (int)rng_between(r, 0, 7);
+
+        now += rng_one_in(r, 40) ? some_ticks(r, &limit) : rng_between(r, 0, 20 * ticks);
+        now += rng_one_in(r, 20) ? leases[j].ends > now ? leases[j].ends - 1 - now : 0 : 0;
+        rl_limiter_roll(&limit, &debited, now);
+        rl_limiter_roll(&whole, &alone, now);
+        if (rng_one_in(r, 2) && leases[j].left > 0 && now < leases[j].ends) {
+            cost = rng_one_in(r, 2) ? leases[j].left : 1;
+            leases[j].left -= cost;
+            *spent += cost;
+            if (!rl_limiter_admits(&whole, &alone, now, cost))
+                return 1;
+            rl_limiter_charge(&whole, &alone, cost);
+        }
+        else if (rl_limiter_admits(&limit, &debited, now, cost)) {
+            leased = rl_limiter_lease(&limit, &debited, now, cost, wanted);
+            rl_limiter_charge(&limit, &debited, cost + leased);
+            if (!rl_limiter_admits(&whole, &alone, now, cost))
+                return 1;
+            rl_limiter_charge(&whole, &alone, cost);
+            leases[j].left = leased;
+            leases[j].ends = now + rl_limiter_lease_ms(&limit, now) * ticks * 8 / 7;
+        }
+    }
+    return 0;
+}
+
+static void test_lease_traces(void)
+{
+    long rounds = rng_rounds("RL_ROUNDS", 200000) / 10, wrong = 0, spent = 0;
+    rng r = {rng_seed(22)};
+
+    for (long n = 0; n < rounds && !wrong; n++)
+        wrong += leases_admit_too_much(&r, &spent);
+    ok(wrong == 0 && spent > rounds,
+       "%ld traces of leases: the algorithm admits what hosts spend, whenever they spend it "
+       "(%ld units)", rounds, spent);
+}
+
 static void test_traces(void)
 {
     long rounds = rng_rounds("RL_ROUNDS", 200000) / 10, wrong = 0, delayed = 0;
@@ -541,6 +679,7 @@ int main(void)
 {
     test_properties();
     test_traces();
+    test_lease_traces();
     test_extremes();
     return done_testing();
 }
