@@ -40,16 +40,20 @@ static void must_decide(const rl_ask *ask)
 
         must(held >= 0 && held <= limit->delay_ms);
     }
+    must(ask->leased >= 0 && ask->leased <= ask->wanted);
+    must(ask->leased == 0 || rl_limiter_admits(limit, &state, now, ask->cost + ask->leased));
     rl_limiter_next_unit(limit, &state, now);
     rl_limiter_charge(limit, &state, ask->cost);
     rl_limiter_give_back(limit, &state, rl_limiter_position(limit, &state, now), ask->cost);
 }
 
-#define KINDS 8
+#define KINDS 10
 
 static void make_limits(rl_limit *limits, int n)
 {
     static const rl_limit kinds[KINDS] = {
+        {.algorithm = RL_SLIDING_WINDOW, .quota = 1000, .window_ms = 60000, .lease_ms = 1000},
+        {.algorithm = RL_TOKEN_BUCKET, .quota = 1000, .window_ms = 60000, .lease_ms = 250},
         {.algorithm = RL_SLIDING_WINDOW, .quota = 10, .window_ms = 60000},
         {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX, .window_ms = RL_WINDOW_MIN_MS},
         {.algorithm = RL_SLIDING_WINDOW, .quota = RL_PRODUCT_MAX / RL_WINDOW_MAX_MS,
@@ -77,7 +81,8 @@ static void read_reply(const redisReply *reply, int first, int n)
     for (int i = 0; i < n; i++)
         asks[i] = (rl_ask){.key = "k", .limit = &limits[first + i],
                            .override_key = first % 2 ? "o" : NULL, .tiers = "t ",
-                           .cost = i % 5 ? i : RL_COUNT_MAX};
+                           .cost = i % 5 ? i : RL_COUNT_MAX,
+                           .wanted = limits[first + i].lease_ms ? 100 * i + 50 : 0};
     said = rl_script_read(reply, asks, n);
     must(said >= -1 && said <= 1);
     for (int i = 0; said >= 0 && i < n; i++)

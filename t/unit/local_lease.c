@@ -124,7 +124,8 @@ static void test_late_grants(void)
        "its life began when the request was sent");
     is_int(grant(key, 9, NOW, 0), 9, "a grant without a life is lost");
     is_int(grant(key, 0, NOW, 500), 0, "of no grant nothing is");
-    is_int(grant(lease_key(5), (1 << 24) - 1, NOW, 1000), 0, "the largest lease has 2^24 - 1 units");
+    is_int(grant(lease_key(5), (1 << 24) - 1, NOW, 1000), 0,
+           "the largest lease has 2^24 - 1 units");
     ok(spend(lease_key(5), (1 << 24) - 2, NOW) && spent.left == 1 && spend(lease_key(5), 1, NOW)
            && !spend(lease_key(5), 1, NOW), "which can be spent");
 }

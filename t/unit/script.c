@@ -27,6 +27,10 @@ static rl_limit monthly = {.algorithm = RL_FIXED_WINDOW, .quota = 10, .window_ms
 static rl_limit on_response = {.algorithm = RL_LEAKY_BUCKET, .quota = 10, .window_ms = 60000,
                                .burst = 10, .on_response = 1};
 static rl_limit nothing = LIMIT(RL_TOKEN_BUCKET, 0, 1000);
+static rl_limit leased = {.algorithm = RL_SLIDING_WINDOW, .quota = 1000, .window_ms = 60000,
+                          .burst = 1000, .lease_ms = 1000};
+static rl_limit leased_bucket = {.algorithm = RL_TOKEN_BUCKET, .quota = 100, .window_ms = 60000,
+                                 .burst = 298, .lease_ms = 1000};
 
 static const rl_script_names names = {{"FULL", "PLAIN"}};
 
@@ -269,6 +273,49 @@ static void test_undo(void)
     is_command(got, length, &want, "give-backs and settlements, to the full script");
 }
 
+/* The units wanted and the lease_ms are where the position of an earlier charge is otherwise. */
+static void test_wanted(void)
+{
+    static expected want;
+    rl_ask asks[] = {ask_of("a", &leased, 1), ask_of("b", &leased_bucket, 2)};
+    char *got;
+    int length;
+
+    begin(&want, 7, 1, 1);
+    text(&want, "a");
+    number(&want, 1);
+    record(&want, 1, (fields){.window = 60000, .quota = 1000, .cost = 1, .capacity = 1000});
+    number(&want, 120000);
+    got = rl_script_decide(&names, asks, 1, 0, &length);
+    is_command(got, length, &want, "a decision that wants no lease goes to the plain script");
+
+    asks[1].wanted = (1 << 24) - 1;
+    begin(&want, 3 + 2 + 1 + 4, 0, 2);
+    text(&want, "a");
+    text(&want, "b");
+    number(&want, 2);
+    record(&want, 0, (fields){.window = 60000, .quota = 1000, .cost = 1, .capacity = 1000,
+                              .position = INT64_C(1000) << 32});
+    number(&want, 120000);
+    record(&want, 0, (fields){.kind = 2 + 4, .window = 60000000, .quota = 100, .cost = 2,
+                              .capacity = 298, .position = INT64_C(1000) << 32 | 0xffffff});
+    number(&want, 2 * 178800 + 60000);
+    got = rl_script_decide(&names, asks, 2, 0, &length);
+    is_command(got, length, &want, "one that wants a lease of one of two rules to the full script");
+
+    asks[0].kind = RL_ASK_GIVE_BACK;
+    asks[0].position = 28333333;
+    asks[0].cost = 51;
+    begin(&want, 7, 0, 1);
+    text(&want, "a");
+    number(&want, 0);
+    record(&want, 0, (fields){.act = 1, .window = 60000, .quota = 1000, .cost = 51,
+                              .capacity = 1000, .position = 28333333});
+    number(&want, 120000);
+    got = rl_script_undo(&names, asks, 1, &length);
+    is_command(got, length, &want, "a give-back has its position");
+}
+
 static void test_most(void)
 {
     rl_ask asks[RL_ASKS_MAX];
@@ -462,6 +509,84 @@ static void test_more(void)
     is_int(a.state.blocked_until, 0, "0 ms are no block");
 }
 
+#define NO_UNITS NONE NONE
+#define LAST_MS "\xdf\x19\xe5\xcf\x8b\x01\x00" /* the last of a window */
+#define FULL_LEVEL "\0\x94\x8f\xd9\x02\0\0\0" /* 204 units */
+#define AN_OVERRIDE(quota) MORE(NONE, NONE, quota, quota, "\1")
+
+/* Of 999 units left one in eight may be leased: 124. */
+static const struct {
+    const char *story;
+    rl_limit *limit;
+    const char *bytes;
+    size_t length;
+    int64_t cost, wanted;
+    int shadow, overridden, want;
+    int64_t leased;
+} leases[] = {
+    {"what was wanted", &leased, BYTES("1" MS NO_UNITS "\x32\0\0\0"), 1, 50, 0, 0, 1, 50},
+    {"less", &leased, BYTES("1" MS NO_UNITS "\1\0\0\0"), 1, 50, 0, 0, 1, 1},
+    {"nothing", &leased, BYTES("1" MS NO_UNITS NONE), 1, 50, 0, 0, 1, 0},
+    {"one more than was wanted", &leased, BYTES("1" MS NO_UNITS "\x33\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"the whole share", &leased, BYTES("1" MS NO_UNITS "\x7c\0\0\0"), 1, 1000, 0, 0, 1, 124},
+    {"one more than the share", &leased, BYTES("1" MS NO_UNITS "\x7d\0\0\0"), 1, 1000, 0, 0, -1, 0},
+    {"all of a small rest", &leased, BYTES("1" MS NO_UNITS "\x0f\0\0\0"), 985, 50, 0, 0, 1, 15},
+    {"more than the rest", &leased, BYTES("1" MS NO_UNITS "\x10\0\0\0"), 985, 50, 0, 0, -1, 0},
+    {"a unit where none is left", &leased,
+     BYTES("1" MS NONE "\xe7\3\0\0" "\1\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"2^32 - 1 units", &leased, BYTES("1" MS NO_UNITS "\xff\xff\xff\xff"), 1, 50, 0, 0, -1, 0},
+    {"a unit with a denial", &leased, BYTES("0" MS NO_UNITS "\1\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"none with a denial", &leased, BYTES("0" MS NO_UNITS NONE), 1, 50, 0, 0, 0, 0},
+    {"a unit of a shadow rule, with a denial", &leased,
+     BYTES("0" MS NO_UNITS "\1\0\0\0"), 1, 50, 1, 0, 0, 1},
+    {"a unit in the last ms of a window", &leased,
+     BYTES("1" LAST_MS NO_UNITS "\1\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"a unit of a counter without leases", &sliding,
+     BYTES("1" MS NO_UNITS "\1\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"three bytes of a number", &leased, BYTES("1" MS NO_UNITS "\1\0\0"), 1, 50, 0, 0, -1, 0},
+    {"a byte too many", &leased, BYTES("1" MS NO_UNITS NONE "\0"), 1, 50, 0, 0, -1, 0},
+    {"no number", &leased, BYTES("1" MS NO_UNITS), 1, 50, 0, 0, -1, 0},
+    {"a number that is not wanted", &leased, BYTES("1" MS NO_UNITS NONE), 1, 0, 0, 0, -1, 0},
+    {"units of a bucket", &leased_bucket, BYTES("1" US NO_UNITS "\x25\0\0\0"), 1, 50, 0, 0, 1, 37},
+    {"more than the share of a bucket", &leased_bucket,
+     BYTES("1" US NO_UNITS "\x26\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"more than the share of a fuller bucket", &leased_bucket,
+     BYTES("1" US FULL_LEVEL "\x0c\0\0\0"), 1, 50, 0, 0, -1, 0},
+    {"a share under an override", &leased,
+     BYTES("1" MS NO_UNITS AN_OVERRIDE("\x64\0\0\0") "\x0c\0\0\0"), 1, 50, 0, 1, 1, 12},
+    {"more than the share under an override", &leased,
+     BYTES("1" MS NO_UNITS AN_OVERRIDE("\x64\0\0\0") "\x0d\0\0\0"), 1, 50, 0, 1, -1, 0},
+    {"a unit under an override that is too small", &leased,
+     BYTES("1" MS NO_UNITS AN_OVERRIDE("\7\0\0\0") "\1\0\0\0"), 1, 50, 0, 1, -1, 0},
+    {"a unit under an override of 0", &leased,
+     BYTES("1" MS NO_UNITS AN_OVERRIDE(NONE) "\1\0\0\0"), 1, 50, 0, 1, -1, 0},
+    {"a unit of an unlimited counter", &leased,
+     BYTES("1" MS NO_UNITS MORE(NONE, NONE, NONE, NONE, "\2") "\1\0\0\0"), 1, 50, 0, 1, -1, 0},
+    {"none of an unlimited counter", &leased,
+     BYTES("1" MS NO_UNITS MORE(NONE, NONE, NONE, NONE, "\2") NONE), 1, 50, 0, 1, 1, 0},
+    {"a unit of a blocked counter", &leased,
+     BYTES("1" MS NO_UNITS MORE("\1\0\0\0", NONE, NONE, NONE, "\0") "\1\0\0\0"),
+     1, 50, 0, 1, -1, 0},
+};
+
+static void test_leases(void)
+{
+    for (size_t i = 0; i < COUNT(leases); i++) {
+        rl_limit limit = *leases[i].limit;
+        rl_ask a = ask_of("a", &limit, leases[i].cost);
+        int said;
+
+        a.wanted = leases[i].wanted;
+        a.shadow = leases[i].shadow;
+        if (leases[i].overridden)
+            a.override_key = "o";
+        said = read_bytes(leases[i].bytes, leases[i].length, &a, 1);
+        is_int(said, leases[i].want, "a lease: %s", leases[i].story);
+        if (said >= 0)
+            is_int(a.leased, leases[i].leased, "%s: its units", leases[i].story);
+    }
+}
+
 static void test_other_types(void)
 {
     static const struct {
@@ -491,7 +616,8 @@ static void test_other_types(void)
 static void test_random_replies(void)
 {
     static rl_limit *const limits[] = {&sliding, &monthly, &bucket, &slow_bucket, &held, &history,
-                                       &blocking, &on_response, &nothing};
+                                       &blocking, &on_response, &nothing, &leased,
+                                       &leased_bucket};
     long rounds = rng_rounds("RL_ROUNDS", 200000), believed = 0, wrong = 0;
     rng r = {rng_seed(12)};
 
@@ -500,8 +626,11 @@ static void test_random_replies(void)
         rl_ask a = ask_of("k", &limit, rng_scaled(&r, 0, RL_COUNT_MAX));
         unsigned char bytes[64] = {'1'};
         size_t length = 16 + (limit.algorithm == RL_SLIDING_LOG ? 8 : 0)
-            + (limit.block_ms || limit.on_response ? 21 : 0);
+            + (limit.block_ms || limit.on_response ? 21 : 0) + (limit.lease_ms ? 4 : 0);
         int64_t wait;
+
+        a.wanted = limit.lease_ms ? rng_scaled(&r, 1, 1000) : 0;
+        a.cost = limit.lease_ms ? 1 : a.cost;
 
         for (size_t i = 1; i < length; i++)
             bytes[i] = rng_one_in(&r, 3) ? (unsigned char)rng_next(&r) : 0;
@@ -515,6 +644,8 @@ static void test_random_replies(void)
         wrong += wait != RL_NEVER && wait < 0;
         wrong += rl_limiter_reset(&limit, &a.state, a.now) < 0;
         wrong += rl_limiter_remaining(&limit, &a.state, a.now) < 0;
+        wrong += a.leased < 0 || a.leased > a.wanted
+            || (a.leased && !rl_limiter_admits(&limit, &a.state, a.now, a.cost + a.leased));
     }
     ok(!wrong && believed > rounds / 10, "what is believed of random bytes can be decided on "
        "(%ld of %ld)", believed, rounds);
@@ -526,12 +657,14 @@ int main(void)
     test_full();
     test_overrides();
     test_undo();
+    test_wanted();
     test_most();
     test_names();
     test_replies();
     test_windows_and_levels();
     test_logs();
     test_more();
+    test_leases();
     test_other_types();
     test_random_replies();
     return done_testing();
