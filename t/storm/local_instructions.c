@@ -40,7 +40,8 @@ static uint64_t fillers[FILLERS];
 
 static struct {
     volatile int begun, done;
-    int admitted; /* what the child's charge returned */
+    int admitted; /* what the child's charge, spend or claim returned */
+    int lost;     /* by the child's grant */
     rl_state state;
 } *child;
 
@@ -133,11 +134,19 @@ static uint64_t driven_out_by(uint64_t key)
     return gone;
 }
 
+static void charge_alice_long_ago(void)
+{
+    rl_state state;
+
+    charge(table, alice, &brief, 1, NOW - 5000, &state);
+}
+
 /*
  * Every place is taken, by entries in use and half full. alice has no entry and would evict victim.
- * Then a table in which alice's entry has expired, and bob would evict it.
+ * Then, with a function that makes it, a table in which alice's entry has expired, and bob would
+ * evict it.
  */
-static void prepare(int alice_expired)
+static void prepare(void (*make_expired)(void))
 {
     rl_state state;
 
@@ -149,8 +158,8 @@ static void prepare(int alice_expired)
         charge(table, fillers[i], &hourly, QUOTA / 2, NOW - 1000, &state);
     }
     victim = driven_out_by(alice);
-    if (alice_expired) {
-        charge(table, alice, &brief, 1, NOW - 5000, &state);
+    if (make_expired) {
+        make_expired();
         memcpy(image, table, SIZE);
         for (int i = FILLERS; line_of(table, SIZE, alice); i++) {
             memcpy(table, image, SIZE);
@@ -256,7 +265,7 @@ static void test_killed_giving_back(void)
 {
     int n = 0, finished = 0, wrong = 0;
 
-    prepare(0);
+    prepare(NULL);
     fill_up(alice, NOW);
     memcpy(image, table, SIZE);
     for (; !finished; n += every) {
@@ -292,7 +301,7 @@ static void test_killed_storing(void)
     rl_state older = WINDOW(BASE / HOUR, 1, 7);
     int n = 0, finished = 0, wrong = 0, torn = 0;
 
-    prepare(0);
+    prepare(NULL);
     store_reply(table, alice, &hourly, &older, BASE + NOW - 9, NOW - 9);
     memcpy(image, table, SIZE);
     for (; !finished; n++) {
@@ -360,7 +369,7 @@ static void prepare_pending(int units)
 {
     rl_state state;
 
-    prepare(0);
+    prepare(NULL);
     charge(table, alice, &responding, units, NOW, &state);
     memcpy(image, table, SIZE);
 }
@@ -441,7 +450,7 @@ static void test_others_charge_meanwhile(void)
 {
     int n = 0, finished = 0, wrong = 0;
 
-    prepare(0);
+    prepare(NULL);
     for (; !finished; n += every) {
         pid_t pid = start(charge_alice, n);
         int admitted;
@@ -461,7 +470,7 @@ static void test_the_window_turns_meanwhile(void)
     int n = 0, finished = 0, wrong = 0;
     rl_state state;
 
-    prepare(0);
+    prepare(NULL);
     charge(table, alice, &hourly, QUOTA / 2, HOUR - 2, &state);
     memcpy(image, table, SIZE);
     for (; !finished; n += every) {
@@ -488,7 +497,7 @@ static void test_two_places_for_one_key(void)
 {
     int n = 0, finished = 0, most = 0;
 
-    prepare(0);
+    prepare(NULL);
     for (; !finished; n += every) {
         pid_t pid = start(charge_alice, n);
         int admitted = 0;
@@ -511,11 +520,11 @@ static void test_two_places_for_one_key(void)
 }
 
 /* The call is for alice, whose entry has expired; at each instruction bob evicts it and charges. */
-static void test_late_owner(void (*call)(void), const char *what)
+static void test_late_owner(void (*make_expired)(void), void (*call)(void), const char *what)
 {
     int n = 0, finished = 0, most = 0;
 
-    prepare(1);
+    prepare(make_expired);
     for (; !finished; n += every) {
         pid_t pid = start(call, n);
         int admitted;
@@ -531,6 +540,256 @@ static void test_late_owner(void (*call)(void), const char *what)
            "the new owner's count stays", n, what);
 }
 
+/* --- Leases --- */
+
+#define LIFE_MS 500
+#define AFTER (NOW + LIFE_MS) /* when leases that were asked for at NOW have expired */
+
+static uint64_t taken_from; /* serial of the lease that return_alice() returns a unit to */
+
+static int spend_at(int64_t cost, int64_t host_ms)
+{
+    rl_lease spent;
+
+    return rl_local_lease_spend(table, alice, cost, host_ms, &spent);
+}
+
+/* Likewise, with units that return_alice() may return. */
+static void take_at(int64_t cost, int64_t host_ms)
+{
+    rl_lease spent = {0};
+
+    rl_local_lease_spend(table, alice, cost, host_ms, &spent);
+    taken_from = spent.serial;
+}
+
+/* Spends all that alice can at this time. */
+static int spend_all(int64_t host_ms)
+{
+    int spent = 0;
+
+    while (spent <= 2 * QUOTA && spend_at(1, host_ms))
+        spent++;
+    return spent;
+}
+
+static int grant_at(int units, int64_t sent_ms)
+{
+    rl_lease_grant grant = {units, sent_ms, LIFE_MS, sent_ms};
+
+    return (int)rl_local_lease_grant(table, alice, &grant);
+}
+
+static int claim_at(int64_t host_ms)
+{
+    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50};
+
+    return rl_local_lease_claim(table, alice, &times) > 0;
+}
+
+static void spend_alice(void)
+{
+    child->admitted = spend_at(1, NOW);
+}
+
+static void spend_alice_late(void)
+{
+    child->admitted = spend_at(1, NOW - 4900);
+}
+
+static void return_alice(void)
+{
+    rl_local_lease_return(table, alice, taken_from, 1);
+}
+
+static void grant_alice(void)
+{
+    child->lost = grant_at(5, NOW);
+}
+
+static void claim_alice(void)
+{
+    child->admitted = claim_at(NOW);
+}
+
+static void grant_alice_long_ago(void)
+{
+    grant_at(3, NOW - 5000);
+    take_at(1, NOW - 5000);
+}
+
+/* A table in which alice has a lease of so many units, of which some are spent. */
+static void prepare_lease(int units, int spent)
+{
+    prepare(NULL);
+    grant_at(units, NOW);
+    if (spent)
+        take_at(spent, NOW);
+    memcpy(image, table, SIZE);
+}
+
+/* Whether alice can be granted another lease, and spend it, when all others have expired. */
+static int is_usable(void)
+{
+    int64_t later = NOW + 10 * LIFE_MS;
+
+    grant_at(7, later);
+    return spend_all(later) == 7;
+}
+
+static void test_spending(void)
+{
+    int n = 0, finished = 0, wrong = 0, unusable = 0;
+
+    prepare_lease(10, 0);
+    for (; !finished; n += every) {
+        pid_t pid = start(spend_alice, n);
+        int spent;
+
+        finished = child->done;
+        end(pid);
+        spent = spend_all(NOW);
+        wrong += spent != 9 && (spent != 10 || child->done);
+        unusable += !is_usable();
+    }
+    ok(!wrong && n > 20, "killed at any of %d instructions of a spend: at most its unit is lost",
+       n);
+    is_int(unusable, 0, "and the next lease can be spent");
+    finished = wrong = 0;
+    for (n = 0; !finished; n += every) {
+        pid_t pid = start(spend_alice, n);
+        int spent;
+
+        finished = child->done;
+        spent = spend_all(NOW);
+        finish(pid);
+        wrong += spent + child->admitted != 10;
+    }
+    ok(!wrong, "others spend all units at any of %d instructions of a spend: no unit is spent "
+       "twice", n);
+}
+
+/* The child's clock was read before the lease expired. */
+static void test_replacing(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare_lease(3, 0);
+    for (; !finished; n += every) {
+        pid_t pid = start(spend_alice, n);
+        int lost, spent;
+
+        finished = child->done;
+        lost = grant_at(4, AFTER);
+        spent = spend_all(AFTER);
+        finish(pid);
+        wrong += spent + spend_all(AFTER) != 4 || spend_all(NOW) != 0;
+        wrong += child->admitted + lost != 3;
+    }
+    ok(!wrong, "a lease expires and is replaced at any of %d instructions of a spend: the unit is "
+       "the old lease's, or none", n);
+}
+
+static void test_returning(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare_lease(10, 4);
+    for (; !finished; n += every) {
+        pid_t pid = start(return_alice, n);
+        int spent;
+
+        finished = child->done;
+        end(pid);
+        spent = spend_all(NOW);
+        wrong += spent != 7 && (spent != 6 || child->done);
+    }
+    ok(!wrong, "killed at any of %d instructions of a return: it is done or not done", n);
+    finished = wrong = 0;
+    for (n = 0; !finished; n += every) {
+        pid_t pid = start(return_alice, n);
+        int spent;
+
+        finished = child->done;
+        spent = spend_all(NOW);
+        finish(pid);
+        wrong += spent + spend_all(NOW) != 7;
+    }
+    ok(!wrong, "others spend all units at any of %d: the unit returns", n);
+    finished = wrong = 0;
+    for (n = 0; !finished; n += every) {
+        pid_t pid = start(return_alice, n);
+
+        finished = child->done;
+        grant_at(4, AFTER);
+        spend_at(2, AFTER);
+        finish(pid);
+        wrong += spend_all(AFTER) != 2;
+    }
+    ok(!wrong, "another lease takes the place at any of %d: no unit returns to it", n);
+}
+
+static void test_granting(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare(NULL);
+    for (; !finished; n += every) {
+        pid_t pid = start(grant_alice, n);
+        int spent;
+
+        finished = child->done;
+        end(pid);
+        spent = spend_all(NOW);
+        wrong += spent != 5 && (spent != 0 || child->done);
+        wrong += !is_usable();
+    }
+    ok(!wrong && n > 50, "killed at any of %d instructions of a grant: it is stored or not", n);
+    finished = wrong = 0;
+    for (n = 0; !finished; n += every) {
+        pid_t pid = start(grant_alice, n);
+        int spent, lost = 0;
+
+        finished = child->done;
+        lost += grant_at(3, NOW);
+        spent = spend_all(NOW);
+        lost += grant_at(2, NOW);
+        finish(pid);
+        spent += spend_all(NOW);
+        wrong += spent + lost + child->lost != 10;
+    }
+    ok(!wrong, "others are granted and spend at any of %d: all units are spent, or known to be "
+       "lost", n);
+}
+
+static void test_claiming(void)
+{
+    int n = 0, finished = 0, wrong = 0;
+
+    prepare(NULL);
+    for (; !finished; n += every) {
+        pid_t pid = start(claim_alice, n);
+
+        finished = child->done;
+        end(pid);
+        wrong += child->done && claim_at(NOW + 49);
+        wrong += !claim_at(NOW + 49) && !claim_at(NOW + 50);
+        wrong += !is_usable();
+    }
+    ok(!wrong, "killed at any of %d instructions of a claim: the claim ends in time", n);
+    finished = wrong = 0;
+    for (n = 0; !finished; n += every) {
+        pid_t pid = start(claim_alice, n);
+        int claimed;
+
+        finished = child->done;
+        claimed = claim_at(NOW);
+        finish(pid);
+        wrong += claimed + child->admitted != 1;
+    }
+    ok(!wrong, "another claims at any of %d: one of the two has the claim", n);
+}
+
 int main(void)
 {
     cpu_set_t one;
@@ -543,7 +802,7 @@ int main(void)
     sched_setaffinity(0, sizeof(one), &one);
     child = shared_memory(sizeof(*child));
     image = malloc(SIZE);
-    prepare(0);
+    prepare(NULL);
     pid = start(charge_alice, 0);
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
     if (pid)
@@ -566,8 +825,17 @@ int main(void)
     test_settling();
     test_prolonging();
     test_overdue();
-    test_late_owner(charge_alice, "charge");
-    test_late_owner(store_snapshot, "snapshot");
+    test_late_owner(charge_alice_long_ago, charge_alice, "charge");
+    test_late_owner(charge_alice_long_ago, store_snapshot, "snapshot");
+    test_spending();
+    test_replacing();
+    test_returning();
+    test_granting();
+    test_claiming();
+    test_late_owner(grant_alice_long_ago, spend_alice_late, "spend");
+    test_late_owner(grant_alice_long_ago, return_alice, "return");
+    test_late_owner(grant_alice_long_ago, grant_alice, "grant");
+    test_late_owner(grant_alice_long_ago, claim_alice, "claim");
     free(image);
     return done_testing();
 }

@@ -4,8 +4,8 @@
  * with its clock and its expiry replaced so that the test sets the time. Random steps mix
  * algorithms, costs, changing quotas, overrides, clock jumps both ways, several rules in one call,
  * shadow rules, blocks, charges on response, leases, peeks, give-backs, settlements, and prolonged
- * pending units. The test compares the verdict, the remaining units, the units leased, and the times
- * until a retry and until the whole quota is back.
+ * pending units. The test compares the verdict, the remaining units, the units leased, and the
+ * times until a retry and until the whole quota is back.
  *
  * RL_STEPS is the number of steps, RL_SEED the seed. Skipped if there is no redis-server.
  */
