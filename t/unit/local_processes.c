@@ -32,6 +32,7 @@ static struct {
     _Atomic long admitted[4096]; /* per key, by the results that the workers got */
     _Atomic long go, rounds, wrong;
     _Atomic long at[WORKERS]; /* the step that each has reached */
+    _Atomic long granted[16], lost[16], spent[16]; /* units of leases, per key */
 } *shared;
 
 UNUSED static pid_t spawn(void (*work)(int), int number)
@@ -374,6 +375,89 @@ static void test_edges(void)
     ok(short_of < TURNS / 10, "and few admit less (%d)", short_of);
 }
 
+/* --- Leases --- */
+
+enum { LEASED_KEYS = 10, LEASE_UNITS = 20, LEASES_FROM = 1000 };
+
+static uint64_t lease_key(int i)
+{
+    return rl_local_lease_key(table, key_of(table, RL_LOCAL_SNAPSHOT, 60000 + i), &hourly);
+}
+
+/* Of a key's units: what was granted is counted before the grant, what was spent after a spend. */
+static void refill_lease(int i, int64_t host_ms, int64_t life_ms)
+{
+    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 2};
+    int64_t units = rl_local_lease_claim(table, lease_key(i), &times);
+    rl_lease_grant grant = {units < LEASE_UNITS ? units : LEASE_UNITS, host_ms, life_ms, host_ms};
+
+    if (units == 0)
+        return;
+    shared->granted[i] += grant.units;
+    shared->lost[i] += rl_local_lease_grant(table, lease_key(i), &grant);
+}
+
+static void use_lease(rng *r, int i, int64_t host_ms, int64_t life_ms)
+{
+    int64_t cost = rng_between(r, 1, 3);
+    rl_lease spent;
+
+    if (!rl_local_lease_spend(table, lease_key(i), cost, host_ms, &spent)) {
+        refill_lease(i, host_ms, life_ms);
+        return;
+    }
+    if (rng_one_in(r, 8))
+        rl_local_lease_return(table, lease_key(i), spent.serial, cost);
+    else
+        shared->spent[i] += cost;
+    if (spent.refill)
+        refill_lease(i, host_ms, life_ms);
+}
+
+/* What is left of a key's units, also of those that have expired; spends it. */
+static int64_t rest_of_lease(int i)
+{
+    rl_lease spent;
+    int64_t rest = 0;
+
+    while (rl_local_lease_spend(table, lease_key(i), 1, 0, &spent))
+        rest++;
+    return rest;
+}
+
+/* A clock that is 5 ms later for some, so that leases of 3 ms expire while others spend them. */
+static void spend_leases(int number)
+{
+    rng r = {rng_seed(7) + (uint64_t)number};
+
+    for (long i; (i = shared->rounds++) < 200000;)
+        use_lease(&r, (int)(rng_next(&r) % LEASED_KEYS), LEASES_FROM + i / 100 + number, 3);
+}
+
+static void test_leases(void)
+{
+    int more = 0, less = 0;
+    long spent = 0, lost = 0;
+
+    memset(shared, 0, sizeof(*shared));
+    table = make_table(SIZE);
+    together(spend_leases);
+    for (int i = 0; i < LEASED_KEYS; i++) {
+        int64_t rest = rest_of_lease(i), total = shared->spent[i] + shared->lost[i] + rest;
+
+        more += total > shared->granted[i];
+        /* A return to a lease that was replaced loses up to 3 units, which are known to nobody. */
+        less += total < shared->granted[i] - shared->spent[i] / 4;
+        spent += shared->spent[i];
+        lost += shared->lost[i];
+    }
+    is_int(more, 0, "%d processes, %d keys: no unit of a lease is spent twice", WORKERS,
+           LEASED_KEYS);
+    is_int(less, 0, "and the others are left, or known to be lost");
+    ok(spent > 1000 && lost > 100, "many leases were spent, and some replaced (%ld, %ld)", spent,
+       lost);
+}
+
 /* --- Killed --- */
 
 enum { KEYS = 40, OTHERS = 10 };
@@ -415,6 +499,7 @@ UNUSED static void charge_until_killed(int number)
                 shared->admitted[i]++;
         }
         charge_others(i % OTHERS, rng_one_in(&r, 4));
+        use_lease(&r, i % LEASED_KEYS, LEASES_FROM + rng_between(&r, 0, 4), 1000);
         store_reply(table, snapshot, &hourly, &report, BASE, 1000);
         check_of(table, snapshot, &hourly, 1, 1002, &view);
         shared->wrong += view.now > 0
@@ -442,7 +527,7 @@ static void test_killed(void)
 #ifdef __SANITIZE_THREAD__
     pass("# SKIP processes that are killed: not among threads");
 #else
-    long kills = rng_rounds("RL_KILLS", 2000), lost = 0;
+    long kills = rng_rounds("RL_KILLS", 2000), lost = 0, leased = 0;
     int over = 0, unusable = 0;
     pid_t pids[WORKERS];
     rng r = {rng_seed(6)};
@@ -495,7 +580,18 @@ static void test_killed(void)
         unusable += take_the_rest(first, &hourly_bucket) + take_the_rest(second, &hourly_responding)
             != 0;
     }
-    is_int(over, 0, "%ld processes killed at any moment: no quota is exceeded", kills + WORKERS);
+    for (int i = 0; i < LEASED_KEYS; i++) {
+        int64_t rest = rest_of_lease(i);
+        rl_lease_grant later = {9, 100000, 1000, 100000};
+
+        over += shared->spent[i] + shared->lost[i] + rest > shared->granted[i];
+        leased += shared->spent[i];
+        rl_local_lease_grant(table, lease_key(i), &later);
+        unusable += rest_of_lease(i) != 9;
+    }
+    is_int(over, 0, "%ld processes killed at any moment: no quota is exceeded, and no unit of a "
+           "lease spent twice", kills + WORKERS);
+    ok(leased > 1000, "many units of leases were spent (%ld)", leased);
     ok(lost <= kills + WORKERS, "each lost at most the one unit it had charged (%ld)", lost);
     is_int(unusable, 0, "all counts can still be used");
     is_int(shared->wrong, 0, "no half-written snapshot was trusted");
@@ -515,6 +611,7 @@ int main(void)
     test_pending();
     test_overdue();
     test_edges();
+    test_leases();
     test_killed();
     test_threads();
     return done_testing();
