@@ -351,14 +351,31 @@ static void run(rl_leader *l)
     }
 }
 
-/* The leader's last act: closes all connections. Calls that are still queued end as lost. */
+static void end_list(rl_leader *l, rl_call *call)
+{
+    for (rl_call *next; call; call = next) {
+        next = call->next;
+        rl_call_complete(l->calls, call, NULL);
+    }
+}
+
+/*
+ * The leader's last act: closes all connections. Calls that were not sent end as lost. Sending them
+ * would connect again.
+ */
 static void close_all(rl_leader *l)
 {
+    rl_call *queued;
+
     pthread_mutex_lock(&l->lock);
     l->stopped = 1;
+    queued = l->queue.first;
+    rl_call_clear(&l->queue);
     pthread_mutex_unlock(&l->lock);
     rl_servers_close(l->servers, "the server stops");
-    send_all(l);
+    end_list(l, l->waiting.first);
+    rl_call_clear(&l->waiting);
+    end_list(l, queued);
     rl_call_wake(l->calls);
 }
 
