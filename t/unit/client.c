@@ -209,6 +209,186 @@ static void test_killed(void)
     ok(decides(), "and still does");
 }
 
+/* --- Calls that no thread waits for ------------------------------------------------------- */
+
+enum { POSTS = 64 };
+
+static rl_limit leased = {.algorithm = RL_FIXED_WINDOW, .quota = RL_COUNT_MAX / 10,
+                          .burst = RL_COUNT_MAX / 10, .window_ms = RL_WINDOW_MAX_MS,
+                          .lease_ms = RL_LEASE_MAX_MS};
+
+/* What came of a call that was posted. */
+typedef struct {
+    atomic_int ends;
+    int answered;
+    int64_t units, count;
+} posting;
+
+static posting postings[THREADS * POSTS];
+
+static void on_end(void *data, rl_ask *ask)
+{
+    posting *p = data;
+
+    p->answered = ask->answered;
+    p->units = ask->leased;
+    p->count = ask->state.cur;
+    atomic_fetch_add(&p->ends, 1);
+}
+
+/* Posts a call for so many units; returns whether it was. */
+static int post(const char *key, int64_t wanted, posting *p)
+{
+    char copy[64];
+    rl_ask ask = {.key = copy, .limit = &leased, .wanted = wanted};
+    int is_posted;
+
+    snprintf(copy, sizeof(copy), "%s", key);
+    memset(p, 0, sizeof(*p));
+    is_posted = rl_client_post(client, &ask, on_end, p);
+    memset(copy, '?', sizeof(copy) - 1); /* the call has a copy of what it needs */
+    memset(&ask, 0, sizeof(ask));
+    return is_posted;
+}
+
+/* Posts n calls; returns how many were. */
+static int post_all(const char *key, posting *p, int n)
+{
+    int posted = 0;
+
+    for (int i = 0; i < n; i++)
+        posted += post(key, 1 + i % 7, &p[i]);
+    return posted;
+}
+
+/* Waits until so many of n calls have ended; returns how many ends there were. */
+static int ends_of(const posting *p, int n, int enough)
+{
+    int ends = 0;
+
+    for (int i = 0; i < 3000 && (i == 0 || ends < enough); i++) {
+        ends = 0;
+        for (int j = 0; j < n; j++)
+            ends += atomic_load(&p[j].ends);
+        if (ends < enough)
+            usleep(10000);
+    }
+    return ends;
+}
+
+/* Waits until Redis decides each time: after a failure it gets more and more of the calls. */
+static int is_well(void)
+{
+    int good = 0, charged;
+    int64_t cur;
+
+    for (int i = 0; i < 3000 && good < 100; i++) {
+        good = decide("rl:{ready}", RL_COUNT_MAX, 0, 100000, &charged, &cur) == RL_ANSWERED
+            ? good + 1 : 0;
+        usleep(good ? 100 : 10000);
+    }
+    return good == 100;
+}
+
+static int64_t count_of(const char *key)
+{
+    int charged;
+    int64_t cur = -1;
+
+    return decide(key, RL_COUNT_MAX, 0, 10000000, &charged, &cur) == RL_ANSWERED ? cur : -1;
+}
+
+/* All of a thread's calls are for one counter, as are those of the other threads. */
+static void *post_many(void *number)
+{
+    posting *mine = &postings[POSTS * ((intptr_t)number - 1)];
+    int charged;
+    int64_t cur;
+
+    for (int i = 0; i < POSTS; i++) {
+        while (!post("rl:{posted together}", 1 + i % 7, &mine[i]))
+            usleep(1000); /* too many are under way */
+        if (i % 4 == 0)
+            decide("rl:{beside posts}", RL_COUNT_MAX, 1, 10000000, &charged, &cur);
+    }
+    return NULL;
+}
+
+static void test_posts(void)
+{
+    pthread_t threads[THREADS];
+    posting one;
+    int64_t units = 0;
+    int wrong = 0;
+
+    ok(is_well() && rl_client_has_thread(client) && post("rl:{posted}", 50, &one),
+       "a call is posted");
+    is_int(ends_of(&one, 1, 1), 1, "its end is called");
+    ok(one.answered && one.units == 50 && one.count == 0, "with what Redis replied");
+    is_int(count_of("rl:{posted}"), 50, "which has charged the lease");
+    run_threads(post_many, threads);
+    join_threads(threads);
+    is_int(ends_of(postings, THREADS * POSTS, THREADS * POSTS), THREADS * POSTS,
+           "%d threads post, and each call ends", THREADS);
+    usleep(50000);
+    for (int i = 0; i < THREADS * POSTS; i++) {
+        wrong += atomic_load(&postings[i].ends) != 1 || !postings[i].answered
+            || postings[i].units != 1 + i % POSTS % 7;
+        units += postings[i].units;
+    }
+    is_int(wrong, 0, "once, with its own reply");
+    is_int(count_of("rl:{posted together}"), units, "nothing was charged twice");
+}
+
+/* Redis refuses the script, then it does not reply until more calls are under way than can be. */
+static void test_refused_posts(void)
+{
+    enum { MANY = 8192 };
+    static posting many[MANY];
+    int posted = 0, wrong = 0;
+    posting one;
+
+    ask("CONFIG SET maxmemory 1");
+    ok(post("rl:{refused}", 5, &one) && ends_of(&one, 1, 1) == 1 && !one.answered,
+       "a call that Redis refuses ends without an answer");
+    ask("CONFIG SET maxmemory 0");
+    ok(is_well(), "Redis decides again");
+    kill(server, SIGSTOP);
+    while (posted < MANY && post("rl:{too many}", 1, &many[posted]))
+        posted++;
+    ok(posted > 0 && posted < MANY, "a call too many is not posted (after %d)", posted);
+    usleep(20000);
+    kill(server, SIGCONT);
+    is_int(ends_of(many, posted, posted), posted, "the others end");
+    for (int i = 0; i <= posted && i < MANY; i++)
+        wrong += atomic_load(&many[i].ends) != (i < posted);
+    is_int(wrong, 0, "once, and the one that was not posted does not");
+    ok(is_well() && post("rl:{refused}", 5, &one) && ends_of(&one, 1, 1) == 1 && one.answered,
+       "then calls are posted again");
+}
+
+static void test_lost_posts(void)
+{
+    int posted, wrong = 0, ends;
+
+    is_well();
+    kill(server, SIGSTOP);
+    posted = post_all("rl:{lost}", postings, 10);
+    usleep(20000);
+    end_redis(SIGKILL);
+    ends = ends_of(postings, 10, posted);
+    ok(posted == 10 && ends == 10, "10 calls end with the connection (%d)", ends);
+    for (int i = 0; i < 10; i++)
+        wrong += postings[i].answered || atomic_load(&postings[i].ends) != 1;
+    is_int(wrong, 0, "once, without an answer");
+    posted = post_all("rl:{lost}", postings, 10);
+    ends = ends_of(postings, 10, posted);
+    is_int(ends, posted, "while Redis is down each call that is posted ends, too (%d)", posted);
+    run_redis();
+    ok(is_well(), "Redis comes back");
+    is_int(count_of("rl:{lost}"), 0, "and none of them is sent again");
+}
+
 /* --- The end ------------------------------------------------------------------------------ */
 
 static void *insist(void *number)
@@ -226,13 +406,21 @@ static void *insist(void *number)
 static void test_stop(void)
 {
     pthread_t threads[THREADS];
-    int charged;
+    int charged, posted, wrong = 0;
+    posting late;
     int64_t cur;
 
     kill(server, SIGSTOP); /* so that calls are in flight */
     run_threads(insist, threads);
     usleep(50000);
+    posted = post_all("rl:{at the end}", postings, 10);
     rl_client_stop(client);
+    is_int(ends_of(postings, 10, 0), posted, "posted calls end when the client is stopped (%d)",
+           posted);
+    for (int i = 0; i < 10; i++)
+        wrong += postings[i].answered || atomic_load(&postings[i].ends) > 1;
+    is_int(wrong, 0, "once, without an answer");
+    ok(!post("rl:{late}", 1, &late), "a client that was stopped posts nothing");
     ok(decide("rl:{late}", 1, 1, 1000000, &charged, &cur) != RL_ANSWERED,
        "a client that was stopped does not decide");
     join_threads(threads);
@@ -243,6 +431,7 @@ static void test_stop(void)
 static void test_one_thread(apr_pool_t *pool)
 {
     int charged, good = 0, good_too = 0;
+    posting one;
     int64_t cur;
 
     client = make_client(pool, 0);
@@ -250,6 +439,8 @@ static void test_one_thread(apr_pool_t *pool)
     for (int i = 0; i < 500; i++)
         good += decide("rl:{one}", 300, 1, 10000000, &charged, &cur) == RL_ANSWERED && charged;
     is_int(good, 300, "a caller is admitted to the quota");
+    ok(!rl_client_has_thread(client) && !post("rl:{one}", 5, &one) && one.ends == 0,
+       "no call is posted where no thread would read its reply");
     end_redis(SIGKILL);
     for (int i = 0; i < 20; i++)
         good_too += decide("rl:{one}", 300, 1, 100000, &charged, &cur) == RL_ANSWERED;
@@ -341,6 +532,9 @@ int main(void)
     test_exact();
     test_late();
     test_killed();
+    test_posts();
+    test_refused_posts();
+    test_lost_posts();
     test_stop();
     test_one_thread(pool);
     test_undo_waits(pool);
