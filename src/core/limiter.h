@@ -27,7 +27,7 @@
 
 /* Plain numbers, because the scripts take their texts. */
 #define RL_LEASE_MAX_MS 1000  /* a lease lives no longer */
-#define RL_LEASE_DEMAND_MS 100 /* a host leases what it needs for so long */
+#define RL_LEASE_DEMAND_MS 200 /* a host leases what it needs for so long */
 #define RL_LEASE_SHARE 8      /* of what is left, a lease may be one in so many */
 #define RL_LEASE_REST 64      /* and all that is left if that is one in so many of the capacity */
 

@@ -13,12 +13,17 @@
 #include "httpd/log_once.h"
 #include "redis/link.h"
 
-/* Takes the units that are left out of the state, which contains them as charged. */
+/*
+ * Takes the units that are left out of the state, which contains them as charged. If the last lease
+ * took all that there was, refills before its end would be many and small.
+ */
 static void show_left(const rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
 
-    rl_local_snapshot_check(local, o->key, &o->limit, o->cost, s->host_ms, &o->view);
+    if (rl_local_snapshot_check(local, o->key, &o->limit, 1, s->host_ms, &o->view)
+        != RL_SNAPSHOT_UNKNOWN)
+        o->lease.refill = 0;
     if (o->view.now == 0) { /* the snapshot was evicted */
         memset(&o->view.state, 0, sizeof(o->view.state));
         o->view.now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_REDIS, s->host_ms));

@@ -167,19 +167,28 @@ static int64_t demand(int64_t spent, int64_t age_ms)
     return spent * RL_LEASE_DEMAND_MS / max64(1, age_ms);
 }
 
+static int64_t granted_ms(const lease *l)
+{
+    return l->expires_ms - l->life_ms;
+}
+
 /*
  * How many units to ask for: by how fast the latest lease was spent and, where there is none left,
  * by when Redis was asked before.
  */
 static int64_t wanted(const lease l[2], int64_t host_ms, int64_t asked_ms)
 {
-    const lease *latest = &l[l[1].expires_ms - l[1].life_ms > l[0].expires_ms - l[0].life_ms];
-    int64_t age_ms = host_ms - (latest->expires_ms - latest->life_ms), units = 0, first;
+    const lease *latest = &l[granted_ms(&l[1]) > granted_ms(&l[0])];
+    const lease *other = &l[latest == &l[0]];
+    int64_t age_ms = host_ms - granted_ms(latest), units = 0, first, spent;
 
     if (age_ms < RL_LEASE_MAX_MS) {
-        units = demand(latest->size - latest->left, age_ms);
+        spent = latest->size - latest->left;
+        if (other->left == 0 && granted_ms(latest) < other->expires_ms)
+            spent += other->size / 2; /* what it had left when the latest came */
+        units = demand(spent, age_ms);
         if (latest->left == 0 && age_ms < 2 * RL_LEASE_DEMAND_MS)
-            units = max64(units, latest->size);
+            units = max64(units, 2 * latest->size);
         if (units > GROWTH * latest->size)
             units = GROWTH * latest->size;
     }
