@@ -381,9 +381,9 @@ static int leases_are_shares(scene s, rng *r)
         return 0;
     if (leased > left / 8 && leased > rl_limiter_capacity(&s.limit) / 64)
         return 0;
-    if (lasts_ms < 100 && leased > wanted * lasts_ms / 100)
+    if (lasts_ms < RL_LEASE_DEMAND_MS && leased > wanted * lasts_ms / RL_LEASE_DEMAND_MS)
         return 0;
-    if (wanted > 0 && left >= 8 && lasts_ms >= 100 && leased == 0)
+    if (wanted > 0 && left >= 8 && lasts_ms >= RL_LEASE_DEMAND_MS && leased == 0)
         return 0;
     return leased == 0 || (admits(s, s.cost + leased)
                            && rl_limiter_capacity(&s.limit) >= RL_LEASE_SHARE);

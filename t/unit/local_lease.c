@@ -221,9 +221,9 @@ static void test_first_demand(void)
 
     is_int(wanted(key, NOW, 0), 0, "a counter that Redis was never asked about is not leased");
     is_int(wanted(key, NOW, NOW - 1000), 0, "nor one that it was asked about a second ago");
-    is_int(wanted(key, NOW, NOW - 51), 0, "nor one of one request in 51 ms");
-    is_int(wanted(key, NOW, NOW - 50), 2, "one in 50 ms: 2 units");
-    is_int(wanted(key, NOW, NOW - 10), 10, "one in 10 ms: 10 units");
+    is_int(wanted(key, NOW, NOW - 101), 0, "nor one of one request in 101 ms");
+    is_int(wanted(key, NOW, NOW - 100), 2, "one in 100 ms: 2 units");
+    is_int(wanted(key, NOW, NOW - 10), 20, "one in 10 ms: 20 units");
     is_int(wanted(key, NOW, NOW - 1), 32, "one in 1 ms: 32 units, the most that a first lease has");
     is_int(wanted(key, NOW, NOW), 32, "several in one ms: the same");
     is_int(wanted(key, NOW, NOW + 5), 32, "also where another process's clock is ahead");
@@ -242,16 +242,16 @@ static int64_t wanted_after(int number, int64_t units, int64_t used, int64_t age
 
 static void test_demand(void)
 {
-    is_int(wanted_after(30, 32, 16, 100), 16, "16 units spent in 100 ms: 16 units");
-    is_int(wanted_after(31, 32, 16, 50), 32, "16 in 50 ms: 32");
+    is_int(wanted_after(30, 32, 16, 200), 16, "16 units spent in 200 ms: 16 units");
+    is_int(wanted_after(31, 32, 16, 100), 32, "16 in 100 ms: 32");
     is_int(wanted_after(32, 32, 16, 10), 128, "16 in 10 ms: no more than four times the lease");
     is_int(wanted_after(33, 32, 16, 1), 128, "likewise in 1 ms");
-    is_int(wanted_after(34, 32, 32, 150), 32, "all 32 within 200 ms: as many again");
-    is_int(wanted_after(35, 32, 32, 199), 32, "up to 199 ms");
-    is_int(wanted_after(36, 32, 32, 200), 16, "from 200 ms on the demand: 16");
+    is_int(wanted_after(34, 32, 32, 250), 64, "all 32 within 400 ms: twice as many");
+    is_int(wanted_after(35, 32, 32, 399), 64, "up to 399 ms");
+    is_int(wanted_after(36, 32, 32, 400), 16, "from 400 ms on the demand: 16");
     is_int(wanted_after(37, 32, 1, 300), 0, "1 in 300 ms: no lease");
     is_int(wanted_after(38, 32, 0, 10), 0, "nothing spent: no lease");
-    is_int(wanted_after(39, 1000, 500, 999), 50, "500 in 999 ms: 50");
+    is_int(wanted_after(39, 1000, 500, 999), 100, "500 in 999 ms: 100");
     is_int(wanted_after(40, 32, 32, 1000), 0, "after a second the lease is forgotten");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
 }
