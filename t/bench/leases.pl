@@ -96,7 +96,7 @@ sub share {
 
 sub hot {
     for my $mpm (qw(event worker prefork)) {
-        my %host = map { $_ => host($mpm, "RateLimit one 1000000000/1h sync=$_") } qw(local lease request);
+        my %host = map { $_ => host($mpm, "RateLimit one 100000000/1h sync=$_") } qw(local lease request);
         my %seen;
         for my $round (0 .. ROUNDS) {
             for my $sync (qw(local lease request)) {
