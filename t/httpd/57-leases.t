@@ -13,6 +13,7 @@ use Client qw(fresh_address);
 use Fallback;
 use Httpd;
 use Process;
+use RedisCluster;
 use RedisServer;
 use Status;
 use Test::More;
@@ -139,6 +140,24 @@ EOT
     is counted('rl:{server}:wide:fixed-window:1h') - $unspent, 400,
         'the wide rule was charged for what passed, and for nothing else';
     cmp_ok $status->{LeaseUnitsSpent}, '>', 200, 'mostly by leases';
+};
+
+subtest 'in a cluster, where the two rules are on different nodes' => sub {
+    my $cluster = RedisCluster->start(replicas => 0);
+    my @hosts = map {
+        Httpd->start(modules => [qw(status headers)], threads => 25, vars => { URL => $cluster->url },
+            config => "RateLimitRedis \@URL\@\n$common" . <<'EOT')
+RateLimit own 300/1h algorithm=fixed-window sync=lease
+RateLimit all 1000/1h algorithm=fixed-window key=server sync=lease
+EOT
+    } 1, 2;
+    my @passed = map { flood(\@hosts, from => fresh_address(), requests => 800)->{status}{200} // 0 } 1 .. 4;
+    cmp_ok $passed[$_], '<=', 300, 'no client gets more than its quota' for 0 .. 3;
+    my $sum = 0;
+    $sum += $_ for @passed;
+    cmp_ok $sum, '<=', 1000, 'and all together no more than the other';
+    cmp_ok $sum, '>=', 950, 'but nearly all of it';
+    is sum('RedisFailedGarbage', @hosts) + sum('RedisFailedLate', @hosts), 0, 'no call failed';
 };
 
 subtest 'a client sees what is left' => sub {
