@@ -138,7 +138,6 @@ int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t ho
     spent->serial = from->serial;
     spent->left = from->left - cost + (is_live(other, host_ms) ? other->left : 0);
     spent->refill = !is_live(other, host_ms) && 2 * (from->left - cost) <= from->size;
-    rl_local_keep(t.entry, host_ms, RL_LEASE_MAX_MS);
     return 1;
 }
 
@@ -268,6 +267,6 @@ int64_t rl_local_lease_grant(rl_local *table, uint64_t key, const rl_lease_grant
     if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)
         lost = put(&t, grant);
     end_claim(&t);
-    rl_local_keep(t.entry, grant->host_ms, RL_LEASE_MAX_MS);
+    rl_local_keep(t.entry, grant->host_ms, RL_LEASE_MAX_MS); /* longer than a lease lives */
     return lost < 0 ? grant->units : lost;
 }

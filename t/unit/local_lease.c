@@ -123,7 +123,8 @@ static void test_late_grants(void)
     ok(!spend(key, 1, NOW + 100) && spend(key, 1, NOW + 99),
        "its life began when the request was sent");
     is_int(grant(key, 9, NOW, 0), 9, "a grant without a life is lost");
-    is_int(grant(key, 0, NOW, 500), 0, "of no grant nothing is");
+    is_int(grant(key, 0, NOW + 200, 500), 0, "of no grant nothing is");
+    is_int(grant(key, 1, NOW + 200, 500), 8, "it has left what expired as it was");
     is_int(grant(lease_key(5), (1 << 24) - 1, NOW, 1000), 0,
            "the largest lease has 2^24 - 1 units");
     ok(spend(lease_key(5), (1 << 24) - 2, NOW) && spent.left == 1 && spend(lease_key(5), 1, NOW)
@@ -165,8 +166,16 @@ static void test_returns(void)
 /* As many leases as there are serials, and more. */
 static void test_serials(void)
 {
-    uint64_t key = lease_key(8), serials[3] = {0};
+    uint64_t key = lease_key(9), serials[3] = {0}, first;
     int wrong = 0;
+
+    grant(key, 2, NOW, 500);
+    grant(key, 2, NOW, 500);
+    spend(key, 2, NOW + 2);
+    first = spent.serial;
+    spend(key, 2, NOW + 2);
+    ok(first != spent.serial, "two leases of the same ms have different serials");
+    key = lease_key(8);
 
     for (int i = 0; i < 10000; i++) {
         int64_t sent_ms = NOW + 7 * i;
@@ -253,6 +262,16 @@ static void test_demand(void)
     is_int(wanted_after(38, 32, 0, 10), 0, "nothing spent: no lease");
     is_int(wanted_after(39, 1000, 500, 999), 100, "500 in 999 ms: 100");
     is_int(wanted_after(40, 32, 32, 1000), 0, "after a second the lease is forgotten");
+    grant(lease_key(42), 10, NOW + 100, 300);
+    is_int(wanted_after(42, 32, 10, 200), 10, "of two leases the one that was asked for later "
+           "counts, not the one that lasts longer");
+    grant(lease_key(43), 32, NOW, 1000);
+    spend(lease_key(43), 32, NOW + 1);
+    is_int(wanted(lease_key(43), NOW + 500, NOW + 495), 20,
+           "after a lease that is used up it is at least the demand of those that asked since");
+    grant(lease_key(44), 32, NOW, 1000);
+    spend(lease_key(44), 4, NOW + 1);
+    is_int(wanted(lease_key(44), NOW + 1000, NOW + 995), 20, "likewise after a forgotten one");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
 }
 
@@ -374,15 +393,16 @@ static void test_eviction(void)
     ok(!line_of(table, RL_LOCAL_MIN_SIZE, key), "nor does a return bring them back");
     munmap(table, RL_LOCAL_MIN_SIZE);
 
-    /* In use, leases outlast entries that are only read. */
     table = make_table(RL_LOCAL_MIN_SIZE);
     grant(key, 10, NOW, 500);
+    claim_until(lease_key(2), NOW, NOW - 1, NOW + 900);
     for (int i = 0; i < 20000; i++) {
         rl_state state;
 
         charge(table, key_of(table, RL_LOCAL_COUNT, i), &hourly, 1, NOW, &state);
     }
-    ok(spend(key, 1, NOW + 2), "leases in use outlast counts of a few units");
+    ok(spend(key, 1, NOW + 2), "leases outlast counts of a few units");
+    is_int(claim_until(lease_key(2), NOW + 2, NOW - 1, NOW + 900), 0, "and so do claims");
     munmap(table, RL_LOCAL_MIN_SIZE);
     table = was;
 }
