@@ -263,15 +263,20 @@ static void test_demand(void)
     is_int(wanted_after(39, 1000, 500, 999), 100, "500 in 999 ms: 100");
     is_int(wanted_after(40, 32, 32, 1000), 0, "after a second the lease is forgotten");
     grant(lease_key(42), 10, NOW + 100, 300);
-    is_int(wanted_after(42, 32, 10, 200), 10, "of two leases the one that was asked for later "
+    is_int(wanted_after(42, 32, 10, 200), 20, "of two leases the one that was asked for later "
            "counts, not the one that lasts longer");
     grant(lease_key(43), 32, NOW, 1000);
     spend(lease_key(43), 32, NOW + 1);
-    is_int(wanted(lease_key(43), NOW + 500, NOW + 495), 20,
+    is_int(wanted(lease_key(43), NOW + 500, NOW + 490), 20,
            "after a lease that is used up it is at least the demand of those that asked since");
     grant(lease_key(44), 32, NOW, 1000);
     spend(lease_key(44), 4, NOW + 1);
-    is_int(wanted(lease_key(44), NOW + 1000, NOW + 995), 20, "likewise after a forgotten one");
+    is_int(wanted(lease_key(44), NOW + 1000, NOW + 990), 20, "likewise after a forgotten one");
+    grant(lease_key(45), 32, NOW, 1000);
+    grant(lease_key(45), 40, NOW + 50, 1000);
+    spend(lease_key(45), 32, NOW + 60);
+    is_int(wanted(lease_key(45), NOW + 100, NOW), 64,
+           "half of the lease before counts as spent during the latest one");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
 }
 
