@@ -47,6 +47,11 @@ static int admits(const rl_ask *ask)
     return model.count[k] + ask->cost <= model.quota[k];
 }
 
+static int64_t least(int64_t a, int64_t b)
+{
+    return a < b ? a : b;
+}
+
 static void check_call(const rl_slot_decision *d)
 {
     int shadow = 0;
@@ -88,8 +93,12 @@ static rl_failure decide(void *context, rl_slot_decision *d)
         d->admitted &= asks[i].shadow || admits(&asks[i]);
     }
     for (int i = 0; i < d->n && !d->peek; i++) {
-        if (asks[i].shadow ? admits(&asks[i]) : d->admitted)
-            model.count[number_of(&asks[i])] += (int)asks[i].cost;
+        int k = number_of(&asks[i]);
+
+        if (asks[i].shadow ? !admits(&asks[i]) : !d->admitted)
+            continue;
+        asks[i].leased = least(asks[i].wanted, model.quota[k] - model.count[k] - asks[i].cost);
+        model.count[k] += (int)(asks[i].cost + asks[i].leased);
     }
     model.denied |= !d->admitted;
     return RL_ANSWERED;
@@ -185,6 +194,29 @@ static void test_shadows(void)
     model.quota[0] = 0;
     is_int(say("bA", asks), '1', "a shadow rule that denies vetoes nothing");
     is_int(model.given, 0, "and takes nothing back");
+}
+
+static void test_leases(void)
+{
+    rl_ask asks[RL_ASKS_MAX];
+    int n, admitted;
+
+    reset(10);
+    n = make_asks("abE", asks);
+    for (int i = 0; i < n; i++)
+        asks[i].wanted = 3 + i;
+    rl_cross_slot_decide(&calls, asks, n, 0, &admitted);
+    ok(admitted && model.count[0] == 4 && model.count[1] == 5 && model.count[4] == 6,
+       "units are leased in each slot");
+    ok(asks[0].leased == 3 && asks[1].leased == 4 && asks[2].leased == 5, "and reported");
+    reset(10);
+    model.quota[1] = 0;
+    n = make_asks("abE", asks);
+    for (int i = 0; i < n; i++)
+        asks[i].wanted = 3 + i;
+    rl_cross_slot_decide(&calls, asks, n, 0, &admitted);
+    ok(!admitted && model.count[0] == 0, "on a denial what was leased is given back with the cost");
+    ok(model.count[4] == 6 && asks[2].leased == 5, "but a shadow rule keeps its lease");
 }
 
 static void test_blocks(void)
@@ -370,6 +402,7 @@ int main(void)
     test_one_slot();
     test_order();
     test_shadows();
+    test_leases();
     test_blocks();
     test_peek();
     test_overrides();
