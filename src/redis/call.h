@@ -23,7 +23,7 @@
 
 typedef enum { RL_CALL_PENDING, RL_CALL_ASLEEP, RL_CALL_DONE, RL_CALL_ABANDONED } rl_call_state;
 
-/* Gets the reply to a command, or NULL if it is lost. Called once, by the leader; must not block. */
+/* Gets the reply to a command; NULL: it is lost. Called once, by the leader; must not block. */
 typedef void rl_reply_handler(void *data, const redisReply *reply);
 
 typedef struct rl_call {

@@ -153,19 +153,19 @@ void rl_local_snapshot_store(rl_local *table, uint64_t key, const rl_limit *limi
 void rl_local_snapshot_drop(rl_local *table, uint64_t key);
 
 /*
- * Whether the snapshot denies cost units at host_ms. A counter with leases that had no unit left
- * denies a little longer, at most RL_LEASE_PAUSE_MS, until a lease is worth its call. It is aged from the moment of asking, so it is
- * never stricter than Redis itself. With any result except UNKNOWN, and with UNKNOWN if view->now
- * is above 0, the view is the snapshot's state rolled forward, and *limit the override that Redis
- * applied, if it did.
+ * Whether the snapshot denies cost units at host_ms. It is aged from the moment of asking, so it is
+ * never stricter than Redis itself, with one exception: where a counter with leases had no unit
+ * left, it denies for up to RL_LEASE_PAUSE_MS longer, until a lease is worth its call. With any
+ * result except UNKNOWN, and with UNKNOWN if view->now is above 0, the view is the snapshot's state
+ * rolled forward, and *limit the override that Redis applied, if it did.
  */
 rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
                                             int64_t cost, int64_t host_ms, rl_view *view);
 
 /*
  * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again; no other
- * caller is told to for a second. Returns 0 if another caller already does, or if bounded is set and
- * the host has revalidated too many: then the denial stands.
+ * caller is told to for a second. Returns 0 if another caller already does, or if bounded is set
+ * and the host has revalidated too many: then the denial stands.
  */
 int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms, int bounded);
 

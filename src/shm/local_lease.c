@@ -239,7 +239,7 @@ static uint64_t next_serial(uint64_t serial, int i)
     return number << SERIAL_SHIFT & SERIAL;
 }
 
-/* Puts a grant in place of a lease that is over. Returns the units lost thereby, or -1: no place. */
+/* Puts a grant in place of a lease that is over. Returns the units lost, or -1: no place. */
 static int64_t put(const tenure *t, const rl_lease_grant *grant)
 {
     int64_t expires_ms = grant->sent_ms + grant->life_ms;

@@ -96,7 +96,7 @@ static void pack_snapshot(const tenure *t, uint64_t key, const snapshot *said,
     w[CHECK] |= sum & HIGH_SUM;
 }
 
-/* The burst under an override with the quota of the limit: the only one that a snapshot can have. */
+/* The burst under an override with this quota: the only one that a snapshot can have. */
 static int64_t overriding_burst(const rl_limit *limit)
 {
     if (!limit->lease_ms || !rl_limiter_is_bucket(limit))

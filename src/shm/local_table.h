@@ -160,8 +160,9 @@ static inline int is_current(const tenure *t)
 /*
  * Reads a pair as it was at one moment. Within a tenure the first word only grows, or has a serial,
  * so if it reads the same twice it did not change in between, and the second word belongs to it.
- * Only a clock that steps back by more than a window and forth again, all between two loads, can make this return two
- * words that never were a pair: one peek is then wrong, and a swap from such a pair fails.
+ * Only a clock that steps back by more than a window and forth again, all between two loads, can
+ * make this return two words that never were a pair: one peek is then wrong, and a swap from such a
+ * pair fails.
  */
 static inline rl_pair read_pair(const word *w)
 {
