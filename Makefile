@@ -152,7 +152,7 @@ periods:
 	@$(MAKE) BUILD=build/periods DEFINES=-DRL_PENDING_PERIOD_MS=4000 all
 
 check: $(MODULE) $(UNIT) $(STORM) $(EXPLORE) periods
-	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore $(TESTS) $(STORM) t/storm
+	@RL_MODULE=$(CURDIR)/$(MODULE) $(PROVE) -j$(JOBS) -r $(UNIT) $(EXPLORE) t/explore t/model $(TESTS) $(STORM) t/storm
 
 # The same tests at other hours: see t/lib/hours.sh.
 
@@ -240,9 +240,9 @@ analyse: $(LUA_H)
 	    --enable=warning,performance,portability --suppress=missingIncludeSystem \
 	    --suppress=normalCheckLevelMaxBranches $(SRC)
 	@t/lib/wings.pl
-	@! grep -L SPDX-License-Identifier $(wildcard *.c src/*/* t/*/*.[ch]) $(PERL) $(wildcard t/lib/*.sh) | grep .
+	@! grep -L SPDX-License-Identifier $(wildcard *.c src/*/* t/*/*.[ch] t/*/*.pml) $(PERL) $(wildcard t/lib/*.sh) | grep .
 	@! perl -CSD -ne 'print "$$ARGV:$$.: longer than 100 columns\n" if length > 101; close ARGV if eof' \
-	    $(wildcard *.c src/*/*.[ch] t/*/*.[ch]) | grep .
+	    $(wildcard *.c src/*/*.[ch] t/*/*.[ch] t/*/*.pml) | grep .
 	for f in $(PERL); do perl -It/lib -wc $$f 2>&1 | grep -v 'syntax OK$$' && exit 1; done; true
 	for f in t/lib/*.sh; do sh -n $$f || exit 1; done
 	bash -n .ci/run

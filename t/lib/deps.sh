@@ -43,6 +43,7 @@ test_packages() {
     need libssl-dev test -e /usr/include/openssl/ssl.h
     need prometheus command -v promtool
     need fail2ban command -v fail2ban-regex
+    need spin command -v spin
 }
 
 lint_packages() {
