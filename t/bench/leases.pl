@@ -6,7 +6,7 @@
 #           what of the quota stayed unused, Redis commands for each admitted request
 #   hot     one host, 64 connections, one key under its quota: throughput, server CPU for each request and p99,
 #           with sync=local, sync=lease and sync=request in turn, as medians, for each MPM
-#   cold    100,000 keys once each: seconds, Redis commands and Redis CPU, sync=lease beside sync=request
+#   cold    100,000 keys once each: Redis commands, Redis CPU and server CPU, sync=lease beside sync=request
 #
 #   perl -It/lib t/bench/leases.pl [share] [hot] [cold]
 
@@ -90,8 +90,9 @@ sub share {
         local $/;
         $offered += $1 if <$_> =~ /(\d+) requests in/;
     }
-    printf "offered %d, admitted %d, %.4f Redis commands for each\n", $offered, $before - $start,
-        (calls() - $calls) / ($before - $start);
+    my $admitted = $before - $start;
+    printf "offered %d, admitted %d, %.2f %% of %d windows unused, %.4f Redis commands for each\n", $offered, $admitted,
+        100 - 100 * $admitted / QUOTA / WINDOWS, WINDOWS, (calls() - $calls) / $admitted;
 }
 
 sub hot {
@@ -142,12 +143,12 @@ EOT
         for my $sync (qw(request lease)) {
             $redis->cmd('FLUSHALL');
             my $host = host('event', "RateLimitSharedMemory 64M\nRateLimit one 1000/1h key=header:X-Key sync=$sync");
-            my ($calls, $cpu, $own, $start) = (calls(), cpu($redis->pid), cpu($host->children), time);
-            my $run = wrk($host, 32, 60, '-s', $keys);
+            my ($calls, $cpu, $own) = (calls(), cpu($redis->pid), cpu($host->children));
+            my $run = wrk($host, 32, 30, '-s', $keys);
             local $/;
             my ($requests) = <$run> =~ /(\d+) requests in/;
-            printf "cold, sync=%-7s %d requests, %.2f s, %.4f Redis commands, %.2f us Redis CPU, %.1f us server CPU each\n",
-                $sync, $requests, time - $start, (calls() - $calls) / $requests,
+            printf "cold, sync=%-7s %d requests, %.4f Redis commands, %.2f us Redis CPU, %.1f us server CPU each\n",
+                $sync, $requests, (calls() - $calls) / $requests,
                 1e6 * (cpu($redis->pid) - $cpu) / $requests, 1e6 * (cpu($host->children) - $own) / $requests;
         }
     }
