@@ -261,12 +261,15 @@ static int64_t put(const tenure *t, const rl_lease_grant *grant)
 
 int64_t rl_local_lease_grant(rl_local *table, uint64_t key, const rl_lease_grant *grant)
 {
-    tenure t = rl_local_claim(table, key, grant->sent_ms);
+    tenure t = grant->units > 0 ? rl_local_claim(table, key, grant->sent_ms)
+                                : rl_local_find(table, key);
     int64_t lost = -1;
 
     if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)
         lost = put(&t, grant);
-    end_claim(&t);
-    rl_local_keep(t.entry, grant->host_ms, RL_LEASE_MAX_MS); /* longer than a lease lives */
+    if (t.entry) {
+        end_claim(&t);
+        rl_local_keep(t.entry, grant->host_ms, RL_LEASE_MAX_MS); /* longer than a lease lives */
+    }
     return lost < 0 ? grant->units : lost;
 }

@@ -250,9 +250,14 @@ void rl_local_snapshot_drop(rl_local *table, uint64_t key)
 }
 
 /* CHECK has the low 32 bits of the time, which is enough for 49 days from the time of asking. */
+static int64_t serves_until(const snapshot *said)
+{
+    return said->asked_ms + (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
+}
+
 static int is_stale(const snapshot *said, int64_t host_ms)
 {
-    return host_ms - said->asked_ms >= (uint32_t)((uint32_t)said->check - (uint32_t)said->asked_ms);
+    return host_ms >= serves_until(said);
 }
 
 /* Counts a revalidation in this second; 0 if there have been enough. */
@@ -280,13 +285,32 @@ static int still_denies(const rl_limit *limit, const rl_state *state, int64_t no
     return !rl_limiter_admits(limit, state, now, cost);
 }
 
+/*
+ * Whether a counter with leases denies although its state admits by now: it was dry. The view is
+ * then as Redis reported it, with nothing left, and the wait lasts until the snapshot is stale.
+ */
+static rl_snapshot_verdict check_dry(const snapshot *said, const rl_limit *limit, int64_t host_ms,
+                                     rl_view *view)
+{
+    int64_t now = said->redis_now_ms * rl_limiter_ticks(limit);
+    rl_limit same = *limit;
+    rl_state reported;
+
+    unpack_snapshot(said, &same, &reported);
+    if (!is_dry(limit, &reported, now))
+        return RL_SNAPSHOT_UNKNOWN;
+    view->state = reported;
+    view->now = now;
+    view->lag_ms = max64(said->lag_ms, serves_until(said) - host_ms);
+    return is_stale(said, host_ms) ? RL_SNAPSHOT_DRY : RL_SNAPSHOT_DENIES;
+}
+
 rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_limit *limit,
                                             int64_t cost, int64_t host_ms, rl_view *view)
 {
     tenure t = rl_local_find(table, key);
     rl_state *state = &view->state;
     int64_t age_ms;
-    int dry;
     snapshot said;
 
     view->now = 0;
@@ -295,17 +319,13 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
     unpack_snapshot(&said, limit, state);
     age_ms = max64(0, host_ms - said.asked_ms) + 1;
     view->lag_ms = said.lag_ms;
-    dry = age_ms <= RL_SNAPSHOT_SERVES_MS
-        && is_dry(limit, state, said.redis_now_ms * rl_limiter_ticks(limit));
     view->now = (said.redis_now_ms + age_ms) * rl_limiter_ticks(limit);
     view->now = rl_limiter_roll(limit, state, view->now);
     if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
-    if (!still_denies(limit, state, view->now, cost, age_ms)) {
-        if (!dry)
-            return RL_SNAPSHOT_UNKNOWN;
-        return is_stale(&said, host_ms) ? RL_SNAPSHOT_DRY : RL_SNAPSHOT_DENIES;
-    }
+    if (!still_denies(limit, state, view->now, cost, age_ms))
+        return limit->lease_ms && age_ms <= RL_SNAPSHOT_SERVES_MS
+            ? check_dry(&said, limit, host_ms, view) : RL_SNAPSHOT_UNKNOWN;
     if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
         state->next_ms = state->reset_ms = state->wait_ms;
