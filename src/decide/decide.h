@@ -35,8 +35,9 @@ int rl_decide(request_rec *r, const rl_context *context, rl_phase phase);
 rl_chain *rl_decide_peek(request_rec *r, const rl_context *context);
 
 /*
- * Settles what the chain of a request has pending, and refills leases: called once for the initial request, after the
- * response. Without an I/O thread it may wait for a connection to Redis, as long as a request may.
+ * Settles what the chain of a request has pending, and refills leases: called once for the initial
+ * request, after the response. Without an I/O thread it may wait for a connection to Redis, as long
+ * as a request may.
  */
 void rl_decide_settle(request_rec *r, const rl_context *context);
 

@@ -115,8 +115,8 @@ void rl_step_want_lease(const rl_step *s, const rl_outcome *o, rl_ask *ask);
 void rl_step_take_lease(rl_step *s, rl_outcome *o, const rl_ask *ask, int64_t received_ms);
 
 /*
- * Refills the leases of the chain that need it. Without an I/O thread it waits for Redis, as long as
- * a request may: call it after the response then.
+ * Refills the leases of the chain that need it. Without an I/O thread it waits for Redis, as long
+ * as a request may: call it after the response then.
  */
 void rl_step_refill(rl_step *s);
 

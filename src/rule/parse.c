@@ -247,8 +247,8 @@ static const char *lessen_burst(apr_pool_t *pool, const rl_rule *rule, int64_t q
     limit.quota = quota;
     limit.burst = *burst = rl_limiter_leased_burst(quota, *burst, limit.window_ms, limit.lease_ms);
     return can_never_pass(rule, &limit)
-        ? apr_psprintf(pool, "cost=%" APR_INT64_T_FMT " exceeds the %" APR_INT64_T_FMT " units that "
-                       "are admitted at once with sync=lease", rule->cost, *burst)
+        ? apr_psprintf(pool, "cost=%" APR_INT64_T_FMT " exceeds the %" APR_INT64_T_FMT " units "
+                       "that are admitted at once with sync=lease", rule->cost, *burst)
         : NULL;
 }
 
