@@ -382,8 +382,8 @@ int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t n
     int64_t lasts_ms = rl_limiter_lease_ms(limit, now);
     int64_t rest = least(left, rl_limiter_capacity(limit) / RL_LEASE_REST);
 
-    if (lasts_ms < RL_LEASE_DEMAND_MS)
-        wanted = wanted * lasts_ms / RL_LEASE_DEMAND_MS;
+    if (lasts_ms < 2 * RL_LEASE_DEMAND_MS)
+        wanted = wanted * lasts_ms / (2 * RL_LEASE_DEMAND_MS);
     return most(0, least(wanted, most(left / RL_LEASE_SHARE, rest)));
 }
 

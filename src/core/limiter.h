@@ -27,7 +27,7 @@
 
 /* Plain numbers, because the scripts take their texts. */
 #define RL_LEASE_MAX_MS 1000  /* a lease lives no longer */
-#define RL_LEASE_DEMAND_MS 200 /* a host leases what it needs for so long */
+#define RL_LEASE_DEMAND_MS 150 /* a host leases what it needs for so long */
 #define RL_LEASE_SHARE 8      /* of what is left, a lease may be one in so many */
 #define RL_LEASE_REST 64      /* and all that is left if that is one in so many of the capacity */
 
@@ -177,8 +177,8 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
 /*
  * Leases: units that Redis charges at once and a host spends later, see shm/local_lease.c.
  *
- * How many of the wanted units a request of this cost is leased beyond it: what a lease that begins
- * now can be spent on before it ends, and no more than the share of what is left.
+ * How many of the wanted units a request of this cost is leased beyond it: about half of what can be
+ * spent before a lease that begins now ends, and no more than the share of what is left.
  */
 int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
                          int64_t wanted);

@@ -13,22 +13,31 @@
 #include "httpd/log_once.h"
 #include "redis/link.h"
 
+/* Whether Redis has so much left, by what it last reported, that a refill is worth its call. */
+static int is_worth_a_call(const rl_outcome *o)
+{
+    int64_t lease = rl_limiter_capacity(&o->limit) / RL_LEASE_REST;
+    int64_t left = rl_limiter_remaining(&o->limit, &o->view.state, o->view.now);
+
+    return left > 0 && left >= lease;
+}
+
 /*
- * Takes the units that are left out of the state, which contains them as charged. If the last lease
- * took all that there was, refills before its end would be many and small.
+ * Takes the units that are left out of the state, which contains them as charged. Where Redis has
+ * little left, refills before the end of a lease would be many and small.
  */
 static void show_left(const rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
 
-    if (rl_local_snapshot_check(local, o->key, &o->limit, 1, s->host_ms, &o->view)
-        != RL_SNAPSHOT_UNKNOWN)
-        o->lease.refill = 0;
+    rl_local_snapshot_check(local, o->key, &o->limit, o->cost, s->host_ms, &o->view);
     if (o->view.now == 0) { /* the snapshot was evicted */
         memset(&o->view.state, 0, sizeof(o->view.state));
         o->view.now = rl_step_ticks(o, rl_local_now(local, RL_CLOCK_REDIS, s->host_ms));
         o->view.now = rl_limiter_roll(&o->limit, &o->view.state, o->view.now);
     }
+    if (o->lease.refill)
+        o->lease.refill = is_worth_a_call(o);
     o->position = rl_limiter_position(&o->limit, &o->view.state, o->view.now);
     rl_limiter_give_back(&o->limit, &o->view.state, o->position, o->lease.left);
 }

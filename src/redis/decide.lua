@@ -376,8 +376,8 @@ local function fits(r, units)
     return units <= r.capacity and used + units * r.window <= room
 end
 
--- How many units to lease beyond the cost: what can be spent before the lease ends, and no more than
--- a share of what is left.
+-- How many units to lease beyond the cost: half of what can be spent before the lease ends, and no
+-- more than a share of what is left.
 local function lease(r)
     if r.wanted == 0 then
         return 0
@@ -387,8 +387,8 @@ local function lease(r)
     local lasts = r.algorithm == BUCKET and r.lease_ms or r.window - r.now % r.window
     lasts = min(floor(lasts * 7 / 8), r.lease_ms)
     local wanted = r.wanted
-    if lasts < RL_LEASE_DEMAND_MS then
-        wanted = floor(wanted * lasts / RL_LEASE_DEMAND_MS)
+    if lasts < 2 * RL_LEASE_DEMAND_MS then
+        wanted = floor(wanted * lasts / (2 * RL_LEASE_DEMAND_MS))
     end
     local rest = min(left, floor(r.capacity / RL_LEASE_REST))
     return max(0, min(wanted, max(floor(left / RL_LEASE_SHARE), rest)))

@@ -43,8 +43,9 @@
 #define UNITS_MAX ((INT64_C(1) << 24) - 1)
 #define LIFE_MS 0xffff
 
-#define FIRST_MAX 32   /* units of the first lease: the demand is not known well yet */
-#define GROWTH 4       /* a lease is at most so many times the one before */
+#define FIRST 2          /* units of the first lease: the demand is not known yet */
+#define FIRST_GAP_MS 50  /* the longest time between each two of the three requests before it */
+#define GROWTH 4         /* a lease is at most so many times the one before */
 
 /* One of the two leases of an entry, as it was read. */
 typedef struct {
@@ -82,6 +83,12 @@ static rl_pair with_left(const lease *l, int64_t left)
 static int is_live(const lease *l, int64_t host_ms)
 {
     return l->left > 0 && host_ms < l->expires_ms;
+}
+
+/* How long ago the lease was asked for. */
+static int64_t age_of(const lease *l, int64_t host_ms)
+{
+    return host_ms - (l->expires_ms - l->life_ms);
 }
 
 /* Reads both leases. Returns 0 if the tenure is over; otherwise a swap happens in it or fails. */
@@ -133,6 +140,8 @@ int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t ho
         if (i < 0)
             return 0;
         from = &l[i];
+        if (from->left == cost)
+            from->life_ms = max64(0, age_of(from, host_ms)); /* until it was used up */
     } while (!swap_pair(words_of(&t, i), from->pair, with_left(from, from->left - cost)));
     other = &l[!i];
     spent->serial = from->serial;
@@ -166,57 +175,55 @@ static int64_t demand(int64_t spent, int64_t age_ms)
     return spent * RL_LEASE_DEMAND_MS / max64(1, age_ms);
 }
 
-static int64_t granted_ms(const lease *l)
+/*
+ * The units to ask for by how fast a lease was spent. The last unit is not counted: it ends the
+ * time in which the others were spent.
+ */
+static int64_t demand_of(const lease *l, int64_t host_ms)
 {
-    return l->expires_ms - l->life_ms;
+    int64_t took_ms = l->left == 0 ? l->life_ms : age_of(l, host_ms), units;
+
+    if (l->size == 0 || host_ms >= l->expires_ms + 2 * RL_LEASE_DEMAND_MS)
+        return 0;
+    units = demand(l->size - l->left - 1, took_ms);
+    if (l->left == 0 && took_ms < 2 * RL_LEASE_DEMAND_MS)
+        units = max64(units, l->size);
+    units = units < GROWTH * l->size ? units : GROWTH * l->size;
+    return units < UNITS_MAX ? units : UNITS_MAX;
 }
 
 /*
- * How many units to ask for: by how fast the latest lease was spent and, where there is none left,
- * by when Redis was asked before.
+ * Whether a request that came shortly before this one met no lease, nor one to ask for. It has left
+ * the time in the claim, which was over at once.
  */
-static int64_t wanted(const lease l[2], int64_t host_ms, int64_t asked_ms)
+static int is_second(const tenure *t, uint64_t claim, int64_t host_ms)
 {
-    const lease *latest = &l[granted_ms(&l[1]) > granted_ms(&l[0])];
-    const lease *other = &l[latest == &l[0]];
-    int64_t age_ms = host_ms - granted_ms(latest), units = 0, first, spent;
-
-    if (age_ms < RL_LEASE_MAX_MS) {
-        spent = latest->size - latest->left;
-        if (other->left == 0 && granted_ms(latest) < other->expires_ms)
-            spent += other->size / 2; /* what it had left when the latest came */
-        units = demand(spent, age_ms);
-        if (latest->left == 0 && age_ms < 2 * RL_LEASE_DEMAND_MS)
-            units = max64(units, 2 * latest->size);
-        if (units > GROWTH * latest->size)
-            units = GROWTH * latest->size;
-    }
-    if (latest->left == 0 || age_ms >= RL_LEASE_MAX_MS) {
-        first = demand(1, host_ms - asked_ms);
-        units = max64(units, first < FIRST_MAX ? first : FIRST_MAX);
-    }
-    return units < UNITS_MAX ? units : UNITS_MAX;
+    return is_of(claim, t->owner) && (int64_t)(claim & VALUE) + FIRST_GAP_MS >= host_ms;
 }
 
 int64_t rl_local_lease_claim(rl_local *table, uint64_t key, const rl_lease_times *times)
 {
     tenure t = rl_local_find(table, key);
     lease l[2] = {{0}, {0}};
+    int64_t units, until_ms = times->until_ms;
     uint64_t claim;
-    int64_t units;
 
     if (t.entry && !read_leases(&t, l))
         return 0;
     if (is_live(&l[0], times->host_ms) && is_live(&l[1], times->host_ms))
         return 0;
-    units = wanted(l, times->host_ms, times->asked_ms);
-    if (units < 2)
+    units = demand_of(&l[l[1].expires_ms > l[0].expires_ms], times->host_ms);
+    if (units < FIRST && times->host_ms - times->asked_ms > FIRST_GAP_MS)
         return 0;
     t = rl_local_claim(table, key, times->host_ms);
     claim = load_acquire(&t.entry->words[CLAIM]);
     if (!is_current(&t) || (is_of(claim, t.owner) && (int64_t)(claim & VALUE) > times->host_ms))
         return 0;
-    if (!swap(&t.entry->words[CLAIM], &claim, (t.owner & GENERATION) | (uint64_t)times->until_ms))
+    if (units < FIRST) {
+        units = is_second(&t, claim, times->host_ms) ? FIRST : 0;
+        until_ms = units ? until_ms : times->host_ms;
+    }
+    if (!swap(&t.entry->words[CLAIM], &claim, (t.owner & GENERATION) | (uint64_t)until_ms))
         return 0;
     rl_local_keep(t.entry, times->host_ms, RL_LEASE_MAX_MS);
     return units;

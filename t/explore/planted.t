@@ -150,8 +150,8 @@ my @faults = (
         'leases', 'claim a refill', qr/not one thread claims/],
     ['a claim is stored without a swap', 'shm/local_lease.c',
         "    if (!swap(&t.entry->words[CLAIM], &claim, "
-            . "(t.owner & GENERATION) | (uint64_t)times->until_ms))\n        return 0;\n",
-        "    store(&t.entry->words[CLAIM], (t.owner & GENERATION) | (uint64_t)times->until_ms);\n",
+            . "(t.owner & GENERATION) | (uint64_t)until_ms))\n        return 0;\n",
+        "    store(&t.entry->words[CLAIM], (t.owner & GENERATION) | (uint64_t)until_ms);\n",
         'leases', 'claim a refill', qr/not one thread claims/],
     ['a claim lasts for ever', 'shm/local_lease.c',
         "(int64_t)(claim & VALUE) > times->host_ms", "(claim & VALUE)",

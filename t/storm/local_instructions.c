@@ -584,7 +584,9 @@ static int claim_at(int64_t host_ms)
 {
     rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50};
 
-    return rl_local_lease_claim(table, alice, &times) > 0;
+    /* The first request only leaves word for the second. */
+    return rl_local_lease_claim(table, alice, &times) > 0
+        || rl_local_lease_claim(table, alice, &times) > 0;
 }
 
 static void spend_alice(void)

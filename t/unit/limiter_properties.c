@@ -366,10 +366,14 @@ static void lease_out(rl_limit *limit, rng *r)
                                                limit->lease_ms);
 }
 
-/* Part of what is left, and all of a small rest, but no more than can be spent in time. */
+/*
+ * Part of what is left, and all of a small rest, but no more than half of what can be spent in
+ * time.
+ */
 static int leases_are_shares(scene s, rng *r)
 {
     int64_t wanted = rng_scaled(r, 0, (1 << 24) - 1), left, leased, lasts_ms;
+    int64_t enough_ms = 2 * RL_LEASE_DEMAND_MS;
 
     lease_out(&s.limit, r);
     s = with_more(s, r);
@@ -381,9 +385,9 @@ static int leases_are_shares(scene s, rng *r)
         return 0;
     if (leased > left / 8 && leased > rl_limiter_capacity(&s.limit) / 64)
         return 0;
-    if (lasts_ms < RL_LEASE_DEMAND_MS && leased > wanted * lasts_ms / RL_LEASE_DEMAND_MS)
+    if (lasts_ms < enough_ms && leased > wanted * lasts_ms / enough_ms)
         return 0;
-    if (wanted > 0 && left >= 8 && lasts_ms >= RL_LEASE_DEMAND_MS && leased == 0)
+    if (wanted > 0 && left >= 8 && lasts_ms >= enough_ms && leased == 0)
         return 0;
     return leased == 0 || (admits(s, s.cost + leased)
                            && rl_limiter_capacity(&s.limit) >= RL_LEASE_SHARE);

@@ -205,13 +205,14 @@ static void test_claims(void)
 {
     uint64_t key = lease_key(20);
 
-    ok(claim_until(key, NOW, NOW - 10, NOW + 50) > 0, "the first caller is to ask");
+    is_int(claim_until(key, NOW - 1, NOW - 10, NOW + 49), 0, "a first caller does not ask");
+    ok(claim_until(key, NOW, NOW - 1, NOW + 50) > 0, "the second one is to ask");
     is_int(claim_until(key, NOW + 1, NOW - 10, NOW + 51), 0, "the next one is not");
     is_int(claim_until(key, NOW + 49, NOW + 40, NOW + 99), 0, "until the claim ends");
     ok(claim_until(key, NOW + 50, NOW + 40, NOW + 100) > 0, "then it is");
     grant(key, 4, NOW + 60, 500);
-    ok(claim_until(key, NOW + 65, NOW + 64, NOW + 100) == 0
-           && spend(key, 4, NOW + 65) && claim_until(key, NOW + 66, NOW + 64, NOW + 100) > 0,
+    ok(claim_until(key, NOW + 65, NOW, NOW + 100) == 0
+           && spend(key, 4, NOW + 65) && claim_until(key, NOW + 66, NOW, NOW + 100) > 0,
        "a grant ends the claim of its caller");
     grant(key, 0, NOW + 67, 0);
     ok(claim_until(key, NOW + 68, NOW + 64, NOW + 100) > 0, "and so does a refusal");
@@ -223,19 +224,29 @@ static void test_claims(void)
     is_int(grant(lease_key(21), 5, NOW, 500), 0, "a grant is stored without a claim, too");
 }
 
-/* Where nothing is leased the demand follows from when Redis was asked before. */
+/* The units for the second of two callers that find no lease, gap_ms after the first. */
+static int64_t second(int number, int64_t first_gap_ms, int64_t gap_ms)
+{
+    uint64_t key = lease_key(number);
+
+    if (wanted(key, NOW, NOW - first_gap_ms))
+        return -1;
+    return wanted(key, NOW + gap_ms, NOW);
+}
+
+/* Where nothing is leased a lease follows from three requests in a short time. */
 static void test_first_demand(void)
 {
     uint64_t key = lease_key(22);
 
     is_int(wanted(key, NOW, 0), 0, "a counter that Redis was never asked about is not leased");
     is_int(wanted(key, NOW, NOW - 1000), 0, "nor one that it was asked about a second ago");
-    is_int(wanted(key, NOW, NOW - 101), 0, "nor one of one request in 101 ms");
-    is_int(wanted(key, NOW, NOW - 100), 2, "one in 100 ms: 2 units");
-    is_int(wanted(key, NOW, NOW - 10), 20, "one in 10 ms: 20 units");
-    is_int(wanted(key, NOW, NOW - 1), 32, "one in 1 ms: 32 units, the most that a first lease has");
-    is_int(wanted(key, NOW, NOW), 32, "several in one ms: the same");
-    is_int(wanted(key, NOW, NOW + 5), 32, "also where another process's clock is ahead");
+    is_int(wanted(key, NOW + 1, NOW - 50), 0, "nor one of one request in 51 ms");
+    is_int(second(23, 50, 50), 2, "two in 50 ms each: 2 units");
+    is_int(second(24, 50, 51), 0, "one in 50, one in 51 ms: none");
+    is_int(second(25, 51, 50), 0, "one in 51, one in 50 ms: none");
+    is_int(second(26, 0, 0), 2, "several in one ms: 2 units");
+    is_int(second(27, -5, 0), 2, "also where another process's clock is ahead");
 }
 
 /* A lease of so many units, of which some are spent; what is asked for age_ms after it was sent. */
@@ -249,34 +260,34 @@ static int64_t wanted_after(int number, int64_t units, int64_t used, int64_t age
     return wanted(key, NOW + age_ms, NOW);
 }
 
+#define D RL_LEASE_DEMAND_MS
+#define LIFE_MS 1000
+
+/* The same for a lease of 32 units whose last one is spent so many ms after it was sent. */
+static int64_t used_up_in(int number, int64_t ms, int64_t age_ms)
+{
+    uint64_t key = lease_key(number);
+
+    grant(key, 32, NOW, LIFE_MS);
+    spend(key, 31, NOW + 1);
+    spend(key, 1, NOW + ms);
+    return wanted(key, NOW + age_ms, 0);
+}
+
 static void test_demand(void)
 {
-    is_int(wanted_after(30, 32, 16, 200), 16, "16 units spent in 200 ms: 16 units");
-    is_int(wanted_after(31, 32, 16, 100), 32, "16 in 100 ms: 32");
-    is_int(wanted_after(32, 32, 16, 10), 128, "16 in 10 ms: no more than four times the lease");
+    is_int(wanted_after(30, 32, 16, D), 15, "16 units spent, the last one after the time that "
+           "a lease is for: 15 units");
+    is_int(wanted_after(31, 32, 16, D / 2), 30, "in half of it: 30");
+    is_int(wanted_after(32, 32, 16, D / 50), 128, "at once: no more than four times the lease");
     is_int(wanted_after(33, 32, 16, 1), 128, "likewise in 1 ms");
-    is_int(wanted_after(34, 32, 32, 250), 64, "all 32 within 400 ms: twice as many");
-    is_int(wanted_after(35, 32, 32, 399), 64, "up to 399 ms");
-    is_int(wanted_after(36, 32, 32, 400), 16, "from 400 ms on the demand: 16");
-    is_int(wanted_after(37, 32, 1, 300), 0, "1 in 300 ms: no lease");
+    is_int(wanted_after(37, 32, 1, D), 0, "1 unit spent: no lease");
     is_int(wanted_after(38, 32, 0, 10), 0, "nothing spent: no lease");
-    is_int(wanted_after(39, 1000, 500, 999), 100, "500 in 999 ms: 100");
-    is_int(wanted_after(40, 32, 32, 1000), 0, "after a second the lease is forgotten");
-    grant(lease_key(42), 10, NOW + 100, 300);
-    is_int(wanted_after(42, 32, 10, 200), 20, "of two leases the one that was asked for later "
-           "counts, not the one that lasts longer");
-    grant(lease_key(43), 32, NOW, 1000);
-    spend(lease_key(43), 32, NOW + 1);
-    is_int(wanted(lease_key(43), NOW + 500, NOW + 490), 20,
-           "after a lease that is used up it is at least the demand of those that asked since");
-    grant(lease_key(44), 32, NOW, 1000);
-    spend(lease_key(44), 4, NOW + 1);
-    is_int(wanted(lease_key(44), NOW + 1000, NOW + 990), 20, "likewise after a forgotten one");
-    grant(lease_key(45), 32, NOW, 1000);
-    grant(lease_key(45), 40, NOW + 50, 1000);
-    spend(lease_key(45), 32, NOW + 60);
-    is_int(wanted(lease_key(45), NOW + 100, NOW), 64,
-           "half of the lease before counts as spent during the latest one");
+    is_int(used_up_in(34, 2 * D - 1, 2 * D), 32, "all 32 spent in twice the time: as many again");
+    is_int(used_up_in(35, 2 * D, 3 * D), 15, "a ms later: the demand, 15");
+    is_int(used_up_in(36, D / 2, LIFE_MS), 62, "how long none has been left does not matter");
+    is_int(used_up_in(40, D / 2, LIFE_MS + 2 * D - 1), 62, "until the lease is long over");
+    is_int(used_up_in(42, D / 2, LIFE_MS + 2 * D), 0, "then it is forgotten");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
 }
 
@@ -400,6 +411,7 @@ static void test_eviction(void)
 
     table = make_table(RL_LOCAL_MIN_SIZE);
     grant(key, 10, NOW, 500);
+    claim_until(lease_key(2), NOW, NOW - 1, NOW + 900);
     claim_until(lease_key(2), NOW, NOW - 1, NOW + 900);
     for (int i = 0; i < 20000; i++) {
         rl_state state;
