@@ -55,7 +55,7 @@ typedef struct {
     rl_state state;
     rl_state replica;    /* what is left after a failover */
     rl_state ideal;      /* of the algorithm alone, over all that is offered */
-    int64_t offered, ideally, admitted, debited, lost_at_us, lost[2]; /* units */
+    int64_t ideally, counted, admitted, debited, lost_at_us, lost[2]; /* units */
     int64_t granted, leases;
     entry *entries;
     size_t count, room;
@@ -134,6 +134,7 @@ typedef struct {
     int rules_max, changes, overrides, prefork, fail_open, denied_later;
     int64_t denied_us;            /* when a later step denies */
     int one_host_is_hot;
+    int64_t warm_us;     /* after which the comparison with the algorithm alone begins */
 } plan;
 
 typedef struct {
@@ -147,7 +148,7 @@ typedef struct {
     host *hosts;
     counter counters[COUNTERS_MAX];
     int64_t commands, requests, admissions, leased_admissions, checkpoint_us;
-    int64_t wave, wave_ends_us;
+    int64_t wave, wave_ends_us, counts_from_us;
 } world;
 
 /* --- Time --------------------------------------------------------------------------------- */
@@ -305,6 +306,7 @@ static void admit(world *w, const request *r, const outcome *o)
 
     keep_entry(c, at_us, o->cost, o->term->limit.quota, o->term->burst);
     c->admitted += o->cost;
+    c->counted += at_us < w->counts_from_us ? 0 : o->cost;
     w->admissions++;
     w->leased_admissions += o->source == FROM_LEASE;
 }
@@ -467,11 +469,27 @@ static void free_request(world *w, request *r)
 
 /* --- Decisions ---------------------------------------------------------------------------- */
 
+/* Whether Redis has so much left that a refill is worth a call: is_worth_a_call() of lease.c. */
+static int is_worth_a_call(const host *h, const request *r, const outcome *o)
+{
+    rl_limit limit = o->limit;
+    rl_view view;
+    int64_t left;
+
+    rl_local_snapshot_check(h->table, o->key, &limit, o->cost, r->host_ms, &view);
+    if (view.now == 0)
+        return 1;
+    left = rl_limiter_remaining(&limit, &view.state, view.now);
+    return left > 0 && left >= rl_limiter_capacity(&limit) / RL_LEASE_REST;
+}
+
 static int spend(const host *h, const request *r, outcome *o)
 {
     o->lease_key = rl_local_lease_key(h->table, o->key, &o->limit);
     if (!rl_local_lease_spend(h->table, o->lease_key, o->cost, r->host_ms, &o->lease))
         return 0;
+    if (o->lease.refill)
+        o->lease.refill = is_worth_a_call(h, r, o);
     o->source = FROM_LEASE;
     o->charged = 1;
     o->debit_us = debit_of(h, o);
@@ -829,11 +847,10 @@ static void offer_ideal(world *w, const outcome *o)
     int64_t now = tick(&limit, w->now_us);
 
     limit.burst = o->term->burst;
-    c->offered += o->cost;
     now = rl_limiter_roll(&limit, &c->ideal, now);
     if (rl_limiter_admits(&limit, &c->ideal, now, o->cost)) {
         rl_limiter_charge(&limit, &c->ideal, o->cost);
-        c->ideally += o->cost;
+        c->ideally += w->now_us < w->counts_from_us ? 0 : o->cost;
     }
 }
 
@@ -1066,6 +1083,19 @@ static void world_free(world *w)
     free(w);
 }
 
+/* Begins with an empty bucket: until it is, the demand is not above the rule's. */
+static void use_up(const world *w, counter *c)
+{
+    const rl_limit *limit = &c->terms[0].limit;
+    int64_t window = limit->window_ms * rl_limiter_ticks(limit);
+
+    if (!rl_limiter_is_bucket(limit))
+        return;
+    c->state.at = c->ideal.at = tick(limit, w->now_us);
+    c->state.level = limit->burst * window;
+    c->ideal.level = c->terms[0].burst * window;
+}
+
 static void world_reset(world *w, const plan *p, uint64_t seed)
 {
     w->plan = *p;
@@ -1073,6 +1103,7 @@ static void world_reset(world *w, const plan *p, uint64_t seed)
     w->now_us = EPOCH_US + rng_between(&w->rng, 0, 10 * SECOND);
     w->plan.lasts_us += w->now_us - EPOCH_US;
     w->commands = w->requests = w->admissions = w->leased_admissions = w->checkpoint_us = 0;
+    w->counts_from_us = w->now_us + p->warm_us;
     w->wave = !p->pulses;
     w->wave_ends_us = 0;
     for (int i = 0; i < p->hosts; i++)
@@ -1084,6 +1115,8 @@ static void world_reset(world *w, const plan *p, uint64_t seed)
         prepare_counter(w, &w->counters[i], &p->rules[i]);
         w->counters[i].entries = entries;
         w->counters[i].room = room;
+        if (p->warm_us)
+            use_up(w, &w->counters[i]);
     }
 }
 

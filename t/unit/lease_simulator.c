@@ -13,8 +13,10 @@
 
 /* Schedules of each kind: more than 10 million admissions, except under sanitizers. */
 #if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
+#define SANITIZED 1
 #define ROUNDS 4
 #else
+#define SANITIZED 0
 #define ROUNDS 60
 #endif
 
@@ -252,6 +254,138 @@ static int64_t test_schedules(world *w, size_t kind, long rounds)
     return admitted;
 }
 
+/* --- Denied though units were left -------------------------------------------------------- */
+
+/* Steady random demand for one rule, offered so many times over. */
+static plan steady(int hosts, const rl_limit *rule, double times, int windows)
+{
+    plan p = {.hosts = hosts, .counters = 1, .rules = {*rule}, .delay_us = 200, .timeout_ms = 25,
+              .ppm = 200, .wall_us = 50000, .cost_max = 1, .rules_max = 1};
+
+    p.gap_us = (int64_t)((double)rule->window_ms * 1000 / (double)rule->quota / times);
+    p.lasts_us = windows * rule->window_ms * 1000;
+    p.warm_us = rule->window_ms * 1000;
+    return p;
+}
+
+/*
+ * The units that the algorithm alone would have admitted, less those admitted, in percent of the
+ * quota; over so many windows, but the first, and several runs.
+ */
+static double unused(world *w, const plan *p, int runs)
+{
+    const counter *c = &w->counters[0];
+    int64_t windows = (p->lasts_us - p->warm_us) / 1000 / p->rules[0].window_ms, units = 0;
+
+    for (int i = 0; i < runs; i++) {
+        world_run(w, p, rng_seed(12) + (uint64_t)i);
+        units += c->ideally - c->counted;
+    }
+    return 100.0 * (double)units / (double)(p->rules[0].quota * windows * runs);
+}
+
+/* The worst of several loads. */
+static double worst(world *w, const rl_limit *rule, int hosts)
+{
+    static const double times[] = {1.0, 1.2, 1.5, 2.0, 3.0};
+    int runs = rule->quota < 5000 ? (int)(10000 / rule->quota) + 1 : 1;
+    double most = -100;
+
+    for (size_t i = 0; i < COUNT(times); i++) {
+        plan p = steady(hosts, rule, times[i], 6);
+        double share = unused(w, &p, runs < 20 ? runs : 20);
+
+        most = share > most ? share : most;
+    }
+    return most;
+}
+
+static const rl_algorithm leased[] = {RL_SLIDING_WINDOW, RL_FIXED_WINDOW, RL_TOKEN_BUCKET};
+
+/* In windows of a second a pause until a lease is free counts for more. */
+static void test_unused(world *w)
+{
+    static const struct {
+        int64_t quota, window_ms;
+        double with_4, with_64; /* the most that may be unused, in percent */
+    } rules[] = {{20000, 10000, 1, 5}, {1000, 10000, 1, 5}, {600, 60000, 1, 5}, {100, 60000, 1, 5},
+                 {100, 1000, 1, 5}, {1000, 1000, 2.5, 5}};
+
+    for (size_t i = SANITIZED ? 3 : 0; i < COUNT(rules); i++) {
+        for (size_t a = 0; a < COUNT(leased); a++) {
+            rl_limit rule = {.algorithm = leased[a], .quota = rules[i].quota,
+                             .burst = rules[i].quota, .window_ms = rules[i].window_ms};
+            double with_4 = worst(w, &rule, 4), with_64 = worst(w, &rule, 64);
+
+            ok(with_4 <= rules[i].with_4 && with_64 <= rules[i].with_64,
+               "%s, %" PRId64 " in %" PRId64 " ms, offered 1 to 3 times: at most %.2f %% denied "
+               "though units were left with 4 hosts, %.2f %% with 64", algorithms[leased[a]],
+               rule.quota, rule.window_ms, with_4, with_64);
+        }
+    }
+}
+
+static void test_commands(world *w)
+{
+    for (size_t a = 0; a < COUNT(leased); a++) {
+        rl_limit rule = {.algorithm = leased[a], .quota = 20000, .burst = 20000,
+                         .window_ms = 10000};
+        plan p = steady(4, &rule, 2, SANITIZED ? 2 : 6);
+        double share;
+
+        world_run(w, &p, rng_seed(13));
+        share = (double)w->commands / (double)w->admissions;
+        ok(share <= 0.02, "%s, 20000 in 10 s, 4 hosts, offered twice: %.4f commands for each "
+           "admitted request", algorithms[leased[a]], share);
+    }
+}
+
+/* How many units were left in the windows that lie wholly in the run. */
+static int64_t units_missing(world *w, const plan *p, int64_t *windows)
+{
+    counter *c = &w->counters[0];
+    int64_t window_us = p->rules[0].window_ms * 1000, units = 0;
+    int64_t last = (EPOCH_US + w->plan.lasts_us) / window_us, first;
+
+    sort_entries(c);
+    first = c->entries[0].at_us / window_us;
+    for (size_t i = 0; i < c->count; i++) {
+        int64_t index = c->entries[i].at_us / window_us;
+
+        units += index > first && index < last;
+    }
+    *windows += last - first - 1;
+    return (last - first - 1) * p->rules[0].quota - units;
+}
+
+/* How many units of quotas from 1 to 100 are left, in how many windows. */
+static int64_t small_quotas(world *w, int hosts, int64_t *windows)
+{
+    int64_t missing = 0;
+
+    for (int64_t quota = 1; quota <= 100; quota++) {
+        rl_limit rule = {.algorithm = RL_FIXED_WINDOW, .quota = quota, .burst = quota,
+                         .window_ms = 2000};
+        plan p = steady(hosts, &rule, 4.0 + 20.0 / (double)quota, 5);
+
+        world_run(w, &p, rng_seed(14));
+        missing += units_missing(w, &p, windows);
+    }
+    return missing;
+}
+
+static void test_small_quotas(world *w)
+{
+    int64_t windows = 0, missing = small_quotas(w, 1, &windows) + small_quotas(w, 4, &windows);
+
+    is_int(missing, 0, "1 and 4 hosts use quotas of 1 to 100 whole, in each of %" PRId64 " windows",
+           windows);
+    windows = 0;
+    missing = small_quotas(w, 16, &windows);
+    ok(missing * 1000 <= 50 * windows, "16 hosts leave %" PRId64 " units in %" PRId64 " windows",
+       missing, windows);
+}
+
 int main(int argc, char **argv)
 {
     long rounds = argc > 1 ? strtol(argv[1], NULL, 10) : ROUNDS;
@@ -263,6 +397,11 @@ int main(int argc, char **argv)
             admitted += test_schedules(w, i, rounds);
     }
     diag("%" PRId64 " admissions", admitted);
+    if (argc < 2) {
+        test_unused(w);
+        test_commands(w);
+        test_small_quotas(w);
+    }
     world_free(w);
     return done_testing();
 }
