@@ -210,7 +210,8 @@ static const char *refuse_lease(apr_pool_t *pool, const rl_rule *rule)
 
 /*
  * Prepares the counters of rules with sync=lease. All rules of a counter get the smaller burst,
- * also those that ask Redis for each request. Without Redis there are no leases and bursts stay whole.
+ * also those that ask Redis for each request. Without Redis there are no leases and bursts stay
+ * whole.
  */
 static int prepare_leases(apr_pool_t *pool, server_rec *s, int has_redis)
 {
