@@ -15,10 +15,10 @@
  *            that is over,
  *   PUT      and swaps it; end_claim()
  *
- * The model permits more than the code does: a request may spend either lease, or ask Redis although
- * units are left, and a call takes any number of units that fits. A thread that takes no more steps
- * was killed; another one takes over its claim. A reply may come late or be lost. All clocks run
- * equally fast, so a lease has its whole time here instead of 7/8 of it.
+ * The model permits more than the code does: a request may spend either lease, or ask Redis
+ * although units are left, and a call takes any number of units that fits. A thread that takes no
+ * more steps was killed; another one takes over its claim. A reply may come late or be lost. All
+ * clocks run equally fast, so a lease has its whole time here instead of 7/8 of it.
  *
  * The counter is a fixed window or, with -DBUCKET, a bucket. For leases a sliding window is like a
  * fixed one: units must be spent in the window that they were debited to.
