@@ -3,7 +3,7 @@
 # Token buckets admit a burst and then a rate. A leaky bucket with delay= delays requests instead of denying
 # them, but never more than its share of the workers, even if children are killed or replaced. A sliding
 # log forgets each request one window after it came. A client that waits as long as Retry-After says is
-# admitted.
+# admitted. With leases a bucket admits a smaller burst.
 
 use strict;
 use warnings;
@@ -151,6 +151,36 @@ for my $case (['by this host', 'event'], ['by Redis', 'prefork']) {
         is join(' ', map { read_status($_) } @again), '200 200', 'then requests can be delayed again';
     };
 }
+
+# What drains in 250 ms, a quarter of the window, is taken off each burst.
+my $leased = <<'EOF';
+RateLimitHeaders x-ratelimit draft-11
+<Location /leased>
+    RateLimit burst 1000/1s algorithm=token-bucket sync=lease tier=%{HTTP:X-Plan}
+    RateLimitTier burst gold 2000 burst=4000
+</Location>
+<Location /asks>
+    RateLimit burst 1000/1s algorithm=token-bucket
+</Location>
+<Location /alone>
+    RateLimit burst 1000/1s algorithm=token-bucket sync=local
+</Location>
+EOF
+
+subtest 'a bucket with leases admits less at once, and shows it' => sub {
+    my %limit = ('/leased' => 750, '/asks' => 750, '/alone' => 1000);
+    my $httpd = Httpd->start(redis => $redis, config => $shared . $leased);
+    for my $path (sort keys %limit) {
+        my $reply = $httpd->get($path, from => fresh_address());
+        is $reply->header('X-RateLimit-Limit'), $limit{$path}, "X-RateLimit-Limit of $path";
+        is $reply->header('X-RateLimit-Remaining'), $limit{$path} - 1, 'X-RateLimit-Remaining';
+        is $reply->header('RateLimit-Policy'), '"burst";q=1000;w=1', 'RateLimit-Policy is the rate';
+    }
+    my $gold = $httpd->get('/leased', from => fresh_address(), headers => { 'X-Plan' => 'gold' });
+    is $gold->header('X-RateLimit-Limit'), 3500, 'the burst of a tier is smaller, too';
+    my $alone = Httpd->start(config => $leased);
+    is $alone->get('/leased')->header('X-RateLimit-Limit'), 1000, 'without Redis the burst is whole';
+};
 
 subtest 'RateLimitDelayWorkers 0 delays nothing' => sub {
     my $httpd = delaying('by this host', 'event', share => 0);
