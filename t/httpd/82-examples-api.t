@@ -1,7 +1,7 @@
 #!/usr/bin/perl
 # SPDX-License-Identifier: Apache-2.0
 # The files of conf/examples for APIs and applications do what their comments say: plans, users, costs,
-# uploads and webhooks.
+# uploads, webhooks and busy keys.
 
 use strict;
 use warnings;
@@ -15,6 +15,7 @@ use Examples;
 use Httpd;
 use MIME::Base64 qw(encode_base64);
 use RedisServer;
+use Status;
 use Test::More;
 use Windows;
 
@@ -27,6 +28,7 @@ Examples::run(
     'per-user.conf'  => \&users_have_quotas_and_so_do_addresses,
     'costs.conf'     => \&expensive_requests_cost_more,
     'uploads.conf'   => \&bytes_are_counted,
+    'hot-keys.conf'  => \&busy_keys_are_leased,
     'webhooks.conf'  => \&deliveries_queue,
 );
 done_testing;
@@ -244,4 +246,24 @@ sub deliveries_queue {
     is $host->get('/hooks/mail', from => '127.0.3.2')->status, 200, 'the count of known senders is not affected';
     is_deeply statuses($host, 12, path => '/hooks/other', from => '127.0.0.4'),
         { 404 => 10, 429 => 2 }, 'another path is counted by address only';
+}
+
+# A customer's key is limited over both hosts, although few requests ask Redis.
+sub busy_keys_are_leased {
+    my ($file) = @_;
+    my $redis = RedisServer->start;
+    my @hosts = map {
+        Httpd->start(redis => $redis, modules => ['status'], files => { 'api/items' => "items\n" },
+            config => "RateLimitRedis \@REDIS\@\n$Examples::LONG_TIMEOUT\nInclude $file\n" . Status::CONFIG)
+    } 1, 2;
+    for my $host (@hosts) {
+        is_deeply at_once($host, 2000, 32, path => '/api/items', headers => { 'X-Api-Key' => 'acme' }),
+            { 200 => 2000 }, 'the requests of a busy key pass';
+        my $status = Status->of($host);
+        cmp_ok $status->rule($_)->{Leased}, '>', 1000, "most by leases of $_" for qw(api-total api-key api-ip);
+        cmp_ok $status->{RedisAnswered}, '<', 1000, 'without asking Redis';
+    }
+    my $reply = $hosts[0]->get('/api/items');
+    is $reply->header('X-RateLimit-Limit'), 20000, 'a client without a key is counted by its address'
+        or diag $reply->status;
 }
