@@ -150,6 +150,17 @@ int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t ho
     return 1;
 }
 
+/*
+ * If the lease was used up, the spend of its last unit has replaced its life. Of all lives the
+ * longest gives the lowest demand.
+ */
+static rl_pair with_returned(lease l, int64_t cost)
+{
+    if (l.left == 0)
+        l.life_ms = RL_LEASE_MAX_MS;
+    return with_left(&l, l.left + cost);
+}
+
 void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64_t cost)
 {
     tenure t = rl_local_find(table, key);
@@ -162,7 +173,7 @@ void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64
             return;
         if (l.serial != serial || l.left + cost > l.size)
             i++;
-        else if (swap_pair(words_of(&t, i), l.pair, with_left(&l, l.left + cost)))
+        else if (swap_pair(words_of(&t, i), l.pair, with_returned(l, cost)))
             return;
     }
 }

@@ -288,6 +288,14 @@ static void test_demand(void)
     is_int(used_up_in(36, D / 2, LIFE_MS), 62, "how long none has been left does not matter");
     is_int(used_up_in(40, D / 2, LIFE_MS + 2 * D - 1), 62, "until the lease is long over");
     is_int(used_up_in(42, D / 2, LIFE_MS + 2 * D), 0, "then it is forgotten");
+    grant(lease_key(43), 32, NOW, LIFE_MS);
+    spend(lease_key(43), 31, NOW + 1);
+    for (int i = 0; i < 3; i++) {
+        spend(lease_key(43), 1, NOW + 2 * D);
+        rl_local_lease_return(table, lease_key(43), spent.serial, 1);
+    }
+    is_int(wanted(lease_key(43), NOW + 2 * D, 0), 15,
+           "that the last unit was spent and returned does not matter");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
 }
 
