@@ -375,16 +375,28 @@ int64_t rl_limiter_lease_ms(const rl_limit *limit, int64_t now)
     return least(lease_rest(limit, now) * 7 / 8, limit->lease_ms);
 }
 
+/* The ms in which as much as the capacity becomes free again, if it is used evenly. */
+static int64_t refill_ms(const rl_limit *limit)
+{
+    return limit->quota ? rl_limiter_capacity(limit) * limit->window_ms / limit->quota : 0;
+}
+
+/* Of units that are wanted for RL_LEASE_DEMAND_MS, those for so many ms, if they are fewer. */
+static int64_t needed_in(int64_t wanted, int64_t ms)
+{
+    return ms < RL_LEASE_DEMAND_MS ? wanted * ms / RL_LEASE_DEMAND_MS : wanted;
+}
+
 int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
                          int64_t wanted)
 {
     int64_t left = rl_limiter_remaining(limit, state, now) - cost;
-    int64_t lasts_ms = rl_limiter_lease_ms(limit, now);
     int64_t rest = least(left, rl_limiter_capacity(limit) / RL_LEASE_REST);
+    int64_t lasts = needed_in(wanted, rl_limiter_lease_ms(limit, now) / 2);
+    int64_t scarce = most(needed_in(wanted, refill_ms(limit) / RL_LEASE_REST),
+                          left / RL_LEASE_REST);
 
-    if (lasts_ms < 2 * RL_LEASE_DEMAND_MS)
-        wanted = wanted * lasts_ms / (2 * RL_LEASE_DEMAND_MS);
-    return most(0, least(wanted, most(left / RL_LEASE_SHARE, rest)));
+    return most(0, least(least(lasts, scarce), most(left / RL_LEASE_SHARE, rest)));
 }
 
 int64_t rl_limiter_bucket_lease_ms(const rl_limit *limit)

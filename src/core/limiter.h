@@ -177,8 +177,10 @@ int64_t rl_limiter_next_unit(const rl_limit *limit, const rl_state *state, int64
 /*
  * Leases: units that Redis charges at once and a host spends later, see shm/local_lease.c.
  *
- * How many of the wanted units a request of this cost is leased beyond it: about half of what can
- * be spent before a lease that begins now ends, and no more than the share of what is left.
+ * How many of the wanted units, the demand of RL_LEASE_DEMAND_MS, a request of this cost is leased
+ * beyond it: about half of what can be spent before a lease that begins now ends, and no more than
+ * the share of what is left. Where little is left, all hosts together hold about one in
+ * RL_LEASE_REST of the capacity, so that few requests are denied although another host has units.
  */
 int64_t rl_limiter_lease(const rl_limit *limit, const rl_state *state, int64_t now, int64_t cost,
                          int64_t wanted);

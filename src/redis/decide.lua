@@ -376,6 +376,11 @@ local function fits(r, units)
     return units <= r.capacity and used + units * r.window <= room
 end
 
+-- Of units that are wanted for RL_LEASE_DEMAND_MS, those for so many ms, if they are fewer.
+local function needed_in(wanted, ms)
+    return ms < RL_LEASE_DEMAND_MS and floor(wanted * ms / RL_LEASE_DEMAND_MS) or wanted
+end
+
 -- How many units to lease beyond the cost: half of what can be spent before the lease ends, and no
 -- more than a share of what is left.
 local function lease(r)
@@ -386,12 +391,11 @@ local function lease(r)
     local left = floor((room - used) / r.window) - r.before - r.pending - r.cost
     local lasts = r.algorithm == BUCKET and r.lease_ms or r.window - r.now % r.window
     lasts = min(floor(lasts * 7 / 8), r.lease_ms)
-    local wanted = r.wanted
-    if lasts < 2 * RL_LEASE_DEMAND_MS then
-        wanted = floor(wanted * lasts / (2 * RL_LEASE_DEMAND_MS))
-    end
+    local refill = r.quota > 0 and floor(r.capacity * (r.window / r.ticks) / r.quota) or 0
+    local scarce = max(needed_in(r.wanted, floor(refill / RL_LEASE_REST)), floor(left / RL_LEASE_REST))
     local rest = min(left, floor(r.capacity / RL_LEASE_REST))
-    return max(0, min(wanted, max(floor(left / RL_LEASE_SHARE), rest)))
+    return max(0, min(needed_in(r.wanted, floor(lasts / 2)), scarce,
+                      max(floor(left / RL_LEASE_SHARE), rest)))
 end
 
 local function report(r)

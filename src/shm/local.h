@@ -163,9 +163,10 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
                                             int64_t cost, int64_t host_ms, rl_view *view);
 
 /*
- * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again; no other
- * caller is told to for a second. Returns 0 if another caller already does, or if bounded is set
- * and the host has revalidated too many: then the denial stands.
+ * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again. If bounded is
+ * set, no other caller is told to for a second; otherwise, which is for a dry counter, for
+ * RL_LEASE_PAUSE_MS. Returns 0 if another caller already does, or if bounded is set and the host
+ * has revalidated too many: then the denial stands.
  */
 int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms, int bounded);
 
@@ -199,6 +200,7 @@ typedef struct {
     int64_t host_ms;
     int64_t asked_ms; /* when Redis was asked about the counter before; 0: not known */
     int64_t until_ms; /* when another caller may claim, if this one gets no reply */
+    int64_t cost;     /* of the request, above 0: what leases have less of is of no use to it */
 } rl_lease_times;
 
 /*
@@ -214,6 +216,7 @@ typedef struct {
     int64_t sent_ms; /* host_ms before the command was sent */
     int64_t life_ms; /* from then on: rl_limiter_lease_ms() */
     int64_t host_ms; /* now */
+    int64_t cost;    /* of the request; a lease that has less left makes room */
 } rl_lease_grant;
 
 /*

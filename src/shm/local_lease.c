@@ -41,9 +41,10 @@
 #define LEFT_SHIFT 40
 #define SIZE_SHIFT 16
 #define UNITS_MAX ((INT64_C(1) << 24) - 1)
-#define LIFE_MS 0xffff
+#define USED_UP (UINT64_C(1) << 15)
+#define LIFE_MS (USED_UP - 1)
 
-#define FIRST 2          /* units of the first lease: the demand is not known yet */
+#define FIRST 2          /* requests that the first lease is for: the demand is not known yet */
 #define FIRST_GAP_MS 50  /* the longest time between each two of the three requests before it */
 #define GROWTH 4         /* a lease is at most so many times the one before */
 
@@ -52,6 +53,7 @@ typedef struct {
     rl_pair pair;
     uint64_t serial; /* its first word, which no other lease of the tenure has */
     int64_t expires_ms, left, size, life_ms;
+    int is_used_up;  /* no request of its cost fits; life_ms is then how long that took */
 } lease;
 
 static word *words_of(const tenure *t, int i)
@@ -71,24 +73,32 @@ static lease read_lease(const tenure *t, int i)
     l.left = (int64_t)(units >> LEFT_SHIFT);
     l.size = (int64_t)(units >> SIZE_SHIFT) & UNITS_MAX;
     l.life_ms = (int64_t)(units & LIFE_MS);
+    l.is_used_up = (units & USED_UP) != 0;
     return l;
 }
 
 static rl_pair with_left(const lease *l, int64_t left)
 {
     return pair_of(l->serial, (uint64_t)left << LEFT_SHIFT | (uint64_t)l->size << SIZE_SHIFT
-                                  | (uint64_t)l->life_ms);
+                                  | (l->is_used_up ? USED_UP : 0) | (uint64_t)l->life_ms);
 }
 
-static int is_live(const lease *l, int64_t host_ms)
+/* Whether a lease can be spent on a request of this cost. */
+static int is_live(const lease *l, int64_t cost, int64_t host_ms)
 {
-    return l->left > 0 && host_ms < l->expires_ms;
+    return l->left >= max64(cost, 1) && host_ms < l->expires_ms;
 }
 
-/* How long ago the lease was asked for. */
+/* How long the lease has been spent: from when it was asked for, until it was used up or now. */
 static int64_t age_of(const lease *l, int64_t host_ms)
 {
-    return host_ms - (l->expires_ms - l->life_ms);
+    return l->is_used_up ? l->life_ms : host_ms - (l->expires_ms - l->life_ms);
+}
+
+static void note_used_up(lease *l, int64_t host_ms)
+{
+    l->life_ms = max64(0, age_of(l, host_ms));
+    l->is_used_up = 1;
 }
 
 /* Reads both leases. Returns 0 if the tenure is over; otherwise a swap happens in it or fails. */
@@ -119,7 +129,7 @@ static int choose(const lease l[2], int64_t cost, int64_t host_ms)
     int best = -1;
 
     for (int i = 0; i < 2; i++) {
-        if (is_live(&l[i], host_ms) && l[i].left >= cost
+        if (is_live(&l[i], cost, host_ms)
             && (best < 0 || l[i].expires_ms < l[best].expires_ms))
             best = i;
     }
@@ -140,25 +150,14 @@ int rl_local_lease_spend(rl_local *table, uint64_t key, int64_t cost, int64_t ho
         if (i < 0)
             return 0;
         from = &l[i];
-        if (from->left == cost)
-            from->life_ms = max64(0, age_of(from, host_ms)); /* until it was used up */
+        if (from->left < 2 * cost) /* no further request of this cost fits */
+            note_used_up(from, host_ms);
     } while (!swap_pair(words_of(&t, i), from->pair, with_left(from, from->left - cost)));
     other = &l[!i];
     spent->serial = from->serial;
-    spent->left = from->left - cost + (is_live(other, host_ms) ? other->left : 0);
-    spent->refill = !is_live(other, host_ms) && 2 * (from->left - cost) <= from->size;
+    spent->left = from->left - cost + (is_live(other, 1, host_ms) ? other->left : 0);
+    spent->refill = !is_live(other, cost, host_ms) && 2 * (from->left - cost) <= from->size;
     return 1;
-}
-
-/*
- * If the lease was used up, the spend of its last unit has replaced its life. Of all lives the
- * longest gives the lowest demand.
- */
-static rl_pair with_returned(lease l, int64_t cost)
-{
-    if (l.left == 0)
-        l.life_ms = RL_LEASE_MAX_MS;
-    return with_left(&l, l.left + cost);
 }
 
 void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64_t cost)
@@ -173,7 +172,7 @@ void rl_local_lease_return(rl_local *table, uint64_t key, uint64_t serial, int64
             return;
         if (l.serial != serial || l.left + cost > l.size)
             i++;
-        else if (swap_pair(words_of(&t, i), l.pair, with_returned(l, cost)))
+        else if (swap_pair(words_of(&t, i), l.pair, with_left(&l, l.left + cost)))
             return;
     }
 }
@@ -187,17 +186,17 @@ static int64_t demand(int64_t spent, int64_t age_ms)
 }
 
 /*
- * The units to ask for by how fast a lease was spent. The last unit is not counted: it ends the
- * time in which the others were spent.
+ * The units to ask for by how fast a lease was spent. The last request is not counted: it ends the
+ * time in which the others spent.
  */
-static int64_t demand_of(const lease *l, int64_t host_ms)
+static int64_t demand_of(const lease *l, int64_t cost, int64_t host_ms)
 {
-    int64_t took_ms = l->left == 0 ? l->life_ms : age_of(l, host_ms), units;
+    int64_t took_ms = age_of(l, host_ms), units;
 
     if (l->size == 0 || host_ms >= l->expires_ms + 2 * RL_LEASE_DEMAND_MS)
         return 0;
-    units = demand(l->size - l->left - 1, took_ms);
-    if (l->left == 0 && took_ms < 2 * RL_LEASE_DEMAND_MS)
+    units = demand(l->size - l->left - cost, took_ms);
+    if (l->left < cost && took_ms < 2 * RL_LEASE_DEMAND_MS)
         units = max64(units, l->size);
     units = units < GROWTH * l->size ? units : GROWTH * l->size;
     return units < UNITS_MAX ? units : UNITS_MAX;
@@ -216,22 +215,22 @@ int64_t rl_local_lease_claim(rl_local *table, uint64_t key, const rl_lease_times
 {
     tenure t = rl_local_find(table, key);
     lease l[2] = {{0}, {0}};
-    int64_t units, until_ms = times->until_ms;
+    int64_t units, until_ms = times->until_ms, cost = max64(times->cost, 1);
     uint64_t claim;
 
     if (t.entry && !read_leases(&t, l))
         return 0;
-    if (is_live(&l[0], times->host_ms) && is_live(&l[1], times->host_ms))
+    if (is_live(&l[0], cost, times->host_ms) && is_live(&l[1], cost, times->host_ms))
         return 0;
-    units = demand_of(&l[l[1].expires_ms > l[0].expires_ms], times->host_ms);
-    if (units < FIRST && times->host_ms - times->asked_ms > FIRST_GAP_MS)
+    units = demand_of(&l[l[1].expires_ms > l[0].expires_ms], cost, times->host_ms);
+    if (units < FIRST * cost && times->host_ms - times->asked_ms > FIRST_GAP_MS)
         return 0;
     t = rl_local_claim(table, key, times->host_ms);
     claim = load_acquire(&t.entry->words[CLAIM]);
     if (!is_current(&t) || (is_of(claim, t.owner) && (int64_t)(claim & VALUE) > times->host_ms))
         return 0;
-    if (units < FIRST) {
-        units = is_second(&t, claim, times->host_ms) ? FIRST : 0;
+    if (units < FIRST * cost) {
+        units = is_second(&t, claim, times->host_ms) ? FIRST * cost : 0;
         until_ms = units ? until_ms : times->host_ms;
     }
     if (!swap(&t.entry->words[CLAIM], &claim, (t.owner & GENERATION) | (uint64_t)until_ms))
@@ -257,24 +256,34 @@ static uint64_t next_serial(uint64_t serial, int i)
     return number << SERIAL_SHIFT & SERIAL;
 }
 
-/* Puts a grant in place of a lease that is over. Returns the units lost, or -1: no place. */
+/* The lease that a grant may replace: one that is over, or else has too little left; -1: none. */
+static int place_for(const lease l[2], const rl_lease_grant *grant)
+{
+    for (int64_t cost = 1;; cost = grant->cost) {
+        for (int i = 0; i < 2; i++) {
+            if (!is_live(&l[i], cost, grant->host_ms))
+                return i;
+        }
+        if (cost >= grant->cost)
+            return -1;
+    }
+}
+
+/* Puts a grant in place of a lease. Returns the units lost thereby, or -1: there is no place. */
 static int64_t put(const tenure *t, const rl_lease_grant *grant)
 {
-    int64_t expires_ms = grant->sent_ms + grant->life_ms;
-    lease l[2], fresh;
+    uint64_t expires_ms = (uint64_t)(grant->sent_ms + grant->life_ms);
+    lease l[2], fresh = {.size = grant->units, .life_ms = grant->life_ms};
+    int i;
 
-    for (int i = 0; i < 2; i++) {
-        if (!read_leases(t, l))
+    for (;;) {
+        i = read_leases(t, l) ? place_for(l, grant) : -1;
+        if (i < 0)
             return -1;
-        if (is_live(&l[i], grant->host_ms))
-            continue;
-        fresh = (lease){.serial = next_serial(l[i].serial, i) | (t->owner & GENERATION)
-                                      | (uint64_t)expires_ms,
-                        .size = grant->units, .life_ms = grant->life_ms};
+        fresh.serial = next_serial(l[i].serial, i) | (t->owner & GENERATION) | expires_ms;
         if (swap_pair(words_of(t, i), l[i].pair, with_left(&fresh, grant->units)))
             return l[i].left;
     }
-    return -1;
 }
 
 int64_t rl_local_lease_grant(rl_local *table, uint64_t key, const rl_lease_grant *grant)

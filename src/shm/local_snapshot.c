@@ -324,7 +324,7 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
     if (rl_limiter_is_log(limit) && age_ms >= limit->window_ms)
         state->used = 0; /* all of it has left the window */
     if (!still_denies(limit, state, view->now, cost, age_ms))
-        return limit->lease_ms && age_ms <= RL_SNAPSHOT_SERVES_MS
+        return cost > 0 && limit->lease_ms && age_ms <= RL_SNAPSHOT_SERVES_MS
             ? check_dry(&said, limit, host_ms, view) : RL_SNAPSHOT_UNKNOWN;
     if (rl_limiter_is_log(limit)) {
         state->wait_ms = max64(0, state->wait_ms - age_ms);
@@ -344,7 +344,7 @@ int64_t rl_local_snapshot_asked_ms(rl_local *table, uint64_t key)
 int rl_local_snapshot_revalidate(rl_local *table, uint64_t key, int64_t host_ms, int bounded)
 {
     tenure t = rl_local_find(table, key);
-    uint32_t next = (uint32_t)(host_ms + RL_SNAPSHOT_SERVES_MS);
+    uint32_t next = (uint32_t)(host_ms + (bounded ? RL_SNAPSHOT_SERVES_MS : RL_LEASE_PAUSE_MS));
     snapshot said;
 
     return t.entry && read_snapshot(&t, key, &said) && is_stale(&said, host_ms)

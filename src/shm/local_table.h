@@ -81,8 +81,9 @@ typedef _Atomic uint32_t half;
  *                    40  host_ms at which the lease expires
  *  LEASE + 1         24  units left
  *                    24  units of the grant
- *                    16  ms from the sending of the request for it to its expiry; once it is used
- *                        up, to the spending of its last unit
+ *                     1  used up
+ *                    15  ms from the sending of the request for it to its expiry; once it is used
+ *                        up, until it was
  *  LEASE + 2, + 3    another lease
  *
  * COUNT, PENDING, REDIS_NOW, CHECK, LEASE and LEASE + 2 are each a pair with the word behind them:

@@ -36,7 +36,7 @@ static int spend(int number, int cost, int64_t host_ms)
 static void grant(int number, int units, int64_t sent_ms)
 {
     account *a = &accounts[number];
-    rl_lease_grant grant = {units, sent_ms, LIFE_MS, sent_ms};
+    rl_lease_grant grant = {units, sent_ms, LIFE_MS, sent_ms, 1};
 
     a->granted += units;
     a->fresh += sent_ms + LIFE_MS > AFTER ? units : 0;
@@ -45,7 +45,7 @@ static void grant(int number, int units, int64_t sent_ms)
 
 static int claim(int number, int64_t host_ms)
 {
-    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50};
+    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50, 1};
 
     /* The first request only leaves word for the second. */
     if (!rl_local_lease_claim(table, key_of(number), &times)
@@ -259,7 +259,7 @@ static const char *never_too_many(int number)
 /* A key whose leases are over gets another one, whatever happened before. */
 static const char *usable(int number)
 {
-    rl_lease_grant grant = {3, FAR, LIFE_MS, FAR};
+    rl_lease_grant grant = {3, FAR, LIFE_MS, FAR, 1};
     int spent = 0;
 
     rl_local_lease_grant(table, key_of(number), &grant);

@@ -575,14 +575,14 @@ static int spend_all(int64_t host_ms)
 
 static int grant_at(int units, int64_t sent_ms)
 {
-    rl_lease_grant grant = {units, sent_ms, LIFE_MS, sent_ms};
+    rl_lease_grant grant = {units, sent_ms, LIFE_MS, sent_ms, 1};
 
     return (int)rl_local_lease_grant(table, alice, &grant);
 }
 
 static int claim_at(int64_t host_ms)
 {
-    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50};
+    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 50, 1};
 
     /* The first request only leaves word for the second. */
     return rl_local_lease_claim(table, alice, &times) > 0

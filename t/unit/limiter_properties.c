@@ -373,9 +373,11 @@ static void lease_out(rl_limit *limit, rng *r)
 static int leases_are_shares(scene s, rng *r)
 {
     int64_t wanted = rng_scaled(r, 0, (1 << 24) - 1), left, leased, lasts_ms;
-    int64_t enough_ms = 2 * RL_LEASE_DEMAND_MS;
+    int64_t enough_ms = 2 * RL_LEASE_DEMAND_MS, scarce_ms;
 
     lease_out(&s.limit, r);
+    scarce_ms = s.limit.quota == 0 ? 0 : rl_limiter_capacity(&s.limit) * s.limit.window_ms
+                                             / s.limit.quota / RL_LEASE_REST;
     s = with_more(s, r);
     s.cost = rng_one_in(r, 2) ? 0 : s.cost;
     left = remaining(s) - s.cost;
@@ -387,7 +389,11 @@ static int leases_are_shares(scene s, rng *r)
         return 0;
     if (lasts_ms < enough_ms && leased > wanted * lasts_ms / enough_ms)
         return 0;
-    if (wanted > 0 && left >= 8 && lasts_ms >= enough_ms && leased == 0)
+    if (scarce_ms < RL_LEASE_DEMAND_MS && leased > left / RL_LEASE_REST
+        && leased > wanted * scarce_ms / RL_LEASE_DEMAND_MS)
+        return 0;
+    if (wanted >= RL_LEASE_DEMAND_MS && left >= 8 && lasts_ms >= enough_ms && scarce_ms > 0
+        && leased == 0)
         return 0;
     return leased == 0 || (admits(s, s.cost + leased)
                            && rl_limiter_capacity(&s.limit) >= RL_LEASE_SHARE);

@@ -31,12 +31,12 @@ static int spend(uint64_t key, int64_t cost, int64_t host_ms)
 static int64_t grant(uint64_t key, int64_t units, int64_t sent_ms, int64_t life_ms)
 {
     return rl_local_lease_grant(table, key, &(rl_lease_grant){units, sent_ms, life_ms,
-                                                              sent_ms + 1});
+                                                              sent_ms + 1, 1});
 }
 
 static int64_t claim_until(uint64_t key, int64_t host_ms, int64_t asked_ms, int64_t until_ms)
 {
-    return rl_local_lease_claim(table, key, &(rl_lease_times){host_ms, asked_ms, until_ms});
+    return rl_local_lease_claim(table, key, &(rl_lease_times){host_ms, asked_ms, until_ms, 1});
 }
 
 /* The units that a caller would ask for; ends its claim. */
@@ -100,10 +100,10 @@ static void test_two_leases(void)
     ok(!spend(key, 21, NOW + 51), "a cost that neither has alone is not spent");
     is_int(grant(key, 7, NOW + 52, 500), 7, "a third has no place and is lost");
     ok(!spent.refill, "while there are two no refill is due");
-    ok(spend(key, 15, NOW + 60) && spent.left == 14 && !spent.refill,
+    ok(spend(key, 9, NOW + 60) && spend(key, 6, NOW + 60) && spent.left == 14 && !spent.refill,
        "the lease that expires first is spent first, to below its half without a refill");
-    ok(spend(key, 9, NOW + 60) && spent.left == 5 && !spent.refill,
-       "a cost that it does not have is taken from the other one");
+    ok(spend(key, 9, NOW + 60) && spent.left == 5 && spent.refill,
+       "a cost that it does not have is taken from the other one, which needs a refill for it");
     ok(spend(key, 1, NOW + 349) && spent.left == 4, "the first to expire has a ms to live");
     ok(spend(key, 1, NOW + 350) && spent.left == 0 && spent.refill,
        "then the other one is spent, and units that expired are not counted as left");
@@ -116,9 +116,9 @@ static void test_late_grants(void)
 {
     uint64_t key = lease_key(4);
 
-    is_int(rl_local_lease_grant(table, key, &(rl_lease_grant){9, NOW, 100, NOW + 100}), 9,
+    is_int(rl_local_lease_grant(table, key, &(rl_lease_grant){9, NOW, 100, NOW + 100, 1}), 9,
            "a grant that is received when it expires is lost");
-    is_int(rl_local_lease_grant(table, key, &(rl_lease_grant){9, NOW, 100, NOW + 99}), 0,
+    is_int(rl_local_lease_grant(table, key, &(rl_lease_grant){9, NOW, 100, NOW + 99, 1}), 0,
            "one that is received before is not");
     ok(!spend(key, 1, NOW + 100) && spend(key, 1, NOW + 99),
        "its life began when the request was sent");
@@ -269,7 +269,8 @@ static int64_t used_up_in(int number, int64_t ms, int64_t age_ms)
     uint64_t key = lease_key(number);
 
     grant(key, 32, NOW, LIFE_MS);
-    spend(key, 31, NOW + 1);
+    for (int i = 1; i < 32; i++)
+        spend(key, 1, NOW + 1);
     spend(key, 1, NOW + ms);
     return wanted(key, NOW + age_ms, 0);
 }
@@ -492,7 +493,7 @@ static int64_t run(rng *r, uint64_t key, long steps)
         case 0:
             late_ms = rng_scaled(r, 0, 100);
             lost = rl_local_lease_grant(table, key, &(rl_lease_grant){units, host_ms - late_ms,
-                                                                      life_ms, host_ms});
+                                                                      life_ms, host_ms, 1});
             if (late_ms >= life_ms || place < 0) {
                 wrong += lost != units;
                 break;
@@ -527,7 +528,8 @@ static int64_t run(rng *r, uint64_t key, long steps)
                 wrong += list[best].serial && spent.serial != list[best].serial;
                 list[best].serial = spent.serial;
                 wrong += spent.left != list[best].left + (is_live ? other->left : 0);
-                wrong += spent.refill != (!is_live && 2 * list[best].left <= list[best].size);
+                wrong += spent.refill != (!(is_live && other->left >= units)
+                                          && 2 * list[best].left <= list[best].size);
             }
         }
     }

@@ -387,9 +387,9 @@ static uint64_t lease_key(int i)
 /* Of a key's units: what was granted is counted before the grant, what was spent after a spend. */
 static void refill_lease(int i, int64_t host_ms, int64_t life_ms)
 {
-    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 2};
+    rl_lease_times times = {host_ms, host_ms - 1, host_ms + 2, 1};
     int64_t units = rl_local_lease_claim(table, lease_key(i), &times);
-    rl_lease_grant grant = {units < LEASE_UNITS ? units : LEASE_UNITS, host_ms, life_ms, host_ms};
+    rl_lease_grant grant = {units < LEASE_UNITS ? units : LEASE_UNITS, host_ms, life_ms, host_ms, 1};
 
     if (units == 0)
         return;
@@ -582,7 +582,7 @@ static void test_killed(void)
     }
     for (int i = 0; i < LEASED_KEYS; i++) {
         int64_t rest = rest_of_lease(i);
-        rl_lease_grant later = {9, 100000, 1000, 100000};
+        rl_lease_grant later = {9, 100000, 1000, 100000, 1};
 
         over += shared->spent[i] + shared->lost[i] + rest > shared->granted[i];
         leased += shared->spent[i];
