@@ -346,6 +346,9 @@ void rl_decide_settle(request_rec *r, const rl_context *context)
     s.host_ms = rl_local_clock();
     if (chain->on_response)
         rl_step_settle(&s, r->status);
-    if (chain->refills)
+    if (chain->refills) {
+        if (!chain->on_response)
+            chain->waited_us = 0; /* as rl_step_settle() does */
         rl_step_refill(&s);
+    }
 }

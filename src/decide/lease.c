@@ -64,9 +64,10 @@ static int64_t claim(const rl_step *s, const rl_outcome *o)
     rl_local *local = s->context->local;
     int64_t timeout_ms = s->context->settings->timeout_ms;
     rl_lease_times times = {.host_ms = s->host_ms,
-                            .asked_ms = rl_local_snapshot_asked_ms(local, o->key)};
+                            .asked_ms = rl_local_snapshot_asked_ms(local, o->key),
+                            .cost = o->cost};
 
-    /* A later reply would bring a lease that has expired. */
+    /* A reply that comes later than the longest lease lives brings one that has expired. */
     times.until_ms = s->host_ms + (timeout_ms < RL_LEASE_MAX_MS ? timeout_ms : RL_LEASE_MAX_MS);
 
     return rl_local_lease_claim(local, o->lease_key, &times);
@@ -83,6 +84,7 @@ typedef struct {
     rl_local *local;
     rl_stats *stats;
     uint64_t lease_key;
+    int64_t cost;          /* of the request */
     const rl_limit *limit; /* with the override that Redis applied */
     int64_t sent_ms;
     int64_t received_ms;
@@ -95,7 +97,7 @@ static int take(const taker *t, const rl_ask *ask, int64_t leased)
     int is_time = leased == 0
         || rl_local_is_redis_time(t->local, now_ms, t->sent_ms, t->received_ms);
     rl_lease_grant grant = {.units = is_time ? leased : 0, .sent_ms = t->sent_ms,
-                            .life_ms = rl_limiter_lease_ms(t->limit, ask->now),
+                            .life_ms = rl_limiter_lease_ms(t->limit, ask->now), .cost = t->cost,
                             .host_ms = t->received_ms};
     int64_t lost = rl_local_lease_grant(t->local, t->lease_key, &grant) + leased - grant.units;
 
@@ -108,7 +110,8 @@ static int take(const taker *t, const rl_ask *ask, int64_t leased)
 void rl_step_take_lease(rl_step *s, rl_outcome *o, const rl_ask *ask, int64_t received_ms)
 {
     taker t = {.local = s->context->local, .stats = s->context->stats, .lease_key = o->lease_key,
-               .limit = &o->limit, .sent_ms = s->host_ms, .received_ms = received_ms};
+               .cost = o->cost, .limit = &o->limit, .sent_ms = s->host_ms,
+               .received_ms = received_ms};
 
     if (!take(&t, ask, o->charged ? ask->leased : 0))
         rl_log_once(s->r, s->context->local, "a lease of Redis is not used: the time in its reply "
@@ -122,7 +125,7 @@ typedef struct {
     rl_limit limit; /* of the rule, then with the override that Redis applied */
 } refill;
 
-static void on_refilled(void *data, rl_ask *ask)
+static void on_refilled(void *data, rl_ask *ask, rl_failure failure)
 {
     refill *f = data;
     rl_local_reply reply = {.state = &ask->state, .redis_now = ask->now,
@@ -136,6 +139,9 @@ static void on_refilled(void *data, rl_ask *ask)
         if (ask->override != RL_OVERRIDE_UNLIMITED)
             rl_local_snapshot_store(f->taker.local, f->key, &f->limit, &reply);
     }
+    else if (failure == RL_FAILED_GARBAGE) {
+        rl_stats_count_redis(f->taker.stats, failure, 0);
+    }
     free(f);
 }
 
@@ -143,6 +149,8 @@ static void on_refilled(void *data, rl_ask *ask)
 static void ask_for(rl_step *s, rl_ask *ask, refill *f)
 {
     rl_client *client = s->context->client;
+    rl_failure failure;
+    int64_t began_us;
     int ignored;
 
     if (rl_client_has_thread(client)) {
@@ -150,9 +158,10 @@ static void ask_for(rl_step *s, rl_ask *ask, refill *f)
             free(f);
         return;
     }
-    rl_client_decide(client, ask, 1, 0, rl_link_clock() + s->context->settings->timeout_ms * 1000,
-                     &ignored);
-    on_refilled(f, ask);
+    began_us = rl_link_clock();
+    failure = rl_client_decide(client, ask, 1, 0, began_us + rl_step_time_left_us(s), &ignored);
+    s->chain->waited_us += rl_link_clock() - began_us;
+    on_refilled(f, ask, failure);
 }
 
 /*
@@ -162,20 +171,22 @@ static void ask_for(rl_step *s, rl_ask *ask, refill *f)
 static void refill_one(rl_step *s, rl_outcome *o)
 {
     rl_local *local = s->context->local;
-    int64_t units = claim(s, o);
-    refill *f = units ? malloc(sizeof(*f)) : NULL;
+    rl_limit limit;
+    int64_t units;
+    refill *f;
     rl_ask *ask;
 
+    if (!rl_evaluation_limit(&s->chain->evaluation, o->rule, &limit)
+        || rl_local_lease_key(local, o->key, &limit) != o->lease_key)
+        return;
+    units = claim(s, o);
+    f = units ? malloc(sizeof(*f)) : NULL;
     if (!f)
         return;
     f->key = o->key;
+    f->limit = limit;
     f->taker = (taker){.local = local, .stats = s->context->stats, .lease_key = o->lease_key,
-                       .limit = &f->limit, .sent_ms = s->host_ms};
-    if (!rl_evaluation_limit(&s->chain->evaluation, o->rule, &f->limit)
-        || rl_local_lease_key(local, o->key, &f->limit) != o->lease_key) {
-        free(f);
-        return;
-    }
+                       .cost = o->cost, .limit = &f->limit, .sent_ms = s->host_ms};
     s->ask_count = 0;
     ask = rl_step_ask_about(s, o);
     o->redis_key = NULL; /* the request itself has charged nothing there */

@@ -33,14 +33,14 @@ struct rl_client {
 
 /* --- Calls of one slot -------------------------------------------------------------------- */
 
-static rl_failure read_call(const rl_call *call, rl_slot_decision *d)
+static rl_failure read_reply(const redisReply *reply, rl_ask *asks, int n, int *admitted)
 {
-    if (!call->reply)
+    if (!reply)
         return RL_FAILED_LOST;
-    if (call->reply->type == REDIS_REPLY_ERROR)
+    if (reply->type == REDIS_REPLY_ERROR)
         return RL_FAILED_REFUSED;
-    d->admitted = rl_script_read(call->reply, d->asks, d->n);
-    return d->admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
+    *admitted = rl_script_read(reply, asks, n);
+    return *admitted < 0 ? RL_FAILED_GARBAGE : RL_ANSWERED;
 }
 
 /* Whether the slot of a call is being moved and has keys at both ends. */
@@ -81,7 +81,7 @@ static rl_failure decide(rl_client *client, rl_slot_decision *d, int64_t deadlin
     if (rl_leader_wait(client->leader, call, leads, deadline_us)) {
         node = call->node;
         d->split = is_split(call->reply);
-        failure = read_call(call, d);
+        failure = read_reply(call->reply, d->asks, d->n, &d->admitted);
         rl_leader_release(client->leader, call);
     }
     if (!node && failure == RL_FAILED_LATE)
@@ -172,10 +172,12 @@ typedef struct {
 static void on_posted_end(void *data, const redisReply *reply)
 {
     posted *p = data;
+    int ignored;
 
-    p->ask.answered = reply && reply->type != REDIS_REPLY_ERROR
-        && rl_script_read(reply, &p->ask, 1) >= 0;
-    p->on_end(p->data, &p->ask);
+    rl_failure failure = read_reply(reply, &p->ask, 1, &ignored);
+
+    p->ask.answered = failure == RL_ANSWERED;
+    p->on_end(p->data, &p->ask, failure);
     free(p);
 }
 

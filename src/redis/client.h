@@ -64,7 +64,7 @@ void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadli
  *
  * The ask's limit and data must last until then.
  */
-typedef void rl_client_on_end(void *data, rl_ask *ask);
+typedef void rl_client_on_end(void *data, rl_ask *ask, rl_failure failure);
 
 /* Whether there is an I/O thread. */
 int rl_client_has_thread(const rl_client *client);

@@ -163,8 +163,8 @@ rl_snapshot_verdict rl_local_snapshot_check(rl_local *table, uint64_t key, rl_li
                                             int64_t cost, int64_t host_ms, rl_view *view);
 
 /*
- * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again. If bounded is
- * set, no other caller is told to for a second; otherwise, which is for a dry counter, for
+ * Returns 1 if the caller is to revalidate a stale denial, that is, to ask Redis again. If bounded
+ * is set, no other caller is told to for a second; otherwise, which is for a dry counter, for
  * RL_LEASE_PAUSE_MS. Returns 0 if another caller already does, or if bounded is set and the host
  * has revalidated too many: then the denial stands.
  */

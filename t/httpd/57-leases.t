@@ -95,6 +95,29 @@ EOT
     is $sum->{status}{200}, 1, 'and the only one';
 };
 
+subtest 'a redirect to a section with the same rule is charged once, also with the last unit' => sub {
+    my ($host) = hosts(1, <<'EOT', modules => [qw(status headers rewrite)]);
+<Location /hello.txt>
+    RateLimit same 5/1h algorithm=fixed-window sync=lease
+    RewriteEngine On
+    RewriteRule . /page.html
+</Location>
+<Location /page.html>
+    RateLimit same 5/1h algorithm=fixed-window sync=lease
+</Location>
+EOT
+    my $address = fresh_address();
+    is join(' ', map { $host->get('/hello.txt', from => $address)->status } 1 .. 6), '200 200 200 200 200 429',
+        'five pass';
+};
+
+subtest 'a cost above one is leased, too' => sub {
+    my ($host) = hosts(1, "RateLimit dear 100000/1h algorithm=fixed-window sync=lease cost=7\n");
+    my $sum = flood([$host], from => fresh_address(), requests => 1000);
+    is $sum->{status}{200}, 1000, 'all pass';
+    cmp_ok +Status->of($host)->rule('dear')->{Leased}, '>', 800, 'most of them by leases';
+};
+
 subtest 'units of several sizes' => sub {
     my ($host) = hosts(1, <<'EOT');
 RateLimit sized 1500/1h algorithm=fixed-window sync=lease cost=%{HTTP:X-Cost}

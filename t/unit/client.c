@@ -226,11 +226,11 @@ typedef struct {
 
 static posting postings[THREADS * POSTS];
 
-static void on_end(void *data, rl_ask *ask)
+static void on_end(void *data, rl_ask *ask, rl_failure failure)
 {
     posting *p = data;
 
-    p->answered = ask->answered;
+    p->answered = ask->answered && failure == RL_ANSWERED;
     p->units = ask->leased;
     p->count = ask->state.cur;
     atomic_fetch_add(&p->ends, 1);
