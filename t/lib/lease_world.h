@@ -551,7 +551,7 @@ static int64_t claim(const world *w, const host *h, const request *r, const outc
 {
     rl_lease_times times = {.host_ms = r->host_ms,
                             .asked_ms = rl_local_snapshot_asked_ms(h->table, o->key),
-                            .until_ms = r->host_ms + w->plan.timeout_ms};
+                            .until_ms = r->host_ms + w->plan.timeout_ms, .cost = o->cost};
 
     return rl_local_lease_claim(h->table, o->lease_key, &times);
 }
@@ -701,7 +701,7 @@ static int64_t take(host *h, const request *r, outcome *o, int64_t leased, int64
         || rl_local_is_redis_time(h->table, now_ms, r->host_ms, received_ms);
     rl_lease_grant g = {.units = is_time ? leased : 0, .sent_ms = r->host_ms,
                         .life_ms = rl_limiter_lease_ms(&o->limit, o->now),
-                        .host_ms = received_ms};
+                        .host_ms = received_ms, .cost = o->cost};
 
     if (g.units)
         remember(h, o, g.sent_ms + g.life_ms);
