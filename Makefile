@@ -133,6 +133,14 @@ $(BUILD)/t/explore/%: t/explore/%.c $(EXPLORED:%=$(EXPLORE_SRC)/%.c) \
 	$(Q)$(COMPILE) -include t/explore/point.h -iquote $(EXPLORE_SRC) -It/lib -o $@ $(filter %.c,$^) \
 	    -laprutil-1 -lapr-1
 
+# The simulator of leases from a copy of its sources, which has a planted fault.
+
+SIMULATED = core/algorithms core/limiter shm/local shm/local_lease shm/local_snapshot
+
+$(COPY)/lease_simulator: $(COPY)/lease_simulator.c
+	$(Q)$(COMPILE) -iquote $(COPY)/src -iquote $(COPY) -o $@ $< $(SIMULATED:%=$(COPY)/src/%.c) \
+	    -laprutil-1 -lapr-1 -lm
+
 $(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)
 	@echo "  CC   $<"; mkdir -p $(@D)
 	$(Q)$(COMPILE) -fsanitize=fuzzer -MMD -MP -MF $@.d -o $@ $< $(BUILD)/unit.a $(LIBS)

@@ -23,8 +23,6 @@
 #include "random.h"
 #include "shm/local.h"
 
-#define UNUSED __attribute__((unused))
-
 #define HOSTS_MAX 64
 #define COUNTERS_MAX 64
 #define RULES_MAX 3
@@ -130,6 +128,7 @@ typedef struct {
     int64_t ppm;                  /* between the slowest and the fastest clock */
     int64_t wall_us;              /* between wall clocks */
     int edges, waves, pulses;     /* requests come at window edges, in waves, or in pulses */
+    int rises;                    /* in every other window more than fit */
     int64_t cost_max;
     int rules_max, changes, overrides, prefork, fail_open, denied_later;
     int64_t denied_us;            /* when a later step denies */
@@ -212,11 +211,6 @@ static int64_t clock_ms(const world *w, const host *h)
     int64_t passed_us = w->now_us - EPOCH_US;
 
     return (h->clock_us + passed_us + passed_us * h->ppm / 1000000) / 1000;
-}
-
-UNUSED static int64_t wall_ms(const world *w, const host *h)
-{
-    return (w->now_us + h->wall_us) / 1000;
 }
 
 /* How long a packet takes; -1: it is lost. */
@@ -876,6 +870,8 @@ static double mean_gap(world *w)
 
     if (w->plan.edges)
         mean *= phase_us < edge_us || phase_us > window_us - edge_us ? 0.2 : 3;
+    if (w->plan.rises)
+        mean *= w->now_us / window_us % 2 ? 0.3 : 1.5;
     if (w->plan.waves && w->now_us >= w->wave_ends_us) {
         w->wave = rng_between(&w->rng, 0, 4);
         w->wave_ends_us = w->now_us + exponential(w, (double)w->plan.waves * 1000);
@@ -885,21 +881,25 @@ static double mean_gap(world *w)
     return mean;
 }
 
-/* A time shortly after the next window has begun, shortly before that, or any. */
-static int64_t after_pause(world *w, int64_t from_us, int64_t most_us)
+/* When hosts should lease: shortly before the end of a window, or at any time. */
+static int64_t pulse_time(world *w, int64_t from_us)
 {
     int64_t window_us = w->plan.rules[0].window_ms * 1000;
     int64_t edge_us = from_us + window_us - from_us % window_us;
 
-    switch (rng_next(&w->rng) % 4) {
-    case 0:
-        return edge_us + window_us - rng_between(&w->rng, 0, window_us / 2);
-    case 1:
-    case 2:
-        return edge_us + exponential(w, 5000);
-    default:
-        return from_us + rng_between(&w->rng, 0, most_us);
-    }
+    if (rng_one_in(&w->rng, 2))
+        return edge_us + window_us - exponential(w, 100000);
+    return from_us + rng_between(&w->rng, 0, 2 * window_us);
+}
+
+/* When they should spend: shortly after a window has begun, or while the leases may still live. */
+static int64_t burst_time(world *w, int64_t from_us)
+{
+    int64_t window_us = w->plan.rules[0].window_ms * 1000;
+
+    if (rng_one_in(&w->rng, 2))
+        return from_us + window_us - from_us % window_us + exponential(w, 5000);
+    return from_us + rng_between(&w->rng, 0, w->counters[0].terms[0].limit.lease_ms * 1000);
 }
 
 /*
@@ -911,22 +911,40 @@ static int64_t next_in_pulses(world *w)
     const rl_limit *rule = &w->plan.rules[0];
     int64_t pulse_us = 4000 + 4 * w->plan.delay_us, burst_us = 100000, next_us;
     double gap = w->wave ? (double)burst_us / (4.0 * (double)rl_limiter_capacity(rule))
-                         : (double)pulse_us / (4.0 * w->plan.hosts);
+                         : (double)pulse_us / ((double)w->plan.pulses * w->plan.hosts);
 
     next_us = w->now_us + exponential(w, gap);
     if (next_us < w->wave_ends_us)
         return next_us;
     w->wave = !w->wave;
-    next_us = after_pause(w, w->now_us, w->wave ? SECOND : 2000 * rule->window_ms);
+    next_us = w->wave ? burst_time(w, w->now_us) : pulse_time(w, w->now_us);
     w->wave_ends_us = next_us + (w->wave ? burst_us : pulse_us);
     return next_us;
+}
+
+/* In every other window requests cease shortly before its end, up to the sixteenth of a second. */
+static int64_t next_after_rest(world *w)
+{
+    int64_t next_us = w->now_us + exponential(w, mean_gap(w));
+    int64_t window_us = w->plan.rules[0].window_ms * 1000, index = next_us / window_us;
+    int64_t edge_us = (index + 1) * window_us, rest_us = index * 7919 % 63 * 1000;
+
+    if (index % 2 == 0 && next_us > edge_us - rest_us)
+        return edge_us + exponential(w, 1000);
+    return next_us;
+}
+
+static int64_t next_arrival(world *w)
+{
+    if (w->plan.pulses)
+        return next_in_pulses(w);
+    return w->plan.rises ? next_after_rest(w) : w->now_us + exponential(w, mean_gap(w));
 }
 
 static void arrive(world *w)
 {
     request *r = new_request(w, pick_host(w));
-    int64_t next_us = w->plan.pulses ? next_in_pulses(w)
-                                     : w->now_us + exponential(w, mean_gap(w));
+    int64_t next_us = next_arrival(w);
 
     pick_rules(w, r);
     w->requests++;

@@ -3,8 +3,8 @@
  * Leases in virtual time: random schedules of hosts, network and Redis, in which no admission may
  * be beyond what the algorithm alone would allow; and how much of a quota leases leave unused.
  *
- * Arguments: the number of schedules of each kind, and what the name of a kind contains to run it
- * alone. RL_SEED sets another seed.
+ * Arguments: the number of schedules of each kind; and, to run only one test, a part of the name of
+ * a kind, or "unused units". RL_SEED sets another seed.
  */
 #include "lease_oracle.h"
 #include "tap.h"
@@ -125,7 +125,7 @@ static void waves(plan *p, rng *r)
 /* The worst that can be done to leases: they are old, and everything else is used up. */
 static void pulses(plan *p, rng *r)
 {
-    p->pulses = 1;
+    p->pulses = (int)ONE_OF(r, 4, 10, 30, 100);
     p->counters = p->rules_max = 1;
     p->hosts = (int)ONE_OF(r, 4, 16, 64);
     p->cost_max = 1;
@@ -140,6 +140,21 @@ static void pulses(plan *p, rng *r)
     p->denied_later = (int)ONE_OF(r, 0, 2);
     p->denied_us = ONE_OF(r, 30000, 300000);
     p->lasts_us = 20 * p->rules[0].window_ms * 1000;
+}
+
+/* What is left of leases when a window ends is spent when the next one begins, if it can be. */
+static void rises(plan *p, rng *r)
+{
+    p->counters = p->rules_max = 1;
+    p->hosts = (int)ONE_OF(r, 4, 16, 64);
+    p->cost_max = 1;
+    p->rules[0].algorithm = (rl_algorithm)ONE_OF(r, RL_SLIDING_WINDOW, RL_FIXED_WINDOW);
+    p->rules[0].window_ms = ONE_OF(r, 500, 1000);
+    p->rules[0].quota = p->rules[0].burst = rng_between(r, 500, 5000);
+    p->denied_later = 0;
+    p->rises = 1;
+    p->gap_us = gap_for(p, 1);
+    p->lasts_us = 8 * p->rules[0].window_ms * 1000;
 }
 
 /* A step denies after a part of a window that another one was admitted in. */
@@ -196,6 +211,7 @@ static const struct {
     {"hosts that stop and crash", stopped_hosts}, {"requests at window edges", edges},
     {"waves of requests", waves},
     {"old leases, and bursts that use up the rest", pulses},
+    {"demand that rises with a window", rises},
     {"units that return late", late_returns},
     {"clocks a tenth too fast and too slow", slow_clocks},
     {"tiers and overrides that change", changes}, {"failover with lost writes", failovers},
@@ -397,8 +413,9 @@ int main(int argc, char **argv)
             admitted += test_schedules(w, i, rounds);
     }
     diag("%" PRId64 " admissions", admitted);
-    if (argc < 2) {
+    if (argc < 3 || !strcmp(argv[2], "unused units"))
         test_unused(w);
+    if (argc < 3) {
         test_commands(w);
         test_small_quotas(w);
     }

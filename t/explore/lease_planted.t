@@ -1,0 +1,107 @@
+#!/usr/bin/perl
+# SPDX-License-Identifier: Apache-2.0
+# The simulator of leases finds faults: each line that leases are exact by, or waste little by, is
+# replaced in a copy of the sources, and a test of the simulator must fail.
+
+use strict;
+use warnings;
+
+use Cwd;
+use File::Basename qw(dirname);
+use File::Copy qw(copy);
+use File::Path qw(make_path);
+use File::Temp;
+use Test::More;
+
+my $root = getcwd();
+my $dir  = File::Temp->newdir;
+
+my $live = "        if (is_live(&l[i], grant->host_ms))\n            continue;\n";
+my $in_time = "    if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)\n"
+    . "        lost = put(&t, grant);\n";
+
+# Name, file, text, its replacement, test, schedules.
+my @faults = (
+    ['the life of a lease is counted from the receipt of the reply', 'src/shm/local_lease.c',
+        "int64_t expires_ms = grant->sent_ms + grant->life_ms;",
+        "int64_t expires_ms = grant->host_ms + grant->life_ms;", 'old leases'],
+    ['a lease is spent after it has expired', 'src/shm/local_lease.c',
+        "return l->left > 0 && host_ms < l->expires_ms;", "return l->left > 0;", 'old leases'],
+    ['units return to another lease than theirs', 'src/shm/local_lease.c',
+        "if (l.serial != serial || l.left + cost > l.size)", "if (l.left + cost > l.size)",
+        'return late'],
+    ['units return to Redis and are still spent', 'lease_world.h',
+        "    about->wanted = claim(w, h, r, o);\n",
+        "    about->wanted = claim(w, h, r, o);\n"
+            . "    rl_limiter_give_back(&o->limit, &w->counters[o->counter].state,\n"
+            . "                         w->counters[o->counter].state.index, o->lease.left);\n",
+        'old leases'],
+    ['a late grant counts as one that was asked for now', 'src/shm/local_lease.c',
+        $in_time,
+        "    rl_lease_grant fresh = *grant;\n\n"
+            . "    if (grant->host_ms >= grant->sent_ms + grant->life_ms)\n"
+            . "        fresh.sent_ms = grant->host_ms;\n"
+            . "    if (grant->units > 0)\n        lost = put(&t, &fresh);\n", 'old leases'],
+    ['units that are left move to a lease that expires later', 'src/shm/local_lease.c',
+        "with_left(&fresh, grant->units)", "with_left(&fresh, l[i].left + grant->units)",
+        'old leases'],
+    ['new units move to a lease that expires earlier', 'src/shm/local_lease.c',
+        $live,
+        "        if (is_live(&l[i], grant->host_ms)) {\n"
+            . "            fresh = l[i];\n            fresh.size += grant->units;\n"
+            . "            if (swap_pair(words_of(t, i), l[i].pair,\n"
+            . "                          with_left(&fresh, l[i].left + grant->units)))\n"
+            . "                return 0;\n        }\n", 'unused units'],
+    ['every debit of a bucket may use its whole burst', 'src/core/limiter.c',
+        "return burst < RL_LEASE_SHARE ? burst : ", "return burst ? burst : ", 'old leases'],
+    ['a bucket without a lease may use its whole burst', 'lease_world.h',
+        "    apply_override(w, o);\n",
+        "    apply_override(w, o);\n"
+            . "    if (o->cost)\n        o->limit.burst = o->term->burst;\n", 'old leases'],
+    ['the window is that of the host\'s wall clock', 'lease_world.h',
+        "rl_limiter_lease_ms(&o->limit, o->now)",
+        "rl_limiter_lease_ms(&o->limit, o->now + h->wall_us / 1000 * "
+            . "rl_limiter_ticks(&o->limit))", 'old leases'],
+    ['a lease lives for all that remains of its window', 'src/core/limiter.c',
+        "return least(lease_rest(limit, now) * 7 / 8, limit->lease_ms);",
+        "return least(lease_rest(limit, now), limit->lease_ms);", 'old leases'],
+);
+
+sub text_of {
+    my ($path) = @_;
+    open my $in, '<', $path or die "$path: $!\n";
+    local $/;
+    return <$in>;
+}
+
+# Builds the simulator with one fault. Dies if the text that the fault replaces is not there once.
+sub plant {
+    my ($n, $file, $from, $to) = @_;
+    my $copy = "$dir/$n";
+    for my $path (glob "$root/src/{core,shm}/*.[ch]") {
+        my $to = $copy . substr $path, length $root;
+        make_path(dirname($to));
+        copy($path, $to);
+    }
+    copy($_, $copy) for "$root/t/unit/lease_simulator.c", glob "$root/t/lib/*.h";
+    my $text = text_of("$copy/$file");
+    my $at = index $text, $from;
+    die "$file has not exactly one: $from" if $at < 0 || index($text, $from, $at + 1) >= 0;
+    substr $text, $at, length $from, $to;
+    open my $out, '>', "$copy/$file" or die "$copy/$file: $!\n";
+    print $out $text;
+    close $out;
+    my $made = qx{make -s COPY=$copy CFLAGS='-O1 -w' $copy/lease_simulator 2>&1};
+    die $made if $?;
+    return "$copy/lease_simulator";
+}
+
+my $n = 0;
+for (@faults) {
+    my ($name, $file, $from, $to, $test) = @$_;
+    my $path = plant($n++, $file, $from, $to);
+    my $out = qx{'$path' 60 '$test' 2>&1};
+    ok $? && $out =~ /^not ok/m, "it finds that $name" or diag $out;
+}
+
+done_testing;
