@@ -16,17 +16,18 @@ use Test::More;
 my $root = getcwd();
 my $dir  = File::Temp->newdir;
 
-my $live = "        if (is_live(&l[i], grant->host_ms))\n            continue;\n";
+my $place = "        i = read_leases(t, l) ? place_for(l, grant) : -1;\n";
 my $in_time = "    if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)\n"
     . "        lost = put(&t, grant);\n";
 
-# Name, file, text, its replacement, test, schedules.
+# Name, file, text, its replacement, test, schedules (60).
 my @faults = (
     ['the life of a lease is counted from the receipt of the reply', 'src/shm/local_lease.c',
-        "int64_t expires_ms = grant->sent_ms + grant->life_ms;",
-        "int64_t expires_ms = grant->host_ms + grant->life_ms;", 'old leases'],
+        "uint64_t expires_ms = (uint64_t)(grant->sent_ms + grant->life_ms);",
+        "uint64_t expires_ms = (uint64_t)(grant->host_ms + grant->life_ms);", 'old leases'],
     ['a lease is spent after it has expired', 'src/shm/local_lease.c',
-        "return l->left > 0 && host_ms < l->expires_ms;", "return l->left > 0;", 'old leases'],
+        "return l->left >= max64(cost, 1) && host_ms < l->expires_ms;",
+        "return l->left >= max64(cost, 1);", 'old leases'],
     ['units return to another lease than theirs', 'src/shm/local_lease.c',
         "if (l.serial != serial || l.left + cost > l.size)", "if (l.left + cost > l.size)",
         'return late'],
@@ -41,17 +42,20 @@ my @faults = (
         "    rl_lease_grant fresh = *grant;\n\n"
             . "    if (grant->host_ms >= grant->sent_ms + grant->life_ms)\n"
             . "        fresh.sent_ms = grant->host_ms;\n"
-            . "    if (grant->units > 0)\n        lost = put(&t, &fresh);\n", 'old leases'],
+            . "    if (grant->units > 0)\n        lost = put(&t, &fresh);\n", 'stop and crash', 200],
     ['units that are left move to a lease that expires later', 'src/shm/local_lease.c',
         "with_left(&fresh, grant->units)", "with_left(&fresh, l[i].left + grant->units)",
         'old leases'],
     ['new units move to a lease that expires earlier', 'src/shm/local_lease.c',
-        $live,
-        "        if (is_live(&l[i], grant->host_ms)) {\n"
-            . "            fresh = l[i];\n            fresh.size += grant->units;\n"
-            . "            if (swap_pair(words_of(t, i), l[i].pair,\n"
-            . "                          with_left(&fresh, l[i].left + grant->units)))\n"
-            . "                return 0;\n        }\n", 'unused units'],
+        $place,
+        $place . "        for (int j = 0; j < 2; j++) {\n"
+            . "            fresh = l[j];\n            fresh.size += grant->units;\n"
+            . "            if (is_live(&l[j], 1, grant->host_ms)\n"
+            . "                && swap_pair(words_of(t, j), l[j].pair,\n"
+            . "                             with_left(&fresh, l[j].left + grant->units)))\n"
+            . "                return 0;\n        }\n"
+            . "        fresh = (lease){.size = grant->units, .life_ms = grant->life_ms};\n",
+        'unused units'],
     ['every debit of a bucket may use its whole burst', 'src/core/limiter.c',
         "return burst < RL_LEASE_SHARE ? burst : ", "return burst ? burst : ", 'old leases'],
     ['a bucket without a lease may use its whole burst', 'lease_world.h',
@@ -61,7 +65,7 @@ my @faults = (
     ['the window is that of the host\'s wall clock', 'lease_world.h',
         "rl_limiter_lease_ms(&o->limit, o->now)",
         "rl_limiter_lease_ms(&o->limit, o->now + h->wall_us / 1000 * "
-            . "rl_limiter_ticks(&o->limit))", 'old leases'],
+            . "rl_limiter_ticks(&o->limit))", 'stop and crash', 200],
     ['a lease lives for all that remains of its window', 'src/core/limiter.c',
         "return least(lease_rest(limit, now) * 7 / 8, limit->lease_ms);",
         "return least(lease_rest(limit, now), limit->lease_ms);", 'old leases'],
@@ -98,9 +102,9 @@ sub plant {
 
 my $n = 0;
 for (@faults) {
-    my ($name, $file, $from, $to, $test) = @$_;
+    my ($name, $file, $from, $to, $test, $schedules) = @$_;
     my $path = plant($n++, $file, $from, $to);
-    my $out = qx{'$path' 60 '$test' 2>&1};
+    my $out = qx{'$path' @{[$schedules // 60]} '$test' 2>&1};
     ok $? && $out =~ /^not ok/m, "it finds that $name" or diag $out;
 }
 

@@ -146,7 +146,7 @@ static void pulses(plan *p, rng *r)
 static void rises(plan *p, rng *r)
 {
     p->counters = p->rules_max = 1;
-    p->hosts = (int)ONE_OF(r, 4, 16, 64);
+    p->hosts = (int)ONE_OF(r, 1, 2, 4, 16);
     p->cost_max = 1;
     p->rules[0].algorithm = (rl_algorithm)ONE_OF(r, RL_SLIDING_WINDOW, RL_FIXED_WINDOW);
     p->rules[0].window_ms = ONE_OF(r, 500, 1000);
