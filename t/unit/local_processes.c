@@ -389,7 +389,8 @@ static void refill_lease(int i, int64_t host_ms, int64_t life_ms)
 {
     rl_lease_times times = {host_ms, host_ms - 1, host_ms + 2, 1};
     int64_t units = rl_local_lease_claim(table, lease_key(i), &times);
-    rl_lease_grant grant = {units < LEASE_UNITS ? units : LEASE_UNITS, host_ms, life_ms, host_ms, 1};
+    rl_lease_grant grant = {units < LEASE_UNITS ? units : LEASE_UNITS, host_ms, life_ms, host_ms,
+                            1};
 
     if (units == 0)
         return;
