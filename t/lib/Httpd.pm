@@ -211,9 +211,10 @@ sub DESTROY {
     $self->stop;
 }
 
-# Waits up to six seconds until httpd has closed the connections that clients closed.
-# On a stop signal the event MPM aborts the sockets of its workers, and may crash in
-# apr_os_sock_get() if a worker closes its socket at the same moment.
+# Waits up to six seconds until httpd has closed the connections that clients closed,
+# and no thread of a child runs. On a stop signal the event MPM aborts the sockets of its
+# workers, and may crash in apr_os_sock_get() if a worker closes its socket at the same
+# moment: the socket is gone then, but the worker still destroys its pool.
 sub _settle {
     my ($self) = @_;
     my $ports = join '|', map { sprintf '%04X', $_ } @{ $self->{ports} };
@@ -221,7 +222,21 @@ sub _settle {
         open my $in, '<', '/proc/net/tcp' or return 0;
         return grep { index($_, ' 08 ') > 0 && /^ *\d+: \w+:(?:$ports) \w+:\w+ 08 / } <$in>;
     };
-    eval { Process::wait_until(sub { !$closing->() }, within => 6, what => '') };
+    my $quiet = 0;    # samples in a row
+    my $settled = sub {
+        $quiet = $closing->() || _is_any_running($self->children) ? 0 : $quiet + 1;
+        return $quiet >= 3;
+    };
+    eval { Process::wait_until($settled, within => 6, what => '') };
+}
+
+# Whether a thread of these processes runs, is about to, or is in the kernel for a moment.
+sub _is_any_running {
+    for my $path (map { glob "/proc/$_/task/*/stat" } @_) {
+        open my $in, '<', $path or next;
+        return 1 if (<$in> // '') =~ /\) [RD] /;
+    }
+    return 0;
 }
 
 # Makes the object and its files; does not start the server.
