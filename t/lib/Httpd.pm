@@ -191,7 +191,7 @@ sub stop {
     my ($self) = @_;
     my $pid = delete $self->{pid} or return 1;
     delete $running{$pid};
-    $self->_settle unless defined Process::ended($pid);
+    $self->_settle($pid) unless defined Process::ended($pid);
     my $went = Process::stop($pid, within => $self->{patience});
     Process::complain($self->crashes);
     return $went;
@@ -216,7 +216,7 @@ sub DESTROY {
 # workers, and may crash in apr_os_sock_get() if a worker closes its socket at the same
 # moment: the socket is gone then, but the worker still destroys its pool.
 sub _settle {
-    my ($self) = @_;
+    my ($self, $pid) = @_;
     my $ports = join '|', map { sprintf '%04X', $_ } @{ $self->{ports} };
     my $closing = sub {    # state 08 is CLOSE_WAIT; index() is fast on the long file a flood leaves
         open my $in, '<', '/proc/net/tcp' or return 0;
@@ -224,7 +224,7 @@ sub _settle {
     };
     my $quiet = 0;    # samples in a row
     my $settled = sub {
-        $quiet = $closing->() || _is_any_running($self->children) ? 0 : $quiet + 1;
+        $quiet = $closing->() || _is_any_running(Process::children($pid)) ? 0 : $quiet + 1;
         return $quiet >= 3;
     };
     eval { Process::wait_until($settled, within => 6, what => '') };
