@@ -135,6 +135,8 @@ static void set_block_or_pending(void)
     for (int i = 0; i < rules->nelts; i++) {
         const rl_rule *one = APR_ARRAY_IDX(rules, i, rl_written_rule).rule;
 
+        if (one->sync == RL_SYNC_LOCAL) /* its block and its pending units are this host's */
+            continue;
         for (int j = 0; j < rules->nelts; j++) {
             rl_rule *other = APR_ARRAY_IDX(rules, j, rl_written_rule).rule;
 
@@ -172,17 +174,21 @@ static int64_t lease_ms_of(uint64_t counter)
     return leases ? least_ms : -1;
 }
 
+/* Refuses a burst below the least, or one of which a quarter is refilled before a lease ends. */
 static const char *refuse_burst(apr_pool_t *pool, int64_t quota, int64_t burst, int64_t window_ms,
-                                int64_t needed)
+                                int64_t least)
 {
     int64_t refilled = (4 * LEASE_MIN_MS * quota + window_ms - 1) / window_ms;
 
-    if (needed < refilled)
-        needed = refilled;
-    return quota == 0 || burst >= needed ? NULL
-        : apr_psprintf(pool, "sync=lease needs a burst of at least %" APR_INT64_T_FMT ", %d units "
-                       "and what is refilled in %d ms; this one is %" APR_INT64_T_FMT, needed,
-                       RL_LEASE_SHARE, 4 * LEASE_MIN_MS, burst);
+    if (quota == 0 || (burst >= least && burst >= refilled))
+        return NULL;
+    if (least >= refilled)
+        return apr_psprintf(pool, "sync=lease needs a burst of at least %" APR_INT64_T_FMT
+                            ", because a lease is at most an eighth of it; this one is %"
+                            APR_INT64_T_FMT, least, burst);
+    return apr_psprintf(pool, "sync=lease needs a burst of at least %" APR_INT64_T_FMT ", what is "
+                        "refilled in %d ms; this one is %" APR_INT64_T_FMT, refilled,
+                        4 * LEASE_MIN_MS, burst);
 }
 
 /* Why the counter of a rule cannot be leased as far as this rule is concerned; NULL: it can. */
@@ -238,7 +244,7 @@ int rl_config_check(apr_pool_t *pool, server_rec *main_server)
 {
     const apr_array_header_t *rules = rl_config_rules();
     const rl_settings *settings = rl_config_settings(main_server);
-    int good = 1;
+    int good;
 
     set_block_or_pending();
     good = prepare_leases(pool, main_server, settings->redis != NULL);

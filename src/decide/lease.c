@@ -67,9 +67,8 @@ static int64_t claim(const rl_step *s, const rl_outcome *o)
                             .asked_ms = rl_local_snapshot_asked_ms(local, o->key),
                             .cost = o->cost};
 
-    /* A reply that comes later than the longest lease lives brings one that has expired. */
+    /* No reply is waited for longer than the timeout, and no lease lives longer than the maximum. */
     times.until_ms = s->host_ms + (timeout_ms < RL_LEASE_MAX_MS ? timeout_ms : RL_LEASE_MAX_MS);
-
     return rl_local_lease_claim(local, o->lease_key, &times);
 }
 
@@ -81,6 +80,7 @@ void rl_step_want_lease(const rl_step *s, const rl_outcome *o, rl_ask *ask)
 
 /* What a reply is stored with: the same whether a request or the I/O thread reads it. */
 typedef struct {
+    server_rec *server;    /* for the log */
     rl_local *local;
     rl_stats *stats;
     uint64_t lease_key;
@@ -90,8 +90,15 @@ typedef struct {
     int64_t received_ms;
 } taker;
 
-/* Stores what was leased, and ends the claim. Returns 0 if the time in the reply is not Redis's. */
-static int take(const taker *t, const rl_ask *ask, int64_t leased)
+static taker taker_for(const rl_step *s, const rl_outcome *o, const rl_limit *limit)
+{
+    return (taker){.server = s->r->server, .local = s->context->local, .stats = s->context->stats,
+                   .lease_key = o->lease_key, .cost = o->cost, .limit = limit,
+                   .sent_ms = s->host_ms};
+}
+
+/* Stores what was leased, unless the time in the reply is not Redis's, and ends the claim. */
+static void take(const taker *t, const rl_ask *ask, int64_t leased)
 {
     int64_t now_ms = ask->now / rl_limiter_ticks(t->limit);
     int is_time = leased == 0
@@ -104,18 +111,17 @@ static int take(const taker *t, const rl_ask *ask, int64_t leased)
     rl_stats_count_lease(t->stats, RL_LEASE_REFILLS, leased > 0);
     rl_stats_count_lease(t->stats, RL_LEASE_DEBITED, leased);
     rl_stats_count_lease(t->stats, RL_LEASE_LOST, lost);
-    return is_time;
+    if (!is_time)
+        rl_log_once_for_server(t->server, t->local, "a lease of Redis is not used: the time in its "
+                               "reply is not that of its clock as it was heard before");
 }
 
 void rl_step_take_lease(rl_step *s, rl_outcome *o, const rl_ask *ask, int64_t received_ms)
 {
-    taker t = {.local = s->context->local, .stats = s->context->stats, .lease_key = o->lease_key,
-               .cost = o->cost, .limit = &o->limit, .sent_ms = s->host_ms,
-               .received_ms = received_ms};
+    taker t = taker_for(s, o, &o->limit);
 
-    if (!take(&t, ask, o->charged ? ask->leased : 0))
-        rl_log_once(s->r, s->context->local, "a lease of Redis is not used: the time in its reply "
-                    "is not that of its clock as it was heard before");
+    t.received_ms = received_ms;
+    take(&t, ask, o->charged ? ask->leased : 0);
 }
 
 /* A refill under way. The thread that reads the reply finishes it. */
@@ -170,14 +176,13 @@ static void ask_for(rl_step *s, rl_ask *ask, refill *f)
  */
 static void refill_one(rl_step *s, rl_outcome *o)
 {
-    rl_local *local = s->context->local;
     rl_limit limit;
     int64_t units;
     refill *f;
     rl_ask *ask;
 
     if (!rl_evaluation_limit(&s->chain->evaluation, o->rule, &limit)
-        || rl_local_lease_key(local, o->key, &limit) != o->lease_key)
+        || rl_local_lease_key(s->context->local, o->key, &limit) != o->lease_key)
         return;
     units = claim(s, o);
     f = units ? malloc(sizeof(*f)) : NULL;
@@ -185,8 +190,7 @@ static void refill_one(rl_step *s, rl_outcome *o)
         return;
     f->key = o->key;
     f->limit = limit;
-    f->taker = (taker){.local = local, .stats = s->context->stats, .lease_key = o->lease_key,
-                       .cost = o->cost, .limit = &f->limit, .sent_ms = s->host_ms};
+    f->taker = taker_for(s, o, &f->limit);
     s->ask_count = 0;
     ask = rl_step_ask_about(s, o);
     o->redis_key = NULL; /* the request itself has charged nothing there */

@@ -17,10 +17,25 @@ APLOG_USE_MODULE(ratelimit_redis);
 
 #define EVERY_MS 10000
 
-void rl_log_once(request_rec *r, rl_local *local, const char *text)
+/* How often the text was to be logged since it was logged last; 0: it is not due. */
+static uint32_t count(rl_local *local, const char *text)
 {
     uint64_t key = rl_local_key(local, RL_LOCAL_LOG_ONCE, 0, text, strlen(text));
-    uint32_t times = rl_local_report(local, key, rl_local_clock(), EVERY_MS);
+
+    return rl_local_report(local, key, rl_local_clock(), EVERY_MS);
+}
+
+void rl_log_once_for_server(server_rec *s, rl_local *local, const char *text)
+{
+    uint32_t times = count(local, text);
+
+    if (times)
+        ap_log_error(APLOG_MARK, APLOG_WARNING, 0, s, "ratelimit: %s (times=%u)", text, times);
+}
+
+void rl_log_once(request_rec *r, rl_local *local, const char *text)
+{
+    uint32_t times = count(local, text);
 
     if (times)
         ap_log_rerror(APLOG_MARK, APLOG_WARNING, 0, r, "ratelimit: %s (times=%u)", text, times);

@@ -18,4 +18,7 @@
  */
 void rl_log_once(request_rec *r, rl_local *local, const char *text);
 
+/* The same where there is no request. */
+void rl_log_once_for_server(server_rec *s, rl_local *local, const char *text);
+
 #endif

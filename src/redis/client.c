@@ -173,7 +173,6 @@ static void on_posted_end(void *data, const redisReply *reply)
 {
     posted *p = data;
     int ignored;
-
     rl_failure failure = read_reply(reply, &p->ask, 1, &ignored);
 
     p->ask.answered = failure == RL_ANSWERED;

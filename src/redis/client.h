@@ -56,19 +56,18 @@ rl_failure rl_client_decide(rl_client *client, rl_ask *asks, int n, int peek, in
  */
 void rl_client_undo(rl_client *client, const rl_ask *asks, int n, int64_t deadline_us);
 
-/*
- * With an I/O thread: has Redis decide about one ask, which this call copies, and returns at once.
- * on_end is called later, once, by the thread that reads the reply: with the ask as Redis answered
- * it, or not answered. It must not block. Returns 0, and never calls it, if the command cannot be
- * sent, or if there is no I/O thread: then rl_client_decide() is to be used.
- *
- * The ask's limit and data must last until then.
- */
-typedef void rl_client_on_end(void *data, rl_ask *ask, rl_failure failure);
-
 /* Whether there is an I/O thread. */
 int rl_client_has_thread(const rl_client *client);
 
+/* Gets an ask as Redis answered it, or why it did not. Must not block. */
+typedef void rl_client_on_end(void *data, rl_ask *ask, rl_failure failure);
+
+/*
+ * With an I/O thread: has Redis decide about one ask, which this call copies, and returns at once.
+ * on_end is called later, once, by the thread that reads the reply. Until then the ask's limit and
+ * data must last. Returns 0, and never calls it, if the command cannot be sent, or if there is no
+ * I/O thread: use rl_client_decide() then.
+ */
 int rl_client_post(rl_client *client, const rl_ask *ask, rl_client_on_end *on_end, void *data);
 
 /*

@@ -6,9 +6,10 @@
  * the time when its thread read the clock or, if that was later, when its unit was debited.
  *
  * - Each unit is spent at most once: a spend is one swap of the pair that holds the lease's units,
- *   from exactly the pair that was read. Grants are stored by such a swap, too, and only in place
- *   of a lease that is used up or has expired; they are never added to another lease. A table that
- *   replaces this one never finds its leases: see rl_local_lease_key().
+ *   from exactly the pair that was read. Grants are stored by such a swap, too, in place of a
+ *   lease that is used up, has expired or has too little left, which is lost; they are never added
+ *   to another lease. A table that replaces this one never finds its leases: see
+ *   rl_local_lease_key().
  * - A unit is debited before it is spent, and spent before its lease expires. The lease expires
  *   rl_limiter_lease_ms() after the moment before the command was sent, on a clock that never
  *   steps; an eighth is left for clocks of different speed. A late reply makes it shorter, not
@@ -30,8 +31,9 @@
  * spent for at most RL_LEASE_MAX_MS after it.
  *
  * An entry has room for two leases, so that a refill has a place while the other one is spent. The
- * one that expires first is spent first. One thread of the host at a time refills: its claim
- * is a word with the time until which it lasts, so that it ends with a thread that dies.
+ * one that expires first is spent first. One thread of the host at a time asks for a refill: its
+ * claim is a word with the time until which it lasts, so that it ends although the thread dies or
+ * no reply comes.
  */
 #include "shm/local_table.h"
 
@@ -224,6 +226,8 @@ int64_t rl_local_lease_claim(rl_local *table, uint64_t key, const rl_lease_times
         return 0;
     units = demand_of(&l[l[1].expires_ms > l[0].expires_ms], cost, times->host_ms);
     if (units < FIRST * cost && times->host_ms - times->asked_ms > FIRST_GAP_MS)
+        return 0;
+    if (FIRST * cost > UNITS_MAX) /* too many for a lease */
         return 0;
     t = rl_local_claim(table, key, times->host_ms);
     claim = load_acquire(&t.entry->words[CLAIM]);

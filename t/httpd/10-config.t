@@ -376,6 +376,8 @@ subtest 'what cannot be leased is refused, with the reason' => sub {
         'a quota of 0 with a tier' => "RateLimit a 0/1s $bucket tier=%{HTTP:X-Plan}\nRateLimitTier a gold 50",
         'a local rule beside it'   => "RateLimit a 1000/1s $bucket\n<Location /x>\n"
             . "RateLimit a 1000/1s algorithm=token-bucket burst=5 sync=local\n</Location>",
+        'a block of this host'     => "RateLimit a 10/1m sync=lease\n<Location /x>\n"
+            . "RateLimit a 10/1m sync=local block=1m\n</Location>",
     );
     unlike accepted($_, $redis . $leased{$_}), qr/sync=lease/, 'without a warning' for sort keys %leased;
     like accepted('sync=lease without Redis', 'RateLimit login 10/1m sync=lease'),

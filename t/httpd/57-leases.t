@@ -10,6 +10,7 @@ use FindBin;
 use lib "$FindBin::Bin/../lib";
 
 use Client qw(fresh_address);
+use FakeRedis;
 use Fallback;
 use Httpd;
 use Process;
@@ -234,6 +235,51 @@ EOT
     cmp_ok $sum->{status}{200}, '<=', 2000, 'afterwards the limit is exact again';
     cmp_ok $sum->{status}{200}, '>=', 1980, 'and served';
 };
+
+# A Redis that has charged so many units, and lies where a lease is wanted.
+sub liar {
+    my ($used, $leased, $hours) = @_;
+    my $lies = 0;
+    return FakeRedis->start(FakeRedis::after_handshake(sub {
+        my ($conn, $words) = @_;
+        my $wanted = length $words->[5] < 33 ? 0 : unpack 'x26 L<', $words->[5];
+        return $conn->send(FakeRedis::verdict(1, $used)) unless $wanted;
+        my $ahead = $hours ? 3600 * ++$lies : 0;
+        my $state = substr(pack('Q<', 1000 * (time + $ahead)), 0, 7) . pack 'L< L<', 0, $used;
+        my $text  = "1$state" . pack 'L<', $leased->($wanted);
+        return $conn->send('$' . length($text) . "\r\n$text\r\n");
+    }));
+}
+
+my %lies = (
+    'more than was asked for' => [0,   sub { $_[0] + 1 }],
+    'more than is left'       => [990, sub { $_[0] }],
+    'a negative number'       => [0,   sub { 0xffffffff }],
+    'another window'          => [0,   sub { $_[0] }, 1],
+);
+for my $lie (sort keys %lies) {
+    for my $mpm (qw(event prefork)) {
+        subtest "Redis leases $lie ($mpm)" => sub {
+            my $fake = liar(@{ $lies{$lie} });
+            my $host = Httpd->start(modules => [qw(status headers)], mpm => $mpm, children => 1,
+                config => 'RateLimitRedis ' . $fake->url . "\n$common"
+                    . "RateLimit lied 1000/1m algorithm=fixed-window sync=lease on-failure=local\n");
+            my $sum = Client->flood(targets => [$host->port], connections => 1, requests => 200,
+                path => '/hello.txt', from => '127.0.0.5');
+            is $sum->{status}{200} + ($sum->{status}{429} // 0), 200, 'each request is answered with 200 or 429';
+            my $status = Status->of($host);
+            is $status->{LeaseUnitsSpent}, 0, 'no such unit is spent';
+            if ($lie =~ /window/) {
+                cmp_ok $status->{LeaseUnitsLost}, '>', 0, 'they are lost';
+                my @said = $host->error_log_lines(qr/a lease of Redis is not used: the time in its reply/);
+                is @said, 1, 'which is logged once';
+            }
+            else {
+                cmp_ok $status->{RedisFailedGarbage}, '>', 0, 'the reply is counted as garbage';
+            }
+        };
+    }
+}
 
 for my $mpm (qw(event prefork)) {
     subtest "children are killed while they spend ($mpm)" => sub {

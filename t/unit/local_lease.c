@@ -299,6 +299,10 @@ static void test_demand(void)
     is_int(wanted(lease_key(43), NOW + 2 * D, 0), 15,
            "that the last unit was spent and returned does not matter");
     is_int(wanted_after(41, 1 << 23, 1 << 23, 1), (1 << 24) - 1, "never more than 2^24 - 1");
+    is_int(rl_local_lease_claim(table, lease_key(44), &(rl_lease_times){NOW, NOW, NOW + 1, 1 << 23})
+               + rl_local_lease_claim(table, lease_key(44),
+                                      &(rl_lease_times){NOW + 2, NOW, NOW + 3, 1 << 23}),
+           0, "and no lease for a cost of which two are more than that");
 }
 
 /* Requests at a steady rate: the lease grows to their demand, and shrinks with it. */
