@@ -137,8 +137,8 @@ $(BUILD)/t/explore/%: t/explore/%.c $(EXPLORED:%=$(EXPLORE_SRC)/%.c) \
 
 SIMULATED = core/algorithms core/limiter shm/local shm/local_lease shm/local_snapshot
 
-$(COPY)/lease_simulator: $(COPY)/lease_simulator.c
-	$(Q)$(COMPILE) -iquote $(COPY)/src -iquote $(COPY) -o $@ $< $(SIMULATED:%=$(COPY)/src/%.c) \
+$(COPY)/lease_simulator: $(COPY)/t/unit/lease_simulator.c
+	$(Q)$(COMPILE) -iquote $(COPY)/src -iquote $(COPY)/t/lib -o $@ $< $(SIMULATED:%=$(COPY)/src/%.c) \
 	    -laprutil-1 -lapr-1 -lm
 
 $(BUILD)/t/fuzz/%: t/fuzz/%.c $(BUILD)/unit.a | $(LUA_H)

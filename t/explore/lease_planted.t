@@ -6,15 +6,13 @@
 use strict;
 use warnings;
 
-use Cwd;
-use File::Basename qw(dirname);
-use File::Copy qw(copy);
-use File::Path qw(make_path);
-use File::Temp;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Planted;
 use Test::More;
 
-my $root = getcwd();
-my $dir  = File::Temp->newdir;
+my $planted = Planted->new;
 
 my $place = "        i = read_leases(t, l) ? place_for(l, grant) : -1;\n";
 my $in_time = "    if (grant->units > 0 && grant->host_ms < grant->sent_ms + grant->life_ms)\n"
@@ -31,7 +29,7 @@ my @faults = (
     ['units return to another lease than theirs', 'src/shm/local_lease.c',
         "if (l.serial != serial || l.left + cost > l.size)", "if (l.left + cost > l.size)",
         'return late'],
-    ['units return to Redis and are still spent', 'lease_world.h',
+    ['units return to Redis and are still spent', 't/lib/lease_host.h',
         "    about->wanted = claim(w, h, r, o);\n",
         "    about->wanted = claim(w, h, r, o);\n"
             . "    rl_limiter_give_back(&o->limit, &w->counters[o->counter].state,\n"
@@ -58,11 +56,11 @@ my @faults = (
         'unused units'],
     ['every debit of a bucket may use its whole burst', 'src/core/limiter.c',
         "return burst < RL_LEASE_SHARE ? burst : ", "return burst ? burst : ", 'old leases'],
-    ['a bucket without a lease may use its whole burst', 'lease_world.h',
+    ['a bucket without a lease may use its whole burst', 't/lib/lease_redis.h',
         "    apply_override(w, o);\n",
         "    apply_override(w, o);\n"
             . "    if (o->cost)\n        o->limit.burst = o->term->burst;\n", 'old leases'],
-    ['the window is that of the host\'s wall clock', 'lease_world.h',
+    ['the window is that of the host\'s wall clock', 't/lib/lease_host.h',
         "rl_limiter_lease_ms(&o->limit, o->now)",
         "rl_limiter_lease_ms(&o->limit, o->now + h->wall_us / 1000 * "
             . "rl_limiter_ticks(&o->limit))", 'stop and crash', 200],
@@ -71,39 +69,13 @@ my @faults = (
         "return least(lease_rest(limit, now), limit->lease_ms);", 'old leases'],
 );
 
-sub text_of {
-    my ($path) = @_;
-    open my $in, '<', $path or die "$path: $!\n";
-    local $/;
-    return <$in>;
-}
-
-# Builds the simulator with one fault. Dies if the text that the fault replaces is not there once.
-sub plant {
-    my ($n, $file, $from, $to) = @_;
-    my $copy = "$dir/$n";
-    for my $path (glob "$root/src/{core,shm}/*.[ch]") {
-        my $to = $copy . substr $path, length $root;
-        make_path(dirname($to));
-        copy($path, $to);
-    }
-    copy($_, $copy) for "$root/t/unit/lease_simulator.c", glob "$root/t/lib/*.h";
-    my $text = text_of("$copy/$file");
-    my $at = index $text, $from;
-    die "$file has not exactly one: $from" if $at < 0 || index($text, $from, $at + 1) >= 0;
-    substr $text, $at, length $from, $to;
-    open my $out, '>', "$copy/$file" or die "$copy/$file: $!\n";
-    print $out $text;
-    close $out;
-    my $made = qx{make -s COPY=$copy CFLAGS='-O1 -w' $copy/lease_simulator 2>&1};
-    die $made if $?;
-    return "$copy/lease_simulator";
-}
-
-my $n = 0;
+my @sources = (glob('src/{core,shm}/*.[ch]'), glob('t/lib/*.h'), 't/unit/lease_simulator.c');
 for (@faults) {
     my ($name, $file, $from, $to, $test, $schedules) = @$_;
-    my $path = plant($n++, $file, $from, $to);
+    my $copy = $planted->copy(\@sources, $file, $from, $to);
+    my $path = "$copy/lease_simulator";
+    my $made = qx{make -s COPY=$copy CFLAGS='-O1 -w' $path 2>&1};
+    die $made if $?;
     my $out = qx{'$path' @{[$schedules // 60]} '$test' 2>&1};
     ok $? && $out =~ /^not ok/m, "it finds that $name" or diag $out;
 }

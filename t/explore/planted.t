@@ -6,15 +6,13 @@
 use strict;
 use warnings;
 
-use Cwd;
-use File::Basename qw(dirname);
-use File::Copy qw(copy);
-use File::Path qw(make_path);
-use File::Temp;
+use FindBin;
+use lib "$FindBin::Bin/../lib";
+
+use Planted;
 use Test::More;
 
-my $root = getcwd();
-my $dir  = File::Temp->newdir;
+my $planted = Planted->new;
 
 my $pause = <<'EOT';
     store(&b->backoff_ms, (uint64_t)next_ms);
@@ -187,38 +185,12 @@ my @faults = (
         'shared', 'breaker', qr/two owners/],
 );
 
-sub text_of {
-    my ($path) = @_;
-    open my $in, '<', $path or die "$path: $!\n";
-    local $/;
-    return <$in>;
-}
-
-# Builds the program with one fault. Dies if the text that the fault replaces is not there once.
-sub plant {
-    my ($n, $file, $from, $to, $program) = @_;
-    my ($copy, $build) = ("$dir/$n/src", "$dir/$n/build");
-    for my $path (glob "$root/src/*/*.[ch]") {
-        my $to = $copy . substr $path, length "$root/src";
-        make_path(dirname($to));
-        copy($path, $to);
-    }
-    my $text = text_of("$copy/$file");
-    my $at = index $text, $from;
-    die "$file has not exactly one: $from" if $at < 0 || index($text, $from, $at + 1) >= 0;
-    substr $text, $at, length $from, $to;
-    open my $out, '>', "$copy/$file" or die "$copy/$file: $!\n";
-    print $out $text;
-    close $out;
-    my $made = qx{make -s BUILD=$build EXPLORE_SRC=$copy CFLAGS='-O0 -w' $build/t/explore/$program 2>&1};
-    die $made if $?;
-    return "$build/t/explore/$program";
-}
-
-my $n = 0;
 for (@faults) {
     my ($name, $file, $from, $to, $program, $scene, $says) = @$_;
-    my $path = plant($n++, $file, $from, $to, $program);
+    my $copy = $planted->copy([glob 'src/*/*.[ch]'], "src/$file", $from, $to);
+    my $path = "$copy/build/t/explore/$program";
+    my $made = qx{make -s BUILD=$copy/build EXPLORE_SRC=$copy/src CFLAGS='-O0 -w' $path 2>&1};
+    die $made if $?;
     my $out = qx{'$path' '$scene' 2>&1};
     ok $? && $out =~ $says, "it finds that $name" or diag $out;
 }
@@ -226,7 +198,8 @@ for (@faults) {
 SKIP: {
     skip 'every build for this processor can swap two words at once', 1
         unless qx{gcc -dumpmachine} =~ /^x86_64/;
-    my $said = qx{make -s BUILD=$dir/narrow MACHINE= $dir/narrow/src/shm/local.o 2>&1};
+    my $narrow = $planted->dir . '/narrow';
+    my $said = qx{make -s BUILD=$narrow MACHINE= $narrow/src/shm/local.o 2>&1};
     like $said, qr/error: .*needs a 16-byte compare and swap/,
         'a build that cannot swap two words at once fails with a message';
 }

@@ -7,6 +7,7 @@
  * a kind, or "unused units". RL_SEED sets another seed.
  */
 #include "lease_oracle.h"
+#include "lease_run.h"
 #include "tap.h"
 
 #define COUNT(array) (sizeof(array) / sizeof *(array))
