@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0 */
-/* A run of the world of leases: which requests come, what happens to hosts, and all events in order. */
+/* A run of the world of leases: what is offered, what happens to hosts, all events in order. */
 #ifndef LEASE_RUN_H
 #define LEASE_RUN_H
 
