@@ -67,7 +67,7 @@ static int64_t claim(const rl_step *s, const rl_outcome *o)
                             .asked_ms = rl_local_snapshot_asked_ms(local, o->key),
                             .cost = o->cost};
 
-    /* No reply is waited for longer than the timeout, and no lease lives longer than the maximum. */
+    /* No reply is awaited after the timeout, and no lease lives longer than the maximum. */
     times.until_ms = s->host_ms + (timeout_ms < RL_LEASE_MAX_MS ? timeout_ms : RL_LEASE_MAX_MS);
     return rl_local_lease_claim(local, o->lease_key, &times);
 }
